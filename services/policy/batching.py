@@ -54,6 +54,7 @@ class Lane(NamedTuple):
     rows_like: tuple[tuple[str, str, tuple[int, ...]], ...] = ()  # (input, dtype, row shape) where a request may choose
     outputs: tuple[str, ...] = ()  # the outputs asked for; none: all of them
     time_bound: int | None = None  # rows are padded to this many time steps
+    alone: int = 0  # tells apart the lanes of tickets that must run alone
 
 
 class Ticket:
@@ -245,33 +246,6 @@ class Dispatcher:
             del self._queues[lane]
         elif self.options.linger_s > 0:
             queue.oldest_at = min(ticket.queued_at for ticket in queue.tickets())
-
-
-class Deadlines:
-    """The tickets that are not settled yet, by deadline. Settled ones are swept out in bulk, so a push stays cheap."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Ticket]] = []
-        self._pushes = 0
-        self._sweep_at = 1024
-
-    def push(self, ticket: Ticket) -> None:
-        self._pushes += 1
-        heapq.heappush(self._heap, (ticket.deadline, self._pushes, ticket))
-        if len(self._heap) > self._sweep_at:
-            self._heap = [entry for entry in self._heap if entry[2].outcome is None]
-            heapq.heapify(self._heap)
-            self._sweep_at = max(1024, 2 * len(self._heap))
-
-    def due(self, now: float) -> Iterator[Ticket]:
-        """Take out the open tickets whose deadline has come."""
-        while self.next_wakeup() <= now:
-            yield heapq.heappop(self._heap)[2]
-
-    def next_wakeup(self) -> float:
-        while self._heap and self._heap[0][2].outcome is not None:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else inf
 
 
 def too_late(ticket: Ticket, now: float) -> SluiceError:

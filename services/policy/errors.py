@@ -11,7 +11,7 @@
     ├── StateNotFinite         422 FAILED_PRECONDITION
     ├── TooMany                429 RESOURCE_EXHAUSTED  QueueFull, SessionQueueFull
     ├── Internal               500 INTERNAL
-    ├── BackendError           502 INTERNAL
+    ├── BackendError           502 INTERNAL            InputRejected
     ├── Unavailable            503 UNAVAILABLE         BackendUnavailable, SessionsFull, Draining
     └── DeadlineExceeded       504 DEADLINE_EXCEEDED
 
@@ -171,6 +171,10 @@ class BackendError(SluiceError):
     code, http_status, grpc_status = "backend_error", 502, "INTERNAL"
 
 
+class InputRejected(BackendError):
+    """The model refused a batch for its values: one row may have spoiled it for the others."""
+
+
 class Unavailable(SluiceError):
     code, http_status, grpc_status = "unavailable", 503, "UNAVAILABLE"
     retry_after_s = 1
@@ -193,8 +197,8 @@ class DeadlineExceeded(SluiceError):
 
 
 def error_classes(root: type[SluiceError] = SluiceError) -> Iterator[type[SluiceError]]:
-    """Every class below `root` that a client can receive: the leaves and `BadRequest`."""
+    """Every class below `root` that has a code of its own in the API's table."""
     for child in root.__subclasses__():
-        if child is BadRequest or not child.__subclasses__():
+        if child in (BadRequest, BackendError) or not child.__subclasses__():
             yield child
         yield from error_classes(child)

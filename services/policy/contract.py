@@ -1,0 +1,217 @@
+"""The serving contract: what a model version says about how it wants to be served.
+
+It reads the JSON form (docs/contract.md) and derives plain signatures from TensorFlow's own metadata; it does not know
+where either came from.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+SCHEMA = 1
+TIME = "time"  # the name of the axis along which a scan goes
+Kind = Literal["rows", "step", "scan"]
+
+
+class ContractError(ValueError):
+    """A contract that cannot be read: the sentence names the field, what was expected and what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a tensor; `size` is None where a request may choose it."""
+
+    name: str
+    size: int | None = None
+    meaning: str = ""
+
+    def __str__(self) -> str:
+        return self.name if self.size is None else f"{self.name}={self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or an output. `axes` starts with the batch axis; a signature read from metadata may not know them."""
+
+    name: str
+    dtype: str
+    axes: tuple[Axis, ...]
+    meaning: str = ""
+    unit: str = ""
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        return tuple(axis.size for axis in self.axes)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether its second axis is time, so that a scan gives one row per time step."""
+        return len(self.axes) > 1 and self.axes[1].name == TIME
+
+    def row(self) -> "Tensor":
+        """The same tensor without its batch axis: what one client sends or gets."""
+        return Tensor(self.name, self.dtype, self.axes[1:], self.meaning, self.unit)
+
+    def __str__(self) -> str:
+        """For people, such as `float32 [time, feature=1], sea-surface temperature in °C`."""
+        meaning = f", {self.meaning}" if self.meaning else ""
+        unit = f" in {self.unit}" if self.unit else ""
+        return f"{self.dtype} [{', '.join(map(str, self.axes))}]{meaning}{unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One tensor of recurrent state: `input` takes it, `output` gives the next one; `shape` has no batch axis."""
+
+    name: str
+    input: str
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+    initial: Any = 0.0  # a number, or a nested list of `shape`
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One way to call the model. `inputs` and `outputs` leave out states and `lengths`."""
+
+    name: str
+    kind: Kind
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    states: tuple[State, ...] = ()
+    lengths: str | None = None
+
+    @property
+    def promised(self) -> frozenset[str]:
+        """Every tensor that a call must answer with, new states included."""
+        return frozenset(self.outputs) | {state.output for state in self.states}
+
+    def __str__(self) -> str:
+        """For people: what goes in and what comes out, axis by axis."""
+        given = "; ".join(f"{tensor.name} {tensor}" for tensor in self.inputs.values())
+        gotten = "; ".join(f"{tensor.name} {tensor}" for tensor in self.outputs.values())
+        return f"takes {given} and gives {gotten}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Everything the gateway knows about one model version's signatures. `document` is the JSON it was read from."""
+
+    summary: str
+    signatures: Mapping[str, Signature]
+    document: Mapping[str, Any]
+
+    @property
+    def step(self) -> Signature | None:
+        return self._first("step")
+
+    @property
+    def scan(self) -> Signature | None:
+        return self._first("scan")
+
+    @property
+    def kinds(self) -> list[str]:
+        """What a client can do with the model, in the API's words."""
+        kinds = {signature.kind for signature in self.signatures.values()}
+        return [*(["session"] if "step" in kinds else []), *(["rows"] if "rows" in kinds else [])]
+
+    def _first(self, kind: Kind) -> Signature | None:
+        return next((signature for signature in self.signatures.values() if signature.kind == kind), None)
+
+
+def parse_contract(document: Any) -> Contract:
+    """Read a contract's JSON document.
+
+    Raises:
+        ContractError: a field is missing, unknown in kind, or of the wrong form.
+    """
+    fields = _object(document, "contract")
+    schema = fields.get("schema")
+    if schema != SCHEMA:
+        raise ContractError(f"contract.schema: expected {SCHEMA}, got {schema!r}; export the model again or update Sluice")
+    signatures = _object(fields.get("signatures"), "contract.signatures")
+    return Contract(
+        summary=str(fields.get("summary", "")),
+        signatures={name: _signature(name, value) for name, value in signatures.items()},
+        document=fields,
+    )
+
+
+def _signature(name: str, value: Any) -> Signature:
+    where = f"contract.signatures.{name}"
+    fields = _object(value, where)
+    kind = _kind(fields.get("kind"), where)
+    lengths = fields.get("lengths")
+    if kind == "scan" and not isinstance(lengths, str):
+        raise ContractError(f"{where}.lengths: a scan names its lengths input; got {lengths!r}")
+    return Signature(
+        name=name,
+        kind=kind,
+        inputs=_tensors(fields.get("inputs"), f"{where}.inputs"),
+        outputs=_tensors(fields.get("outputs"), f"{where}.outputs"),
+        states=tuple(
+            _state(state, f"{where}.states[{i}]") for i, state in enumerate(_array(fields.get("states", []), f"{where}.states"))
+        ),
+        lengths=lengths,
+    )
+
+
+def _kind(kind: Any, where: str) -> Kind:
+    for known in get_args(Kind):
+        if kind == known:
+            return known  # type: ignore[no-any-return]
+    raise ContractError(f"{where}.kind: expected one of {', '.join(get_args(Kind))}; got {kind!r}")
+
+
+def _tensors(value: Any, where: str) -> dict[str, Tensor]:
+    return {name: _tensor(name, tensor, f"{where}.{name}") for name, tensor in _object(value, where).items()}
+
+
+def _tensor(name: str, value: Any, where: str) -> Tensor:
+    fields = _object(value, where)
+    axes = tuple(_axis(axis, f"{where}.axes[{i}]") for i, axis in enumerate(_array(fields.get("axes"), f"{where}.axes")))
+    if not axes:
+        raise ContractError(f"{where}.axes: the batch axis comes first; got none")
+    return Tensor(
+        name, _text(fields, "dtype", where), axes, str(fields.get("meaning", "")), str(fields.get("unit", ""))
+    )
+
+
+def _axis(value: Any, where: str) -> Axis:
+    fields = _object(value, where)
+    return Axis(_text(fields, "name", where), _size(fields.get("size"), where), str(fields.get("meaning", "")))
+
+
+def _size(size: Any, where: str) -> int | None:
+    if size is None or (isinstance(size, int) and size >= 0):
+        return size
+    raise ContractError(f"{where}.size: expected a whole number or nothing; got {size!r}")
+
+
+def _state(value: Any, where: str) -> State:
+    fields = _object(value, where)
+    shape = tuple(_array(fields.get("shape"), f"{where}.shape"))
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ContractError(f"{where}.shape: a state's row has a fixed shape; got {list(shape)}")
+    name, input_, output, dtype = (_text(fields, key, where) for key in ("name", "input", "output", "dtype"))
+    return State(name, input_, output, dtype, shape, fields.get("initial", 0.0))
+
+
+def _object(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ContractError(f"{where}: expected an object; got {type(value).__name__}")
+    return value
+
+
+def _array(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ContractError(f"{where}: expected an array; got {type(value).__name__}")
+    return value
+
+
+def _text(fields: Mapping[str, Any], key: str, where: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str) or not value:
+        raise ContractError(f"{where}.{key}: expected a name; got {value!r}")
+    return value

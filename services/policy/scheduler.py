@@ -1,0 +1,227 @@
+"""Decides what happens next: events in (offer, cancel, finished, time), batches and settled tickets out.
+
+It joins the rules of batching and of sessions; it does not know sockets, tasks or what time it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import inf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.policy.alarms import Alarms
+from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Rows, Ticket, too_late
+from services.policy.contract import Signature, State
+from services.policy.errors import BackendError, InputRejected, SluiceError, StateNotFinite
+from services.policy.sessions import Answer, Event, Session, SessionOptions, SessionTable, Step, ended_error, finite_rows
+
+Array = NDArray[Any]
+
+
+class Cancelled(Exception):  # noqa: N818 - an outcome like the errors, but one that nobody is told of
+    """The outcome of a ticket whose client has gone."""
+
+
+Outcome = Rows | Answer | SluiceError | Cancelled
+
+
+class Scheduler:
+    """All models' queues and all sessions of one gateway.
+
+    After every call, `settled` holds the tickets that were settled and not yet collected, and `ended` the sessions
+    that ended, each with the event that ended it; `take` gives batches to run until it gives None; `next_wakeup` is
+    when to call `tick` if nothing else happens.
+    """
+
+    def __init__(self, batching: BatchingOptions, sessions: SessionOptions) -> None:
+        self.sessions = SessionTable(sessions)
+        self.settled: list[Ticket] = []
+        self.ended: list[tuple[Session, Event]] = []
+        self.dispatchers: dict[str, Dispatcher] = {}
+        self._batching = batching
+        self._separated = 0
+        self._deadlines: Alarms[Ticket] = Alarms(lambda _, ticket: ticket.outcome is None)
+
+    def offer(self, ticket: Ticket, now: float) -> None:
+        """Take on a ticket; it is settled later, perhaps at once.
+
+        Raises:
+            QueueFull, BatchTooLarge, SessionQueueFull: it is refused and nothing has changed.
+        """
+        if isinstance(ticket, Step):
+            self.sessions.join(ticket, now)
+            if ticket.session.steps[0] is ticket:
+                self._start(ticket, now)
+        else:
+            self._dispatcher(ticket.lane).offer(ticket, now)
+        if ticket.outcome is None:
+            self._deadlines.set(ticket.deadline, ticket)
+
+    def cancel(self, ticket: Ticket, now: float) -> None:
+        """Its client has gone: what waits is dropped, what runs has no effect. Nothing happens if it is settled."""
+        self._settle(ticket, Cancelled(), now)
+
+    def take(self, now: float) -> Batch | None:
+        """The next batch to run, if a model has rows waiting and a free slot."""
+        for dispatcher in self.dispatchers.values():
+            if not dispatcher.waiting_rows:
+                continue
+            for ticket in dispatcher.hopeless(now):
+                self._settle(ticket, too_late(ticket, now), now)
+            batch = dispatcher.take(now)
+            if batch is not None:
+                return batch
+        return None
+
+    def finished(self, batch: Batch, result: Rows | SluiceError, now: float) -> None:
+        """A batch has run: its outputs, name → `[size, ...]`, or why there are none. State moves here and only here."""
+        failure = result if isinstance(result, SluiceError) else _wrong_rows(batch, result)
+        self.dispatchers[batch.lane.model].finished(batch, now, succeeded=failure is None)
+        if isinstance(failure, InputRejected) and len(batch.tickets) > 1:
+            self._separate(batch, failure, now)
+        elif failure is not None:
+            for ticket in batch.tickets:
+                self._settle(ticket, failure, now)
+        elif isinstance(batch.tickets[0], Step):
+            self._finish_steps(batch, result, now)  # type: ignore[arg-type]
+        else:
+            for ticket, span in batch.spans():
+                self._settle(ticket, {name: array[span] for name, array in result.items()}, now)  # type: ignore[union-attr]
+
+    def tick(self, now: float) -> None:
+        """Time has passed: settle what is too late, and end sessions whose time is over."""
+        for ticket in self._deadlines.due(now):
+            self._settle(ticket, too_late(ticket, now), now)
+        for session in self.sessions.overdue(now):
+            self.end(session, Event.EXPIRE, now)
+
+    def next_wakeup(self) -> float:
+        """When `tick` and `take` want to be called next; `inf`: not by time alone."""
+        lingering = (dispatcher.next_wakeup() for dispatcher in self.dispatchers.values())
+        return min(self._deadlines.next_wakeup(), self.sessions.next_wakeup(), *lingering, inf)
+
+    def open(
+        self, id: str, model: str, version: int, states: Sequence[State], now: float,
+        *, ttl_s: float | None = None, rows: Rows | None = None,
+    ) -> Session:  # fmt: skip
+        """Open a session; see `SessionTable.open`."""
+        session, evicted = self.sessions.open(id, model, version, states, now, ttl_s=ttl_s, rows=rows)
+        if evicted is not None:
+            self.ended.append((evicted, Event.EVICT))
+        return session
+
+    def end(self, session: Session, event: Event, now: float) -> None:
+        """End a session; its waiting and running steps are told why."""
+        steps = self.sessions.end(session, event, now)
+        self.ended.append((session, event))
+        for step in steps:
+            self._close(step, ended_error(session.id, session.phase))
+
+    def retire(self, model: str, version: int, now: float) -> None:
+        """A model version is no longer served: its sessions end."""
+        for session in self.sessions.retired(model, version):
+            self.end(session, Event.RETIRE, now)
+
+    def _dispatcher(self, lane: Lane) -> Dispatcher:
+        dispatcher = self.dispatchers.get(lane.model)
+        if dispatcher is None:
+            dispatcher = self.dispatchers[lane.model] = Dispatcher(self._batching)
+        return dispatcher
+
+    def _start(self, step: Step | None, now: float) -> None:
+        """Let the first step of a session run, or settle it without running, and so on to the one behind it."""
+        while step is not None:
+            try:
+                outcome: Outcome | None = self.sessions.turn(step)
+                if outcome is None:
+                    self._dispatcher(step.lane).offer(step, now)
+                    return
+            except SluiceError as error:
+                outcome = error
+            self._close(step, outcome)
+            step = self.sessions.leave(step, now)
+
+    def _settle(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
+        """The one way a ticket that was taken on ends, unless its session does: the first outcome counts."""
+        if ticket.outcome is not None:
+            return
+        self._close(ticket, outcome)
+        if isinstance(ticket, Step):
+            self._start(self.sessions.leave(ticket, now), now)
+
+    def _close(self, ticket: Ticket, outcome: Outcome) -> None:
+        self._dispatcher(ticket.lane).withdraw(ticket)
+        ticket.outcome = outcome
+        self.settled.append(ticket)
+
+    def _separate(self, batch: Batch, failure: SluiceError, now: float) -> None:
+        """One row may have spoiled the batch: run each ticket that is still wanted once more, alone."""
+        for ticket in batch.tickets:
+            if ticket.outcome is None:
+                self._separated += 1
+                ticket.lane = ticket.lane._replace(alone=self._separated)
+                try:
+                    self._dispatcher(ticket.lane).offer(ticket, now)
+                except SluiceError:
+                    self._settle(ticket, failure, now)
+
+    def _finish_steps(self, batch: Batch, outputs: Rows, now: float) -> None:
+        """Move the states of the steps that are still wanted and whose new state is finite, then answer all."""
+        wanted = [(row, step) for row, step in enumerate(batch.tickets) if isinstance(step, Step) and not step.outcome]
+        if not wanted:
+            return
+        signature = wanted[0][1].signature
+        finite = finite_rows(signature.states, outputs)
+        moved = [(row, step) for row, step in wanted if finite[row]]
+        self.sessions.move([step for _, step in moved], [row for row, _ in moved], outputs)
+        for row, step in moved:
+            answer = Answer(_answered(signature, outputs, row, step.length), step.session.step)
+            self.sessions.remember(step, answer)
+            self._settle(step, answer, now)
+        for row, step in wanted:
+            if not finite[row]:
+                self._settle(step, _not_finite(step), now)
+
+
+def feeds(batch: Batch) -> dict[str, Array]:
+    """A batch's inputs for the model, name → `[size, ...]`, with the states of its sessions."""
+    first = batch.tickets[0]
+    inputs = batch.stacked()
+    if isinstance(first, Step):
+        slots = [step.session.slot for step in batch.tickets if isinstance(step, Step)]
+        slots += slots[-1:] * (batch.size - batch.rows)
+        inputs |= first.session.slab.gather(first.signature.states, slots)
+    return inputs
+
+
+def _answered(signature: Signature, outputs: Rows, row: int, length: int) -> dict[str, Array]:
+    """One row of a batch's outputs, of a scan its own time steps; copied, so that keeping it does not keep the batch."""
+    return {
+        name: np.array(outputs[name][row, :length] if tensor.has_time else outputs[name][row])
+        for name, tensor in signature.outputs.items()
+    }
+
+
+def _not_finite(step: Step) -> SluiceError:
+    return StateNotFinite(
+        f"Step {step.session.step} of session {step.session.id!r} would have made its state NaN or infinite; the state "
+        "is as it was before. Look at the input, or open a new session."
+    )
+
+
+def _wrong_rows(batch: Batch, outputs: Rows) -> BackendError | None:
+    """Whether a batch's answer has all that was promised, with as many rows as the batch."""
+    first = batch.tickets[0]
+    missing = sorted(first.signature.promised - outputs.keys()) if isinstance(first, Step) else []
+    if missing:
+        return BackendError(f"Model {batch.lane.model!r} left out {', '.join(missing)} of signature {batch.lane.signature!r}.")
+    wrong: Mapping[str, Any] = {
+        name: array.shape for name, array in outputs.items() if array.ndim == 0 or len(array) != batch.size
+    }
+    if not wrong:
+        return None
+    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in wrong.items())
+    return BackendError(
+        f"Model {batch.lane.model!r} was given {batch.size} rows and must answer with as many; it answered {shapes}."
+    )
