@@ -60,8 +60,8 @@ class Lane(NamedTuple):
 class Ticket:
     """One request's rows: waiting, running, or settled with an outcome, which is given exactly once.
 
-    inputs: name → `[rows, ...]`; `deadline` and `queued_at` in the caller's monotonic seconds. `reply` is the
-    caller's own and never looked at here.
+    inputs: name → `[rows, ...]`, one row or more; `deadline` and `queued_at`, since when it waits (wherever that was),
+    in the caller's monotonic seconds. `reply` is the caller's own and never looked at here.
     """
 
     __slots__ = ("deadline", "inputs", "lane", "outcome", "queue", "queued_at", "reply", "rows")
@@ -163,7 +163,7 @@ class Dispatcher:
         queue = self._queues.get(ticket.lane)
         if queue is None:
             queue = self._queues[ticket.lane] = Queue()
-        ticket.queued_at = now
+        ticket.queued_at = ticket.queued_at or now  # a step has waited behind others of its session before
         self._arrivals += 1
         queue.push(ticket, self._arrivals)
         self.waiting_rows += ticket.rows

@@ -4,9 +4,13 @@ It reads the JSON form (docs/contract.md) and derives plain signatures from Tens
 where either came from.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
 
 SCHEMA = 1
 TIME = "time"  # the name of the axis along which a scan goes
@@ -15,6 +19,24 @@ Kind = Literal["rows", "step", "scan"]
 
 class ContractError(ValueError):
     """A contract that cannot be read: the sentence names the field, what was expected and what came."""
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The numpy dtype of a dtype name; strings are object arrays of `bytes`.
+
+    Raises:
+        TypeError: no such dtype.
+    """
+    if name == "string":
+        return np.dtype(object)
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def fits(array: NDArray[Any], shape: Sequence[int | None]) -> bool:
+    """Whether `array` has `shape`, where None stands for any size."""
+    return array.ndim == len(shape) and all(
+        size is None or size == given for size, given in zip(shape, array.shape, strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +104,15 @@ class Signature:
     states: tuple[State, ...] = ()
     lengths: str | None = None
 
-    @property
-    def promised(self) -> frozenset[str]:
-        """Every tensor that a call must answer with, new states included."""
-        return frozenset(self.outputs) | {state.output for state in self.states}
+    def unlike_promised(self, outputs: Mapping[str, NDArray[Any]], rows: int) -> list[str]:
+        """The outputs, new states included, that are missing or not as promised for a batch of `rows` rows."""
+        states = {state.output: ((rows, *state.shape), state.dtype) for state in self.states}
+        visible = {name: ((rows, *tensor.shape[1:]), tensor.dtype) for name, tensor in self.outputs.items()}
+        return [
+            name
+            for name, (shape, dtype) in (states | visible).items()
+            if name not in outputs or not fits(outputs[name], shape) or outputs[name].dtype != numpy_dtype(dtype)
+        ]
 
     def __str__(self) -> str:
         """For people: what goes in and what comes out, axis by axis."""
@@ -145,14 +172,15 @@ def _signature(name: str, value: Any) -> Signature:
     lengths = fields.get("lengths")
     if kind == "scan" and not isinstance(lengths, str):
         raise ContractError(f"{where}.lengths: a scan names its lengths input; got {lengths!r}")
+    states = _array(fields.get("states", []), f"{where}.states")
+    if kind != "rows" and not states:
+        raise ContractError(f"{where}.states: a {kind} has one state or more; got none")
     return Signature(
         name=name,
         kind=kind,
         inputs=_tensors(fields.get("inputs"), f"{where}.inputs"),
         outputs=_tensors(fields.get("outputs"), f"{where}.outputs"),
-        states=tuple(
-            _state(state, f"{where}.states[{i}]") for i, state in enumerate(_array(fields.get("states", []), f"{where}.states"))
-        ),
+        states=tuple(_state(state, f"{where}.states[{i}]") for i, state in enumerate(states)),
         lengths=lengths,
     )
 

@@ -3,7 +3,7 @@
 It joins the rules of batching and of sessions; it does not know sockets, tasks or what time it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -47,7 +47,7 @@ class Scheduler:
         """Take on a ticket; it is settled later, perhaps at once.
 
         Raises:
-            QueueFull, BatchTooLarge, SessionQueueFull: it is refused and nothing has changed.
+            QueueFull, BatchTooLarge, SessionQueueFull, SessionEnded: it is refused and nothing has changed.
         """
         if isinstance(ticket, Step):
             self.sessions.join(ticket, now)
@@ -67,8 +67,9 @@ class Scheduler:
         for dispatcher in self.dispatchers.values():
             if not dispatcher.waiting_rows:
                 continue
-            for ticket in dispatcher.hopeless(now):
-                self._settle(ticket, too_late(ticket, now), now)
+            while late := dispatcher.hopeless(now):  # the step behind one that is too late may be too late itself
+                for ticket in late:
+                    self._settle(ticket, too_late(ticket, now), now)
             batch = dispatcher.take(now)
             if batch is not None:
                 return batch
@@ -76,7 +77,7 @@ class Scheduler:
 
     def finished(self, batch: Batch, result: Rows | SluiceError, now: float) -> None:
         """A batch has run: its outputs, name → `[size, ...]`, or why there are none. State moves here and only here."""
-        failure = result if isinstance(result, SluiceError) else _wrong_rows(batch, result)
+        failure = result if isinstance(result, SluiceError) else _unlike_promised(batch, result)
         self.dispatchers[batch.lane.model].finished(batch, now, succeeded=failure is None)
         if isinstance(failure, InputRejected) and len(batch.tickets) > 1:
             self._separate(batch, failure, now)
@@ -122,6 +123,11 @@ class Scheduler:
         """A model version is no longer served: its sessions end."""
         for session in self.sessions.retired(model, version):
             self.end(session, Event.RETIRE, now)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or runs."""
+        return any(each.waiting_rows or each.running for each in self.dispatchers.values())
 
     def _dispatcher(self, lane: Lane) -> Dispatcher:
         dispatcher = self.dispatchers.get(lane.model)
@@ -210,18 +216,15 @@ def _not_finite(step: Step) -> SluiceError:
     )
 
 
-def _wrong_rows(batch: Batch, outputs: Rows) -> BackendError | None:
-    """Whether a batch's answer has all that was promised, with as many rows as the batch."""
+def _unlike_promised(batch: Batch, outputs: Rows) -> BackendError | None:
+    """What is wrong with a batch's answer: as many rows as the batch, and all that the signature promised."""
+    wrong = [f"{name} {list(array.shape)}" for name, array in outputs.items() if array.shape[:1] != (batch.size,)]
     first = batch.tickets[0]
-    missing = sorted(first.signature.promised - outputs.keys()) if isinstance(first, Step) else []
-    if missing:
-        return BackendError(f"Model {batch.lane.model!r} left out {', '.join(missing)} of signature {batch.lane.signature!r}.")
-    wrong: Mapping[str, Any] = {
-        name: array.shape for name, array in outputs.items() if array.ndim == 0 or len(array) != batch.size
-    }
+    if isinstance(first, Step):
+        wrong += first.signature.unlike_promised(outputs, batch.size)
     if not wrong:
         return None
-    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in wrong.items())
     return BackendError(
-        f"Model {batch.lane.model!r} was given {batch.size} rows and must answer with as many; it answered {shapes}."
+        f"Model {batch.lane.model!r} was given {batch.size} rows and must answer as its signature "
+        f"{batch.lane.signature!r} says; these outputs are missing or of another shape or dtype: {', '.join(wrong)}."
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from services.policy.alarms import Alarms
 from services.policy.batching import Lane, Rows, Ticket
-from services.policy.contract import Signature, State
+from services.policy.contract import Signature, State, numpy_dtype
 from services.policy.errors import (
     SessionClosed,
     SessionEnded,
@@ -29,7 +29,7 @@ from services.policy.errors import (
     SessionVersionGone,
     StepMismatch,
 )
-from services.policy.tensors import initial_row, numpy_dtype
+from services.policy.tensors import initial_row
 
 Array = NDArray[Any]
 
@@ -253,9 +253,9 @@ class SessionTable:
     def __len__(self) -> int:
         return len(self._open)
 
-    def active(self, model: str) -> int:
-        """How many sessions of `model` are open."""
-        return len(self._by_model.get(model, ()))
+    def counts(self) -> dict[str, int]:
+        """How many sessions are open on each model that ever had one."""
+        return {model: len(sessions) for model, sessions in self._by_model.items()}
 
     def open(
         self, id: str, model: str, version: int, states: Sequence[State], now: float,
@@ -277,7 +277,7 @@ class SessionTable:
         slot = slab.occupy(rows or {})
         session = Session(id, slab, slot, now, ttl_s or self.options.idle_s, now + self.options.life_s)
         self._open[id] = session
-        self._by_model.setdefault(model, OrderedDict())[id] = session
+        self._by_model[model][id] = session
         self._ended.pop(id, None)
         self._look_at(session, session.expires_at)
         return session, evicted
@@ -305,16 +305,21 @@ class SessionTable:
         """Count as used now, and change how long it may be idle if `ttl_s` (seconds) is given."""
         session.ttl_s = ttl_s or session.ttl_s
         self._use(session, now)
-        if session.expires_at < session.alarm_at:
-            self._look_at(session, session.expires_at)
+        idle_until = min(session.until, now + session.ttl_s)
+        if idle_until < session.alarm_at:
+            self._look_at(session, idle_until)
 
     def join(self, step: Step, now: float) -> None:
         """Queue a step behind those of its session that have come before.
 
         Raises:
-            SessionQueueFull: too many wait already; nothing has changed.
+            SessionEnded: the session has ended since it was looked up, and this is why.
+            SessionQueueFull: too many wait already.
+        Nothing has changed then.
         """
         session, limit = step.session, self.options.queue_steps
+        if session.phase in _ENDED:
+            raise ended_error(session.id, session.phase)
         if len(session.steps) >= limit:
             raise SessionQueueFull(
                 f"Session {session.id!r} has {limit} steps waiting, which is as many as it may have. "
@@ -398,9 +403,10 @@ class SessionTable:
 
     def _make_room(self, model: str, now: float) -> Session | None:
         limit = self.options.per_model
-        if self.active(model) < limit:
+        sessions = self._by_model.setdefault(model, OrderedDict())
+        if len(sessions) < limit:
             return None
-        idle = (session for session in self._by_model[model].values() if session.phase is Phase.IDLE)
+        idle = (session for session in sessions.values() if session.phase is Phase.IDLE)
         longest_idle = next(idle, None) if self.options.evict else None
         if longest_idle is None:
             raise SessionsFull(

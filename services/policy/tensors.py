@@ -6,11 +6,10 @@ It does not know JSON, transports or batches: values are numbers, strings and ne
 from collections.abc import Mapping
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from services.policy.contract import Signature, Tensor
+from services.policy.contract import Signature, Tensor, fits, numpy_dtype
 from services.policy.errors import (
     BadRequest,
     DtypeMismatch,
@@ -26,17 +25,6 @@ Array = NDArray[Any]
 
 # The kinds of numpy dtype (`np.dtype.kind`) that may be read as a tensor's dtype without changing a value's meaning.
 _READ_AS = {"f": "fiu", "V": "fiu", "c": "fiu", "i": "iu", "u": "iu", "b": "b", "O": "U"}
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy dtype of a contract's dtype name; strings are object arrays of `bytes`.
-
-    Raises:
-        TypeError: no such dtype.
-    """
-    if name == "string":
-        return np.dtype(object)
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -89,7 +77,7 @@ def time_steps(inputs: Mapping[str, Array], signature: Signature) -> int:
         EmptyInput: none.
         ShapeMismatch: inputs of different lengths.
     """
-    lengths = {name: array.shape[0] for name, array in inputs.items()}
+    lengths: dict[str, int] = {name: array.shape[0] for name, array in inputs.items()}
     if len(set(lengths.values())) != 1:
         raise ShapeMismatch(f"All inputs of a scan share the time axis; got {lengths} time steps.")
     steps = next(iter(lengths.values()))
@@ -132,12 +120,7 @@ def _refuse_names(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
 
 def _check_shape(array: Array, tensor: Tensor) -> None:
     wanted = tensor.shape
-    if array.shape == wanted:
-        return
-    fits = len(array.shape) == len(wanted) and all(
-        size is None or size == given for size, given in zip(wanted, array.shape, strict=True)
-    )
-    if fits:
+    if array.shape == wanted or fits(array, wanted):
         return
     if array.size == 0 and 0 not in wanted:
         raise EmptyInput(f"Input {tensor.name!r} takes {tensor}; an empty value of shape {list(array.shape)} came.")

@@ -1,0 +1,95 @@
+"""The export from beginning to end: plan, write beside the target, verify, and only then move into place."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import keras
+
+from models.export.contract import Description, contract
+from models.export.errors import ExportError
+from models.export.signatures import write_saved_model
+from models.export.verify import verify
+from models.export.walk import plan_for
+
+Writer = Callable[[Path], object]
+
+
+def export(
+    model: keras.Model,
+    out: Path,
+    description: Description = Description(),  # noqa: B008 (frozen)
+    assets: Mapping[str, Writer] | None = None,
+) -> Path:
+    """Export a trained Keras model for serving, with step and scan signatures if it is recurrent.
+
+    Args:
+        model: a built Sequential or functional model with one input; it is not changed.
+        out: DIR/NAME/VERSION, TensorFlow Serving's layout; VERSION is a positive whole number.
+        description: what the model and its tensors mean to people.
+        assets: file name in `assets.extra` → function that writes it to the path it is given.
+    Returns:
+        `out`, which appears complete and verified or not at all.
+
+    Raises:
+        ExportError: `out` is not a free version folder, the model is not of the supported form, or the exported model
+            answers differently from Keras.
+        CannotStep: the model is recurrent, and one of its layers cannot be run one time step at a time.
+    """
+    out = Path(out)
+    _check_free(out)
+    plan = plan_for(model)
+    document = contract(plan, description)
+    with _published(out) as folder:
+        write_saved_model(model, plan, document, folder)
+        for name, write in (assets or {}).items():
+            write(folder / "assets.extra" / name)
+        verify(model, plan, description, folder)
+    return out
+
+
+def export_file(keras_file: Path, out: Path, description: Description = Description()) -> Path:  # noqa: B008 (frozen)
+    """Export the model of a `.keras` file as `export` does; the file goes along as `assets.extra/model.keras`.
+
+    Custom layers must be registered (`keras.saving.register_keras_serializable`) by code that was imported before.
+
+    Raises:
+        ExportError: as `export`, or the file cannot be loaded.
+    """
+    try:
+        model = keras.models.load_model(keras_file, compile=False)
+    except (OSError, TypeError, ValueError) as error:
+        raise ExportError(f"{keras_file}: expected a Keras model file (.keras); {error}") from error
+    return export(model, out, description, {"model.keras": partial(shutil.copyfile, keras_file)})
+
+
+def _check_free(out: Path) -> None:
+    if not (out.name.isdecimal() and int(out.name) > 0):
+        raise ExportError(
+            f"{out}: expected DIR/NAME/VERSION with a positive whole number as VERSION, got '{out.name}'; "
+            f"try {out / '1'}"
+        )
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ExportError(f"{out}: expected a version that does not exist yet; choose another number or remove it")
+
+
+@contextmanager
+def _published(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` that becomes `out` at the end, or vanishes; model servers ignore its name meanwhile."""
+    created = [parent for parent in out.parents if not parent.exists()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.with_name(f"exporting-{out.name}")
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        raise ExportError(f"{folder}: another export is writing this version, or died; remove the folder") from None
+    try:
+        yield folder
+        folder.replace(out)
+    except BaseException:
+        shutil.rmtree(folder)
+        for parent in created:
+            parent.rmdir()
+        raise

@@ -1,0 +1,50 @@
+"""Loads a SavedModel as TensorFlow Serving does and plays recorded calls to it, in a process of its own.
+
+    python replay.py FOLDER CALLS.npz ANSWERS.npz
+
+CALLS holds arrays named "<call>/<signature>/<input>", calls numbered from 0; inputs that a call leaves out, such as
+states, are the previous call's outputs of the same name. ANSWERS receives arrays named "<call>/<output>".
+"""
+
+import sys
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+Arrays = dict[str, np.ndarray]
+
+
+def replay(folder: str, calls: list[tuple[str, Arrays]]) -> list[Arrays]:
+    """Make the calls, (signature, inputs) each, one after another; their outputs by name."""
+    answers: list[Arrays] = []
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder).signature_def
+        for name, inputs in calls:
+            carried = answers[-1] if answers else {}
+            answers.append(_run(session, signatures[name], carried | inputs))
+    return answers
+
+
+def _run(session: tf.compat.v1.Session, signature: Any, values: Arrays) -> Arrays:
+    feeds = {info.name: values[key] for key, info in signature.inputs.items()}
+    return session.run({key: info.name for key, info in signature.outputs.items()}, feeds)
+
+
+def _calls(arrays: Arrays) -> list[tuple[str, Arrays]]:
+    grouped: dict[tuple[int, str], Arrays] = defaultdict(dict)
+    for key, array in arrays.items():
+        index, signature, name = key.split("/", 2)
+        grouped[int(index), signature][name] = array
+    return [(signature, inputs) for (_, signature), inputs in sorted(grouped.items())]
+
+
+def main(folder: str, calls_file: str, answers_file: str) -> None:
+    with np.load(calls_file) as arrays:
+        answers = replay(folder, _calls(dict(arrays)))
+    np.savez(answers_file, **{f"{i}/{name}": array for i, answer in enumerate(answers) for name, array in answer.items()})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,130 @@
+"""Puts the gateway together: what is opened at the start, and closed in reverse at the end."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from services.gateway.answers import error_body, error_headers
+from services.gateway.backend import Backend
+from services.gateway.catalog import Catalog
+from services.gateway.child import ModelServerChild
+from services.gateway.engine import Engine
+from services.gateway.front import Front
+from services.gateway.gateway import Gateway
+from services.gateway.metrics import Metrics
+from services.gateway.openapi import describe
+from services.gateway.rest import router
+from services.gateway.settings import Settings
+from services.policy.errors import BadRequest, Internal, SluiceError
+from services.policy.scheduler import Scheduler
+
+_DESCRIPTION = """
+Sessions for stateful recurrent networks, and rows batched across clients, in front of TensorFlow Serving.
+
+A **session** is one client's recurrent state on one model version. Open one, send it one time step after another, and
+get what the model would have answered you alone, although your steps run in batches with everybody else's.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The gateway as an ASGI application; what it needs is opened when it starts."""
+    metrics = Metrics()
+    app = FastAPI(
+        title="Sluice",
+        summary="A gateway in front of TensorFlow Serving.",
+        description=_DESCRIPTION,
+        version=version("sluice"),
+        lifespan=lambda app: _lifespan(app, settings, metrics),
+        separate_input_output_schemas=False,
+    )
+    app.state.metrics = metrics
+    app.include_router(router)
+    app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
+    app.add_exception_handler(Exception, _confess)
+    app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics)  # type: ignore[arg-type]
+    describe(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        address = settings.backend
+        catalog: Catalog | None = None
+
+        def child_died(reason: str) -> None:
+            if catalog is not None:
+                catalog.unreachable = reason
+
+        if address is None and settings.models is not None:
+            child = ModelServerChild(
+                settings.models,
+                intra_op_threads=settings.intra_op_threads,
+                inter_op_threads=settings.inter_op_threads,
+                died=child_died,
+            )
+            child.start()
+            stack.push_async_callback(child.stop)
+            address = child.address
+        backend = Backend(address or "")
+        stack.push_async_callback(backend.close)
+        scheduler = Scheduler(settings.batching, settings.sessions)
+        engine = Engine(scheduler, backend, metrics)
+        stack.push_async_callback(engine.close)
+        metrics.watch(scheduler)
+
+        def retire(model: str, version: int) -> None:
+            scheduler.retire(model, version, engine.now())
+            engine.changed()
+
+        catalog = Catalog(backend, lambda: _models_in(settings), retire)
+        watching = asyncio.create_task(catalog.watch(settings.poll_s))
+        stack.push_async_callback(_cancelled, watching)
+        app.state.gateway = Gateway(settings, catalog, engine)
+        yield
+
+
+def _models_in(settings: Settings) -> Iterable[str]:
+    """The names in the models folder, in TensorFlow Serving's layout: those that have a numbered version."""
+    if settings.models is None or not settings.models.is_dir():
+        return []
+    return [path.name for path in settings.models.iterdir() if any(path.glob("[0-9]*/saved_model.pb"))]
+
+
+async def _cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _answer(request: Request, error: SluiceError, status: int | None = None) -> JSONResponse:
+    session = request.path_params.get("session")
+    about = {"Sluice-Session": session} if session else {}
+    return JSONResponse(error_body(error), status or error.http_status, {**error_headers(error), **about})
+
+
+async def _refuse(request: Request, error: SluiceError) -> JSONResponse:
+    return _answer(request, error)
+
+
+async def _refuse_fields(request: Request, error: RequestValidationError) -> JSONResponse:
+    wrong = [f"{'.'.join(map(str, each['loc'][1:])) or each['loc'][0]}: {each['msg']}" for each in error.errors()]
+    return _answer(request, BadRequest(f"The request cannot be read. {'; '.join(wrong)}."))
+
+
+async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
+    answer = _answer(request, BadRequest(f"{request.method} {request.url.path}: {error.detail}."), error.status_code)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _confess(request: Request, error: Exception) -> JSONResponse:
+    return _answer(request, Internal("Something went wrong inside the gateway; it has been logged."))

@@ -1,0 +1,158 @@
+"""Speaks to the model server over gRPC: predictions, metadata, status. Every failure becomes one of our errors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+
+from services.policy.errors import (
+    BackendError,
+    BackendUnavailable,
+    DeadlineExceeded,
+    InputRejected,
+    SessionVersionGone,
+    SluiceError,
+)
+from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
+from services.wire.tensors import read_tensor, write_tensor
+
+Array = NDArray[Any]
+Reply = TypeVar("Reply", bound=Message)
+
+_UNLIMITED = -1
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", _UNLIMITED),
+    ("grpc.max_send_message_length", _UNLIMITED),
+    # A model server that comes back is noticed within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.default_authority", "localhost"),
+]
+
+# What the model server says when the values of a batch, not the server, are at fault.
+_REJECTIONS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+class NotServed(Exception):
+    """The model server does not know this model or version."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version of a model as the model server reports it, such as `AVAILABLE` or `LOADING`."""
+
+    version: int
+    state: str
+    error: str = ""
+
+
+class Backend:
+    """One model server. `address` is HOST:PORT or unix:PATH."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._predict = self._method("PredictionService/Predict", tfs.PredictResponse)
+        self._metadata = self._method("PredictionService/GetModelMetadata", tfs.GetModelMetadataResponse)
+        self._status = self._method("ModelService/GetModelStatus", tfs.GetModelStatusResponse)
+
+    async def predict(
+        self, model: str, version: int, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
+    ) -> dict[str, Array]:
+        """Run one batch: input name → `[batch, ...]` in, output name → `[batch, ...]` out; no `outputs`: all of them.
+
+        Raises:
+            BackendUnavailable, BackendError, InputRejected, DeadlineExceeded, SessionVersionGone.
+        """
+        request = tfs.PredictRequest(output_filter=outputs)
+        _specify(request.model_spec, model, version)
+        request.model_spec.signature_name = signature
+        for name, array in inputs.items():
+            write_tensor(request.inputs[name], array)
+        try:
+            reply = await self._predict(request, timeout=timeout_s)
+            return {name: read_tensor(tensor) for name, tensor in reply.outputs.items()}
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, model, version) from None
+        except ValueError as error:
+            raise BackendError(f"The model server's answer for model {model!r} cannot be read: {error}.") from None
+
+    async def versions(self, model: str, timeout_s: float) -> list[VersionStatus]:
+        """The versions of a model that the server knows of, the newest last.
+
+        Raises:
+            NotServed: it knows none.
+            SluiceError: it did not say.
+        """
+        request = tfs.GetModelStatusRequest()
+        request.model_spec.name = model
+        reply = await self._ask(self._status, request, model, timeout_s)
+        states = tfs.ModelVersionStatus.State
+        found = [
+            VersionStatus(each.version, states.Name(each.state), each.status.error_message)
+            for each in reply.model_version_status
+        ]
+        return sorted(found, key=lambda each: each.version)
+
+    async def signatures(self, model: str, version: int, timeout_s: float) -> dict[str, tfs.SignatureDef]:
+        """The signatures of a model version, as TensorFlow describes them; raises as `versions`."""
+        request = tfs.GetModelMetadataRequest(metadata_field=["signature_def"])
+        _specify(request.model_spec, model, version)
+        reply = await self._ask(self._metadata, request, model, timeout_s)
+        found = tfs.SignatureDefMap()
+        found.ParseFromString(reply.metadata["signature_def"].value)
+        return dict(found.signature_def)
+
+    async def contract(self, model: str, version: int, timeout_s: float) -> bytes:
+        """The contract's JSON of a model version that has a `contract` signature; raises as `predict`."""
+        outputs = await self.predict(model, version, "contract", {"probe": np.zeros(1, np.int32)}, (), timeout_s)
+        return bytes(outputs["contract"][0])
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+    async def _ask(self, method: Any, request: Message, model: str, timeout_s: float) -> Any:
+        try:
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise NotServed(model) from None
+            raise _translate(error, model, 0) from None
+
+    def _method(self, name: str, reply: type[Reply]) -> Any:
+        return self._channel.unary_unary(
+            f"/tensorflow.serving.{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply.FromString,
+        )
+
+
+def _specify(spec: tfs.ModelSpec, model: str, version: int) -> None:
+    spec.name = model
+    spec.version.value = version
+
+
+def _translate(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceError:
+    code, text = error.code(), error.details() or "it gave no reason"
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return BackendUnavailable(
+            f"The model server cannot be reached or went away while it worked for model {model!r}. No state has moved; "
+            "try again shortly."
+        )
+    if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
+        return DeadlineExceeded(f"The model server did not answer for model {model!r} in time.")
+    if code is grpc.StatusCode.NOT_FOUND:
+        return SessionVersionGone(f"Version {version} of model {model!r} is no longer served.")
+    kind = InputRejected if code in _REJECTIONS else BackendError
+    return kind(f"The model server refused a batch of model {model!r} with {code.name}: {text}")
+

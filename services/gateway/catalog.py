@@ -1,0 +1,226 @@
+"""Knows which models and versions the back end serves, and how each wants to be called. It finds out by asking."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import orjson
+import structlog
+
+from services.gateway.backend import Backend, NotServed, VersionStatus
+from services.policy.contract import Axis, Contract, ContractError, Signature, Tensor, parse_contract
+from services.policy.errors import (
+    BackendUnavailable,
+    ModelNotFound,
+    SignatureNotFound,
+    SluiceError,
+    UnsupportedByModel,
+    VersionNotFound,
+)
+from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
+from services.wire.tensors import DTYPE_NAMES
+
+log = structlog.get_logger()
+
+_ASK_TIMEOUT_S = 5.0
+_AVAILABLE = "AVAILABLE"
+# The rest of a model's signatures are TensorFlow's own affair, or ours.
+_HIDDEN = ("__saved_model_init_op", "contract")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """One model version that can be called. `contract` is None for a plain SavedModel.
+
+    `signatures` are all that can be called, from the contract where it names them and from TensorFlow's metadata
+    otherwise; `rows` are a signature's inputs without the batch axis: what one client sends.
+    """
+
+    model: str
+    version: int
+    contract: Contract | None
+    signatures: Mapping[str, Signature]
+    rows: Mapping[str, Mapping[str, Tensor]]
+
+    @property
+    def kinds(self) -> list[str]:
+        return self.contract.kinds if self.contract else ["rows"]
+
+    @property
+    def summary(self) -> str:
+        return self.contract.summary if self.contract else ""
+
+    def signature(self, name: str) -> Signature:
+        """Raises: SignatureNotFound."""
+        if name not in self.signatures:
+            raise SignatureNotFound(
+                f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.signatures))}."
+            )
+        return self.signatures[name]
+
+    def stepping(self, kind: str) -> Signature:
+        """The `step` or `scan` signature.
+
+        Raises:
+            UnsupportedByModel: the model has none.
+        """
+        signature = getattr(self.contract, kind) if self.contract else None
+        if signature is None:
+            raise UnsupportedByModel(
+                f"Model {self.model!r} version {self.version} has no {kind} signature, so it cannot hold sessions. "
+                "Export it from Keras with `sluice export`."
+            )
+        return signature  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class Model:
+    """What is known of one model: its versions as the back end reports them, and those that can be called."""
+
+    name: str
+    statuses: list[VersionStatus] = field(default_factory=list)
+    served: dict[int, ServedVersion] = field(default_factory=dict)
+    broken: dict[int, str] = field(default_factory=dict)  # available, but with a contract that cannot be read
+
+    @property
+    def newest(self) -> ServedVersion | None:
+        return self.served[max(self.served)] if self.served else None
+
+    def trouble(self) -> str:
+        """Why no version can be called; empty if one can."""
+        if self.served:
+            return ""
+        reports = [f"version {each.version} is {each.state} {each.error}".strip() for each in self.statuses]
+        reports += [f"version {version}: {reason}" for version, reason in self.broken.items()]
+        return "; ".join(reports) or "the model server does not know it"
+
+
+class Catalog:
+    """All models of one back end. `wanted` names those that must be there for the gateway to be ready."""
+
+    def __init__(
+        self, backend: Backend, wanted: Callable[[], Iterable[str]], retire: Callable[[str, int], None]
+    ) -> None:
+        self.models: dict[str, Model] = {}
+        self.address = backend.address
+        self.unreachable: str = "the model server has not answered yet"
+        self._backend = backend
+        self._wanted = wanted
+        self._retire = retire
+
+    async def find(self, name: str, version: int | None = None) -> ServedVersion:
+        """A version that can be called; by default the newest.
+
+        Raises:
+            ModelNotFound, VersionNotFound, BackendUnavailable.
+        """
+        if name not in self.models:
+            await self._discover(name)
+        model = self.models[name]
+        found = model.newest if version is None else model.served.get(version)
+        if found is not None:
+            return found
+        if version is not None and not self.unreachable and model.served:
+            raise VersionNotFound(
+                f"Model {name!r} has no version {version} that is served; it has {', '.join(map(str, model.served))}."
+            )
+        raise BackendUnavailable(f"Model {name!r} cannot be called now: {self.unreachable or model.trouble()}.")
+
+    async def watch(self, poll_s: float) -> None:
+        """Keep asking the back end, every `poll_s` seconds and quicker while something is missing, until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(poll_s if self.ready else min(poll_s, 0.1))
+
+    async def refresh(self) -> None:
+        """Ask the back end about every known and wanted model once."""
+        for name in {*self.models, *self._wanted()}:
+            try:
+                await self._refresh(name)
+                self.unreachable = ""
+            except SluiceError as error:
+                self.unreachable = error.message.rstrip(".")
+
+    @property
+    def ready(self) -> bool:
+        return not self.trouble()
+
+    def trouble(self) -> str:
+        """Why the gateway is not ready; empty if it is."""
+        if self.unreachable:
+            return self.unreachable
+        wanted = {*self._wanted()}
+        if not wanted and not self.models:
+            return "there is no model to serve"
+        lacking = {name: self.models.get(name, Model(name)).trouble() for name in wanted}
+        return "; ".join(f"model {name!r}: {reason}" for name, reason in sorted(lacking.items()) if reason)
+
+    async def _discover(self, name: str) -> None:
+        try:
+            await self._refresh(name)
+        except SluiceError as error:
+            raise BackendUnavailable(f"Model {name!r} cannot be called now: {error.message}") from None
+        if name not in self.models:
+            known = ", ".join(sorted(self.models)) or "none"
+            raise ModelNotFound(f"There is no model {name!r}; the models here are: {known}.")
+
+    async def _refresh(self, name: str) -> None:
+        try:
+            statuses = await self._backend.versions(name, _ASK_TIMEOUT_S)
+        except NotServed:
+            statuses = []
+        model = self.models.setdefault(name, Model(name))
+        model.statuses = statuses
+        available = [each.version for each in statuses if each.state == _AVAILABLE]
+        for version in available:
+            if version not in model.served and version not in model.broken:
+                await self._load(model, version)
+        for version in [*model.served]:
+            if version not in available and _is_gone(version, statuses):
+                del model.served[version]
+                self._retire(name, version)
+                log.info("version gone", model=name, version=version)
+        model.broken = {version: reason for version, reason in model.broken.items() if version in available}
+        if not statuses:
+            del self.models[name]
+
+    async def _load(self, model: Model, version: int) -> None:
+        try:
+            described = await self._backend.signatures(model.name, version, _ASK_TIMEOUT_S)
+            contract = await self._contract(model.name, version) if "contract" in described else None
+        except (ContractError, orjson.JSONDecodeError, NotServed) as error:
+            model.broken[version] = str(error)
+            log.error("version cannot be called", model=model.name, version=version, reason=str(error))
+            return
+        plain = {name: plain_signature(name, each) for name, each in described.items() if name not in _HIDDEN}
+        signatures = {**plain, **(contract.signatures if contract else {})}
+        rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
+        model.served[version] = ServedVersion(model.name, version, contract, signatures, rows)
+        log.info("version ready", model=model.name, version=version, signatures=sorted(signatures))
+
+    async def _contract(self, name: str, version: int) -> Contract:
+        return parse_contract(orjson.loads(await self._backend.contract(name, version, _ASK_TIMEOUT_S)))
+
+
+def plain_signature(name: str, described: tfs.SignatureDef) -> Signature:
+    """A signature as TensorFlow's metadata describes it: rows of what shape it says."""
+    return Signature(name, "rows", _tensors(described.inputs), _tensors(described.outputs))
+
+
+def _tensors(infos: Mapping[str, tfs.TensorInfo]) -> dict[str, Tensor]:
+    return {
+        name: Tensor(name, DTYPE_NAMES.get(info.dtype, "unknown"), _axes(info.tensor_shape))
+        for name, info in sorted(infos.items())
+    }
+
+
+def _axes(shape: tfs.TensorShapeProto) -> tuple[Axis, ...]:
+    names = ["batch", *(f"axis {i}" for i in range(1, len(shape.dim)))]
+    return tuple(
+        Axis(name, None if dim.size < 0 else dim.size) for name, dim in zip(names, shape.dim, strict=False)
+    )
+
+
+def _is_gone(version: int, statuses: Iterable[VersionStatus]) -> bool:
+    """Whether a version that was available will not come back: not listed, or on its way out."""
+    return all(each.state in ("UNLOADING", "END") for each in statuses if each.version == version)

@@ -1,0 +1,178 @@
+"""The only asyncio around the core: offer → take → launch → finished → re-arm one timer.
+
+It decides nothing. It tells the scheduler what has happened and does what the scheduler says.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from numpy.typing import NDArray
+
+from services.policy.batching import Batch, Ticket
+from services.policy.errors import Internal, SluiceError
+from services.policy.scheduler import Cancelled, Scheduler, feeds
+from services.policy.sessions import Event, Session
+
+Array = NDArray[Any]
+log = structlog.get_logger()
+
+
+class Runner(Protocol):
+    """What the engine asks of a back end; raises `SluiceError` when it cannot run a batch."""
+
+    async def predict(
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        timeout_s: float,
+    ) -> dict[str, Array]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """What observers are told of a batch. `run_s` and `waited_s` (each ticket's) are seconds."""
+
+    batch: Batch
+    error: SluiceError | None
+    run_s: float
+    waited_s: list[float]
+
+
+class Observer(Protocol):
+    """Hears what has happened; it must be quick and must not raise."""
+
+    def batch_ended(self, event: BatchEnded) -> None: ...
+
+    def session_ended(self, session: Session, event: Event) -> None: ...
+
+
+class Engine:
+    """Runs the scheduler's batches on a back end and hands every ticket's outcome to the one who waits for it."""
+
+    def __init__(
+        self, scheduler: Scheduler, runner: Runner, observer: Observer, clock: Callable[[], float] | None = None
+    ) -> None:
+        self.scheduler = scheduler
+        self._loop = asyncio.get_running_loop()
+        self.now = clock or self._loop.time
+        self._runner = runner
+        self._observer = observer
+        self._runs: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._idle = asyncio.Event()
+
+    async def run(self, ticket: Ticket) -> Any:
+        """Give the outcome of `ticket`: a row ticket's outputs, or a step's `Answer`.
+
+        If the waiting task is cancelled the ticket is withdrawn, and has no effect.
+
+        Raises:
+            SluiceError: as the ticket was settled, or because it was refused.
+        """
+        ticket.reply = future = self._loop.create_future()
+        self.scheduler.offer(ticket, self.now())
+        self._soon()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.scheduler.cancel(ticket, self.now())
+            self._soon()
+            raise
+
+    def changed(self) -> None:
+        """The scheduler was told something from outside, such as a closed session: act on it."""
+        self._soon()
+
+    async def drained(self) -> None:
+        """Wait until nothing waits and nothing runs."""
+        while self.scheduler.busy:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def close(self) -> None:
+        """Stop at once: what runs is abandoned."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for run in self._runs:
+            run.cancel()
+        await asyncio.gather(*self._runs, return_exceptions=True)
+
+    def _soon(self) -> None:
+        """Pump at the end of this turn of the loop, so that all requests read in it can share a batch."""
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        now = self.now()
+        self.scheduler.tick(now)
+        while (batch := self.scheduler.take(now)) is not None:
+            self._launch(batch)
+        self._deliver()
+        self._arm(self.scheduler.next_wakeup())
+
+    def _launch(self, batch: Batch) -> None:
+        run = self._loop.create_task(self._run(batch))
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+
+    async def _run(self, batch: Batch) -> None:
+        result = await self._call(batch)
+        now = self.now()
+        self.scheduler.finished(batch, result, now)
+        self._observer.batch_ended(
+            BatchEnded(
+                batch,
+                result if isinstance(result, SluiceError) else None,
+                now - batch.started_at,
+                [batch.started_at - ticket.queued_at for ticket in batch.tickets],
+            )
+        )
+        self._soon()
+
+    async def _call(self, batch: Batch) -> dict[str, Array] | SluiceError:
+        lane, timeout_s = batch.lane, max(ticket.deadline for ticket in batch.tickets) - self.now()
+        try:
+            return await self._runner.predict(
+                lane.model, lane.version, lane.signature, feeds(batch), lane.outputs, timeout_s
+            )
+        except SluiceError as error:
+            return error
+        except Exception:
+            log.exception("batch failed", model=lane.model, signature=lane.signature)
+            return Internal("Something went wrong inside the gateway while a batch ran; it has been logged.")
+
+    def _deliver(self) -> None:
+        for ticket in self.scheduler.settled:
+            complete(ticket.reply, ticket.outcome)
+        self.scheduler.settled.clear()
+        for session, event in self.scheduler.ended:
+            self._observer.session_ended(session, event)
+        self.scheduler.ended.clear()
+        if not self.scheduler.busy:
+            self._idle.set()
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when < float("inf"):
+            self._timer = self._loop.call_at(when, self._soon)
+
+
+def complete(future: "asyncio.Future[Any]", outcome: Any) -> None:
+    """The one place where a waiting client is answered; one that has gone is left alone."""
+    if future.done() or isinstance(outcome, Cancelled):
+        return
+    if isinstance(outcome, SluiceError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

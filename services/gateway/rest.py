@@ -1,0 +1,233 @@
+"""The HTTP paths that FastAPI answers: sessions other than their steps, models, health, metrics."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.convertors import Convertor, register_url_convertor
+
+from services.gateway.gateway import Gateway, SessionView
+from services.gateway.metrics import Metrics
+
+SESSION_ID = r"[A-Za-z0-9._~-]{1,128}"
+
+
+class _SessionIdConvertor(Convertor[str]):
+    regex = SESSION_ID
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _ModelConvertor(_SessionIdConvertor):
+    regex = "[^/:]+"
+
+
+register_url_convertor("session_id", _SessionIdConvertor())
+register_url_convertor("model_name", _ModelConvertor())
+
+
+class Body(BaseModel):
+    """A request's fields; others are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class OpenSession(Body):
+    session: str | None = Field(None, pattern=f"^{SESSION_ID}$", description="Your own id; without it one is made.")
+    version: str | None = Field(
+        None, pattern=r"^[0-9]{1,18}$", description="Model version to stay on; without it the newest."
+    )
+    state: dict[str, Any] | None = Field(
+        None, description="Initial state, name → row; states left out begin as the contract says."
+    )
+    ttl_s: float | None = Field(None, description="How long the session may be idle, in seconds.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"session": "station-7", "ttl_s": 600.0}, {}]})
+
+
+class RenewSession(Body):
+    ttl_s: float | None = Field(None, description="How long the session may be idle from now on, in seconds.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"ttl_s": 3600.0}]})
+
+
+class OpenedSession(BaseModel):
+    session: str
+    model: str
+    version: str
+    step: int
+    expires_at: str
+
+
+class SessionList(BaseModel):
+    sessions: list[SessionView]
+    next: str | None = None
+
+
+class VersionInfo(BaseModel):
+    version: str
+    state: str
+    labels: list[str]
+
+
+class ModelInfo(BaseModel):
+    name: str
+    versions: list[VersionInfo]
+    kinds: list[str]
+    summary: str
+
+
+class ModelList(BaseModel):
+    models: list[ModelInfo]
+
+
+class ContractInfo(BaseModel):
+    contract: dict[str, Any] | None = Field(description="As the model wrote it; null for a plain SavedModel.")
+    shapes: dict[str, str] = Field(description="What each signature takes and gives, in words.")
+
+
+class Readiness(BaseModel):
+    status: Literal["ready", "not ready"]
+    reason: str | None = None
+    backend: str
+    models: dict[str, list[str]] = Field(description="Versions that can be called, by model.")
+
+
+class ErrorInfo(BaseModel):
+    """What every error looks like."""
+
+    error: str = Field(description="What was expected, what came, and what to do.")
+    code: str
+    details: dict[str, Any] | None = None
+
+
+def gateway_of(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Here = Annotated[Gateway, Depends(gateway_of)]
+SessionId = Annotated[str, Path(pattern=f"^{SESSION_ID}$", description="The session's id.", examples=["station-7"])]
+ModelName = Annotated[str, Path(description="The model's name.", examples=["temperature"])]
+Version = Annotated[
+    str | None, Query(pattern=r"^[0-9]{1,18}$", description="Model version; without it the newest.")
+]
+router = APIRouter()
+_SESSION = "/v1/sessions/{session:session_id}"
+_MODEL = "/v1/models/{model:model_name}"
+
+
+def _about(session: SessionView) -> dict[str, str]:
+    return {"Sluice-Session": session.session}
+
+
+@router.post(_MODEL + "/sessions", tags=["sessions"], status_code=201, response_model=OpenedSession)
+async def open_session(gateway: Here, model: ModelName, body: OpenSession | None = None) -> JSONResponse:
+    """Open a session: one client's recurrent state on one model version, at time step 0."""
+    body = body or OpenSession()
+    view = await gateway.open_session(
+        model,
+        version=int(body.version) if body.version else None,
+        id=body.session,
+        state=body.state,
+        ttl_s=body.ttl_s,
+    )
+    opened = OpenedSession.model_validate(view, from_attributes=True)
+    return JSONResponse(opened.model_dump(), 201, _about(view))
+
+
+@router.get(_MODEL + "/sessions", tags=["sessions"], response_model_exclude_none=True)
+async def list_sessions(
+    gateway: Here,
+    model: ModelName,
+    limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
+    after: Annotated[str, Query(max_length=128, description="Begin behind this id.")] = "",
+) -> SessionList:
+    """The open sessions of a model, in order of id."""
+    await gateway.catalog.find(model)
+    sessions, following = gateway.list_sessions(model, after, limit)
+    return SessionList(sessions=sessions, next=following)
+
+
+@router.get(_SESSION, tags=["sessions"])
+async def get_session(gateway: Here, session: SessionId, response: Response) -> SessionView:
+    """One session: where it is, what waits, and when it expires."""
+    view = gateway.view(gateway.session(session))
+    response.headers.update(_about(view))
+    return view
+
+
+@router.post(_SESSION + ":renew", tags=["sessions"])
+async def renew_session(
+    gateway: Here, session: SessionId, response: Response, body: RenewSession | None = None
+) -> SessionView:
+    """Count a session as used now, and change how long it may be idle."""
+    view = gateway.renew(session, body.ttl_s if body else None)
+    response.headers.update(_about(view))
+    return view
+
+
+@router.delete(_SESSION, tags=["sessions"], status_code=204)
+async def close_session(gateway: Here, session: SessionId) -> Response:
+    """Close a session. Steps that wait or run are told `session_closed`."""
+    gateway.close_session(session)
+    return Response(status_code=204, headers={"Sluice-Session": session})
+
+
+@router.get("/v1/models", tags=["models"])
+async def list_models(gateway: Here) -> ModelList:
+    """The models that are served, and what each can do."""
+    return ModelList(
+        models=[
+            ModelInfo(
+                name=model.name,
+                versions=[VersionInfo(version=str(each.version), state=each.state, labels=[]) for each in model.statuses],
+                kinds=model.newest.kinds if model.newest else [],
+                summary=model.newest.summary if model.newest else "",
+            )
+            for _, model in sorted(gateway.catalog.models.items())
+        ]
+    )
+
+
+@router.get(_MODEL + "/contract", tags=["models"])
+async def get_contract(gateway: Here, model: ModelName, version: Version = None) -> ContractInfo:
+    """How a model wants to be called: its contract, and each signature in words."""
+    served = await gateway.catalog.find(model, int(version) if version else None)
+    return ContractInfo(
+        contract=dict(served.contract.document) if served.contract else None,
+        shapes={name: str(signature) for name, signature in served.signatures.items()},
+    )
+
+
+@router.get("/healthz", tags=["operation"])
+async def healthz() -> dict[str, str]:
+    """Answers while the process lives."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", tags=["operation"], responses={503: {"model": Readiness}}, response_model_exclude_none=True)
+async def readyz(gateway: Here, response: Response) -> Readiness:
+    """Whether requests should be sent here: the model server answers, and every model's contract is read."""
+    reason = "the gateway is stopping" if gateway.draining else gateway.catalog.trouble()
+    if reason:
+        response.status_code = 503
+        response.headers["Retry-After"] = "1"
+    return Readiness(
+        status="not ready" if reason else "ready",
+        reason=reason or None,
+        backend=gateway.catalog.address,
+        models={name: [str(v) for v in sorted(model.served)] for name, model in gateway.catalog.models.items()},
+    )
+
+
+@router.get("/metrics", tags=["operation"], response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format."""
+    found: Metrics = request.app.state.metrics
+    return Response(found.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -1,0 +1,325 @@
+"""Batching: which rows run together and when. One machine against a sorted list, and the rules as sentences."""
+
+from itertools import groupby
+from math import inf
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Ticket, too_late
+from services.policy.errors import BatchTooLarge, QueueFull
+
+from .puppet import FAR
+
+SIZES = ((1,), (1, 2, 4), (2, 3, 8), (1, 2, 3, 4, 5, 6))
+LANES = [Lane("m", 1, "a"), Lane("m", 1, "b"), Lane("m", 2, "a"), Lane("m", 1, "a", time_bound=4)]
+
+
+def ticket_of(rows: int = 1, lane: Lane = LANES[0], deadline: float = FAR) -> Ticket:
+    return Ticket(lane, {"x": np.arange(rows)}, rows, deadline)
+
+
+class DispatcherMachine(RuleBasedStateMachine):
+    """The oracle is the list of waiting tickets in order of (deadline, arrival), looked through from the start each time."""
+
+    @initialize(
+        sizes=st.sampled_from(SIZES),
+        in_flight=st.integers(1, 3),
+        linger_s=st.sampled_from([0.0, 0.0, 4.0]),
+        queue_rows=st.integers(1, 30),
+    )
+    def begin(self, sizes: tuple[int, ...], in_flight: int, linger_s: float, queue_rows: int) -> None:
+        self.options = BatchingOptions(sizes, in_flight, linger_s, queue_rows)
+        self.dispatcher = Dispatcher(self.options)
+        self.now = 1.0
+        self.waiting: list[Ticket] = []
+        self.running: list[Batch] = []
+        self.gone: list[Ticket] = []
+        self.offered = 0
+        self.fastest: dict[tuple[int, str], float] = {}
+
+    @rule(rows=st.integers(1, 7), lane=st.sampled_from(LANES), allowed_s=st.one_of(st.integers(-3, 12), st.just(FAR)))
+    def offer(self, rows: int, lane: Lane, allowed_s: float) -> None:
+        ticket = ticket_of(rows, lane, self.now + allowed_s)
+        refusal = None
+        if rows > self.options.max_rows:
+            refusal = BatchTooLarge
+        elif sum(each.rows for each in self.waiting) + rows > self.options.queue_rows:
+            refusal = QueueFull
+        if refusal is None:
+            self.dispatcher.offer(ticket, self.now)
+            self.offered += 1
+            self.waiting.append(ticket)
+            self.waiting.sort(key=lambda each: each.deadline)  # stable: arrival decides among equals
+        else:
+            before = self.seen()
+            with pytest.raises(refusal):
+                self.dispatcher.offer(ticket, self.now)
+            assert self.seen() == before
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def withdraw(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.waiting))
+        self.dispatcher.withdraw(ticket)
+        self.waiting.remove(ticket)
+        self.gone.append(ticket)
+
+    @precondition(lambda self: self.running or self.gone)
+    @rule(data=st.data())
+    def withdraw_what_does_not_wait(self, data: st.DataObject) -> None:
+        before = self.seen()
+        self.dispatcher.withdraw(data.draw(st.sampled_from(self.gone + [t for b in self.running for t in b.tickets])))
+        assert self.seen() == before
+
+    @rule()
+    def take(self) -> None:
+        expected = self.expected()
+        batch = self.dispatcher.take(self.now)
+        if expected is None:
+            assert batch is None
+            return
+        assert batch is not None
+        assert batch.tickets == expected
+        assert {ticket.lane for ticket in batch.tickets} == {batch.lane}
+        assert batch.rows == sum(ticket.rows for ticket in expected) <= self.options.max_rows
+        assert batch.size == min(size for size in self.options.allowed_batch_sizes if size >= batch.rows)
+        assert batch.started_at == self.now
+        self.waiting = [ticket for ticket in self.waiting if ticket not in expected]
+        self.running.append(batch)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), succeeded=st.booleans())
+    def finish(self, data: st.DataObject, succeeded: bool) -> None:
+        batch = data.draw(st.sampled_from(self.running))
+        self.dispatcher.finished(batch, self.now, succeeded=succeeded)
+        self.running.remove(batch)
+        self.gone += batch.tickets
+        if succeeded:
+            key, run_s = (batch.lane.version, batch.lane.signature), self.now - batch.started_at
+            self.fastest[key] = min(run_s, self.fastest.get(key, inf))
+
+    @rule(seconds=st.integers(1, 5))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @invariant()
+    def counts_are_the_oracles(self) -> None:
+        assert self.dispatcher.waiting_rows == sum(ticket.rows for ticket in self.waiting) <= self.options.queue_rows
+        assert self.dispatcher.running == self.running
+        assert len(self.running) <= self.options.in_flight
+        assert [ticket.queue is not None for ticket in self.waiting] == [True] * len(self.waiting)
+
+    @invariant()
+    def hopeless_are_those_that_no_run_was_ever_fast_enough_for(self) -> None:
+        late = [
+            ticket
+            for ticket in self.waiting
+            if ticket.deadline <= self.now + self.fastest.get((ticket.lane.version, ticket.lane.signature), 0)
+        ]
+        found = self.dispatcher.hopeless(self.now)
+        assert len(found) == len(late)
+        assert set(found) == set(late)
+
+    @invariant()
+    def it_wakes_up_when_a_lane_becomes_ready(self) -> None:
+        wakeup = self.dispatcher.next_wakeup()
+        if len(self.running) >= self.options.in_flight or not self.waiting:
+            assert wakeup == inf
+        elif self.expected() is not None:
+            assert wakeup <= self.now
+        else:
+            assert wakeup == min(ticket.queued_at for ticket in self.waiting) + self.options.linger_s > self.now
+
+    def teardown(self) -> None:
+        """Everything that was taken on comes out, exactly once."""
+        if not hasattr(self, "dispatcher"):
+            return
+        self.now += self.options.linger_s
+        while self.waiting or self.running:
+            while self.expected() is not None:
+                self.take()
+            batch = self.running.pop()
+            self.dispatcher.finished(batch, self.now, succeeded=True)
+            self.gone += batch.tickets
+        assert self.dispatcher.take(self.now) is None
+        assert len(self.gone) == len(set(self.gone)) == self.offered
+
+    def expected(self) -> list[Ticket] | None:
+        """The tickets of the batch that must be given now."""
+        options = self.options
+        if len(self.running) >= options.in_flight:
+            return None
+        lanes: dict[Lane, list[Ticket]] = {}
+        for ticket in self.waiting:
+            lanes.setdefault(ticket.lane, []).append(ticket)
+        for lane in lanes.values():  # the lane with the oldest deadline comes first, as its first ticket does
+            full = sum(ticket.rows for ticket in lane) >= options.max_rows
+            waited = self.now - min(ticket.queued_at for ticket in lane)
+            if self.running or full or waited >= options.linger_s:
+                fitting = [sum(t.rows for t in lane[: n + 1]) <= options.max_rows for n in range(len(lane))]
+                return lane[: fitting.count(True)]
+        return None
+
+    def seen(self) -> tuple[object, ...]:
+        found = self.dispatcher
+        return found.waiting_rows, list(found.running), found.next_wakeup(), found.hopeless(self.now), found.hopeless(FAR * 2)
+
+
+DispatcherMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40)
+TestDispatcher = DispatcherMachine.TestCase
+
+
+def dispatcher_of(**options: object) -> Dispatcher:
+    return Dispatcher(BatchingOptions(**{"allowed_batch_sizes": (1, 2, 4), "in_flight": 1, **options}))
+
+
+def offered(dispatcher: Dispatcher, *tickets: Ticket, now: float = 1.0) -> Dispatcher:
+    for ticket in tickets:
+        dispatcher.offer(ticket, now)
+    return dispatcher
+
+
+def batch_of(*tickets: Ticket, size: int) -> Batch:
+    return Batch(tickets[0].lane, list(tickets), sum(ticket.rows for ticket in tickets), size, 1.0)
+
+
+def test_what_waits_runs_as_soon_as_a_slot_is_free() -> None:
+    batch = offered(dispatcher_of(), ticket_of()).take(1.0)
+    assert batch is not None
+    assert (batch.rows, batch.size) == (1, 1)
+
+
+def test_while_all_slots_are_taken_batches_grow_by_themselves() -> None:
+    dispatcher = offered(dispatcher_of(), ticket_of())
+    first = dispatcher.take(1.0)
+    offered(dispatcher, ticket_of(), ticket_of(), ticket_of())
+    assert dispatcher.take(1.0) is None
+    dispatcher.finished(first, 2.0, succeeded=True)
+    assert dispatcher.take(2.0).rows == 3
+
+
+def test_lingering_counts_from_the_oldest_row() -> None:
+    dispatcher = offered(dispatcher_of(linger_s=5.0), ticket_of(), now=1.0)
+    offered(dispatcher, ticket_of(), now=5.0)
+    assert dispatcher.take(5.9) is None
+    assert dispatcher.next_wakeup() == 6.0
+    assert dispatcher.take(6.0).rows == 2
+
+
+def test_lingering_counts_anew_when_the_oldest_row_is_withdrawn() -> None:
+    oldest = ticket_of()
+    dispatcher = offered(dispatcher_of(linger_s=5.0), oldest, now=1.0)
+    offered(dispatcher, ticket_of(), now=4.0)
+    dispatcher.withdraw(oldest)
+    assert dispatcher.next_wakeup() == 9.0
+
+
+def test_nothing_lingers_beside_a_running_batch() -> None:
+    dispatcher = offered(dispatcher_of(linger_s=5.0, in_flight=2), ticket_of(4))
+    assert dispatcher.take(1.0) is not None
+    assert offered(dispatcher, ticket_of()).take(1.0) is not None
+
+
+def test_a_full_batch_does_not_linger() -> None:
+    dispatcher = offered(dispatcher_of(linger_s=5.0), ticket_of(2), ticket_of(2))
+    assert dispatcher.take(1.0).rows == 4
+
+
+def test_the_lane_with_the_oldest_deadline_goes_first() -> None:
+    dispatcher = offered(dispatcher_of(), ticket_of(lane=LANES[0], deadline=9), ticket_of(lane=LANES[1], deadline=8))
+    assert dispatcher.take(1.0).lane == LANES[1]
+
+
+def test_rows_that_do_not_fit_wait_and_are_not_overtaken() -> None:
+    first, large, small = ticket_of(3), ticket_of(2), ticket_of(1)
+    dispatcher = offered(dispatcher_of(), first, large, small)
+    assert dispatcher.take(1.0).tickets == [first]
+
+
+@pytest.mark.parametrize("other", LANES[1:])
+def test_different_lanes_never_share_a_batch(other: Lane) -> None:
+    dispatcher = offered(dispatcher_of(in_flight=2), ticket_of(), ticket_of(lane=other))
+    assert [dispatcher.take(1.0).rows, dispatcher.take(1.0).rows] == [1, 1]
+
+
+def test_a_batch_with_more_rows_than_fit_is_refused_with_the_limit() -> None:
+    with pytest.raises(BatchTooLarge, match="5 rows does not fit: the largest batch of model 'm' has 4") as caught:
+        dispatcher_of().offer(ticket_of(5), 1.0)
+    assert caught.value.details == {"limit": 4}
+
+
+def test_a_full_queue_says_how_many_wait_and_how_many_came() -> None:
+    dispatcher = offered(dispatcher_of(queue_rows=4), ticket_of(3))
+    with pytest.raises(QueueFull, match="'m' is full: 3 of 4 rows wait and 2 more came") as caught:
+        dispatcher.offer(ticket_of(2), 1.0)
+    assert caught.value.details == {"limit": 4}
+    assert caught.value.retry_after_s == 1
+
+
+def test_a_slot_is_freed_once() -> None:
+    dispatcher = offered(dispatcher_of(in_flight=2), ticket_of(4), ticket_of(4))
+    first, _ = dispatcher.take(1.0), dispatcher.take(1.0)
+    dispatcher.finished(first, 2.0, succeeded=True)
+    with pytest.raises(ValueError, match="not in list"):
+        dispatcher.finished(first, 2.0, succeeded=True)
+    assert len(dispatcher.running) == 1
+
+
+def test_a_failed_run_says_nothing_about_how_fast_the_model_is() -> None:
+    dispatcher = offered(dispatcher_of(), ticket_of())
+    dispatcher.finished(dispatcher.take(1.0), 9.0, succeeded=False)
+    assert offered(dispatcher, ticket_of(deadline=12), now=9.0).hopeless(9.0) == []
+
+
+def test_a_deadline_nearer_than_the_fastest_run_is_hopeless() -> None:
+    dispatcher = offered(dispatcher_of(), ticket_of())
+    dispatcher.finished(dispatcher.take(1.0), 4.0, succeeded=True)
+    near, far = ticket_of(deadline=7), ticket_of(deadline=7.5)
+    assert offered(dispatcher, far, near, now=4.0).hopeless(4.0) == [near]
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (2, 2), (3, 4), (4, 4)])
+def test_the_size_is_the_smallest_allowed_that_holds_the_rows(rows: int, size: int) -> None:
+    assert BatchingOptions((1, 2, 4)).size_for(rows) == size
+
+
+def test_filler_rows_repeat_the_last_real_one() -> None:
+    batch = batch_of(ticket_of(2), ticket_of(1), size=5)
+    assert batch.stacked()["x"].tolist() == [0, 1, 0, 0, 0]
+
+
+def test_a_batch_without_filler_is_just_its_rows() -> None:
+    assert batch_of(ticket_of(2), ticket_of(2), size=4).stacked()["x"].tolist() == [0, 1, 0, 1]
+    assert batch_of(ticket_of(3), size=3).stacked()["x"].tolist() == [0, 1, 2]
+
+
+def test_stacking_leaves_a_tickets_own_inputs_alone() -> None:
+    ticket = ticket_of(3)
+    batch_of(ticket, size=4).stacked()
+    assert ticket.inputs["x"].tolist() == [0, 1, 2]
+
+
+def test_spans_share_out_the_rows_without_gap_or_overlap() -> None:
+    batch = batch_of(ticket_of(2), ticket_of(1), ticket_of(3), size=8)
+    assert [(span.start, span.stop) for _, span in batch.spans()] == [(0, 2), (2, 3), (3, 6)]
+
+
+def test_too_late_says_how_long_it_has_been() -> None:
+    ticket = ticket_of()
+    Dispatcher(BatchingOptions()).offer(ticket, 2.0)
+    error = too_late(ticket, 3.5)
+    assert "model 'm' did not come in time: 1500 ms had passed" in error.message
+    assert "Sluice-Timeout-Ms" in error.message
+    assert (error.code, error.http_status) == ("deadline_exceeded", 504)
+
+
+def test_too_late_before_any_waiting_says_zero() -> None:
+    assert "0 ms had passed" in too_late(ticket_of(), 77.0).message
+
+
+def test_lanes_of_equal_tickets_are_equal() -> None:
+    assert len([key for key, _ in groupby([Lane("m", 1, "a"), Lane("m", 1, "a"), Lane("m", 1, "a", alone=1)])]) == 2
