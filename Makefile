@@ -1,4 +1,58 @@
-PY := .venv/bin/python
-.PHONY: protos
-protos:
-	$(PY) -m grpc_tools.protoc -Iprotos --python_out=services/wire --mypy_out=services/wire protos/sluice/tfs/v1/*.proto
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+HTTP ?= 127.0.0.1:8080
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help demo serve test check fix protos lock clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients, one stateful LSTM
+	sluice demo
+
+serve: $(BIN)/.demo var/models/temperature ## Serve the example models on HTTP=127.0.0.1:8080
+	sluice serve --models var/models --http $(HTTP)
+
+test: $(BIN)/.dev ## Run all tests
+	coverage run -m pytest tests/policy -q
+	coverage report
+	pytest --ignore=tests/policy
+
+check: $(BIN)/.dev ## Lint, types, layers, generated files
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python protos/generate.py --check
+
+fix: $(BIN)/.dev ## Format, and mend what the linter can
+	ruff check --fix .
+	ruff format .
+
+protos: $(BIN)/.dev ## Generate the protobuf classes again
+	python protos/generate.py
+
+lock: $(BIN)/.dev ## Choose and lock the versions of all dependencies again
+	requirements/lock.sh
+
+clean: ## Remove what was built, except the virtual environment
+	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+
+var/models/temperature:
+	sluice models build temperature
+
+# One environment for everything; `demo` installs less than `dev`, which holds the same versions and more.
+$(BIN)/uv: requirements/uv.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sluice needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	touch $@
+
+$(BIN)/.%: requirements/%.txt pyproject.toml | $(BIN)/uv
+	uv pip install --python $(BIN)/python --require-hashes -r $<
+	uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
+	touch $@

@@ -1,12 +1,14 @@
 """Writes a SavedModel whose signatures are the ways to call the model that its contract names."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from models.export.contract import LENGTHS, step_sizes
 from models.export.walk import Flow, Plan, Scan, Stateless, Step
@@ -22,10 +24,22 @@ def write_saved_model(model: keras.Model, plan: Plan, contract: Mapping[str, Any
     archive.track(model)
     for name, (endpoint, specs) in _endpoints(model, plan, text).items():
         archive.add_endpoint(name, endpoint, input_signature=[specs])
-    archive.write_out(folder, verbose=False)
+    with _only_errors_logged():
+        archive.write_out(folder, verbose=False)
     extra = folder / "assets.extra"
     extra.mkdir()
     (extra / "contract.json").write_text(json.dumps(contract, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _only_errors_logged() -> Iterator[None]:
+    """TensorFlow warns that a name such as `lstm/h` is no Python parameter; the signature's key keeps the slash."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _endpoints(model: keras.Model, plan: Plan, contract: str) -> dict[str, tuple[Endpoint, Mapping[str, tf.TensorSpec]]]:

@@ -1,7 +1,7 @@
 """Puts the gateway together: what is opened at the start, and closed in reverse at the end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
@@ -93,9 +93,11 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         yield
 
 
-def _models_in(settings: Settings) -> Iterable[str]:
-    """The names in the models folder, in TensorFlow Serving's layout: those that have a numbered version."""
-    if settings.models is None or not settings.models.is_dir():
+def _models_in(settings: Settings) -> list[str] | None:
+    """The names in the models folder: those that have a numbered version. None: no folder was given."""
+    if settings.models is None:
+        return None
+    if not settings.models.is_dir():
         return []
     return [path.name for path in settings.models.iterdir() if any(path.glob("[0-9]*/saved_model.pb"))]
 

@@ -1,5 +1,6 @@
 """Speaks to the model server over gRPC: predictions, metadata, status. Every failure becomes one of our errors."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -67,7 +68,13 @@ class Backend:
         self._status = self._method("ModelService/GetModelStatus", tfs.GetModelStatusResponse)
 
     async def predict(
-        self, model: str, version: int, signature: str, inputs: Mapping[str, Array], outputs: Sequence[str], timeout_s: float
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        timeout_s: float,
     ) -> dict[str, Array]:
         """Run one batch: input name → `[batch, ...]` in, output name → `[batch, ...]` out; no `outputs`: all of them.
 
@@ -118,6 +125,17 @@ class Backend:
         outputs = await self.predict(model, version, "contract", {"probe": np.zeros(1, np.int32)}, (), timeout_s)
         return bytes(outputs["contract"][0])
 
+    async def reach(self, timeout_s: float) -> None:
+        """Wait until the model server can be connected to.
+
+        Raises:
+            BackendUnavailable: it could not be in time.
+        """
+        try:
+            await asyncio.wait_for(self._channel.channel_ready(), timeout_s)
+        except TimeoutError:
+            raise BackendUnavailable(f"The model server at {self.address} cannot be connected to.") from None
+
     async def close(self) -> None:
         await self._channel.close(None)
 
@@ -155,4 +173,3 @@ def _translate(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceE
         return SessionVersionGone(f"Version {version} of model {model!r} is no longer served.")
     kind = InputRejected if code in _REJECTIONS else BackendError
     return kind(f"The model server refused a batch of model {model!r} with {code.name}: {text}")
-

@@ -1,7 +1,7 @@
 """Knows which models and versions the back end serves, and how each wants to be called. It finds out by asking."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -96,10 +96,10 @@ class Model:
 
 
 class Catalog:
-    """All models of one back end. `wanted` names those that must be there for the gateway to be ready."""
+    """All models of one back end. `wanted` names those that must be there for the gateway to be ready; None: any."""
 
     def __init__(
-        self, backend: Backend, wanted: Callable[[], Iterable[str]], retire: Callable[[str, int], None]
+        self, backend: Backend, wanted: Callable[[], Sequence[str] | None], retire: Callable[[str, int], None]
     ) -> None:
         self.models: dict[str, Model] = {}
         self.address = backend.address
@@ -128,18 +128,25 @@ class Catalog:
 
     async def watch(self, poll_s: float) -> None:
         """Keep asking the back end, every `poll_s` seconds and quicker while something is missing, until cancelled."""
+        before = None
         while True:
             await self.refresh()
+            if (trouble := self.trouble()) != before:
+                log.info("ready", models=sorted(self.models)) if not trouble else log.warning(
+                    "not ready", reason=trouble
+                )
+            before = trouble
             await asyncio.sleep(poll_s if self.ready else min(poll_s, 0.1))
 
     async def refresh(self) -> None:
         """Ask the back end about every known and wanted model once."""
-        for name in {*self.models, *self._wanted()}:
-            try:
+        try:
+            await self._backend.reach(_ASK_TIMEOUT_S)
+            for name in sorted({*self.models, *(self._wanted() or ())}):
                 await self._refresh(name)
-                self.unreachable = ""
-            except SluiceError as error:
-                self.unreachable = error.message.rstrip(".")
+            self.unreachable = ""
+        except SluiceError as error:
+            self.unreachable = error.message.rstrip(".")
 
     @property
     def ready(self) -> bool:
@@ -147,12 +154,12 @@ class Catalog:
 
     def trouble(self) -> str:
         """Why the gateway is not ready; empty if it is."""
+        wanted = self._wanted()
         if self.unreachable:
             return self.unreachable
-        wanted = {*self._wanted()}
-        if not wanted and not self.models:
+        if wanted is not None and not wanted:
             return "there is no model to serve"
-        lacking = {name: self.models.get(name, Model(name)).trouble() for name in wanted}
+        lacking = {name: self.models.get(name, Model(name)).trouble() for name in wanted or ()}
         return "; ".join(f"model {name!r}: {reason}" for name, reason in sorted(lacking.items()) if reason)
 
     async def _discover(self, name: str) -> None:
@@ -216,9 +223,7 @@ def _tensors(infos: Mapping[str, tfs.TensorInfo]) -> dict[str, Tensor]:
 
 def _axes(shape: tfs.TensorShapeProto) -> tuple[Axis, ...]:
     names = ["batch", *(f"axis {i}" for i in range(1, len(shape.dim)))]
-    return tuple(
-        Axis(name, None if dim.size < 0 else dim.size) for name, dim in zip(names, shape.dim, strict=False)
-    )
+    return tuple(Axis(name, None if dim.size < 0 else dim.size) for name, dim in zip(names, shape.dim, strict=False))
 
 
 def _is_gone(version: int, statuses: Iterable[VersionStatus]) -> bool:

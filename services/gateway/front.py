@@ -16,10 +16,9 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.answers import error_body, error_headers, step_body, tf_serving_error_body
-from services.gateway.catalog import ServedVersion
 from services.gateway.gateway import Gateway
 from services.gateway.metrics import Metrics
-from services.policy.errors import BadRequest, BodyTooLarge, Internal, MissingInput, SluiceError, UnknownInput
+from services.policy.errors import BadRequest, BodyTooLarge, Internal, MissingInput, SluiceError
 from services.wire.rest import encode_predict, parse_json, parse_predict
 
 log = structlog.get_logger()
@@ -77,9 +76,9 @@ class Front:
 
     async def _hot(
         self, scope: Scope, receive: Receive, send: Send, target: re.Match[str], call: str,
-        answer: Callable[[Request], Coroutine[Any, Any, tuple[str, Reply]]],
+        answer: Callable[[Request], Coroutine[Any, Any, Reply]],
     ) -> None:  # fmt: skip
-        gateway, model, status, outcome = self._gateway(), "", 200, "ok"
+        gateway, status, outcome = self._gateway(), 200, "ok"
         arrived_at, request_id = gateway.now(), self._request_id(scope)
         own: tuple[Header, ...] = ((b"x-request-id", request_id),)
         if call != "predict":
@@ -88,17 +87,17 @@ class Front:
             if scope["method"] != "POST":
                 raise _MethodNotAllowed(f"{scope['path']} takes POST; got {scope['method']}.")
             request = await self._read(scope, receive, target, arrived_at)
-            model, reply = await or_gone(answer(request), receive)
+            reply = await or_gone(answer(request), receive)
         except ClientGone:
-            self._metrics.request(call, model, "client_gone")
+            self._metrics.request(call, gateway.model_of(call, target[1]), "client_gone")
             return
         except SluiceError as error:
             status, outcome, reply = error.http_status, error.code, error_reply(error, tf_serving=call == "predict")
         except Exception:
             log.exception("request failed", path=scope["path"], request_id=request_id.decode("latin-1"))
-            error = Internal("Something went wrong inside the gateway; it has been logged with the request id.")
-            status, outcome, reply = 500, error.code, error_reply(error, tf_serving=call == "predict")
-        self._metrics.request(call, model, outcome)
+            bug = Internal("Something went wrong inside the gateway; it has been logged with the request id.")
+            status, outcome, reply = bug.http_status, bug.code, error_reply(bug, tf_serving=call == "predict")
+        self._metrics.request(call, gateway.model_of(call, target[1]), outcome)
         await respond(send, status, reply, own)
 
     async def _read(self, scope: Scope, receive: Receive, target: re.Match[str], arrived_at: float) -> Request:
@@ -108,24 +107,26 @@ class Front:
         session = headers.get(b"sluice-session")
         return Request(target, body, gateway.deadline(timeout_ms, arrived_at), session and session.decode("latin-1"))
 
-    async def _session_call(self, request: Request) -> tuple[str, Reply]:
+    async def _session_call(self, request: Request) -> Reply:
         id, verb = request.target.groups()
         check_session_header(request.session_header, id)
         inputs, number, wanted = read_step(request.body)
         gateway = self._gateway()
         run = gateway.step if verb == "step" else gateway.scan
-        session, answer = await run(id, inputs, number, wanted, request.deadline)
+        answer = await run(id, inputs, number, wanted, request.deadline)
         headers = ((b"sluice-replayed", b"true"),) if answer.replayed else ()
-        return session.model, Reply(step_body(answer, wanted), headers)
+        return Reply(step_body(answer, wanted), headers)
 
-    async def _predict(self, request: Request) -> tuple[str, Reply]:
+    async def _predict(self, request: Request) -> Reply:
         name, version = request.target.groups()
         gateway = self._gateway()
         served = await gateway.catalog.find(name, int(version) if version else None)
         asked = parse_predict(request.body)
         signature = served.signature(asked.signature_name)
-        outputs = await gateway.predict(served, signature.name, asked.tensors(specs(served, signature.name)), request.deadline)
-        return name, Reply(encode_predict(outputs, row_format=asked.row_format))
+        outputs = await gateway.predict(
+            served, signature.name, asked.tensors(specs(served, signature.name)), request.deadline
+        )
+        return Reply(encode_predict(outputs, row_format=asked.row_format))
 
     async def _cold(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = self._request_id(scope)
@@ -266,7 +267,9 @@ def error_reply(error: SluiceError, *, tf_serving: bool) -> Reply:
     return Reply(orjson.dumps(body), tuple(headers))
 
 
-async def respond(send: Callable[[Message], Awaitable[None]], status: int, reply: Reply, own: tuple[Header, ...]) -> None:
+async def respond(
+    send: Callable[[Message], Awaitable[None]], status: int, reply: Reply, own: tuple[Header, ...]
+) -> None:
     length = (b"content-length", str(len(reply.body)).encode())
     headers = [_JSON, length, *own, *reply.headers]
     await send({"type": "http.response.start", "status": status, "headers": headers})

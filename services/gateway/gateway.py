@@ -153,7 +153,7 @@ class Gateway:
 
     async def step(
         self, id: str, value: Any, number: int | None, wanted: Sequence[str] | None, deadline: float
-    ) -> tuple[Session, Answer]:
+    ) -> Answer:
         """Run one time step of a session; `value` holds a row for each input, without a batch axis.
 
         The answer has all outputs; `wanted` is only checked. Raises what `session`, `read_inputs` and the engine raise.
@@ -164,11 +164,11 @@ class Gateway:
         check_wanted(wanted, signature)
         rows = read_inputs(value, served.rows[signature.name])
         inputs = {name: row[np.newaxis] for name, row in rows.items()}
-        return session, await self.engine.run(Step(session, signature, inputs, deadline, number=number))
+        return await self._run(Step(session, signature, inputs, deadline, number=number))
 
     async def scan(
         self, id: str, value: Any, number: int | None, wanted: Sequence[str] | None, deadline: float
-    ) -> tuple[Session, Answer]:
+    ) -> Answer:
         """Run a chunk of time steps of a session; `value` holds `[time, ...]` for each input. Otherwise as `step`."""
         session = self.session(id)
         served = await self._served(session)
@@ -181,7 +181,7 @@ class Gateway:
         step = Step(
             session, signature, padded(chunk, bound) | lengths, deadline, length=length, time_bound=bound, number=number
         )
-        return session, await self.engine.run(step)
+        return await self._run(step)
 
     async def predict(
         self, served: ServedVersion, signature: str, inputs: Mapping[str, Array], deadline: float
@@ -199,6 +199,17 @@ class Gateway:
         if len(tickets) == 1:
             return dict(await self.engine.run(tickets[0]))
         return joined(await all_or_none([self.engine.run(ticket) for ticket in tickets]))
+
+    def model_of(self, call: str, name: str) -> str:
+        """The model that a call is about, for metrics: empty if there is none such, so that names stay few."""
+        if call == "predict":
+            return name if name in self.catalog.models else ""
+        session = self.engine.scheduler.sessions.find(name)
+        return session.model if session else ""
+
+    async def _run(self, step: Step) -> Answer:
+        answer: Answer = await self.engine.run(step)
+        return answer
 
     async def _served(self, session: Session) -> ServedVersion:
         return await self.catalog.find(session.model, session.slab.version)
@@ -231,7 +242,10 @@ class Gateway:
 
 def read_states(value: Mapping[str, Any], states: Sequence[State]) -> dict[str, Array]:
     """Explicit initial states, state name → row, checked against the contract."""
-    tensors = {state.name: Tensor(state.name, state.dtype, tuple(Axis("state", size) for size in state.shape)) for state in states}
+    tensors = {
+        state.name: Tensor(state.name, state.dtype, tuple(Axis("state", size) for size in state.shape))
+        for state in states
+    }
     unknown = [name for name in value if name not in tensors]
     if unknown:
         raise UnknownInput(f"There is no state {', '.join(map(repr, unknown))}; this model has {', '.join(tensors)}.")

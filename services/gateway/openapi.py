@@ -8,7 +8,15 @@ from services.gateway.rest import ErrorInfo
 from services.policy.errors import SluiceError, error_classes
 
 _ERROR = {"$ref": "#/components/schemas/ErrorInfo"}
-_ROW = {"description": "A row for each input by name, without a batch axis; or the row itself where there is one input."}
+_TF_SERVING_ERROR = {
+    "type": "object",
+    "properties": {"error": {"type": "string"}},
+    "required": ["error"],
+    "additionalProperties": False,
+}
+_ROW = {
+    "description": "A row for each input by name, without a batch axis; or the row itself where there is one input."
+}
 _NUMBER = {
     "type": "integer",
     "minimum": 0,
@@ -36,11 +44,12 @@ def describe(app: FastAPI) -> None:
 
 
 def _add_errors(operation: dict[str, Any]) -> None:
+    schema = _TF_SERVING_ERROR if operation["operationId"].startswith("predict") else _ERROR
     operation["responses"].pop("422", None)  # FastAPI's own form of a bad request; ours is 400
     for status, codes in _codes_by_status().items():
         operation["responses"].setdefault(
             str(status),
-            {"description": ", ".join(codes), "content": {"application/json": {"schema": _ERROR}}},
+            {"description": ", ".join(codes), "content": {"application/json": {"schema": schema}}},
         )
 
 

@@ -114,9 +114,7 @@ def gateway_of(request: Request) -> Gateway:
 Here = Annotated[Gateway, Depends(gateway_of)]
 SessionId = Annotated[str, Path(pattern=f"^{SESSION_ID}$", description="The session's id.", examples=["station-7"])]
 ModelName = Annotated[str, Path(description="The model's name.", examples=["temperature"])]
-Version = Annotated[
-    str | None, Query(pattern=r"^[0-9]{1,18}$", description="Model version; without it the newest.")
-]
+Version = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$", description="Model version; without it the newest.")]
 router = APIRouter()
 _SESSION = "/v1/sessions/{session:session_id}"
 _MODEL = "/v1/models/{model:model_name}"
@@ -186,7 +184,9 @@ async def list_models(gateway: Here) -> ModelList:
         models=[
             ModelInfo(
                 name=model.name,
-                versions=[VersionInfo(version=str(each.version), state=each.state, labels=[]) for each in model.statuses],
+                versions=[
+                    VersionInfo(version=str(each.version), state=each.state, labels=[]) for each in model.statuses
+                ],
                 kinds=model.newest.kinds if model.newest else [],
                 summary=model.newest.summary if model.newest else "",
             )

@@ -89,9 +89,7 @@ class Settings(BaseSettings):
     body_bytes: PositiveInt = Field(
         16 * 1024 * 1024, description="Largest request body, in bytes; beyond it: 413 body_too_large."
     )
-    scan_steps: PositiveInt = Field(
-        4096, description="Most time steps of one scan; beyond it: 413 sequence_too_long."
-    )
+    scan_steps: PositiveInt = Field(4096, description="Most time steps of one scan; beyond it: 413 sequence_too_long.")
 
     session_idle_s: PositiveFloat = Field(
         SessionOptions().idle_s, description="A session that is not used for this long expires, in seconds."
@@ -169,11 +167,13 @@ def load(args: Sequence[str]) -> Settings:
     if config is not None and not Path(config).is_file():
         raise SettingsError(f"config: there is no file {config}")
     known: dict[str, Any] = {"config": config} if config else {}
-    return Settings(_cli_parse_args=[*args], **known)
+    return Settings(_cli_parse_args=[*args], **known)  # type: ignore[call-arg]  # the plugin knows fields only
 
 
 def _refuse_unknown_environment() -> None:
     known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
     unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
     if unknown:
-        raise SettingsError(f"environment: there is no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        raise SettingsError(
+            f"environment: there is no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+        )

@@ -156,7 +156,9 @@ def parse_contract(document: Any) -> Contract:
     fields = _object(document, "contract")
     schema = fields.get("schema")
     if schema != SCHEMA:
-        raise ContractError(f"contract.schema: expected {SCHEMA}, got {schema!r}; export the model again or update Sluice")
+        raise ContractError(
+            f"contract.schema: expected {SCHEMA}, got {schema!r}; export the model again or update Sluice"
+        )
     signatures = _object(fields.get("signatures"), "contract.signatures")
     return Contract(
         summary=str(fields.get("summary", "")),
@@ -198,7 +200,9 @@ def _tensors(value: Any, where: str) -> dict[str, Tensor]:
 
 def _tensor(name: str, value: Any, where: str) -> Tensor:
     fields = _object(value, where)
-    axes = tuple(_axis(axis, f"{where}.axes[{i}]") for i, axis in enumerate(_array(fields.get("axes"), f"{where}.axes")))
+    axes = tuple(
+        _axis(axis, f"{where}.axes[{i}]") for i, axis in enumerate(_array(fields.get("axes"), f"{where}.axes"))
+    )
     if not axes:
         raise ContractError(f"{where}.axes: the batch axis comes first; got none")
     return Tensor(

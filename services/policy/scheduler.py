@@ -14,7 +14,16 @@ from services.policy.alarms import Alarms
 from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Rows, Ticket, too_late
 from services.policy.contract import Signature, State
 from services.policy.errors import BackendError, InputRejected, SluiceError, StateNotFinite
-from services.policy.sessions import Answer, Event, Session, SessionOptions, SessionTable, Step, ended_error, finite_rows
+from services.policy.sessions import (
+    Answer,
+    Event,
+    Session,
+    SessionOptions,
+    SessionTable,
+    Step,
+    ended_error,
+    finite_rows,
+)
 
 Array = NDArray[Any]
 

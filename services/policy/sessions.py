@@ -199,7 +199,20 @@ def digest(signature: str, inputs: Rows) -> bytes:
 class Session:
     """One client's recurrent state on one model version. Times are the caller's monotonic seconds."""
 
-    __slots__ = ("alarm_at", "id", "last", "last_used_at", "opened_at", "phase", "slab", "slot", "step", "steps", "ttl_s", "until")
+    __slots__ = (
+        "alarm_at",
+        "id",
+        "last",
+        "last_used_at",
+        "opened_at",
+        "phase",
+        "slab",
+        "slot",
+        "step",
+        "steps",
+        "ttl_s",
+        "until",
+    )
 
     def __init__(self, id: str, slab: Slab, slot: int, now: float, ttl_s: float, until: float) -> None:
         self.id = id
@@ -281,6 +294,10 @@ class SessionTable:
         self._ended.pop(id, None)
         self._look_at(session, session.expires_at)
         return session, evicted
+
+    def find(self, id: str) -> Session | None:
+        """The open session of this id, if there is one."""
+        return self._open.get(id)
 
     def get(self, id: str) -> Session:
         """The open session of this id.

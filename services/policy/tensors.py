@@ -35,7 +35,9 @@ def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     """
     if not isinstance(value, dict):
         if len(tensors) != 1:
-            raise BadRequest(f"This model has {len(tensors)} inputs: give an object with {_names(tensors)}, not a bare value.")
+            raise BadRequest(
+                f"This model has {len(tensors)} inputs: give an object with {_names(tensors)}, not a bare value."
+            )
         value = dict.fromkeys(tensors, value)
     if value.keys() != tensors.keys():
         _refuse_names(value, tensors)
@@ -101,7 +103,9 @@ def bound_for(steps: int, limit: int) -> int:
         SequenceTooLong: more than `limit`.
     """
     if steps > limit:
-        raise SequenceTooLong(f"A scan takes up to {limit} time steps at once; {steps} came. Send it in parts.", limit=limit)
+        raise SequenceTooLong(
+            f"A scan takes up to {limit} time steps at once; {steps} came. Send it in parts.", limit=limit
+        )
     return min(1 << (steps - 1).bit_length(), limit)
 
 

@@ -169,7 +169,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         return found.waiting_rows, list(found.running), found.next_wakeup(), found.hopeless(self.now), found.hopeless(FAR * 2)
 
 
-DispatcherMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40)
+DispatcherMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40)
 TestDispatcher = DispatcherMachine.TestCase
 
 

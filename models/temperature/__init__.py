@@ -1,0 +1,1 @@
+"""A univariate recurrent forecaster: next month's sea-surface temperature (README.md)."""

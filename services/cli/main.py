@@ -1,0 +1,126 @@
+"""The command line `sluice`. It alone may reach both `services` and `models`, each when its command runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.log import configure
+
+_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
+
+app = typer.Typer(
+    name="sluice",
+    help="Serve Keras models: sessions for stateful RNNs, rows batched across clients, in front of TensorFlow Serving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="Build the example models, and look at their data.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+
+@app.command(context_settings=_FORWARDED)
+def serve(context: typer.Context) -> None:
+    """Serve models over HTTP; `sluice serve --help` lists every setting."""
+    from pydantic import ValidationError
+
+    from services.gateway.server import serve as run
+    from services.gateway.settings import SettingsError, load
+
+    try:
+        settings = load(context.args)
+    except SettingsError as error:
+        _fail(str(error), WRONG_USAGE)
+    except ValidationError as error:
+        _fail("; ".join(_wrong_settings(error)), WRONG_USAGE)
+    configure()
+    raise typer.Exit(run(settings))
+
+
+@app.command("model-server", context_settings=_FORWARDED)
+def model_server(context: typer.Context) -> None:
+    """Run the embedded model server alone, with TensorFlow Serving's flags."""
+    from services.model_server.main import main as run
+
+    configure()
+    raise typer.Exit(run(context.args))
+
+
+@models.command("build")
+def build(
+    names: Annotated[list[str] | None, typer.Argument(help="Models to build; all of them without names.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder that gets NAME/VERSION.")] = Path("var/models"),
+) -> None:
+    """Train the example models and export them."""
+    from models.train import UnknownModel, build
+
+    try:
+        build(names or None, out)
+    except UnknownModel as error:
+        _fail(str(error), WRONG_USAGE)
+
+
+@models.command("data")
+def data(
+    name: Annotated[str, typer.Argument(help="The model whose data is wanted.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets the data.")] = Path("var/data"),
+) -> None:
+    """Write a model's data as CSV."""
+    from models.train import UnknownModel, data
+
+    try:
+        typer.echo(data(name, out))
+    except UnknownModel as error:
+        _fail(str(error), WRONG_USAGE)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A Keras model, FILE.keras.", metavar="FILE.keras")],
+    out: Annotated[Path, typer.Option(help="Where to write it: DIR/NAME/VERSION, VERSION a whole number.")],
+) -> None:
+    """Export a Keras model so that it can be served, and check what was written against Keras."""
+    from models.export import ExportError, export_file
+
+    try:
+        typer.echo(export_file(file, out))
+    except ExportError as error:
+        _fail(str(error), FAILED)
+
+
+@app.command()
+def demo(
+    models_dir: Annotated[Path, typer.Option("--models", help="Folder of models; built if missing.")] = Path(
+        "var/models"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder that gets the picture.")] = Path("var/demo"),
+) -> None:
+    """Show it: 200 clients, each with a session of its own, served in shared batches and compared with Keras."""
+    from services.cli.demo import run
+
+    raise typer.Exit(run(models_dir, out))
+
+
+def _wrong_settings(error: Exception) -> list[str]:
+    from pydantic import ValidationError
+
+    assert isinstance(error, ValidationError)
+    return [
+        f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']} (got {each['input']!r:.80})"
+        for each in error.errors()
+    ]
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"sluice: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    app(prog_name="sluice")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Runs the gateway's application on a port, and stops it gracefully: not ready at once, finish what runs, then leave."""
+
+import asyncio
+import signal
+import socket
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from services.gateway.app import create_app
+from services.gateway.settings import Settings
+
+log = structlog.get_logger()
+
+
+class Server(uvicorn.Server):
+    """The first SIGTERM or SIGINT drains, a second one stops at once."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._drain_s = drain_s
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            log.info("listening", http=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._draining is None and self.started:
+            self._draining = asyncio.get_running_loop().create_task(self._drain(signal.Signals(sig).name))
+        else:
+            super().handle_exit(sig, frame)
+
+    async def _drain(self, why: str) -> None:
+        gateway = self._app.state.gateway
+        gateway.draining = True
+        log.info("stopping", signal=why, sessions=len(gateway.engine.scheduler.sessions))
+        try:
+            await asyncio.wait_for(gateway.engine.drained(), self._drain_s)
+        except TimeoutError:
+            log.warning("requests were still running", drain_s=self._drain_s)
+        self.should_exit = True
+
+
+def serve(settings: Settings) -> int:
+    """Serve until told to stop; the exit code."""
+    host, _, port = settings.http.rpartition(":")
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app, host=host.strip("[]"), port=int(port), loop="uvloop", http="httptools", ws="none", lifespan="on",
+        log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=int(settings.drain_s) + 1,
+    )  # fmt: skip
+    server = Server(config, app, settings.drain_s)
+    server.run()
+    return 0 if server.started else 1
