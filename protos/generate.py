@@ -1,4 +1,4 @@
-"""Generates the protobuf classes in services/wire from the .proto files; with --check, only says whether they are current."""
+"""Generates the protobuf classes in services/wire; with --check, only says whether they are up to date."""
 
 import filecmp
 import subprocess

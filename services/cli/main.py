@@ -54,11 +54,11 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder that gets NAME/VERSION.")] = Path("var/models"),
 ) -> None:
     """Train the example models and export them."""
-    from models.train import UnknownModel, build
+    from models.train import UnknownExample, build
 
     try:
-        build(names or None, out)
-    except UnknownModel as error:
+        build(names or (), out)
+    except UnknownExample as error:
         _fail(str(error), WRONG_USAGE)
 
 
@@ -68,11 +68,11 @@ def data(
     out: Annotated[Path, typer.Option(help="Folder that gets the data.")] = Path("var/data"),
 ) -> None:
     """Write a model's data as CSV."""
-    from models.train import UnknownModel, data
+    from models.train import UnknownExample, data
 
     try:
         typer.echo(data(name, out))
-    except UnknownModel as error:
+    except UnknownExample as error:
         _fail(str(error), WRONG_USAGE)
 
 

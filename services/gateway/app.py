@@ -128,5 +128,5 @@ async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
     return answer
 
 
-async def _confess(request: Request, error: Exception) -> JSONResponse:
+async def _confess(request: Request, _: Exception) -> JSONResponse:
     return _answer(request, Internal("Something went wrong inside the gateway; it has been logged."))

@@ -197,7 +197,7 @@ class Catalog:
             contract = await self._contract(model.name, version) if "contract" in described else None
         except (ContractError, orjson.JSONDecodeError, NotServed) as error:
             model.broken[version] = str(error)
-            log.error("version cannot be called", model=model.name, version=version, reason=str(error))
+            log.warning("version cannot be called", model=model.name, version=version, reason=str(error))
             return
         plain = {name: plain_signature(name, each) for name, each in described.items() if name not in _HIDDEN}
         signatures = {**plain, **(contract.signatures if contract else {})}

@@ -115,7 +115,7 @@ class Gateway:
             generation = id.removeprefix(_ID_PREFIX).partition("-")[0]
             if id.startswith(_ID_PREFIX) and generation != self.generation:
                 raise SessionLost(
-                    f"Session {id!r} was opened on an earlier run of this gateway and its state is lost. Open a new one."
+                    f"Session {id!r} was opened on an earlier run of this gateway; its state is lost. Open a new one."
                 ) from None
             raise
 
@@ -234,7 +234,7 @@ class Gateway:
             raise EmptyInput(f"A request to model {served.model!r} needs one row or more; got none.")
         if rows > self.settings.queue_rows:
             raise BatchTooLarge(
-                f"A request may have {self.settings.queue_rows} rows, as many as may wait; got {rows}. Send it in parts.",
+                f"A request may have {self.settings.queue_rows} rows, as many as may wait; {rows} came. Split it.",
                 limit=self.settings.queue_rows,
             )
         return rows
@@ -257,7 +257,8 @@ def check_wanted(wanted: Sequence[str] | None, signature: Signature) -> None:
     unknown = [name for name in wanted or () if name not in signature.outputs]
     if unknown:
         raise BadRequest(
-            f"There is no output {', '.join(map(repr, unknown))}; this model has {', '.join(map(repr, signature.outputs))}."
+            f"There is no output {', '.join(map(repr, unknown))}; "
+            f"this model has {', '.join(map(repr, signature.outputs))}."
         )
 
 

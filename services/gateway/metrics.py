@@ -1,4 +1,4 @@
-"""What Prometheus sees: counts, waits and sizes, labelled by model, version, signature and outcome; never by session."""
+"""What Prometheus sees: counts, waits and sizes by model, version, signature and outcome; never by session."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Runs the gateway's application on a port, and stops it gracefully: not ready at once, finish what runs, then leave."""
+"""Runs the gateway on a port, and stops it gracefully: not ready at once, finish what runs, then leave."""
 
 import asyncio
 import signal

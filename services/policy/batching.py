@@ -196,7 +196,7 @@ class Dispatcher:
             self._fastest_run_s[key] = min(now - batch.started_at, self._fastest_run_s.get(key, inf))
 
     def hopeless(self, now: float) -> list[Ticket]:
-        """Waiting tickets whose deadline has passed or is nearer than the fastest run seen: no slot is spent on them."""
+        """Waiting tickets whose deadline has passed or is nearer than the fastest run seen: they get no slot."""
         found: list[Ticket] = []
         for lane, queue in self._queues.items():
             horizon = now + self._fastest_run_s.get((lane.version, lane.signature), 0.0)

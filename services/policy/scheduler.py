@@ -28,7 +28,7 @@ from services.policy.sessions import (
 Array = NDArray[Any]
 
 
-class Cancelled(Exception):  # noqa: N818 - an outcome like the errors, but one that nobody is told of
+class Cancelled(Exception):
     """The outcome of a ticket whose client has gone."""
 
 
@@ -211,7 +211,7 @@ def feeds(batch: Batch) -> dict[str, Array]:
 
 
 def _answered(signature: Signature, outputs: Rows, row: int, length: int) -> dict[str, Array]:
-    """One row of a batch's outputs, of a scan its own time steps; copied, so that keeping it does not keep the batch."""
+    """One row of a batch's outputs, of a scan its own time steps; copied, so that it does not keep the batch."""
     return {
         name: np.array(outputs[name][row, :length] if tensor.has_time else outputs[name][row])
         for name, tensor in signature.outputs.items()

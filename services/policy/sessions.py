@@ -1,4 +1,4 @@
-"""Decides what a session is and what may happen to it: who is open, whose turn it is, when its state moves, when it ends.
+"""Decides what may happen to a session: who is open, whose turn it is, when its state moves, when it ends.
 
 It does not know how a model is called, who asks, or what time it is: time is an argument.
 """
@@ -86,7 +86,7 @@ _ENDED: Mapping[Phase, tuple[type[SessionEnded], str]] = {
 class SessionOptions:
     """The bounds of sessions.
 
-    idle_s: a session that nobody uses for this long expires, in seconds, unless it was opened with a `ttl_s` of its own.
+    idle_s: a session that nobody uses for this long expires, in seconds; a session's own `ttl_s` goes first.
     life_s: no session lives longer than this, in seconds, used or not.
     per_model: sessions open at one time on one model.
     evict: when a model is full, end its longest idle session instead of refusing the new one.
@@ -283,7 +283,7 @@ class SessionTable:
         """
         if id in self._open:
             raise SessionExists(
-                f"Session {id!r} is open already, on model {self._open[id].model!r}. Choose another id, or close it first."
+                f"Session {id!r} is open already, on model {self._open[id].model!r}. Choose another id, or close it."
             )
         evicted = self._make_room(model, now)
         slab = self._slab(model, version, states)
@@ -427,7 +427,7 @@ class SessionTable:
         longest_idle = next(idle, None) if self.options.evict else None
         if longest_idle is None:
             raise SessionsFull(
-                f"Model {model!r} has {limit} open sessions, which is as many as it may have. Close some, wait for some "
+                f"Model {model!r} has {limit} open sessions, as many as it may have. Close some, wait for some "
                 "to expire, or raise the limit.",
                 limit=limit,
             )

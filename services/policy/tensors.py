@@ -151,7 +151,8 @@ def _cast(array: Array, dtype: np.dtype[Any], tensor: Tensor) -> Array:
     if dtype.kind in "fcV":
         if not np.isfinite(cast).all():
             raise InputNotFinite(
-                f"Input {tensor.name!r} takes finite numbers that {tensor.dtype} can hold; NaN, infinity or a larger one came."
+                f"Input {tensor.name!r} takes finite numbers that {tensor.dtype} can hold; NaN, infinity or a larger "
+                "number came."
             )
     elif dtype.kind in "iu" and not np.array_equal(cast, array):
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; a number came that {tensor.dtype} cannot hold.")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import Phase as Phase2
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -41,7 +42,8 @@ from services.policy.sessions import Answer, Event, Phase, Session, SessionOptio
 from .oracle import Call, Diary
 from .puppet import FAR, POISON, SPOIL, Puppet
 
-IDS = "abcd"
+IDS = "abcdef"
+LIFE_S = 60.0
 MODELS = ("m", "n")
 WHY = {
     Event.CLOSE: SessionClosed,
@@ -49,8 +51,9 @@ WHY = {
     Event.EVICT: SessionEvicted,
     Event.RETIRE: SessionVersionGone,
 }
-PAIRS = st.sampled_from([1.0, 2.0, 3.0, 1.0, 2.0, SPOIL, POISON])
-ALLOWED_S = st.one_of(st.just(FAR), st.just(FAR), st.integers(-1, 15))
+PAIRS = st.sampled_from([1.0, 2.0, 3.0, 4.0] * 4 + [SPOIL, POISON])
+ALLOWED_S = st.sampled_from([FAR] * 6 + [-1, 0, 1, 2, 5, 12])
+KIND = st.sampled_from(["step", "step", "scan"])
 SPOILED: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
     "too few rows": lambda outputs: outputs.update({name: array[:-1] for name, array in outputs.items()}),
     "too many rows": lambda outputs: outputs.update({name: np.concatenate([a, a]) for name, a in outputs.items()}),
@@ -66,23 +69,23 @@ SPOILED_STATES = {
 
 class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
-        sizes=st.sampled_from([(1, 2, 4), (1, 2, 4), (3, 6), (1,)]),
+        sizes=st.sampled_from([(1, 2, 4), (1, 2, 4, 8), (3, 6), (1,)]),
         in_flight=st.integers(1, 3),
         linger_s=st.sampled_from([0.0, 0.0, 2.0]),
-        queue_rows=st.sampled_from([1, 2, 4, 100, 100]),
-        idle_s=st.sampled_from([5.0, 20.0, 1000.0]),
-        per_model=st.integers(1, 3),
+        queue_rows=st.sampled_from([1, 3, 100, 100, 100]),
+        idle_s=st.sampled_from([5.0, 20.0, 1000.0, 1000.0]),
+        per_model=st.sampled_from([1, 2, 4, 4]),
         evict=st.booleans(),
-        queue_steps=st.integers(1, 4),
+        queue_steps=st.sampled_from([1, 3, 8, 8]),
         remembered=st.sampled_from([0, 1, 2, 100]),
     )
     def begin(self, sizes: tuple[int, ...], in_flight: int, linger_s: float, queue_rows: int, **sessions: Any) -> None:
-        self.options = SessionOptions(life_s=60.0, remembered_s=1e6, **sessions)
+        self.options = SessionOptions(life_s=LIFE_S, remembered_s=1e6, **sessions)
         self.puppet = Puppet(BatchingOptions(sizes, in_flight, linger_s, queue_rows), self.options)
         self.scheduler = self.puppet.scheduler
         self.diaries: dict[str, Diary] = {}  # of the open sessions
         self.diary_of: dict[Session, Diary] = {}  # of all sessions that ever were
-        self.ended: dict[str, Event] = {}  # why others ended, the oldest first, without any bound
+        self.ended: dict[str, Event] = {}  # why others ended, the oldest first, as far as remembered
         self.why: dict[Session, Event] = {}
         self.calls: dict[Step, Call] = {}
         self.rows: dict[Ticket, list[float]] = {}
@@ -92,11 +95,13 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.runs: dict[Ticket, int] = {}
         self.fastest: dict[tuple[Any, ...], float] = {}  # (model, version, signature) → seconds
         self.uses = count()
+        for id in IDS[: self.options.per_model]:
+            self.open(id, "m", 1, None, None)
 
     # What clients do
 
     @rule(
-        id=st.sampled_from(IDS), model=st.sampled_from(MODELS), version=st.integers(1, 2), ttl_s=st.sampled_from([None, 2.0, 30.0]),
+        id=st.sampled_from(IDS), model=st.sampled_from(MODELS), version=st.integers(1, 2), ttl_s=st.sampled_from([None, None, 2.0, 30.0]),
         first=st.sampled_from([None, 5.0]),
     )  # fmt: skip
     def open(self, id: str, model: str, version: int, ttl_s: float | None, first: float | None) -> None:
@@ -113,17 +118,26 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.collect()
         now = self.puppet.now
         state = [1.0, 2.0] if first is None else [first, first]
-        diary = Diary(session, state, ttl_s or self.options.idle_s, now + 60.0, now, version, next(self.uses))
+        diary = Diary(session, state, ttl_s or self.options.idle_s, now + LIFE_S, now, version, next(self.uses))
         self.diaries[id] = self.diary_of[session] = diary
         self.ended.pop(id, None)
 
     @precondition(lambda self: self.diaries)
+    @rule(data=st.data(), ids=st.lists(st.sampled_from(IDS), min_size=1, max_size=8), kind=KIND)
+    def many_clients_call(self, data: st.DataObject, ids: list[str], kind: str) -> None:
+        for id in ids:
+            if id in self.diaries:
+                self.call(data, self.diaries[id], kind, data.draw(ALLOWED_S), "none")
+
+    @precondition(lambda self: self.diaries)
     @rule(
-        data=st.data(), kind=st.sampled_from(["step", "step", "scan"]), allowed_s=ALLOWED_S,
-        numbering=st.sampled_from(["none", "none", "current", "after those waiting", "repeat", "wrong"]),
+        data=st.data(), kind=KIND, allowed_s=ALLOWED_S,
+        numbering=st.sampled_from(["none", "current", "after those waiting", "repeat", "repeat", "wrong"]),
     )  # fmt: skip
-    def call(self, data: st.DataObject, kind: str, allowed_s: float, numbering: str) -> None:
-        diary = self.diaries[data.draw(st.sampled_from(sorted(self.diaries)))]
+    def one_client_calls(self, data: st.DataObject, kind: str, allowed_s: float, numbering: str) -> None:
+        self.call(data, self.diaries[data.draw(st.sampled_from(sorted(self.diaries)))], kind, allowed_s, numbering)
+
+    def call(self, data: st.DataObject, diary: Diary, kind: str, allowed_s: float, numbering: str) -> None:
         xs = [data.draw(PAIRS) for _ in range(1 if kind == "step" else data.draw(st.integers(1, 5)))]
         number = {
             "none": None,
@@ -187,13 +201,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.has_ended(diary.session, event)
         self.collect()
 
-    @precondition(lambda self: self.why)
-    @rule(data=st.data(), event=st.sampled_from(list(WHY)))
-    def use_a_session_that_has_ended(self, data: st.DataObject, event: Event) -> None:
-        session = data.draw(st.sampled_from(list(self.why)))
-        self.refused(ValueError, lambda: self.scheduler.end(session, event, self.puppet.now))
-        self.refused(WHY[self.why[session]], lambda: self.puppet.step(session))
-
     # What happens to the gateway
 
     @rule(model=st.sampled_from(MODELS), version=st.integers(1, 2), sure=st.integers(0, 3))
@@ -201,32 +208,26 @@ class SchedulerMachine(RuleBasedStateMachine):
         if sure:  # not too often
             return
         self.scheduler.retire(model, version, self.puppet.now)
-        for diary in list(self.diaries.values()):
-            if (diary.session.model, diary.version) == (model, version):
-                self.has_ended(diary.session, Event.RETIRE)
+        expected = {d.session for d in self.diaries.values() if (d.session.model, d.version) == (model, version)}
+        self.have_ended(expected, Event.RETIRE)
         self.collect()
 
-    @rule(seconds=st.sampled_from([1, 1, 2, 5, 11]))
+    @rule(seconds=st.sampled_from([1, 1, 1, 2, 5, 11]))
     def pass_time(self, seconds: int) -> None:
         self.puppet.pass_time(seconds)
-        for diary in list(self.diaries.values()):
-            if diary.expires_at <= self.puppet.now:
-                self.has_ended(diary.session, Event.EXPIRE)
+        expected = {diary.session for diary in self.diaries.values() if diary.expires_at <= self.puppet.now}
+        self.have_ended(expected, Event.EXPIRE)
         self.collect()
         left = [ticket for ticket in [*self.calls, *self.rows] if ticket not in self.outcomes]
         assert all(ticket.deadline > self.puppet.now for ticket in left)
         self.take_all()
         assert self.scheduler.next_wakeup() > self.puppet.now  # or the engine's timer would spin
 
-    @rule(feed=st.booleans())
-    def take(self, feed: bool) -> None:
+    @rule(feed=st.booleans(), batches=st.integers(1, 4))
+    def take(self, feed: bool, batches: int) -> None:
         """`feed` now or when the batch comes back: it must make no difference."""
-        self.took(feed)
-
-    @rule()
-    def take_all(self) -> None:
-        while self.took(feed=True):
-            pass
+        for _ in range(batches):
+            self.took(feed)
 
     @precondition(lambda self: self.running)
     @rule(data=st.data(), how=st.sampled_from(["", "", "", "", "", "fail", *SPOILED, *SPOILED_STATES]))
@@ -242,6 +243,22 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.come_back(batch, result, BackendError)
         else:
             self.come_back(batch, result, InputRejected if isinstance(result, SluiceError) else None)
+
+    @rule(rounds=st.integers(1, 4))
+    def run_what_waits(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self.take_all()
+            while self.running:
+                self.run_one(0)
+
+    def take_all(self) -> None:
+        while self.took(feed=True):
+            pass
+
+    def run_one(self, which: int) -> None:
+        batch = self.running.pop(which)
+        result = self.puppet.answer(batch)
+        self.come_back(batch, result, InputRejected if isinstance(result, SluiceError) else None)
 
     def took(self, feed: bool) -> bool:
         batch = self.puppet.take()
@@ -283,6 +300,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 self.check_step(ticket, ticket.outcome, finished)
             else:
                 self.check_rows(ticket, ticket.outcome, finished)
+        for session, event in ended:
+            self.refused(ValueError, lambda session=session: self.scheduler.end(session, Event.CLOSE, self.puppet.now))
+            self.refused(WHY[event], lambda session=session: self.puppet.step(session))
 
     def check_rows(self, ticket: Ticket, outcome: Any, finished: Batch | None) -> None:
         if isinstance(outcome, dict):
@@ -375,12 +395,11 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def every_id_says_what_became_of_it(self) -> None:
         table = self.scheduler.sessions
-        remembered = list(self.ended)[-self.options.remembered :] if self.options.remembered else []
         for id in IDS:
             if id in self.diaries:
                 assert table.get(id) is self.diaries[id].session
             else:
-                self.raises(WHY[self.ended[id]] if id in remembered else SessionNotFound, lambda id=id: table.get(id))
+                self.raises(WHY[self.ended[id]] if id in self.ended else SessionNotFound, lambda id=id: table.get(id))
 
     @invariant()
     def open_sessions_are_counted_listed_and_never_share_a_slot(self) -> None:
@@ -419,9 +438,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.take_all()
             if not self.running:
                 break
-            batch = self.running.pop()
-            result = self.puppet.answer(batch)
-            self.come_back(batch, result, InputRejected if isinstance(result, SluiceError) else None)
+            self.run_one(-1)
         assert all(ticket in self.outcomes for ticket in [*self.calls, *self.rows])
         assert not self.scheduler.busy
 
@@ -429,10 +446,19 @@ class SchedulerMachine(RuleBasedStateMachine):
         diary.used_at = self.puppet.now
         diary.use = next(self.uses)
 
+    def have_ended(self, sessions: set[Session], event: Event) -> None:
+        """All of them together, in whatever order."""
+        ended = [session for session, _ in self.scheduler.ended]
+        assert set(ended) == sessions
+        for session in ended:
+            self.has_ended(session, event)
+
     def has_ended(self, session: Session, event: Event) -> None:
         del self.diaries[session.id]
         self.ended[session.id] = event
         self.why[session] = event
+        while len(self.ended) > self.options.remembered:
+            del self.ended[next(iter(self.ended))]
 
     def shaped(self, call: Call, outputs: list[list[float]]) -> Any:
         return outputs if call.kind == "scan" else outputs[0]
@@ -460,5 +486,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=400, stateful_step_count=50)
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=500, stateful_step_count=50, report_multiple_bugs=False, phases=[Phase2.generate]
+)
 TestScheduler = SchedulerMachine.TestCase

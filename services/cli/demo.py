@@ -1,0 +1,299 @@
+"""The demo: 200 clients forecast the sea temperature, each in a session of its own, served in shared batches.
+
+Everything is real: the trained model, the gateway and the model server as processes, HTTP, and Keras as the judge.
+"""
+
+import asyncio
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+CLIENTS = 200
+SEED = 11
+SHORTEST_MONTHS, LONGEST_MONTHS = 120, 180
+TOLERANCE = 1e-5
+_READY_S = 120.0
+_PAUSE_S = 0.02  # the longest a client waits between two steps, so that the clients' steps interleave at random
+
+Series = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Client:
+    """One client: the stretch of the series it feeds, and the forecasts it gets, one for each month."""
+
+    name: str
+    start: int
+    series: Series
+    forecasts: Series
+
+    @property
+    def last_month(self) -> int:
+        return self.start + len(self.series) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the served part of the demo measured."""
+
+    seconds: float
+    steps: int
+    batches: int
+
+
+class NotServed(Exception):
+    """The gateway did not become ready, or refused a client."""
+
+
+def run(models_dir: Path, out: Path) -> int:
+    """Run the demo; 0 if every client got what Keras gives it alone, 1 if not, 3 if nothing was served."""
+    console = Console()
+    version = models_dir / "temperature" / "1"
+    if not (version / "saved_model.pb").exists():
+        _build(models_dir)
+    from models.temperature.data import month, temperatures
+
+    clients = plan(temperatures())
+    try:
+        with _gateway(models_dir, out) as url:
+            result = asyncio.run(_serve(url, clients, console))
+    except NotServed as error:
+        console.print(f"[red]The demo could not be served:[/] {error}. The log is in {out / 'serve.log'}.")
+        return 3
+    with console.status("Asking Keras the same, client by client …"):
+        difference = _difference(version / "assets.extra" / "model.keras", clients)
+    _show(console, clients, temperatures(), month, result, difference)
+    picture = _draw(clients, temperatures(), month, out / "forecast.png")
+    console.print(f"The picture of it: {picture}")
+    if difference > TOLERANCE:
+        console.print(f"[red]The largest difference is over {TOLERANCE:g}: what was served is not what Keras says.[/]")
+        return 1
+    return 0
+
+
+def plan(series: Series, count: int = CLIENTS, seed: int = SEED) -> list[Client]:
+    """Overlapping, staggered stretches of ten years or more; the first client's ends with the series."""
+    dice = random.Random(seed)  # noqa: S311 - a demo's dice
+    clients = []
+    for i in range(count):
+        months = dice.randint(SHORTEST_MONTHS, LONGEST_MONTHS)
+        start = dice.randint(0, len(series) - months) if i else len(series) - months
+        clients.append(Client(f"client-{i:03}", start, series[start : start + months], np.zeros(months, np.float32)))
+    return clients
+
+
+def _build(models_dir: Path) -> None:
+    from models.train import build
+
+    build(["temperature"], models_dir)
+
+
+@contextmanager
+def _gateway(models_dir: Path, out: Path) -> Iterator[str]:
+    """`sluice serve` as a process of its own; its address."""
+    out.mkdir(parents=True, exist_ok=True)
+    address = f"127.0.0.1:{_free_port()}"
+    command = [sys.executable, "-m", "services.cli.main", "serve", "--models", str(models_dir), "--http", address]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    with (out / "serve.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603 - ourselves
+    try:
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _serve(url: str, clients: list[Client], console: Console) -> Run:
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(60)) as http:
+        with console.status("Starting the gateway and the model server …"):
+            await _until_ready(http)
+        before = await _counters(http)
+        started = time.perf_counter()
+        with _progress(console, sum(len(client.series) for client in clients)) as advance:
+            async with asyncio.TaskGroup() as group:
+                for i, client in enumerate(clients):
+                    group.create_task(_forecast(http, client, random.Random(SEED + i), advance))  # noqa: S311
+        seconds = time.perf_counter() - started
+        after = await _counters(http)
+    return Run(seconds, int(after["rows"] - before["rows"]), int(after["batches"] - before["batches"]))
+
+
+async def _until_ready(http: aiohttp.ClientSession) -> None:
+    deadline = time.monotonic() + _READY_S
+    reason = "nothing listens yet"
+    while time.monotonic() < deadline:
+        try:
+            async with http.get("/readyz") as answer:
+                if answer.status == 200:
+                    return
+                reason = (await answer.json())["reason"]
+        except aiohttp.ClientConnectionError:
+            pass
+        await asyncio.sleep(0.1)
+    raise NotServed(reason)
+
+
+async def _forecast(http: aiohttp.ClientSession, client: Client, dice: random.Random, advance: Any) -> None:
+    """Feed a client's stretch, one numbered step a month, with pauses that differ from client to client."""
+    await _post(http, "/v1/models/temperature/sessions", {"session": client.name})
+    for i, value in enumerate(client.series):
+        await asyncio.sleep(dice.uniform(0, _PAUSE_S))
+        answer = await _post(http, f"/v1/sessions/{client.name}:step", {"inputs": [float(value)], "step": i})
+        client.forecasts[i] = answer["outputs"]["forecast"][0]
+        advance()
+
+
+async def _post(http: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> Any:
+    async with http.post(path, json=body) as answer:
+        if answer.status >= 400:
+            raise NotServed(f"{path} answered {answer.status}: {await answer.text()}")
+        return await answer.json()
+
+
+async def _counters(http: aiohttp.ClientSession) -> dict[str, float]:
+    """The gateway's own count of rows and batches of steps."""
+    async with http.get("/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    found = {"rows": 0.0, "batches": 0.0}
+    for line in lines:
+        for name in found:
+            if line.startswith(f"sluice_{name}_total{{") and 'signature="step"' in line:
+                found[name] += float(line.rpartition(" ")[2])
+    return found
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Any]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"{CLIENTS} clients step their sessions", total=total)
+        yield lambda: progress.advance(task)
+
+
+def _difference(keras_file: Path, clients: list[Client]) -> float:
+    """The largest |served - Keras| / max(1, |Keras|), where Keras runs each client's whole stretch alone."""
+    import keras
+
+    alone = _alone(keras.models.load_model(keras_file, compile=False))
+    largest = 0.0
+    for client in clients:
+        expected = np.asarray(alone(client.series[np.newaxis, :, np.newaxis]))[0, :, 0]
+        error = np.abs(client.forecasts - expected) / np.maximum(1.0, np.abs(expected))
+        largest = max(largest, float(error.max()))
+    return largest
+
+
+def _alone(trained: Any) -> Any:
+    """The trained network for one client at a time: the same layers' weights, not stateful, batch size 1."""
+    import keras
+    import tensorflow as tf
+
+    config = trained.get_config()
+    for layer in config["layers"]:
+        settings = layer["config"]
+        if "batch_shape" in settings:
+            settings["batch_shape"] = [1, None, 1]
+        if settings.get("stateful"):
+            settings["stateful"] = False
+    single = keras.Sequential.from_config(config)
+    for layer in trained.layers:
+        weights = [variable for variable in layer.weights if variable.path.split("/")[-1] != "states"]
+        single.get_layer(layer.name).set_weights([variable.numpy() for variable in weights])
+    return tf.function(single, input_signature=[tf.TensorSpec([1, None, 1], tf.float32)])
+
+
+def _show(console: Console, clients: list[Client], series: Series, month: Any, result: Run, difference: float) -> None:
+    """The table: some forecasts beside what was then observed, and what was measured."""
+    table = Table(title="Forecasts of next month's sea temperature, °C", title_justify="left")
+    for heading in ("client", "fed", "forecast for", "forecast", "observed", "error"):
+        table.add_column(heading, justify="left" if heading == "client" else "right")
+    for client in [each for each in clients if each.last_month + 1 < len(series)][:6]:
+        forecast, observed = client.forecasts[-1], series[client.last_month + 1]
+        table.add_row(
+            client.name,
+            f"{month(client.start):%Y-%m} … {month(client.last_month):%Y-%m}",
+            f"{month(client.last_month + 1):%Y-%m}",
+            f"{forecast:.2f}",
+            f"{observed:.2f}",
+            f"{forecast - observed:+.2f}",
+        )
+    console.print(table)
+    facts = Table.grid(padding=(0, 2))
+    mean = result.steps / max(result.batches, 1)
+    for name, value in (
+        ("sessions", f"{len(clients)}"),
+        ("steps", f"{result.steps:,}"),
+        ("mean batch size", f"{mean:.1f} rows"),
+        ("steps per second", f"{result.steps / result.seconds:,.0f}"),
+        ("largest difference from Keras alone", f"{difference:.1e} (at most {TOLERANCE:g}, relative to max(1, |y|))"),
+    ):
+        facts.add_row(name, value)
+    console.print(facts)
+
+
+def _draw(clients: list[Client], series: Series, month: Any, file: Path) -> Path:
+    """Above: all clients' forecasts over the whole series. Below: one client's last ten years, month by month."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    dates = [month(i) for i in range(len(series) + 1)]
+    figure, (above, below) = plt.subplots(2, 1, figsize=(12, 8), constrained_layout=True)
+    _draw_all(above, clients, series, dates)
+    _draw_one(below, clients[0], series, dates)
+    figure.suptitle("One stateful LSTM, 200 sessions: forecasts one month ahead and what was observed", fontsize=14)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+    return file
+
+
+def _draw_all(axes: Any, clients: list[Client], series: Series, dates: list[date]) -> None:
+    for client in clients:
+        span = dates[client.start + 1 : client.last_month + 2]
+        axes.plot(span, client.forecasts, color="tab:orange", alpha=0.12, linewidth=0.8)
+    axes.plot(dates[:-1], series, color="tab:blue", linewidth=0.9, label="observed")
+    axes.plot([], [], color="tab:orange", label=f"forecasts of {len(clients)} clients")
+    axes.axvspan(dates[-121], dates[-1], color="tab:green", alpha=0.08, label="never seen in training")
+    axes.set(ylabel="sea surface, °C", title="The whole series; each client begins somewhere else, from zero state")
+    axes.legend(loc="upper left", ncols=3, fontsize=9)
+    axes.margins(x=0.01)
+
+
+def _draw_one(axes: Any, client: Client, series: Series, dates: list[date]) -> None:
+    first = max(client.start + 1, len(series) - 120)
+    forecasts = client.forecasts[first - client.start - 1 : -1]
+    observed, span = series[first:], dates[first:-1]
+    axes.fill_between(span, observed, forecasts, color="tab:red", alpha=0.15, label="error")
+    axes.plot(span, observed, color="tab:blue", marker=".", linewidth=1.2, label="observed")
+    axes.plot(span, forecasts, color="tab:orange", marker=".", linewidth=1.2, label=f"forecast to {client.name}")
+    error = float(np.mean(np.abs(observed - forecasts)))
+    axes.set(ylabel="sea surface, °C", title=f"{client.name}, the last ten years: mean absolute error {error:.2f} °C")
+    axes.legend(loc="upper left", ncols=3, fontsize=9)
+    axes.margins(x=0.01)

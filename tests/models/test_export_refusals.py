@@ -1,0 +1,202 @@
+"""What cannot be exported is refused by name and reason, and leaves nothing behind."""
+
+import keras
+import pytest
+from keras import layers
+
+from models.export import CannotStep, Description, ExportError, Meaning, export, export_file, verify, walk
+
+READINGS = (None, 4)
+
+
+def rnn(*before: keras.Layer, shape: tuple[int | None, ...] = READINGS) -> keras.Model:
+    return keras.Sequential([keras.Input(shape), *before, layers.LSTM(4, return_sequences=True)])
+
+
+def attention() -> keras.Model:
+    entry = keras.Input(READINGS)
+    hidden = layers.LSTM(4, return_sequences=True)(entry)
+    return keras.Model(entry, layers.Attention(name="culprit")([hidden, hidden]))
+
+
+def raw_function() -> keras.Model:
+    entry = keras.Input(READINGS)
+    return keras.Model(entry, layers.LSTM(4)(keras.ops.cumsum(entry, axis=1)))
+
+
+def given_state() -> keras.Model:
+    entry = keras.Input(READINGS)
+    state = layers.Dense(4)(layers.LSTM(4)(entry))
+    return keras.Model(entry, layers.GRU(4, name="culprit")(entry, initial_state=state))
+
+
+def mixed() -> keras.Model:
+    entry = keras.Input(READINGS)
+    last = layers.RepeatVector(1)(layers.LSTM(4)(entry))
+    return keras.Model(entry, layers.Add(name="culprit")([entry, last]))
+
+
+def shared_and_stateful() -> keras.Model:
+    entry = keras.Input(batch_shape=(2, None, 4))
+    lstm = layers.LSTM(4, return_sequences=True, stateful=True, name="culprit")
+    return keras.Model(entry, lstm(lstm(entry)))
+
+
+def custom_cell() -> keras.Model:
+    cells = layers.StackedRNNCells([layers.GRUCell(4), layers.GRUCell(4)])
+    return keras.Sequential([keras.Input(READINGS), layers.RNN(cells, name="culprit")])
+
+
+NAME = "culprit"
+REFUSED = {
+    "bidirectional": (lambda: rnn(layers.Bidirectional(layers.LSTM(2, return_sequences=True), name=NAME)), "from its end"),
+    "backwards": (
+        lambda: rnn(layers.GRU(2, return_sequences=True, go_backwards=True, name=NAME)),
+        "go_backwards=True reads the sequence from its end",
+    ),
+    "convolution": (lambda: rnn(layers.Conv1D(2, 3, name=NAME)), "neighbouring time steps"),
+    "pooling": (lambda: rnn(layers.MaxPooling1D(name=NAME)), "neighbouring time steps"),
+    "attention": (attention, "the whole sequence"),
+    "flatten": (
+        lambda: keras.Sequential(
+            [keras.Input((5, 4)), layers.LSTM(4, return_sequences=True), layers.Flatten(name=NAME), layers.Dense(1)]
+        ),
+        "rearranges the time axis",
+    ),
+    "reshape": (lambda: rnn(layers.Reshape((-1, 2), name=NAME)), "rearranges the time axis"),
+    "permute": (lambda: rnn(layers.Permute((2, 1), name=NAME), shape=(4, 4)), "rearranges the time axis"),
+    "convolutional_lstm": (
+        lambda: keras.Sequential([keras.Input((None, 8, 8, 1)), layers.ConvLSTM2D(2, 3, name=NAME)]),
+        "not supported",
+    ),
+    "masking": (lambda: rnn(layers.Masking(name=NAME)), "repeats the previous output"),
+    "mask_zero": (lambda: rnn(layers.Embedding(9, 4, mask_zero=True, name=NAME), shape=(None,)), "mask_zero=True"),
+    "normalised_over_time": (lambda: rnn(layers.LayerNormalization(axis=[1, 2], name=NAME), shape=(6, 4)), "axis 1"),
+    "dense_over_time": (
+        lambda: keras.Sequential([keras.Input((6,)), layers.Dense(6, name=NAME), layers.Embedding(9, 4), layers.GRU(4)]),
+        "the time axis",
+    ),
+    "joined_along_time": (lambda: concatenated(axis=1), "axis 1"),
+    "slopes_by_time": (lambda: rnn(layers.PReLU(name=NAME), shape=(6, 4)), "shared_axes=[1]"),
+    "lambda": (lambda: rnn(layers.Lambda(lambda x: x, name=NAME)), "not known to treat each time step alone"),
+    "given_state": (given_state, "initial state comes from another layer"),
+    "returned_state": (lambda: with_returned_state(), "return_state=True"),
+    "mixed": (mixed, "has no time axis"),
+    "shared_and_stateful": (shared_and_stateful, "the second call"),
+    "custom_cell": (custom_cell, "only SimpleRNN, GRU and LSTM"),
+}
+
+
+def concatenated(axis: int) -> keras.Model:
+    entry = keras.Input(READINGS)
+    hidden = layers.LSTM(4, return_sequences=True)(entry)
+    return keras.Model(entry, layers.Concatenate(axis=axis, name=NAME)([entry, hidden]))
+
+
+def with_returned_state() -> keras.Model:
+    entry = keras.Input(READINGS)
+    output, *_ = layers.LSTM(4, return_state=True, name=NAME)(entry)
+    return keras.Model(entry, output)
+
+
+@pytest.mark.parametrize(("build", "reason"), REFUSED.values(), ids=REFUSED)
+def test_a_layer_that_cannot_be_stepped_is_refused_by_name_and_reason(build, reason, tmp_path):
+    with pytest.raises(CannotStep) as refused:
+        export(build(), tmp_path / "model" / "1")
+    assert refused.value.layer == NAME
+    assert reason in refused.value.reason
+    assert f"layer '{NAME}'" in str(refused.value)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_raw_function_is_refused_by_its_name(tmp_path):
+    with pytest.raises(CannotStep, match="'cumsum.*not known to treat each time step alone"):
+        export(raw_function(), tmp_path / "model" / "1")
+
+
+def test_a_layer_of_a_nested_model_is_refused_by_name(tmp_path):
+    inner = keras.Sequential([keras.Input(READINGS), layers.Conv1D(2, 3, name=NAME)])
+    with pytest.raises(CannotStep, match=NAME):
+        export(rnn(inner), tmp_path / "model" / "1")
+
+
+def test_a_model_without_a_known_input_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="expected a Sequential or functional Keras model whose input shape is known"):
+        export(keras.Sequential([layers.LSTM(4)]), tmp_path / "model" / "1")
+
+
+def test_a_model_with_two_inputs_is_refused(tmp_path):
+    entries = [keras.Input((3,)), keras.Input((3,))]
+    with pytest.raises(ExportError, match="expected one input, got 2"):
+        export(keras.Model(entries, layers.Add()(entries)), tmp_path / "model" / "1")
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "one", "1.5", "²"])
+def test_a_version_is_a_positive_whole_number(version, tmp_path):
+    with pytest.raises(ExportError, match="positive whole number as VERSION"):
+        export(rnn(), tmp_path / "model" / version)
+
+
+def test_a_version_that_exists_is_not_overwritten(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_text("mine")
+    with pytest.raises(ExportError, match="does not exist yet"):
+        export(rnn(), tmp_path / "1")
+    assert (tmp_path / "1" / "saved_model.pb").read_text() == "mine"
+
+
+def test_two_exports_of_one_version_do_not_meet(tmp_path):
+    (tmp_path / "exporting-1").mkdir()
+    with pytest.raises(ExportError, match="another export"):
+        export(rnn(), tmp_path / "1")
+    assert [path.name for path in tmp_path.iterdir()] == ["exporting-1"]
+
+
+def test_a_description_of_a_tensor_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ExportError, match="description of 'temprature'"):
+        export(rnn(), tmp_path / "1", Description(tensors={"temprature": Meaning()}))
+
+
+def test_a_description_names_every_axis(tmp_path):
+    model = keras.Sequential([keras.Input(READINGS, name="readings"), layers.LSTM(4)])
+    with pytest.raises(ExportError, match="expected 1 axes after batch and time, got 2"):
+        export(model, tmp_path / "1", Description(tensors={"readings": Meaning(axes={"a": "", "b": ""})}))
+
+
+class Exchanged(walk.Step):
+    """A step that hands out h where c belongs."""
+
+    def recurrent(self, layer, sequence):
+        output = super().recurrent(layer, sequence)
+        names = list(self.new_states)
+        self.new_states = dict(zip(names, reversed(self.new_states.values()), strict=True))
+        return output
+
+
+class Unmasked(walk.Scan):
+    """A scan that runs every row to the end of the chunk."""
+
+    def __init__(self, plan, states, lengths):
+        super().__init__(plan, states, lengths * 0 + 1000)
+
+
+@pytest.mark.parametrize(("walk_name", "fault", "signature"), [("Step", Exchanged, "step"), ("Scan", Unmasked, "step")])
+def test_an_export_that_answers_differently_from_keras_fails_and_leaves_nothing(
+    walk_name, fault, signature, tmp_path, monkeypatch, quick_verification
+):
+    monkeypatch.setattr(f"models.export.signatures.{walk_name}", fault)
+    with pytest.raises(ExportError, match=f"signature '{signature}', output 'lstm.*difference of"):
+        export(rnn(), tmp_path / "new" / "model" / "1")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_that_tensorflow_serving_could_not_load_fails(tmp_path):
+    with pytest.raises(ExportError, match="cannot be loaded and run as TensorFlow Serving does"):
+        verify._run_replay(tmp_path, tmp_path / "calls.npz", tmp_path / "answers.npz")
+
+
+def test_a_file_that_is_no_keras_model_is_refused(tmp_path):
+    file = tmp_path / "model.keras"
+    file.write_text("not a model")
+    with pytest.raises(ExportError, match="expected a Keras model file"):
+        export_file(file, tmp_path / "model" / "1")
