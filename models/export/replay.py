@@ -41,9 +41,11 @@ def _calls(arrays: Arrays) -> list[tuple[str, Arrays]]:
 
 
 def main(folder: str, calls_file: str, answers_file: str) -> None:
+    """Replay the calls in one file and write the answers to the other."""
     with np.load(calls_file) as arrays:
         answers = replay(folder, _calls(dict(arrays)))
-    np.savez(answers_file, **{f"{i}/{name}": array for i, answer in enumerate(answers) for name, array in answer.items()})
+    named: dict[str, Any] = {f"{i}/{name}": x for i, answer in enumerate(answers) for name, x in answer.items()}
+    np.savez(answers_file, **named)
 
 
 if __name__ == "__main__":

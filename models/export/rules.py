@@ -22,10 +22,12 @@ class Rule:
     Attributes:
         refusal: (layer, rank of its input with batch and time) → why this layer cannot be stepped, or None.
         step: (layer, *arguments) → output, both [batch, ...] without a time axis.
+        sequence: (layer, *arguments) → output, both [batch, time, ...].
     """
 
     refusal: Refusal
     step: Callable[..., Any]
+    sequence: Callable[..., Any]
 
 
 def refusal(layer: keras.Operation, rank: int) -> str | None:
@@ -34,9 +36,24 @@ def refusal(layer: keras.Operation, rank: int) -> str | None:
     return rule.refusal(layer, rank) if rule else _REASONS.get(type(layer), _UNKNOWN)
 
 
+def masking(layer: keras.Layer) -> str | None:
+    """Why `layer` cannot be part of a recurrent model because it masks time steps, or None if it does not.
+
+    Keras computes masks by raw functions in the graph, so this is asked of all layers before any other question.
+    """
+    if isinstance(layer, layers.Masking):
+        return _MASKS
+    return f"mask_zero=True: {_MASKS}" if getattr(layer, "mask_zero", False) else None
+
+
 def step(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
     """Run `layer` on one time step: tensors in and out are [batch, ...] without a time axis."""
     return RULES[type(layer)].step(layer, *args, **kwargs)
+
+
+def sequence(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+    """Run `layer` on whole sequences: tensors in and out are [batch, time, ...]."""
+    return RULES[type(layer)].sequence(layer, *args, **kwargs)
 
 
 def _never(layer: keras.Layer, rank: int) -> None:
@@ -61,10 +78,6 @@ def _own_slopes(layer: layers.PReLU, rank: int) -> str | None:
     return None if shared else f"its slopes differ from one time step to the next; give it shared_axes=[{TIME_AXIS}]"
 
 
-def _mask_zero(layer: layers.Embedding, rank: int) -> str | None:
-    return f"mask_zero=True: {_MASKS}" if layer.mask_zero else None
-
-
 def _as_it_is(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
     return layer(*args, **kwargs)
 
@@ -79,11 +92,19 @@ def _inner_layer(layer: layers.TimeDistributed, *args: Any, **kwargs: Any) -> An
     return layer.layer(*args, **kwargs)
 
 
+def _folded(layer: layers.TimeDistributed, frames: Any, **kwargs: Any) -> Any:
+    """All time steps of all rows as one batch: Keras 3.15 runs `batch` steps, not `time`, where `time` is unknown."""
+    batch, time, *sizes = keras.ops.shape(frames)
+    output = layer.layer(keras.ops.reshape(frames, (-1, *sizes)), **kwargs)
+    return keras.ops.reshape(output, (batch, time, *keras.ops.shape(output)[1:]))
+
+
 _ELEMENTWISE = (
     layers.ActivityRegularization,
     layers.AlphaDropout,
     layers.Dropout,
     layers.ELU,
+    layers.Embedding,
     layers.GaussianDropout,
     layers.GaussianNoise,
     layers.Identity,
@@ -108,13 +129,12 @@ _OWN_AXES = (
 )
 
 RULES: dict[type, Rule] = {
-    **dict.fromkeys(_ELEMENTWISE, Rule(_never, _as_it_is)),
-    **dict.fromkeys((layers.Activation, layers.Dense), Rule(_along_last_axis, _as_it_is)),
-    **dict.fromkeys(_OWN_AXES, Rule(_along_own_axes, _with_time_axis)),
-    layers.Embedding: Rule(_mask_zero, _as_it_is),
-    layers.PReLU: Rule(_own_slopes, _with_time_axis),
-    layers.SpatialDropout1D: Rule(_never, _with_time_axis),
-    layers.TimeDistributed: Rule(_never, _inner_layer),
+    **dict.fromkeys(_ELEMENTWISE, Rule(_never, _as_it_is, _as_it_is)),
+    **dict.fromkeys((layers.Activation, layers.Dense), Rule(_along_last_axis, _as_it_is, _as_it_is)),
+    **dict.fromkeys(_OWN_AXES, Rule(_along_own_axes, _with_time_axis, _as_it_is)),
+    layers.PReLU: Rule(_own_slopes, _with_time_axis, _as_it_is),
+    layers.SpatialDropout1D: Rule(_never, _with_time_axis, _as_it_is),
+    layers.TimeDistributed: Rule(_never, _inner_layer, _folded),
 }
 
 _UNKNOWN = "it is not known to treat each time step alone; if it does, wrap it in TimeDistributed"
@@ -177,6 +197,5 @@ _REASONS: dict[type, str] = {
     ),
     **dict.fromkeys((layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D), _CONVOLUTIONAL_STATE),
     layers.Bidirectional: "it also reads the sequence from its end",
-    layers.Masking: _MASKS,
     layers.RNN: "only SimpleRNN, GRU and LSTM are supported, not RNN around other cells",
 }

@@ -42,7 +42,9 @@ def _only_errors_logged() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _endpoints(model: keras.Model, plan: Plan, contract: str) -> dict[str, tuple[Endpoint, Mapping[str, tf.TensorSpec]]]:
+def _endpoints(
+    model: keras.Model, plan: Plan, contract: str
+) -> dict[str, tuple[Endpoint, Mapping[str, tf.TensorSpec]]]:
     entry = plan.input.tensor
     sequence = _specs({plan.input_name: (entry.dtype, entry.shape[1:])})
     stated = {"contract": (_contract(contract), _specs({"probe": ("int32", ())}))}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import keras
 import numpy as np
@@ -163,14 +164,18 @@ def _chunk_call(plan: Plan, x: np.ndarray, y: Arrays, done: np.ndarray, lengths:
 
 
 def _zero_states(plan: Plan, rows: int) -> Arrays:
-    return {state.name: np.zeros((rows, *state.shape), tf.as_dtype(state.dtype).as_numpy_dtype) for state in plan.states}
+    return {
+        state.name: np.zeros((rows, *state.shape), tf.as_dtype(state.dtype).as_numpy_dtype) for state in plan.states
+    }
 
 
 def _replayed(folder: Path, calls: list[Call]) -> list[Arrays]:
     with TemporaryDirectory() as scratch:
         files = [Path(scratch) / "calls.npz", Path(scratch) / "answers.npz"]
-        inputs = {f"{i}/{call.signature}/{name}": x for i, call in enumerate(calls) for name, x in call.inputs.items()}
-        np.savez(files[0], **inputs)
+        named: dict[str, Any] = {
+            f"{i}/{call.signature}/{name}": x for i, call in enumerate(calls) for name, x in call.inputs.items()
+        }
+        np.savez(files[0], **named)
         _run_replay(folder, *files)
         with np.load(files[1]) as answers:
             return [{name: answers[f"{i}/{name}"] for name in call.expected} for i, call in enumerate(calls)]
@@ -178,7 +183,7 @@ def _replayed(folder: Path, calls: list[Call]) -> list[Arrays]:
 
 def _run_replay(folder: Path, *files: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-P", replay_file(), folder, *files],
+        [sys.executable, "-P", replay.__file__, folder, *files],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
@@ -187,10 +192,6 @@ def _run_replay(folder: Path, *files: Path) -> None:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         raise ExportError(f"the exported model cannot be loaded and run as TensorFlow Serving does: {reason}")
-
-
-def replay_file() -> str:
-    return replay.__file__
 
 
 def _compare(call: Call, answer: Arrays) -> None:

@@ -106,14 +106,9 @@ class Walk(ABC):
         if isinstance(operation, keras.Model):
             return self.run(operation, flows)
         if timed and type(operation) in RECURRENT:
-            return Flow(self._recur(operation, flows), timed=operation.return_sequences)
+            return Flow(self.recurrent(operation, flows[0].tensor), timed=operation.return_sequences)
         args, kwargs = tree.map_structure(lambda leaf: leaf.tensor if isinstance(leaf, Flow) else leaf, (args, kwargs))
         return tree.map_structure(partial(Flow, timed=timed), self.layer(operation, timed, args, kwargs))
-
-    def _recur(self, layer: keras.layers.RNN, flows: list[Flow]) -> Any:
-        if len(flows) > 1:
-            raise CannotStep(layer, "its initial state comes from another layer")
-        return self.recurrent(layer, flows[0].tensor)
 
 
 class Planner(Walk):
@@ -145,7 +140,7 @@ class Planner(Walk):
         return layer.compute_output_spec(sequence)
 
     def _timed_reason(self, layer: keras.Operation, args: Any) -> str | None:
-        ranks = {len(tensor.shape) for tensor in tree.flatten(args)}
+        ranks = {len(tensor.shape) for tensor in tree.flatten(args) if isinstance(tensor, keras.KerasTensor)}
         return rules.refusal(layer, max(ranks)) if len(ranks) == 1 else "it joins tensors of different ranks"
 
     def _timeless_reason(self, layer: keras.Operation) -> str | None:
@@ -193,7 +188,7 @@ class Scan(Walk):
         self.new_states: dict[str, tf.Tensor] = {}
 
     def layer(self, layer: keras.Layer, timed: bool, args: Any, kwargs: Any) -> Any:
-        return layer(*args, **kwargs)
+        return rules.sequence(layer, *args, **kwargs) if timed else layer(*args, **kwargs)
 
     def recurrent(self, layer: keras.layers.RNN, sequence: tf.Tensor) -> tf.Tensor:
         names = _names(self._calls)
@@ -207,7 +202,7 @@ class Stateless(Walk):
     """Whole sequences, [batch, time, ...], each from zero state."""
 
     def layer(self, layer: keras.Layer, timed: bool, args: Any, kwargs: Any) -> Any:
-        return layer(*args, **kwargs)
+        return rules.sequence(layer, *args, **kwargs) if timed else layer(*args, **kwargs)
 
     def recurrent(self, layer: keras.layers.RNN, sequence: tf.Tensor) -> tf.Tensor:
         output, _ = _loop(layer, sequence, layer.get_initial_state(batch_size=tf.shape(sequence)[0]))
@@ -224,6 +219,9 @@ def unused_name(name: str, taken: set[str]) -> str:
 
 def _recurrent_plan(graph: keras.Model) -> Plan:
     entry = graph.inputs[0]
+    for layer in graph._flatten_layers():
+        if reason := rules.masking(layer):
+            raise CannotStep(layer, reason)
     flow = Flow(keras.KerasTensor((None, None, *entry.shape[2:]), entry.dtype), timed=True)
     planner = Planner()
     outputs = planner.run(graph, [flow])
@@ -260,6 +258,8 @@ def _is_recurrent(model: keras.Model) -> bool:
 
 def _same_time(operation: keras.Operation, flows: list[Flow]) -> bool:
     timed = {flow.timed for flow in flows}
+    if len(timed) > 1 and isinstance(operation, keras.layers.RNN):
+        raise CannotStep(operation, "its initial state comes from another layer")
     if len(timed) > 1:
         raise CannotStep(operation, "it joins a sequence with a tensor that has no time axis")
     return timed == {True}

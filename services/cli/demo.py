@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -135,12 +135,20 @@ async def _serve(url: str, clients: list[Client], console: Console) -> Run:
         before = await _counters(http)
         started = time.perf_counter()
         with _progress(console, sum(len(client.series) for client in clients)) as advance:
-            async with asyncio.TaskGroup() as group:
-                for i, client in enumerate(clients):
-                    group.create_task(_forecast(http, client, random.Random(SEED + i), advance))  # noqa: S311
+            await _all(_forecast(http, client, random.Random(SEED + i), advance) for i, client in enumerate(clients))  # noqa: S311
         seconds = time.perf_counter() - started
         after = await _counters(http)
     return Run(seconds, int(after["rows"] - before["rows"]), int(after["batches"] - before["batches"]))
+
+
+async def _all(forecasts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all clients at once; the first that is refused stops the rest."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for forecast in forecasts:
+                group.create_task(forecast)
+    except* (NotServed, aiohttp.ClientError) as errors:
+        raise NotServed(str(errors.exceptions[0])) from None
 
 
 async def _until_ready(http: aiohttp.ClientSession) -> None:

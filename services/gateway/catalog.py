@@ -107,6 +107,7 @@ class Catalog:
         self._backend = backend
         self._wanted = wanted
         self._retire = retire
+        self._asking = asyncio.Lock()  # one question about the models at a time, however many clients wait for it
 
     async def find(self, name: str, version: int | None = None) -> ServedVersion:
         """A version that can be called; by default the newest.
@@ -164,7 +165,9 @@ class Catalog:
 
     async def _discover(self, name: str) -> None:
         try:
-            await self._refresh(name)
+            async with self._asking:
+                if name not in self.models:
+                    await self._ask(name)
         except SluiceError as error:
             raise BackendUnavailable(f"Model {name!r} cannot be called now: {error.message}") from None
         if name not in self.models:
@@ -172,11 +175,15 @@ class Catalog:
             raise ModelNotFound(f"There is no model {name!r}; the models here are: {known}.")
 
     async def _refresh(self, name: str) -> None:
+        async with self._asking:
+            await self._ask(name)
+
+    async def _ask(self, name: str) -> None:
         try:
             statuses = await self._backend.versions(name, _ASK_TIMEOUT_S)
         except NotServed:
             statuses = []
-        model = self.models.setdefault(name, Model(name))
+        model = self.models.get(name, Model(name))
         model.statuses = statuses
         available = [each.version for each in statuses if each.state == _AVAILABLE]
         for version in available:
@@ -188,8 +195,10 @@ class Catalog:
                 self._retire(name, version)
                 log.info("version gone", model=name, version=version)
         model.broken = {version: reason for version, reason in model.broken.items() if version in available}
-        if not statuses:
-            del self.models[name]
+        if statuses:
+            self.models[name] = model
+        else:
+            self.models.pop(name, None)
 
     async def _load(self, model: Model, version: int) -> None:
         try:

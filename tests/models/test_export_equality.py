@@ -1,4 +1,4 @@
-"""What is exported answers as Keras does: steps, scans and whole sequences, through the loader TensorFlow Serving uses."""
+"""What is exported answers as Keras does, loaded as TensorFlow Serving does: steps, scans and whole sequences."""
 
 import json
 from collections.abc import Callable
@@ -80,14 +80,22 @@ def several_months_ahead() -> keras.Model:
 
 def words() -> keras.Model:
     return keras.Sequential(
-        [keras.Input((None,), dtype="int32", name="words"), layers.Embedding(30, 4), layers.GRU(4, return_sequences=True)]
+        [
+            keras.Input((None,), dtype="int32", name="words"),
+            layers.Embedding(30, 4),
+            layers.GRU(4, return_sequences=True),
+        ]
     )
 
 
 def pictures() -> keras.Model:
     frame = keras.Sequential([keras.Input((6, 6, 1)), layers.Conv2D(2, 3), layers.Flatten()])
     return keras.Sequential(
-        [keras.Input((None, 6, 6, 1), name="frames"), layers.TimeDistributed(frame), layers.LSTM(4, return_sequences=True)]
+        [
+            keras.Input((None, 6, 6, 1), name="frames"),
+            layers.TimeDistributed(frame),
+            layers.LSTM(4, return_sequences=True),
+        ]
     )
 
 

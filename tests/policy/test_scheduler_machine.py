@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase as Phase2
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -486,7 +485,5 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
 
 
-SchedulerMachine.TestCase.settings = settings(
-    max_examples=500, stateful_step_count=50, report_multiple_bugs=False, phases=[Phase2.generate]
-)
+SchedulerMachine.TestCase.settings = settings(max_examples=500, stateful_step_count=50, report_multiple_bugs=False)
 TestScheduler = SchedulerMachine.TestCase

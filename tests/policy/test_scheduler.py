@@ -1,0 +1,466 @@
+"""What happens next: failures, cancels, deadlines and ends at every stage. Each test is one promise."""
+
+import math
+
+import numpy as np
+import pytest
+
+from services.policy.batching import BatchingOptions
+from services.policy.errors import (
+    BackendError,
+    BackendUnavailable,
+    BatchTooLarge,
+    DeadlineExceeded,
+    InputRejected,
+    QueueFull,
+    SessionClosed,
+    StateNotFinite,
+)
+from services.policy.scheduler import Cancelled
+from services.policy.sessions import Event, Phase, Session, Step
+
+from .puppet import POISON, SPOIL, Puppet
+
+
+def puppet_of(**options: object) -> Puppet:
+    return Puppet(BatchingOptions(**{"allowed_batch_sizes": (1, 2, 4), "in_flight": 2, **options}))
+
+
+def state(session: Session) -> list[float]:
+    return session.slab.arrays["hash"][session.slot].tolist()
+
+
+UNTOUCHED = [1.0, 2.0]
+STEPPED = [39.0, 70.0]  # after one step with x = 1
+
+
+# Rows
+
+
+def test_rows_of_several_clients_share_a_batch_and_each_gets_its_own(puppet: Puppet) -> None:
+    one, two = puppet.rows(1.0, 2.0), puppet.rows(3.0)
+    batch = puppet.taken()
+    puppet.finish(batch)
+    assert (batch.rows, batch.size) == (3, 4)
+    assert one.outcome["y"].tolist() == [[3, 3], [5, 5]]
+    assert two.outcome["y"].tolist() == [[7, 7]]
+    assert puppet.scheduler.settled == [one, two]
+
+
+def test_filler_never_reaches_a_client() -> None:
+    puppet = puppet_of(allowed_batch_sizes=(8,))
+    ticket = puppet.rows(1.0)
+    puppet.run()
+    assert ticket.outcome["y"].shape == (1, 2)
+
+
+def test_models_have_slots_of_their_own() -> None:
+    puppet = puppet_of(in_flight=1)
+    puppet.rows(1.0, model="m")
+    puppet.rows(1.0, model="n")
+    assert [puppet.taken().lane.model, puppet.taken().lane.model] == ["m", "n"]
+
+
+def test_a_refused_ticket_has_no_outcome_and_leaves_no_alarm(puppet: Puppet) -> None:
+    with pytest.raises(BatchTooLarge):
+        puppet.rows(*range(129))
+    assert puppet.scheduler.settled == []
+    assert puppet.scheduler.next_wakeup() == math.inf
+    assert not puppet.scheduler.busy
+
+
+def test_a_full_queue_refuses_rows_at_the_door() -> None:
+    puppet = puppet_of(queue_rows=2)
+    waiting = puppet.rows(1.0, 2.0)
+    with pytest.raises(QueueFull):
+        puppet.rows(3.0)
+    puppet.run()
+    assert waiting.outcome["y"].tolist() == [[3, 3], [5, 5]]
+
+
+def test_a_full_queue_settles_a_step_and_leaves_its_session_idle() -> None:
+    puppet = puppet_of(queue_rows=1)
+    session = puppet.open()
+    puppet.rows(1.0)
+    step = puppet.step(session)
+    assert isinstance(step.outcome, QueueFull)
+    assert session.phase is Phase.IDLE
+
+
+# Failures
+
+
+def test_a_failed_batch_fails_its_own_rows_only() -> None:
+    puppet = puppet_of(allowed_batch_sizes=(1,))
+    failed, fine = puppet.rows(1.0), puppet.rows(2.0)
+    first, second = puppet.taken(), puppet.taken()
+    puppet.finish(first, BackendUnavailable("gone"))
+    puppet.finish(second)
+    assert isinstance(failed.outcome, BackendUnavailable)
+    assert fine.outcome["y"].tolist() == [[5, 5]]
+
+
+def test_a_failed_step_leaves_the_state_as_it_was(puppet: Puppet) -> None:
+    session = puppet.open()
+    step = puppet.step(session)
+    puppet.finish(puppet.taken(), BackendUnavailable("gone"))
+    assert isinstance(step.outcome, BackendUnavailable)
+    assert (state(session), session.step, session.phase) == (UNTOUCHED, 0, Phase.IDLE)
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (1, 2), (0, 2), ()])
+def test_an_answer_with_another_number_of_rows_is_a_back_end_error(puppet: Puppet, shape: tuple[int, ...]) -> None:
+    ticket = puppet.rows(1.0, 2.0)
+    puppet.finish(puppet.taken(), {"y": np.zeros(shape)})
+    assert type(ticket.outcome) is BackendError
+    assert "Model 'm' was given 2 rows" in ticket.outcome.message
+    assert f"y {list(shape)}" in ticket.outcome.message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("y", None),
+        ("hash_out", None),
+        ("hash_out", np.zeros((1, 1))),
+        ("hash_out", np.zeros((1, 2), np.float32)),
+        ("count_out", np.zeros((1, 1), np.int64)),
+        ("count_out", np.zeros(1)),
+        ("y", np.zeros((1, 3))),
+    ],
+)
+def test_a_step_that_is_not_answered_as_promised_moves_nothing(puppet: Puppet, name: str, value: np.ndarray | None) -> None:
+    session = puppet.open()
+    step = puppet.step(session)
+    batch = puppet.taken()
+    result = {**puppet.answer(batch), name: value}
+    puppet.finish(batch, {key: array for key, array in result.items() if array is not None})
+    assert type(step.outcome) is BackendError
+    assert name in step.outcome.message
+    assert "signature 'step'" in step.outcome.message
+    assert (state(session), session.step) == (UNTOUCHED, 0)
+    assert session.slab.arrays["count"][session.slot] == 0
+
+
+def test_a_poisonous_row_fails_alone_and_its_batch_mates_are_answered(puppet: Puppet) -> None:
+    a, b, c = (puppet.open(id) for id in "abc")
+    fine, poison, also_fine = puppet.step(a), puppet.step(b, POISON), puppet.step(c)
+    puppet.run()
+    assert isinstance(poison.outcome, InputRejected)
+    assert state(b) == UNTOUCHED
+    assert [fine.outcome.step, also_fine.outcome.step] == [1, 1]
+    assert [batch.rows for batch in puppet.ran] == [3, 1, 1, 1]
+
+
+def test_a_request_refused_alone_is_not_run_again(puppet: Puppet) -> None:
+    poison = puppet.rows(1.0, POISON)
+    puppet.run()
+    assert isinstance(poison.outcome, InputRejected)
+    assert len(puppet.ran) == 1
+
+
+def test_who_was_cancelled_meanwhile_is_not_run_again(puppet: Puppet) -> None:
+    poison, gone = puppet.rows(POISON), puppet.rows(1.0)
+    batch = puppet.taken()
+    puppet.cancel(gone)
+    puppet.finish(batch)
+    puppet.run()
+    assert isinstance(gone.outcome, Cancelled)
+    assert isinstance(poison.outcome, InputRejected)
+    assert [batch.rows for batch in puppet.ran] == [2, 1]
+
+
+def test_where_there_is_no_room_to_run_again_all_share_the_failure() -> None:
+    puppet = puppet_of(queue_rows=2)
+    poison, fine = puppet.rows(POISON), puppet.rows(1.0)
+    batch = puppet.taken()
+    puppet.rows(2.0)
+    puppet.finish(batch)
+    assert poison.outcome is None  # had the one row of room
+    assert isinstance(fine.outcome, InputRejected)
+
+
+def test_a_state_that_becomes_nan_marks_that_session_only(puppet: Puppet) -> None:
+    a, b = puppet.open(), puppet.open("b")
+    fine, spoiled = puppet.step(a), puppet.step(b, SPOIL)
+    puppet.finish(puppet.taken())
+    assert fine.outcome.step == 1
+    assert state(a) == STEPPED
+    assert isinstance(spoiled.outcome, StateNotFinite)
+    assert "Step 0 of session 'b' would have made its state NaN or infinite" in spoiled.outcome.message
+    assert (state(b), b.step, b.phase) == (UNTOUCHED, 0, Phase.IDLE)
+
+
+def test_a_batch_in_which_every_state_becomes_nan_moves_nothing(puppet: Puppet) -> None:
+    session = puppet.open()
+    puppet.step(session, SPOIL)
+    puppet.run()
+    assert state(session) == UNTOUCHED
+
+
+def test_a_session_goes_on_after_a_step_that_would_have_spoiled_it(puppet: Puppet) -> None:
+    session = puppet.open()
+    puppet.step(session, SPOIL, number=0)
+    fine = puppet.step(session, number=0)
+    puppet.run()
+    assert fine.outcome.step == 1
+
+
+# Order
+
+
+def test_steps_of_one_session_run_one_at_a_time_in_order_of_arrival(puppet: Puppet) -> None:
+    session = puppet.open()
+    steps = [puppet.step(session, x) for x in (1.0, 2.0, 3.0)]
+    for step in steps:
+        batch = puppet.taken()
+        assert batch.tickets == [step]
+        assert puppet.take() is None
+        puppet.finish(batch)
+    assert [step.outcome.step for step in steps] == [1, 2, 3]
+
+
+def test_an_earlier_deadline_does_not_overtake_within_a_session(puppet: Puppet) -> None:
+    session = puppet.open()
+    first = puppet.step(session, deadline=100.0)
+    puppet.step(session, deadline=50.0)
+    assert puppet.taken().tickets == [first]
+
+
+def test_batches_may_come_back_in_any_order() -> None:
+    puppet = puppet_of(allowed_batch_sizes=(1,))
+    a, b = puppet.open(), puppet.open("b")
+    puppet.step(a, 1.0), puppet.step(b, 2.0)
+    first, second = puppet.taken(), puppet.taken()
+    puppet.finish(second)
+    puppet.finish(first)
+    assert (state(a), state(b)) == (STEPPED, [40.0, 71.0])
+
+
+def test_steps_and_rows_never_share_a_batch(puppet: Puppet) -> None:
+    puppet.step(puppet.open())
+    puppet.rows(1.0)
+    assert [puppet.taken().rows, puppet.taken().rows] == [1, 1]
+
+
+# Cancelling
+
+
+def test_cancelling_a_waiting_row_takes_it_out_of_the_queue(puppet: Puppet) -> None:
+    gone, stays = puppet.rows(1.0), puppet.rows(2.0)
+    puppet.cancel(gone)
+    batch = puppet.taken()
+    assert batch.tickets == [stays]
+    assert isinstance(gone.outcome, Cancelled)
+
+
+def test_cancelling_a_running_row_harms_nobody(puppet: Puppet) -> None:
+    gone, stays = puppet.rows(1.0), puppet.rows(2.0)
+    batch = puppet.taken()
+    puppet.cancel(gone)
+    puppet.finish(batch)
+    assert isinstance(gone.outcome, Cancelled)
+    assert stays.outcome["y"].tolist() == [[5, 5]]
+
+
+def test_cancelling_what_is_settled_does_nothing(puppet: Puppet) -> None:
+    step = puppet.step(puppet.open())
+    puppet.run()
+    answer = step.outcome
+    puppet.cancel(step)
+    assert step.outcome is answer
+    assert puppet.scheduler.settled == [step]
+
+
+def test_cancelling_a_running_step_leaves_the_state_as_it_was(puppet: Puppet) -> None:
+    a, b = puppet.open(), puppet.open("b")
+    gone, stays = puppet.step(a), puppet.step(b)
+    batch = puppet.taken()
+    puppet.cancel(gone)
+    puppet.finish(batch)
+    assert (state(a), a.step) == (UNTOUCHED, 0)
+    assert (state(b), stays.outcome.step) == (STEPPED, 1)
+
+
+def test_a_batch_that_nobody_waits_for_any_more_has_no_effect(puppet: Puppet) -> None:
+    session = puppet.open()
+    step = puppet.step(session)
+    batch = puppet.taken()
+    puppet.cancel(step)
+    puppet.finish(batch)
+    assert state(session) == UNTOUCHED
+    assert not puppet.scheduler.busy
+
+
+def test_the_step_behind_a_cancelled_running_one_runs_at_once_from_the_old_state() -> None:
+    puppet = puppet_of(in_flight=2)
+    session = puppet.open()
+    gone, following = puppet.step(session, 9.0), puppet.step(session, 1.0)
+    abandoned = puppet.taken()
+    puppet.cancel(gone)
+    second = puppet.taken()
+    puppet.finish(second)
+    puppet.finish(abandoned)
+    assert following.outcome.step == 1
+    assert (state(session), session.step) == (STEPPED, 1)
+
+
+def test_cancelling_a_step_behind_others_lets_them_be(puppet: Puppet) -> None:
+    session = puppet.open()
+    first, gone, last = (puppet.step(session, x) for x in (1.0, 9.0, 1.0))
+    puppet.cancel(gone)
+    puppet.run()
+    assert (first.outcome.step, last.outcome.step) == (1, 2)
+    assert len(puppet.ran) == 2
+
+
+# Deadlines
+
+
+def test_a_deadline_that_passes_in_the_queue_is_told_at_once() -> None:
+    puppet = puppet_of(in_flight=1)
+    puppet.rows(1.0)
+    puppet.taken()
+    ticket = puppet.rows(1.0, deadline=3.0)
+    assert puppet.scheduler.next_wakeup() == 3.0
+    puppet.pass_time(2.0)
+    assert isinstance(ticket.outcome, DeadlineExceeded)
+    assert puppet.take() is None
+
+
+def test_a_deadline_that_passes_while_running_is_told_at_once_and_the_state_stays(puppet: Puppet) -> None:
+    session = puppet.open()
+    step = puppet.step(session, deadline=3.0)
+    batch = puppet.taken()
+    assert puppet.scheduler.next_wakeup() == 3.0
+    puppet.pass_time(2.0)
+    assert isinstance(step.outcome, DeadlineExceeded)
+    puppet.finish(batch)
+    assert (state(session), session.step) == (UNTOUCHED, 0)
+    assert puppet.scheduler.settled == [step]
+
+
+def test_a_deadline_that_passes_behind_other_steps_is_told_with_all_its_waiting(puppet: Puppet) -> None:
+    session = puppet.open()
+    first, late = puppet.step(session), puppet.step(session, deadline=3.0)
+    batch = puppet.taken()
+    puppet.pass_time(2.0)
+    assert "2000 ms had passed" in late.outcome.message
+    puppet.finish(batch)
+    assert first.outcome.step == 1
+
+
+def test_a_step_is_told_how_long_it_waited_behind_others_too(puppet: Puppet) -> None:
+    session = puppet.open()
+    puppet.step(session)
+    late = puppet.step(session, deadline=10.0)
+    batch = puppet.taken()
+    puppet.pass_time(4.0)
+    puppet.finish(batch)
+    puppet.pass_time(5.0)
+    assert "9000 ms had passed" in late.outcome.message
+
+
+def test_no_slot_is_spent_on_a_deadline_that_cannot_be_met(puppet: Puppet) -> None:
+    puppet.rows(1.0)
+    batch = puppet.taken()
+    puppet.pass_time(5.0)
+    puppet.finish(batch)
+    hopeless = puppet.rows(1.0, deadline=puppet.now + 4.0)
+    assert puppet.take() is None
+    assert isinstance(hopeless.outcome, DeadlineExceeded)
+
+
+def test_no_slot_is_spent_on_the_step_behind_a_hopeless_one_if_it_is_hopeless_too(puppet: Puppet) -> None:
+    session = puppet.open()
+    puppet.step(session)
+    batch = puppet.taken()
+    puppet.pass_time(5.0)
+    puppet.finish(batch)
+    steps = [puppet.step(session, deadline=puppet.now + 4.0) for _ in range(3)]
+    assert puppet.take() is None
+    assert [type(step.outcome) for step in steps] == [DeadlineExceeded] * 3
+
+
+def test_a_settled_ticket_wakes_nobody(puppet: Puppet) -> None:
+    puppet.rows(1.0, deadline=3.0)
+    puppet.run()
+    assert puppet.scheduler.next_wakeup() == math.inf
+
+
+def test_it_wakes_up_when_lingering_is_over() -> None:
+    puppet = puppet_of(linger_s=5.0)
+    ticket = puppet.rows(1.0)
+    assert puppet.take() is None
+    assert puppet.scheduler.next_wakeup() == 6.0
+    puppet.pass_time(5.0)
+    puppet.run()
+    assert ticket.outcome["y"].tolist() == [[3, 3]]
+
+
+# Ends
+
+
+def test_closing_a_session_tells_all_its_steps(puppet: Puppet) -> None:
+    session = puppet.open()
+    steps = [puppet.step(session) for _ in range(3)]
+    batch = puppet.taken()
+    puppet.scheduler.end(session, Event.CLOSE, puppet.now)
+    assert [type(step.outcome) for step in steps] == [SessionClosed] * 3
+    puppet.finish(batch)
+    assert puppet.take() is None
+    assert puppet.scheduler.settled == steps
+
+
+def test_closing_a_session_takes_its_waiting_step_out_of_the_queue(puppet: Puppet) -> None:
+    session = puppet.open()
+    puppet.step(session)
+    puppet.scheduler.end(session, Event.CLOSE, puppet.now)
+    assert not puppet.scheduler.busy
+
+
+def test_an_old_batch_does_not_touch_the_new_session_in_its_slot(puppet: Puppet) -> None:
+    old = puppet.open()
+    puppet.step(old)
+    batch = puppet.taken()
+    puppet.feed(batch)
+    puppet.scheduler.end(old, Event.CLOSE, puppet.now)
+    new = puppet.open("b")
+    assert new.slot == old.slot
+    puppet.finish(batch)
+    assert (state(new), new.step) == (UNTOUCHED, 0)
+
+
+def test_retiring_a_version_tells_running_steps(puppet: Puppet) -> None:
+    step = puppet.step(puppet.open())
+    batch = puppet.taken()
+    puppet.scheduler.retire("m", 1, puppet.now)
+    puppet.finish(batch)
+    assert step.outcome.code == "session_version_gone"
+
+
+def test_a_kept_answer_does_not_keep_the_whole_batch(puppet: Puppet) -> None:
+    sessions = [puppet.open(id) for id in "abc"]
+    steps = [puppet.step(session) for session in sessions]
+    puppet.finish(puppet.taken())
+    assert all(step.outcome.outputs["y"].base is None for step in steps)
+
+
+def test_filler_rows_of_a_step_batch_repeat_the_last_session(puppet: Puppet) -> None:
+    for id in "abc":
+        puppet.step(puppet.open(id), x=float(ord(id)))
+    fed = puppet.feed(puppet.taken())
+    assert {name: len(array) for name, array in fed.items()} == {"x": 4, "hash_in": 4, "count_in": 4}
+    assert fed["x"][2].tolist() == fed["x"][3].tolist() == [99.0, 99.0]
+
+
+def test_it_is_busy_while_something_waits_or_runs(puppet: Puppet) -> None:
+    assert not puppet.scheduler.busy
+    step: Step = puppet.step(puppet.open())
+    assert puppet.scheduler.busy
+    batch = puppet.taken()
+    assert puppet.scheduler.busy
+    puppet.cancel(step)
+    assert puppet.scheduler.busy
+    puppet.finish(batch)
+    assert not puppet.scheduler.busy
