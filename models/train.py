@@ -1,4 +1,4 @@
-"""The example models: build them, or write out their data. Importing this is cheap; TensorFlow loads when one builds."""
+"""The example models: build them, or write out their data. Importing this is cheap; building loads TensorFlow."""
 
 from collections.abc import Iterable
 from importlib import import_module

@@ -48,6 +48,9 @@ class Description:
     example: Any = None
 
 
+UNDESCRIBED = Description()
+
+
 def contract(plan: Plan, description: Description) -> dict[str, Any]:
     """The contract's JSON document.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from models.export.contract import Description, contract
+from models.export.contract import UNDESCRIBED, Description, contract
 from models.export.errors import ExportError
 from models.export.signatures import write_saved_model
 from models.export.verify import verify
@@ -20,7 +20,7 @@ Writer = Callable[[Path], object]
 def export(
     model: keras.Model,
     out: Path,
-    description: Description = Description(),  # noqa: B008 (frozen)
+    description: Description = UNDESCRIBED,
     assets: Mapping[str, Writer] | None = None,
 ) -> Path:
     """Export a trained Keras model for serving, with step and scan signatures if it is recurrent.
@@ -50,7 +50,7 @@ def export(
     return out
 
 
-def export_file(keras_file: Path, out: Path, description: Description = Description()) -> Path:  # noqa: B008 (frozen)
+def export_file(keras_file: Path, out: Path, description: Description = UNDESCRIBED) -> Path:
     """Export the model of a `.keras` file as `export` does; the file goes along as `assets.extra/model.keras`.
 
     Custom layers must be registered (`keras.saving.register_keras_serializable`) by code that was imported before.

@@ -112,7 +112,7 @@ class Walk(ABC):
 
 
 class Planner(Walk):
-    """Runs on symbolic tensors: refuses what cannot be stepped, and gives every call of a recurrent layer its states."""
+    """Runs on symbolic tensors: refuses what cannot be stepped, names the states of each call of a recurrent layer."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[State, ...]] = []
@@ -144,7 +144,7 @@ class Planner(Walk):
         return rules.refusal(layer, max(ranks)) if len(ranks) == 1 else "it joins tensors of different ranks"
 
     def _timeless_reason(self, layer: keras.Operation) -> str | None:
-        """After the time axis is gone every layer runs as it is, on each row; only state and raw functions are refused."""
+        """Without a time axis every layer runs as it is, on each row; only state and raw functions are refused."""
         if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.Lambda):
             return rules.refusal(layer, 0)
         return "it keeps a state, but its input has no time axis" if getattr(layer, "stateful", False) else None

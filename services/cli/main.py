@@ -1,11 +1,12 @@
 """The command line `sluice`. It alone may reach both `services` and `models`, each when its command runs."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.cli.log import configure
+from services.log import configure
 
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
@@ -24,6 +25,8 @@ app.add_typer(models, name="models")
 @app.command(context_settings=_FORWARDED)
 def serve(context: typer.Context) -> None:
     """Serve models over HTTP; `sluice serve --help` lists every setting."""
+    # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pydantic import ValidationError
 
     from services.gateway.server import serve as run
@@ -42,9 +45,9 @@ def serve(context: typer.Context) -> None:
 @app.command("model-server", context_settings=_FORWARDED)
 def model_server(context: typer.Context) -> None:
     """Run the embedded model server alone, with TensorFlow Serving's flags."""
+    configure()
     from services.model_server.main import main as run
 
-    configure()
     raise typer.Exit(run(context.args))
 
 

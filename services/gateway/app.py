@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _confess)
-    app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics)  # type: ignore[arg-type]
+    app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics)
     describe(app)
     return app
 

@@ -8,7 +8,7 @@ import orjson
 import structlog
 
 from services.gateway.backend import Backend, NotServed, VersionStatus
-from services.policy.contract import Axis, Contract, ContractError, Signature, Tensor, parse_contract
+from services.policy.contract import Contract, ContractError, Signature, Tensor, parse_contract
 from services.policy.errors import (
     BackendUnavailable,
     ModelNotFound,
@@ -17,8 +17,7 @@ from services.policy.errors import (
     UnsupportedByModel,
     VersionNotFound,
 )
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import DTYPE_NAMES
+from services.wire.signatures import plain_signature
 
 log = structlog.get_logger()
 
@@ -216,23 +215,6 @@ class Catalog:
 
     async def _contract(self, name: str, version: int) -> Contract:
         return parse_contract(orjson.loads(await self._backend.contract(name, version, _ASK_TIMEOUT_S)))
-
-
-def plain_signature(name: str, described: tfs.SignatureDef) -> Signature:
-    """A signature as TensorFlow's metadata describes it: rows of what shape it says."""
-    return Signature(name, "rows", _tensors(described.inputs), _tensors(described.outputs))
-
-
-def _tensors(infos: Mapping[str, tfs.TensorInfo]) -> dict[str, Tensor]:
-    return {
-        name: Tensor(name, DTYPE_NAMES.get(info.dtype, "unknown"), _axes(info.tensor_shape))
-        for name, info in sorted(infos.items())
-    }
-
-
-def _axes(shape: tfs.TensorShapeProto) -> tuple[Axis, ...]:
-    names = ["batch", *(f"axis {i}" for i in range(1, len(shape.dim)))]
-    return tuple(Axis(name, None if dim.size < 0 else dim.size) for name, dim in zip(names, shape.dim, strict=False))
 
 
 def _is_gone(version: int, statuses: Iterable[VersionStatus]) -> bool:

@@ -123,9 +123,7 @@ class Front:
         served = await gateway.catalog.find(name, int(version) if version else None)
         asked = parse_predict(request.body)
         signature = served.signature(asked.signature_name)
-        outputs = await gateway.predict(
-            served, signature.name, asked.tensors(specs(served, signature.name)), request.deadline
-        )
+        outputs = await gateway.predict(served, signature.name, asked.tensors(signature.inputs), request.deadline)
         return Reply(encode_predict(outputs, row_format=asked.row_format))
 
     async def _cold(self, scope: Scope, receive: Receive, send: Send) -> None:

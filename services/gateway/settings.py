@@ -167,7 +167,7 @@ def load(args: Sequence[str]) -> Settings:
     if config is not None and not Path(config).is_file():
         raise SettingsError(f"config: there is no file {config}")
     known: dict[str, Any] = {"config": config} if config else {}
-    return Settings(_cli_parse_args=[*args], **known)  # type: ignore[call-arg]  # the plugin knows fields only
+    return Settings(_cli_parse_args=[*args], **known)
 
 
 def _refuse_unknown_environment() -> None:

@@ -41,38 +41,56 @@ class SluiceError(Exception):
 
 
 class BadRequest(SluiceError):
+    """The body is not JSON, a field is unknown or of the wrong form, or a header cannot be read."""
+
     code, http_status, grpc_status = "bad_request", 400, "INVALID_ARGUMENT"
 
 
 class ShapeMismatch(BadRequest):
+    """A value has other axes than the model's input, or its lists differ in length."""
+
     code = "shape_mismatch"
 
 
 class DtypeMismatch(BadRequest):
+    """A value is of another kind than the model's input, or a whole number does not fit its dtype."""
+
     code = "dtype_mismatch"
 
 
 class MissingInput(BadRequest):
+    """An input that the signature takes, or the field that holds the inputs, is absent."""
+
     code = "missing_input"
 
 
 class UnknownInput(BadRequest):
+    """A name that is no input, or no state, of the model."""
+
     code = "unknown_input"
 
 
 class InputNotFinite(BadRequest):
+    """A number of a session's input or state is NaN, infinite, or too large for the input's dtype."""
+
     code = "input_not_finite"
 
 
 class EmptyInput(BadRequest):
+    """No rows, no time steps, or an axis of size 0 where the model has a fixed size."""
+
     code = "empty_input"
 
 
 class SignatureNotFound(BadRequest):
+    """The model version has no signature of this name."""
+
     code = "signature_not_found"
 
 
 class UnsupportedByModel(BadRequest):
+    """The model has no step or no scan signature, so it cannot hold sessions or scan."""
+
     code = "unsupported_by_model"
 
 
@@ -81,14 +99,20 @@ class NotFound(SluiceError):
 
 
 class ModelNotFound(NotFound):
+    """The model server does not know a model of this name."""
+
     code = "model_not_found"
 
 
 class VersionNotFound(NotFound):
+    """The model is served, but not in this version."""
+
     code = "version_not_found"
 
 
 class SessionNotFound(NotFound):
+    """No session of this id is open, and none is remembered to have ended."""
+
     code = "session_not_found"
 
 
@@ -97,11 +121,13 @@ class Conflict(SluiceError):
 
 
 class SessionExists(Conflict):
+    """A session of this id is open already."""
+
     code, grpc_status = "session_exists", "ALREADY_EXISTS"
 
 
 class StepMismatch(Conflict):
-    """`details["current"]` is the number of time steps that the session has done."""
+    """A call's number is neither the current one nor a repeat of the last answered call; `current` is the session's."""
 
     code = "step_mismatch"
 
@@ -111,22 +137,32 @@ class SessionEnded(SluiceError):
 
 
 class SessionClosed(SessionEnded):
+    """The session was closed by a client."""
+
     code = "session_closed"
 
 
 class SessionExpired(SessionEnded):
+    """The session was not used for its idle time, or its total life is over."""
+
     code = "session_expired"
 
 
 class SessionEvicted(SessionEnded):
+    """The session was the longest idle one when its model was full, and eviction is on."""
+
     code = "session_evicted"
 
 
 class SessionLost(SessionEnded):
+    """The id was made by an earlier run of the gateway, whose states are gone."""
+
     code = "session_lost"
 
 
 class SessionVersionGone(SessionEnded):
+    """The model version that the call was meant for is no longer served."""
+
     code = "session_version_gone"
 
 
@@ -135,18 +171,26 @@ class TooLarge(SluiceError):
 
 
 class BodyTooLarge(TooLarge):
+    """The request body has more bytes than allowed."""
+
     code = "body_too_large"
 
 
 class SequenceTooLong(TooLarge):
+    """A scan has more time steps than allowed in one call."""
+
     code = "sequence_too_long"
 
 
 class BatchTooLarge(TooLarge):
+    """A predict request has more rows than may wait for its model."""
+
     code = "batch_too_large"
 
 
 class StateNotFinite(SluiceError):
+    """The step would have made this session's state NaN or infinite; the state is as it was before."""
+
     code, http_status, grpc_status = "state_not_finite", 422, "FAILED_PRECONDITION"
 
 
@@ -156,18 +200,26 @@ class TooMany(SluiceError):
 
 
 class QueueFull(TooMany):
+    """As many rows wait for this model as may wait."""
+
     code = "queue_full"
 
 
 class SessionQueueFull(TooMany):
+    """As many steps of this session wait or run as may."""
+
     code = "session_queue_full"
 
 
 class Internal(SluiceError):
+    """A bug in the gateway; it is logged with the request id."""
+
     code, http_status, grpc_status = "internal", 500, "INTERNAL"
 
 
 class BackendError(SluiceError):
+    """The model server failed, or its answer is not what its signature promises; its own text is passed on."""
+
     code, http_status, grpc_status = "backend_error", 502, "INTERNAL"
 
 
@@ -181,18 +233,26 @@ class Unavailable(SluiceError):
 
 
 class BackendUnavailable(Unavailable):
+    """The model server cannot be reached, or no version of the model can be called now."""
+
     code = "backend_unavailable"
 
 
 class SessionsFull(Unavailable):
+    """The model has as many open sessions as it may have."""
+
     code = "sessions_full"
 
 
 class Draining(Unavailable):
+    """The gateway is stopping and opens no more sessions."""
+
     code = "draining"
 
 
 class DeadlineExceeded(SluiceError):
+    """The answer did not come within the request's time, or could not have."""
+
     code, http_status, grpc_status = "deadline_exceeded", 504, "DEADLINE_EXCEEDED"
 
 

@@ -24,7 +24,7 @@ from services.policy.errors import (
 Array = NDArray[Any]
 
 # The kinds of numpy dtype (`np.dtype.kind`) that may be read as a tensor's dtype without changing a value's meaning.
-_READ_AS = {"f": "fiu", "V": "fiu", "c": "fiu", "i": "iu", "u": "iu", "b": "b", "O": "U"}
+_READ_AS = {"f": "fiu", "V": "fiu", "c": "fiu", "i": "iu", "u": "iu", "b": "b"}
 
 
 def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -44,27 +44,26 @@ def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     return {name: read_tensor(value[name], tensor) for name, tensor in tensors.items()}
 
 
-def read_tensor(value: Any, tensor: Tensor) -> Array:
-    """`value` as an array of `tensor`'s dtype and shape; every number is finite.
+def read_tensor(value: Any, tensor: Tensor, *, finite: bool = True) -> Array:
+    """`value` as an array of `tensor`'s dtype and shape; strings may be `str` or `bytes`.
+
+    With `finite`, NaN and infinity are refused.
 
     Raises:
         ShapeMismatch, DtypeMismatch, EmptyInput, InputNotFinite: says the expected axes, and what came.
     """
+    dtype = numpy_dtype(tensor.dtype)
     try:
-        array = np.asarray(value)
+        array = np.array(value, object) if dtype.hasobject else np.asarray(value)
     except ValueError:
         raise ShapeMismatch(
             f"Input {tensor.name!r} takes {tensor}; the lists that came differ in length or are nested too deeply."
         ) from None
-    dtype = numpy_dtype(tensor.dtype)
     _check_shape(array, tensor)
+    if dtype.hasobject:
+        return _encoded(array, tensor)
     _check_kind(array, dtype, tensor)
-    return encoded(array) if dtype.hasobject else _cast(array, dtype, tensor)
-
-
-def encoded(array: Array) -> Array:
-    """An array of `str` as an object array of UTF-8 `bytes` of the same shape."""
-    return np.array([text.encode() for text in array.ravel().tolist()] + [None], dtype=object)[:-1].reshape(array.shape)
+    return _cast(array, dtype, tensor, finite=finite)
 
 
 def initial_row(initial: Any, shape: tuple[int, ...], dtype: str) -> Array:
@@ -145,11 +144,21 @@ def _check_kind(array: Array, dtype: np.dtype[Any], tensor: Tensor) -> None:
     )
 
 
-def _cast(array: Array, dtype: np.dtype[Any], tensor: Tensor) -> Array:
-    with np.errstate(over="ignore"):
+def _encoded(array: Array, tensor: Tensor) -> Array:
+    """Text as UTF-8 `bytes`, in an object array of the same shape."""
+    texts = array.ravel().tolist()
+    if not all(isinstance(text, str | bytes) for text in texts):
+        raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; something else than text came.", expected="string")
+    encoded = np.empty(len(texts), object)
+    encoded[:] = [text.encode(errors="replace") if isinstance(text, str) else text for text in texts]
+    return encoded.reshape(array.shape)
+
+
+def _cast(array: Array, dtype: np.dtype[Any], tensor: Tensor, *, finite: bool) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
         cast = array.astype(dtype)
     if dtype.kind in "fcV":
-        if not np.isfinite(cast).all():
+        if finite and not np.isfinite(cast).all():
             raise InputNotFinite(
                 f"Input {tensor.name!r} takes finite numbers that {tensor.dtype} can hold; NaN, infinity or a larger "
                 "number came."

@@ -6,9 +6,10 @@ nothing of batches, models or transports.
 
 from typing import Any, Protocol
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
+
+from services.policy.contract import numpy_dtype
 
 Array = NDArray[Any]
 
@@ -43,13 +44,6 @@ class TensorMessage(Protocol):
 
     @property
     def tensor_shape(self) -> Any: ...
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The numpy dtype of a dtype name; strings are object arrays of `bytes`."""
-    if name == "string":
-        return np.dtype(object)
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
 def dtype_name(dtype: np.dtype[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Served models: a SavedModel loaded as TensorFlow Serving does, and exports whose verification stays in this process."""
+"""SavedModels served in this process, loaded as TensorFlow Serving does, and exports that verify themselves in it."""
 
 import json
 from collections.abc import Callable, Iterator

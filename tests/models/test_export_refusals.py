@@ -199,7 +199,7 @@ def test_an_export_that_answers_differently_from_keras_fails_and_leaves_nothing(
 
 def test_a_folder_that_tensorflow_serving_could_not_load_fails(tmp_path):
     np.savez(tmp_path / "calls.npz")
-    with pytest.raises(ExportError, match="cannot be loaded and run as TensorFlow Serving does: .*SavedModel"):
+    with pytest.raises(ExportError, match=r"cannot be loaded and run as TensorFlow Serving does: .*SavedModel"):
         run_replay(tmp_path, tmp_path / "calls.npz", tmp_path / "answers.npz")
 
 

@@ -77,7 +77,7 @@ def test_the_contract_says_what_goes_in_and_out(temperature_dir, serve, schema):
 
 
 def test_the_data_are_written_as_a_table(tmp_path):
-    rows = list(csv.DictReader(train.data("temperature", tmp_path).open(encoding="utf-8")))
+    rows = list(csv.DictReader(train.data("temperature", tmp_path).read_text(encoding="utf-8").splitlines()))
     assert len(rows) == 732
     assert rows[0] == {"month": "1950-01", "temperature": "23.11", "split": "training"}
     assert sum(row["split"] == "held_out" for row in rows) == 120

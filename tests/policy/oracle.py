@@ -44,12 +44,16 @@ class Diary:
         """The outputs of `call` for each time step, and the state after it; nothing moves."""
         state, outputs = self.hash, []
         for x in call.xs:
-            state = [(h * 31 + (nan if value == SPOIL else value) + 7) % PRIME for h, value in zip(state, x, strict=True)]
+            state = [
+                (h * 31 + (nan if value == SPOIL else value) + 7) % PRIME for h, value in zip(state, x, strict=True)
+            ]
             outputs.append(state)
         return outputs, state
 
     def is_repeat(self, call: Call) -> bool:
-        return call.number is not None and call.number != self.current and self.last == (call.number, call.kind, call.xs)
+        return (
+            call.number is not None and call.number != self.current and self.last == (call.number, call.kind, call.xs)
+        )
 
     def may_run(self, call: Call) -> bool:
         return call.number is None or call.number == self.current

@@ -23,7 +23,7 @@ def ticket_of(rows: int = 1, lane: Lane = LANES[0], deadline: float = FAR) -> Ti
 
 
 class DispatcherMachine(RuleBasedStateMachine):
-    """The oracle is the list of waiting tickets in order of (deadline, arrival), looked through from the start each time."""
+    """The oracle is the list of waiting tickets by deadline, then arrival, looked through from the start each time."""
 
     @initialize(
         sizes=st.sampled_from(SIZES),
@@ -166,7 +166,13 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     def seen(self) -> tuple[object, ...]:
         found = self.dispatcher
-        return found.waiting_rows, list(found.running), found.next_wakeup(), found.hopeless(self.now), found.hopeless(FAR * 2)
+        return (
+            found.waiting_rows,
+            list(found.running),
+            found.next_wakeup(),
+            found.hopeless(self.now),
+            found.hopeless(FAR * 2),
+        )
 
 
 DispatcherMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40)

@@ -39,5 +39,7 @@ def test_a_policy_module_does_not_reach_for_numpys_random_numbers_or_clock(path:
     reached = {f"{ast.unparse(node.value)}.{node.attr}" for node in nodes if isinstance(node, ast.Attribute)}
     assert not {name for name in reached if name.startswith(("np.random", "np.datetime64"))}
     assert not {"print", "open", "input"} & {
-        node.func.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }

@@ -129,7 +129,9 @@ def test_an_answer_with_another_number_of_rows_is_a_back_end_error(puppet: Puppe
         ("y", np.zeros((1, 3))),
     ],
 )
-def test_a_step_that_is_not_answered_as_promised_moves_nothing(puppet: Puppet, name: str, value: np.ndarray | None) -> None:
+def test_a_step_that_is_not_answered_as_promised_moves_nothing(
+    puppet: Puppet, name: str, value: np.ndarray | None
+) -> None:
     session = puppet.open()
     step = puppet.step(session)
     batch = puppet.taken()

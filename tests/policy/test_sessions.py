@@ -136,7 +136,7 @@ def test_a_reused_slot_starts_afresh(puppet: Puppet) -> None:
 
 def test_an_id_in_use_is_refused_and_says_where(puppet: Puppet) -> None:
     puppet.open()
-    with pytest.raises(SessionExists, match="'a' is open already, on model 'm'. Choose another id"):
+    with pytest.raises(SessionExists, match=r"'a' is open already, on model 'm'\. Choose another id"):
         puppet.open(model="n")
     assert puppet.scheduler.sessions.counts() == {"m": 1}
 
@@ -183,8 +183,16 @@ def test_the_first_in_line_for_eviction_is_the_one_used_least_recently_not_opene
 
 
 def test_an_unknown_id_says_how_to_open_one(puppet: Puppet) -> None:
-    with pytest.raises(SessionNotFound, match="no session 'x'. Open one with POST /v1/models/{model}/sessions"):
+    with pytest.raises(SessionNotFound, match=r"no session 'x'\. Open one with POST /v1/models/{model}/sessions"):
         puppet.scheduler.sessions.get("x")
+
+
+def test_who_only_looks_for_a_session_is_told_of_open_ones_and_of_no_others(puppet: Puppet) -> None:
+    session = puppet.open()
+    assert puppet.scheduler.sessions.find("a") is session
+    puppet.scheduler.end(session, Event.CLOSE, 1.0)
+    assert puppet.scheduler.sessions.find("a") is None
+    assert puppet.scheduler.sessions.find("x") is None
 
 
 def test_sessions_are_listed_in_order_of_id_page_by_page(puppet: Puppet) -> None:
@@ -208,7 +216,7 @@ def test_an_idle_session_expires_when_its_idle_time_is_over() -> None:
     puppet.pass_time(9.9)
     assert len(puppet.scheduler.sessions) == 1
     puppet.pass_time(0.1)
-    with pytest.raises(SessionExpired, match="'a' was idle or open for too long and has expired. Open a new one."):
+    with pytest.raises(SessionExpired, match=r"'a' was idle or open for too long and has expired\. Open a new one\."):
         puppet.scheduler.sessions.get("a")
 
 

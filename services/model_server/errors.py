@@ -1,0 +1,61 @@
+"""Errors of the model server: a gRPC status name and a sentence, as TensorFlow Serving gives them."""
+
+from typing import Any
+
+from services.model_server.runtime import tf
+
+# gRPC status → HTTP status on TensorFlow Serving's REST paths.
+HTTP_STATUS = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "NOT_FOUND": 404,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+    "UNIMPLEMENTED": 501,
+}
+
+
+class ServingError(Exception):
+    """A call that failed; `status` is the name of a gRPC status."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+    @property
+    def http_status(self) -> int:
+        return HTTP_STATUS.get(self.status, 500)
+
+
+class InvalidArgument(ServingError):
+    def __init__(self, message: str) -> None:
+        super().__init__("INVALID_ARGUMENT", message)
+
+
+class NotFound(ServingError):
+    def __init__(self, message: str) -> None:
+        super().__init__("NOT_FOUND", message)
+
+
+_STATUSES = {
+    tf.errors.CANCELLED: "CANCELLED",
+    tf.errors.INVALID_ARGUMENT: "INVALID_ARGUMENT",
+    tf.errors.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
+    tf.errors.NOT_FOUND: "NOT_FOUND",
+    tf.errors.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
+    tf.errors.FAILED_PRECONDITION: "FAILED_PRECONDITION",
+    tf.errors.ABORTED: "ABORTED",
+    tf.errors.OUT_OF_RANGE: "OUT_OF_RANGE",
+    tf.errors.UNIMPLEMENTED: "UNIMPLEMENTED",
+    tf.errors.INTERNAL: "INTERNAL",
+    tf.errors.UNAVAILABLE: "UNAVAILABLE",
+}
+
+
+def from_tensorflow(error: Any) -> ServingError:
+    """What TensorFlow raised while a model ran; a `ValueError` is a shape that does not fit the graph."""
+    if isinstance(error, ValueError):
+        return InvalidArgument(str(error))
+    return ServingError(_STATUSES.get(error.error_code, "UNKNOWN"), error.message)

@@ -1,0 +1,24 @@
+"""Reads signatures out of TensorFlow's own metadata, from our messages and from the official ones alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.policy.contract import Axis, Signature, Tensor
+from services.wire.tensors import DTYPE_NAMES
+
+
+def plain_signature(name: str, described: Any) -> Signature:
+    """A signature as TensorFlow's metadata describes it: rows of what shape it says."""
+    return Signature(name, "rows", _tensors(described.inputs), _tensors(described.outputs))
+
+
+def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {
+        name: Tensor(name, DTYPE_NAMES.get(info.dtype, "unknown"), _axes(info.tensor_shape))
+        for name, info in sorted(infos.items())
+    }
+
+
+def _axes(shape: Any) -> tuple[Axis, ...]:
+    names = ["batch", *(f"axis {i}" for i in range(1, len(shape.dim)))]
+    return tuple(Axis(name, None if dim.size < 0 else dim.size) for name, dim in zip(names, shape.dim, strict=False))
