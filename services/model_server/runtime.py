@@ -1,28 +1,8 @@
-"""Imports TensorFlow, quietly: its start-up chatter is kept from standard error, which is for our own log."""
+"""Imports TensorFlow and its serving messages, quietly."""
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from services.log import quiet_import
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Some of it is written before TensorFlow knows its own log level, straight to the file descriptor."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-with _quiet():
+with quiet_import():
     import tensorflow as tf
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,

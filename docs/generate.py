@@ -1,0 +1,238 @@
+"""Writes the generated parts of the documentation; with --check, only says whether they are up to date.
+
+A generated part stands in its page between two marks; the rest of the page is written by people.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from math import inf
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.gateway.engine import BatchEnded
+from services.gateway.metrics import Metrics
+from services.gateway.settings import Settings
+from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Ticket
+from services.policy.contract import State
+from services.policy.errors import BackendError, SluiceError, error_classes
+from services.policy.scheduler import Scheduler
+from services.policy.sessions import LIFE_CYCLE, Event, Phase, SessionOptions
+
+DOCS = Path(__file__).parent
+
+ADVICE = {
+    "bad_request": "Correct the request; the sentence names the field, the header or the path.",
+    "shape_mismatch": "Send the axes that the sentence names.",
+    "dtype_mismatch": "Send numbers, text or booleans, as the sentence says.",
+    "missing_input": "Add what the sentence names.",
+    "unknown_input": "Use the names that the sentence lists.",
+    "input_not_finite": "Send finite numbers; leave out a missing observation, or fill it in.",
+    "empty_input": "Send one row, or one time step, or more.",
+    "signature_not_found": "Use a name that the sentence lists; `GET /v1/models/{m}/contract` explains each.",
+    "unsupported_by_model": "Export the model with `sluice export`, or call `:predict`.",
+    "model_not_found": "Look at `GET /v1/models`.",
+    "version_not_found": "Leave the version out, or use one that the sentence lists.",
+    "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
+    "session_exists": "Go on with that session, close it, or choose another id.",
+    "step_mismatch": "Compare with `current`: go on from there, or open a new session.",
+    "session_closed": "Open a new session.",
+    "session_expired": "Open a new session; ask for a longer `ttl_s`, or renew in time.",
+    "session_evicted": "Open a new session; raise `sessions_per_model`.",
+    "session_lost": "Open a new session.",
+    "session_version_gone": "Open a new session, which begins on the newest version.",
+    "body_too_large": "Send less at once, or raise `body_bytes`.",
+    "sequence_too_long": "Send the scan in parts, or raise `scan_steps`.",
+    "batch_too_large": "Split the request, or raise `queue_rows`.",
+    "state_not_finite": "Look at the input; the session can go on with another one.",
+    "queue_full": "Wait as long as `Retry-After` says; see [batching](batching.md).",
+    "session_queue_full": "Await answers before sending more.",
+    "internal": "Report it, with the request id.",
+    "backend_error": "Read the model server's own text in the sentence. The state is as it was before.",
+    "backend_unavailable": "Wait as long as `Retry-After` says. The state is as it was before.",
+    "sessions_full": "Close sessions, wait for some to expire, or raise `sessions_per_model`.",
+    "draining": "Ask another gateway, or this one after it has started again.",
+    "deadline_exceeded": "Allow more with `Sluice-Timeout-Ms`. A numbered step can be sent again as it is.",
+}
+
+
+def table(head: str, rows: Iterator[tuple[object, ...]]) -> str:
+    """A Markdown table; `head` is its first line."""
+    lines = [f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join([head, re.sub(r"[^|]+", "---", head), *lines])
+
+
+def settings() -> str:
+    return table("| setting | flag | environment variable | default | meaning |", _settings())
+
+
+def _settings() -> Iterator[tuple[object, ...]]:
+    for name, field in Settings.model_fields.items():
+        flag = name.replace("_", "-")
+        yield f"`{name}`", f"`--{flag}`", f"`SLUICE_{name.upper()}`", _written(field.default), field.description
+
+
+def _written(default: Any) -> str:
+    """A default as one would write it after a flag."""
+    if default is None:
+        return "none"
+    if isinstance(default, tuple):
+        return f"`{','.join(map(str, default))}`"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+def errors() -> str:
+    return table("| code | HTTP | gRPC | when | what to do |", _errors())
+
+
+def _errors() -> Iterator[tuple[object, ...]]:
+    found = {error.code: error for error in error_classes(SluiceError)}
+    found["backend_error"] = BackendError  # InputRejected has the same code
+    for code, error in sorted(found.items(), key=lambda item: (item[1].http_status, item[0])):
+        when = " ".join((error.__doc__ or "").split("\n\n")[0].split())
+        yield f"`{code}`", error.http_status, error.grpc_status, when, ADVICE[code]
+
+
+def metrics() -> str:
+    return table("| metric | type | labels | what it counts |", _metrics())
+
+
+def _metrics() -> Iterator[tuple[object, ...]]:
+    for family in text_string_to_metric_families(_one_of_each().text().decode()):
+        labels = [f"`{name}`" for name in family.samples[0].labels if name != "le"]
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        yield f"`{name}`", family.type, ", ".join(labels), family.documentation
+
+
+def _one_of_each() -> Metrics:
+    """Metrics that have heard of one thing of each kind."""
+    found, scheduler, lane = Metrics(), Scheduler(BatchingOptions(), SessionOptions()), Lane("m", 1, "step")
+    found.watch(scheduler)
+    session = scheduler.open("s", "m", 1, [State("h", "h", "h", "float32", (1,))], 0.0)
+    scheduler.offer(Ticket(lane, {"x": np.zeros((1, 1))}, 1, inf), 0.0)
+    found.request("step", "m", "ok")
+    found.batch_ended(BatchEnded(Batch(lane, [], 1, 1, 0.0), BackendError("said no"), 0.0, [0.0]))
+    found.session_ended(session, Event.CLOSE)
+    return found
+
+
+def life_cycle() -> str:
+    """The table of `services/policy/sessions.py` as a Mermaid diagram."""
+    lines = [f"    [*] --> {Phase.IDLE}: open"]
+    for phase, following in LIFE_CYCLE.items():
+        lines += [f"    {phase} --> {after}: {event}" for event, after in following.items()]
+        lines += [] if following else [f"    {phase} --> [*]"]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
+
+
+class Ran(NamedTuple):
+    """One batch of the picture; times in milliseconds."""
+
+    start: float
+    end: float
+    arrivals: list[float]
+
+
+def batched(arrivals: list[float], options: BatchingOptions, run_ms: Callable[[int], float]) -> list[Ran]:
+    """What the real dispatcher does in made-up time with one row at each of `arrivals` (milliseconds, increasing)."""
+    dispatcher, lane, waiting = Dispatcher(options), Lane("m", 1, "step"), list(arrivals)
+    running: list[tuple[float, Batch]] = []
+    ran: list[Ran] = []
+    while waiting or running:
+        now = min([*waiting[:1], *(end for end, _ in running)])
+        for end, batch in [each for each in running if each[0] == now]:
+            running.remove((end, batch))
+            dispatcher.finished(batch, now, succeeded=True)
+        while waiting and waiting[0] == now:
+            dispatcher.offer(Ticket(lane, {"x": np.zeros((1, 1))}, 1, waiting.pop(0) + 1000), now)
+        while (taken := dispatcher.take(now)) is not None:
+            running.append((now + run_ms(taken.rows), taken))
+            ran.append(Ran(now, running[-1][0], [ticket.queued_at for ticket in taken.tickets]))
+    return ran
+
+
+def batching_picture() -> str:
+    """Arrivals above, batches below: sparse requests run alone, dense ones together."""
+    sparse, dense = [1.0, 8.0, 15.0], [21.0 + 0.4 * i for i in range(60)]
+    ran = batched(
+        [*sparse, *dense, 52.0, 59.0], BatchingOptions(in_flight=1), lambda rows: 4.0 if rows == 1 else 4.0 + rows / 16
+    )
+    return _drawn(ran, until_ms=66)
+
+
+def _drawn(ran: list[Ran], until_ms: int) -> str:
+    scale, left, top, bottom = 11.0, 16.0, 44.0, 120.0
+    width, height = left * 2 + until_ms * scale, bottom + 66
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}">',
+        '<g font-family="sans-serif" font-size="12">',
+        f'<rect width="{width:g}" height="{height:g}" fill="white"/>',
+        f'<text x="{left:g}" y="22">one row arrives</text>',
+        f'<text x="{left:g}" y="{height - 8:g}">batches on the model server with their rows; milliseconds</text>',
+    ]
+    for batch in ran:
+        x, w = left + batch.start * scale, (batch.end - batch.start) * scale
+        for arrival in batch.arrivals:
+            at = left + arrival * scale
+            parts.append(f'<path d="M{at:.1f} {top - 12:g}V{top:g}L{x:.1f} {bottom:g}" fill="none" stroke="#d97706"/>')
+        parts.append(f'<rect x="{x:.1f}" y="{bottom:g}" width="{w:.1f}" height="22" fill="#bfdbfe" stroke="#1d4ed8"/>')
+        parts.append(f'<text x="{x + w / 2:.1f}" y="{bottom + 15:g}" text-anchor="middle">{len(batch.arrivals)}</text>')
+    ticks = range(0, until_ms + 1, 10)
+    parts += [f'<text x="{left + ms * scale:g}" y="{bottom + 38:g}" fill="#6b7280">{ms}</text>' for ms in ticks]
+    return "\n".join([*parts, "</g>", "</svg>", ""])
+
+
+# page → name of the part → what writes it
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "settings.md": {"settings": settings},
+    "errors.md": {"errors": errors},
+    "metrics.md": {"metrics": metrics},
+    "sessions.md": {"life cycle": life_cycle},
+}
+PICTURES = {"pictures/batching.svg": batching_picture}
+
+
+def generated() -> Iterator[tuple[Path, str]]:
+    """Every page and picture that has generated parts, with the text that it should have."""
+    for name, parts in PARTS.items():
+        text = (DOCS / name).read_text(encoding="utf-8")
+        for part, write in parts.items():
+            text = replaced(text, part, write())
+        yield DOCS / name, text
+    for name, draw in PICTURES.items():
+        yield DOCS / name, draw()
+
+
+def replaced(page: str, part: str, text: str) -> str:
+    """`page` with `text` between the marks of `part`.
+
+    Raises:
+        ValueError: the page does not have these marks once.
+    """
+    begin, end = f"<!-- generated by docs/generate.py: {part} -->", f"<!-- end of {part} -->"
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"expected {begin!r} and {end!r} once each in the page")
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+
+
+def stale() -> list[Path]:
+    """The files that differ from what they should be."""
+    return [path for path, text in generated() if not path.exists() or path.read_text(encoding="utf-8") != text]
+
+
+def main(*, check: bool) -> None:
+    """Write what is stale, or say what is."""
+    outdated = stale()
+    if check and outdated:
+        sys.exit(f"Out of date: {', '.join(path.name for path in outdated)}. Run `python docs/generate.py`.")
+    for path, text in generated():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(check="--check" in sys.argv)
