@@ -101,11 +101,12 @@ def demo(
         "var/models"
     ),
     out: Annotated[Path, typer.Option(help="Folder that gets the picture.")] = Path("var/demo"),
+    clients: Annotated[int, typer.Option(min=1, max=5000, help="Clients at one time, each with a session.")] = 200,
 ) -> None:
-    """Show it: 200 clients, each with a session of its own, served in shared batches and compared with Keras."""
+    """Show it: many clients, each with a session of its own, served in shared batches and compared with Keras."""
     from services.cli.demo import run
 
-    raise typer.Exit(run(models_dir, out))
+    raise typer.Exit(run(models_dir, out, clients))
 
 
 def import_keras() -> None:

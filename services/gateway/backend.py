@@ -16,8 +16,8 @@ from services.policy.errors import (
     BackendUnavailable,
     DeadlineExceeded,
     InputRejected,
-    SessionVersionGone,
     SluiceError,
+    VersionNotFound,
 )
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
 from services.wire.tensors import read_tensor, write_tensor
@@ -79,7 +79,7 @@ class Backend:
         """Run one batch: input name → `[batch, ...]` in, output name → `[batch, ...]` out; no `outputs`: all of them.
 
         Raises:
-            BackendUnavailable, BackendError, InputRejected, DeadlineExceeded, SessionVersionGone.
+            BackendUnavailable, BackendError, InputRejected, DeadlineExceeded, VersionNotFound.
         """
         request = tfs.PredictRequest(output_filter=outputs)
         _specify(request.model_spec, model, version)
@@ -170,6 +170,6 @@ def _translate(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceE
     if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
         return DeadlineExceeded(f"The model server did not answer for model {model!r} in time.")
     if code is grpc.StatusCode.NOT_FOUND:
-        return SessionVersionGone(f"Version {version} of model {model!r} is no longer served.")
+        return VersionNotFound(f"Version {version} of model {model!r} is not served.")
     kind = InputRejected if code in _REJECTIONS else BackendError
     return kind(f"The model server refused a batch of model {model!r} with {code.name}: {text}")

@@ -126,6 +126,12 @@ class Catalog:
             )
         raise BackendUnavailable(f"Model {name!r} cannot be called now: {self.unreachable or model.trouble()}.")
 
+    async def missed(self, name: str, version: int) -> None:
+        """The back end said that it does not serve a version which is listed here: ask again."""
+        async with self._asking:
+            if name in self.models and version in self.models[name].served:
+                await self._ask(name)
+
     async def watch(self, poll_s: float) -> None:
         """Keep asking the back end, every `poll_s` seconds and quicker while something is missing, until cancelled."""
         before = None

@@ -120,10 +120,10 @@ class Front:
     async def _predict(self, request: Request) -> Reply:
         name, version = request.target.groups()
         gateway = self._gateway()
-        served = await gateway.catalog.find(name, int(version) if version else None)
         asked = parse_predict(request.body)
-        signature = served.signature(asked.signature_name)
-        outputs = await gateway.predict(served, signature.name, asked.tensors(signature.inputs), request.deadline)
+        outputs = await gateway.predict(
+            name, int(version) if version else None, asked.signature_name, asked.tensors, request.deadline
+        )
         return Reply(encode_predict(outputs, row_format=asked.row_format))
 
     async def _cold(self, scope: Scope, receive: Receive, send: Send) -> None:

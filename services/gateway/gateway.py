@@ -4,6 +4,7 @@ It checks values against the contract and hands rows to the engine; it does not 
 """
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,14 +30,16 @@ from services.policy.errors import (
     ShapeMismatch,
     SluiceError,
     UnknownInput,
+    VersionNotFound,
 )
-from services.policy.sessions import Answer, Event, Session, Step
+from services.policy.sessions import Answer, Event, Phase, Session, Step, ended_error
 from services.policy.tensors import bound_for, padded, read_inputs, read_tensor, time_steps
 from services.wire.tensors import dtype_name
 
 Array = NDArray[Any]
 
 _ID_PREFIX = "s-"
+_MADE_ID = re.compile(r"s-([0-9a-f]+)-[0-9a-f]{16}")  # what `_new_id` gives, so that a client's own `s-7` is its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,8 @@ class Gateway:
         try:
             return self.engine.scheduler.sessions.get(id)
         except SessionNotFound:
-            generation = id.removeprefix(_ID_PREFIX).partition("-")[0]
-            if id.startswith(_ID_PREFIX) and generation != self.generation:
+            made = _MADE_ID.fullmatch(id)
+            if made is not None and made[1] != self.generation:
                 raise SessionLost(
                     f"Session {id!r} was opened on an earlier run of this gateway; its state is lost. Open a new one."
                 ) from None
@@ -184,9 +187,27 @@ class Gateway:
         return await self._run(step)
 
     async def predict(
+        self,
+        model: str,
+        version: int | None,
+        signature: str,
+        read: Callable[[Mapping[str, Tensor]], Mapping[str, Array]],
+        deadline: float,
+    ) -> dict[str, Array]:
+        """Run rows in batches shared with other clients. `read` gives them, name → `[rows, ...]`, for the inputs."""
+        served = await self.catalog.find(model, version)
+        try:
+            return await self._predict(served, signature, read(served.signature(signature).inputs), deadline)
+        except VersionNotFound:
+            await self.catalog.missed(model, served.version)
+        # The version went while the rows waited. Who asked for the newest gets the one that replaced it.
+        served = await self.catalog.find(model, version)
+        return await self._predict(served, signature, read(served.signature(signature).inputs), deadline)
+
+    async def _predict(
         self, served: ServedVersion, signature: str, inputs: Mapping[str, Array], deadline: float
     ) -> dict[str, Array]:
-        """Run rows, name → `[rows, ...]`, in batches shared with other clients; more than one batch holds is split."""
+        """Run rows of one version; more than one batch holds is split."""
         rows = self._count_rows(served, inputs)
         like = tuple((name, dtype_name(array.dtype), array.shape[1:]) for name, array in sorted(inputs.items()))
         lane = Lane(served.model, served.version, signature, like)
@@ -208,7 +229,12 @@ class Gateway:
         return session.model if session else ""
 
     async def _run(self, step: Step) -> Answer:
-        answer: Answer = await self.engine.run(step)
+        try:
+            answer: Answer = await self.engine.run(step)
+        except VersionNotFound:
+            session = step.session
+            await self.catalog.missed(session.model, session.slab.version)
+            raise ended_error(session.id, Phase.VERSION_GONE) from None
         return answer
 
     async def _served(self, session: Session) -> ServedVersion:

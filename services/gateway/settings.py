@@ -167,7 +167,12 @@ def load(args: Sequence[str]) -> Settings:
     if config is not None and not Path(config).is_file():
         raise SettingsError(f"config: there is no file {config}")
     known: dict[str, Any] = {"config": config} if config else {}
-    return Settings(_cli_parse_args=[*args], **known)
+    settings = Settings(_cli_parse_args=[*args], **known)
+    if settings.models is None and settings.backend is None:
+        raise SettingsError("expected --models DIR, --backend HOST:PORT, or both")
+    if settings.models is not None and not settings.models.is_dir():
+        raise SettingsError(f"models: there is no folder {settings.models}")
+    return settings
 
 
 def _refuse_unknown_environment() -> None:

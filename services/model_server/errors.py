@@ -39,7 +39,7 @@ class NotFound(ServingError):
         super().__init__("NOT_FOUND", message)
 
 
-_STATUSES = {
+_STATUSES: dict[int, str] = {
     tf.errors.CANCELLED: "CANCELLED",
     tf.errors.INVALID_ARGUMENT: "INVALID_ARGUMENT",
     tf.errors.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
@@ -54,8 +54,13 @@ _STATUSES = {
 }
 
 
+def status_of(error: Exception) -> str:
+    """The gRPC status of what TensorFlow raised."""
+    return _STATUSES.get(getattr(error, "error_code", 0), "UNKNOWN")
+
+
 def from_tensorflow(error: Any) -> ServingError:
     """What TensorFlow raised while a model ran; a `ValueError` is a shape that does not fit the graph."""
     if isinstance(error, ValueError):
         return InvalidArgument(str(error))
-    return ServingError(_STATUSES.get(error.error_code, "UNKNOWN"), error.message)
+    return ServingError(status_of(error), error.message)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -42,21 +43,21 @@ def run(settings: ModelServerSettings) -> int:
 
     threads = Threads(settings.tensorflow_intra_op_parallelism, settings.tensorflow_inter_op_parallelism)
     models = Models(lambda: _folders(settings), lambda path: Servable(path, threads))
-    models.refresh()
     try:
+        models.refresh()
         addresses = _grpc_addresses(settings)
         server = rpc.server(models, addresses)
+        rest = _start_rest(settings, models)
     except OSError as error:
-        log.error("cannot listen", reason=str(error))  # noqa: TRY400
+        log.error("cannot start", reason=str(error))  # noqa: TRY400
         return 1
     server.start()
-    rest = _start_rest(settings, models)
     log.info("ready", grpc=addresses, rest=settings.rest_api_port or None)
     models.watch(settings.file_system_poll_wait_seconds, stopping)
     log.info("stopping")
-    if rest is not None:
-        rest.should_exit = True
-    server.stop(_GRACE_S).wait()
+    answered = server.stop(_GRACE_S)
+    rest.stop()
+    answered.wait()
     return 0
 
 
@@ -71,35 +72,47 @@ def _folders(settings: ModelServerSettings) -> Mapping[str, Path]:
 def _grpc_addresses(settings: ModelServerSettings) -> list[str]:
     addresses = [f"{settings.host}:{settings.port}"] if settings.port else []
     if settings.grpc_socket_path is not None:
-        settings.grpc_socket_path.unlink(missing_ok=True)  # left by a server that was killed
         addresses.append(f"unix:{settings.grpc_socket_path}")
     return addresses
 
 
-def _start_rest(settings: ModelServerSettings, models: "object") -> uvicorn.Server | None:
-    if not settings.rest_api_port:
-        return None
+def _start_rest(settings: ModelServerSettings, models: "object") -> "_Rest":
+    """Raises: OSError: the port cannot be had."""
     from services.model_server.rest import application
 
     config = uvicorn.Config(
         application(models),  # type: ignore[arg-type]
-        host=settings.host,
-        port=settings.rest_api_port,
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=int(_GRACE_S),
     )
-    server = _Rest(config)
-    threading.Thread(target=server.run, name="rest", daemon=True).start()
-    return server
+    sockets = [_listen(settings.host, settings.rest_api_port)] if settings.rest_api_port else []
+    return _Rest(config, sockets)
 
 
-class _Rest(uvicorn.Server):
-    """Runs beside the main thread, which alone hears signals."""
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error}") from None
 
-    def install_signal_handlers(self) -> None:
-        pass
+
+class _Rest:
+    """REST beside the main thread; without `sockets` there is none."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        self._server = uvicorn.Server(config)  # hears no signals outside of the main thread
+        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="rest", daemon=True)
+        if sockets:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more requests, and wait for those that run."""
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 def _stop_at_end_of_input(stopping: threading.Event) -> None:

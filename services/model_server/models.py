@@ -1,4 +1,7 @@
-"""Which versions of which models are served: folders are watched, new versions loaded, old ones kept until then."""
+"""Which versions of which models are served: folders are watched, new versions loaded, old ones kept until then.
+
+It does not know how a version is loaded or called, nor who asks.
+"""
 
 import re
 import threading
@@ -16,16 +19,27 @@ log = structlog.get_logger()
 _VERSION = re.compile(r"[0-9]{1,18}")
 
 Loader = Callable[[Path], Servable]
+Files = frozenset[tuple[str, int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of a model; `servable` while it is AVAILABLE, `error` where it could not be loaded."""
+    """One version of a model; `state` is TensorFlow Serving's.
+
+    A version that could not be loaded has an `error`, and the `files` it was tried with.
+    """
 
     number: int
     state: str
-    servable: Servable | None = None
-    error: ServingError | None = None
+    error: ServingError | None = field(default=None, kw_only=True)
+    files: Files = field(default=frozenset(), kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Available(Version):
+    """A version that can be called. Whoever holds it may finish with it after it has been let go."""
+
+    servable: Servable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +55,7 @@ class Model:
 
     @property
     def available(self) -> list[int]:
-        return sorted(number for number, version in self.versions.items() if version.state == "AVAILABLE")
+        return sorted(number for number, version in self.versions.items() if isinstance(version, Available))
 
 
 class Models:
@@ -53,14 +67,17 @@ class Models:
         self._models: dict[str, Model] = {}
 
     def refresh(self) -> None:
-        """Load what is new, then let go of what it replaces."""
+        """Load what is new, then let go of what it replaces; a model whose folder is gone goes too."""
         folders = self._folders()
         for name, path in folders.items():
             self._models.setdefault(name, Model(name, path))
-            self._refresh(name)
-        for name in [name for name in self._models if name not in folders]:
-            del self._models[name]
-            log.info("model gone", model=name)
+        for name in [*self._models]:
+            try:
+                self._refresh(name)
+            except OSError as error:
+                log.warning("the model's folder cannot be read", model=name, reason=str(error))
+            if name not in folders and not self._models[name].versions:
+                del self._models[name]
 
     def watch(self, every_s: float, stopping: threading.Event) -> None:
         """Refresh every `every_s` seconds until told to stop."""
@@ -70,7 +87,7 @@ class Models:
             except OSError as error:
                 log.warning("the model folders cannot be read", reason=str(error))
 
-    def find(self, name: str, number: int | None = None) -> Version:
+    def find(self, name: str, number: int | None = None) -> Available:
         """The version of that number, or the newest, that can be called.
 
         Raises:
@@ -79,10 +96,10 @@ class Models:
         model = self._models.get(name)
         if model is None or not model.available:
             raise NotFound(f"there is no model {name!r} that is served; there are {sorted(self._models)}")
-        chosen = model.available[-1] if number is None else number
-        if chosen not in model.available:
-            raise NotFound(f"model {name!r} has no version {chosen} that is served; it has {model.available}")
-        return model.versions[chosen]
+        version = model.versions.get(model.available[-1] if number is None else number)
+        if not isinstance(version, Available):
+            raise NotFound(f"model {name!r} has no version {number} that is served; it has {model.available}")
+        return version
 
     def versions(self, name: str, number: int | None = None) -> list[Version]:
         """What is known of a model's versions, the newest first.
@@ -99,46 +116,50 @@ class Models:
         return chosen
 
     def _refresh(self, name: str) -> None:
-        model = self._models[name]
-        numbers = found_versions(model.path)
-        newest = max(numbers, default=None)
-        if newest is not None and newest not in model.versions:
-            self._bring_up(name, newest)
-        self._let_go(name, numbers)
+        found = found_versions(self._models[name].path)
+        newest = max(found, default=None)
+        if newest is not None and self._is_due(name, newest, found[newest]):
+            self._bring_up(name, newest, found[newest])
+        self._let_go(name, newest, found)
 
-    def _bring_up(self, name: str, number: int) -> None:
-        model = self._models[name]
+    def _is_due(self, name: str, number: int, path: Path) -> bool:
+        """Whether a version is to be loaded: it is new, was let go before, or was broken and has other files now."""
+        known = self._models[name].versions.get(number)
+        if isinstance(known, Available):
+            return False
+        return known is None or known.error is None or known.files != files_in(path)
+
+    def _bring_up(self, name: str, number: int, path: Path) -> None:
+        model, files = self._models[name], files_in(path)
         self._models[name] = model.with_version(Version(number, "LOADING"))
         try:
-            version = Version(number, "AVAILABLE", servable=self._load(model.path / str(number)))
+            version: Version = Available(number, "AVAILABLE", self._load(path))
             log.info("version loaded", model=name, version=number)
         except ServingError as error:
-            version = Version(number, "END", error=error)
+            version = Version(number, "END", error=error, files=files)
             log.warning("version cannot be loaded", model=name, version=number, reason=error.message)
         self._models[name] = model.with_version(version)
 
-    def _let_go(self, name: str, numbers: list[int]) -> None:
-        """Forget versions that a newer one replaces, and those whose folder is gone."""
+    def _let_go(self, name: str, newest: int | None, found: Mapping[int, Path]) -> None:
+        """Unload what the newest version replaces, or everything if none is left; forget what has no folder."""
         model = self._models[name]
-        serving = model.available[-1] if model.available else None
-        kept = {
-            number: version
-            for number, version in model.versions.items()
-            if number == serving or (version.state != "AVAILABLE" and number in numbers)
-        }
-        if serving is not None and serving not in numbers and not numbers:
-            kept.pop(serving)
-        for number in model.versions.keys() - kept.keys():
-            log.info("version let go", model=name, version=number)
+        serving = newest if newest in model.available else max(model.available, default=None) if found else None
+        kept: dict[int, Version] = {}
+        for number, version in model.versions.items():
+            if isinstance(version, Available) and number != serving:
+                log.info("version let go", model=name, version=number)
+                version = Version(number, "END")  # noqa: PLW2901 - the Session goes with its last call
+            if number == serving or number in found:
+                kept[number] = version
         self._models[name] = replace(model, versions=kept)
 
 
-def found_versions(path: Path) -> list[int]:
-    """The complete versions in a model's folder, NAME/VERSION/saved_model.pb."""
+def found_versions(path: Path) -> dict[int, Path]:
+    """The complete versions in a model's folder, NAME/VERSION/saved_model.pb, by number."""
     if not path.is_dir():
-        return []
-    folders = [each for each in path.iterdir() if _VERSION.fullmatch(each.name)]
-    return sorted(int(each.name) for each in folders if (each / "saved_model.pb").is_file())
+        return {}
+    folders = {int(each.name): each for each in path.iterdir() if _VERSION.fullmatch(each.name)}
+    return {number: folder for number, folder in folders.items() if (folder / "saved_model.pb").is_file()}
 
 
 def folders_in(path: Path) -> dict[str, Path]:
@@ -146,3 +167,9 @@ def folders_in(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {}
     return {each.name: each for each in sorted(path.iterdir()) if each.is_dir() and found_versions(each)}
+
+
+def files_in(path: Path) -> Files:
+    """Name, size in bytes and time of change of each file below a folder."""
+    stats = ((str(each), each.stat()) for each in path.rglob("*"))
+    return frozenset((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

@@ -1,89 +1,96 @@
-"""TensorFlow Serving's REST paths for predict, status and metadata."""
+"""TensorFlow Serving's REST paths for predict, status and metadata, as one ASGI application."""
 
 import asyncio
+import re
 from collections.abc import Callable
-from typing import Any
+from http import HTTPStatus
 
+import structlog
 from google.protobuf.json_format import MessageToDict
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.model_server.errors import NotFound, ServingError
-from services.model_server.models import Models
-from services.model_server.rpc import signature_map, status_message
-from services.policy.errors import BadRequest, SluiceError
+from services.model_server.errors import InvalidArgument, NotFound, ServingError
+from services.model_server.models import Models, Version
+from services.model_server.rpc import signature_map
+from services.policy.errors import SluiceError
 from services.wire.rest import encode_predict, parse_predict
 
-_MODEL = "/v1/models/{model}"
-_VERSION = _MODEL + "/versions/{version:int}"
+log = structlog.get_logger()
+
+_ANY_CALL = re.compile(r"/v1/.*", re.IGNORECASE)
+_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?", re.IGNORECASE)
 
 Handler = Callable[[Models, str, int | None, bytes], Response]
 
 
-def application(models: Models) -> Starlette:
+def application(models: Models) -> ASGIApp:
     """The REST paths of a server; calls run in worker threads."""
-    return Starlette(
-        routes=[
-            *(Route(path + ":predict", _handle(models, _predict), methods=["POST"]) for path in (_VERSION, _MODEL)),
-            *(Route(path + "/metadata", _handle(models, _metadata), methods=["GET"]) for path in (_VERSION, _MODEL)),
-            *(Route(path, _handle(models, _status), methods=["GET"]) for path in (_VERSION, _MODEL)),
-        ],
-        exception_handlers={
-            ServingError: lambda _, error: _refusal(error.http_status, error.message),
-            SluiceError: lambda _, error: _refusal(error.http_status, error.message),
-            HTTPException: lambda request, error: _refusal(
-                error.status_code, f"{request.method} {request.url.path} is not a path of this server"
-            ),
-        },
-    )
 
-
-def _handle(models: Models, handler: Handler) -> Callable[[Request], Any]:
-    async def handle(request: Request) -> Response:
-        path = request.path_params
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
         body = await request.body()
-        return await asyncio.shield(run_in_threadpool(handler, models, path["model"], path.get("version"), body))
+        response = await asyncio.shield(run_in_threadpool(_answer, models, request, body))
+        await response(scope, receive, send)
 
-    return handle
+    return answer
+
+
+def _answer(models: Models, request: Request, body: bytes) -> Response:
+    try:
+        handler, name, number = _route(request)
+        return handler(models, name, number, body)
+    except (ServingError, SluiceError) as error:
+        return _refusal(error.http_status, error.message)
+    except Exception:
+        log.exception("call failed", path=request.url.path)
+        return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong inside the model server")
+
+
+def _route(request: Request) -> tuple[Handler, str, int | None]:
+    """What a request asks for: how it is answered, the model, and the version if one is named.
+
+    Raises:
+        ServingError: nothing that is here; TensorFlow Serving answers 404 outside of /v1/, and 400 inside.
+    """
+    path = request.url.path + ("?" + request.url.query if request.url.query else "")
+    if not _ANY_CALL.fullmatch(path):
+        raise NotFound(f"there is nothing at {path}")
+    called = _CALL.match(path)
+    handler = _HANDLERS.get((request.method, path[called.end() :])) if called else None
+    if called is None or handler is None:
+        raise InvalidArgument(f"malformed request: {request.method} {path}")
+    name, number = called.groups()
+    return handler, name, int(number) if number else None
 
 
 def _predict(models: Models, name: str, number: int | None, body: bytes) -> Response:
-    servable = models.find(name, number).servable
     asked = parse_predict(body)
-    signature = servable.signatures.get(asked.signature_name) if servable else None
-    if servable is None or signature is None:
-        raise BadRequest(f"Model {name!r} has no signature {asked.signature_name!r}.")
-    outputs = servable.predict(signature.name, asked.tensors(signature.inputs))
+    servable = models.find(name, number).servable
+    signature = servable.signatures.get(asked.signature_name)
+    if signature is None:
+        raise InvalidArgument(f"there is no signature {asked.signature_name!r}; {servable.listed()}")
+    outputs = servable.predict(signature.name, asked.tensors(signature.inputs, any_shape=True))
     return Response(encode_predict(outputs, row_format=asked.row_format), media_type="application/json")
 
 
 def _status(models: Models, name: str, number: int | None, _: bytes) -> Response:
-    statuses = [status_message(version) for version in models.versions(name, number)]
-    return JSONResponse(
-        {
-            "model_version_status": [
-                {
-                    "version": str(each.version),
-                    "state": each.State.Name(each.state),
-                    "status": {
-                        "error_code": "UNKNOWN" if each.status.error_code else "OK",
-                        "error_message": each.status.error_message,
-                    },
-                }
-                for each in statuses
-            ]
-        }
-    )
+    return JSONResponse({"model_version_status": [_version_status(each) for each in models.versions(name, number)]})
+
+
+def _version_status(version: Version) -> dict[str, object]:
+    code, message = (version.error.status, version.error.message) if version.error else ("OK", "")
+    return {
+        "version": str(version.number),
+        "state": version.state,
+        "status": {"error_code": code, "error_message": message},
+    }
 
 
 def _metadata(models: Models, name: str, number: int | None, _: bytes) -> Response:
     version = models.find(name, number)
-    if version.servable is None:
-        raise NotFound(f"model {name!r} is not served")
     signatures = MessageToDict(
         signature_map(version), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
@@ -97,3 +104,10 @@ def _metadata(models: Models, name: str, number: int | None, _: bytes) -> Respon
 
 def _refusal(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status)
+
+
+_HANDLERS: dict[tuple[str, str], Handler] = {
+    ("POST", ":predict"): _predict,
+    ("GET", "/metadata"): _metadata,
+    ("GET", ""): _status,
+}

@@ -9,7 +9,7 @@ import grpc
 import structlog
 
 from services.model_server.errors import InvalidArgument, ServingError
-from services.model_server.models import Models, Version
+from services.model_server.models import Available, Models, Version
 from services.model_server.runtime import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 from services.wire.rest import DEFAULT_SIGNATURE
 from services.wire.tensors import read_tensor, write_tensor
@@ -32,7 +32,7 @@ class Services:
             version = self._find(request.model_spec)
             inputs = {name: _read(name, tensor) for name, tensor in request.inputs.items()}
             signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            outputs = _servable(version).predict(signature, inputs, request.output_filter)
+            outputs = version.servable.predict(signature, inputs, request.output_filter)
             reply = predict_pb2.PredictResponse()
             _specify(reply.model_spec, request.model_spec.name, version, signature)
             for name, array in outputs.items():
@@ -41,7 +41,7 @@ class Services:
 
     def get_model_metadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         with _answered(context):
-            if [*request.metadata_field] != [_SIGNATURES]:
+            if {*request.metadata_field} != {_SIGNATURES}:
                 raise InvalidArgument(f"metadata_field is [{_SIGNATURES!r}]; {[*request.metadata_field]} came")
             version = self._find(request.model_spec)
             reply = get_model_metadata_pb2.GetModelMetadataResponse()
@@ -51,11 +51,9 @@ class Services:
 
     def get_model_status(self, request: Any, context: grpc.ServicerContext) -> Any:
         with _answered(context):
-            name, number = _chosen(request.model_spec)
-            reply = get_model_status_pb2.GetModelStatusResponse()
-            for version in self._models.versions(name, number):
-                reply.model_version_status.append(status_message(version))
-            return reply
+            spec = request.model_spec  # a label is not looked at, as in TensorFlow Serving
+            versions = self._models.versions(spec.name, spec.version.value if spec.HasField("version") else None)
+            return get_model_status_pb2.GetModelStatusResponse(model_version_status=map(status_message, versions))
 
     def handlers(self) -> list["grpc.GenericRpcHandler[Any, Any]"]:
         """For `grpc.Server.add_generic_rpc_handlers`."""
@@ -70,8 +68,12 @@ class Services:
             ),
         ]
 
-    def _find(self, spec: Any) -> Version:
-        return self._models.find(*_chosen(spec))
+    def _find(self, spec: Any) -> Available:
+        if not spec.name:
+            raise InvalidArgument("model_spec names no model")
+        if spec.WhichOneof("version_choice") == "version_label":
+            raise InvalidArgument(f"there is no version label {spec.version_label!r}")
+        return self._models.find(spec.name, spec.version.value if spec.HasField("version") else None)
 
 
 def server(models: Models, addresses: list[str]) -> grpc.Server:
@@ -90,10 +92,10 @@ def server(models: Models, addresses: list[str]) -> grpc.Server:
     return made
 
 
-def signature_map(version: Version) -> Any:
+def signature_map(version: Available) -> Any:
     """A version's signatures as the official `SignatureDefMap`."""
     made = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in _servable(version).definitions.items():
+    for name, definition in version.servable.definitions.items():
         made.signature_def[name].CopyFrom(definition)
     return made
 
@@ -101,8 +103,10 @@ def signature_map(version: Version) -> Any:
 def status_message(version: Version) -> Any:
     """A version's state as the official `ModelVersionStatus`."""
     message = get_model_status_pb2.ModelVersionStatus(version=version.number, state=version.state)
-    message.status.error_code = 2 if version.error else 0
-    message.status.error_message = version.error.message if version.error else ""
+    message.status.error_code, message.status.error_message = 0, ""
+    if version.error:
+        message.status.error_code = grpc.StatusCode[version.error.status].value[0]
+        message.status.error_message = version.error.message
     return message
 
 
@@ -112,24 +116,10 @@ def _answered(context: grpc.ServicerContext) -> Iterator[None]:
     try:
         yield
     except ServingError as error:
-        context.abort(getattr(grpc.StatusCode, error.status), error.message)
+        context.abort(grpc.StatusCode[error.status], error.message)
     except Exception:
-        if context.is_active() and context.code() is None:  # type: ignore[attr-defined]
-            log.exception("call failed")
-        raise
-
-
-def _chosen(spec: Any) -> tuple[str, int | None]:
-    """The model, and the version if one is named."""
-    if not spec.name:
-        raise InvalidArgument("model_spec names no model")
-    if spec.WhichOneof("version_choice") == "version_label":
-        raise InvalidArgument(f"there is no version label {spec.version_label!r}")
-    return spec.name, spec.version.value if spec.HasField("version") else None
-
-
-def _servable(version: Version) -> Any:
-    return version.servable
+        log.exception("call failed")
+        context.abort(grpc.StatusCode.INTERNAL, "something went wrong inside the model server")
 
 
 def _specify(spec: Any, name: str, version: Version, signature: str = "") -> None:

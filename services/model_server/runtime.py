@@ -4,6 +4,7 @@ from services.log import quiet_import
 
 with quiet_import():
     import tensorflow as tf
+    from tensorflow.core.protobuf import config_pb2
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,
         get_model_status_pb2,
@@ -13,4 +14,4 @@ with quiet_import():
 
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["get_model_metadata_pb2", "get_model_status_pb2", "model_pb2", "predict_pb2", "tf"]
+__all__ = ["config_pb2", "get_model_metadata_pb2", "get_model_status_pb2", "model_pb2", "predict_pb2", "tf"]

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.model_server.errors import InvalidArgument, ServingError, from_tensorflow
-from services.model_server.runtime import tf
+from services.model_server.errors import InvalidArgument, ServingError, from_tensorflow, status_of
+from services.model_server.runtime import config_pb2, tf
 from services.policy.contract import Signature
 from services.wire.signatures import plain_signature
 from services.wire.tensors import dtype_name
@@ -55,8 +56,8 @@ class Servable:
         try:
             with graph.as_default():
                 loaded = tf.compat.v1.saved_model.loader.load(self._session, [_SERVE], str(path))
-        except (tf.errors.OpError, OSError, RuntimeError, ValueError) as error:
-            raise ServingError("UNKNOWN", f"{path} cannot be loaded: {error}") from error
+        except Exception as error:  # whatever lies there, the server goes on
+            raise ServingError(status_of(error), f"{path} cannot be loaded: {error}") from error
         self.definitions = {name: each for name, each in loaded.signature_def.items() if not name.startswith(_INTERNAL)}
         self.signatures: Mapping[str, Signature] = {
             name: plain_signature(name, each) for name, each in self.definitions.items()
@@ -72,7 +73,7 @@ class Servable:
         """
         prepared = self._prepared.get(signature)
         if prepared is None:
-            raise ServingError("FAILED_PRECONDITION", f"there is no signature {signature!r}; {self._listed()}")
+            raise ServingError("FAILED_PRECONDITION", f"there is no signature {signature!r}; {self.listed()}")
         _check_wanted(wanted, prepared.outputs)
         feed = _feed(inputs, prepared.inputs)
         try:
@@ -84,14 +85,27 @@ class Servable:
 
     def _prepare(self, definition: Any) -> _Prepared:
         inputs, outputs = sorted(definition.inputs), sorted(definition.outputs)
-        call = self._session.make_callable(
-            [definition.outputs[name].name for name in outputs],
-            feed_list=[definition.inputs[name].name for name in inputs],
+        call = self._callable(
+            [definition.inputs[name].name for name in inputs], [definition.outputs[name].name for name in outputs]
         )
         dtypes = {name: np.dtype(tf.as_dtype(definition.inputs[name].dtype).as_numpy_dtype) for name in inputs}
         return _Prepared(dtypes, tuple(outputs), call)
 
-    def _listed(self) -> str:
+    def _callable(self, feed: list[str], fetch: list[str]) -> Callable[..., Sequence[Any]]:
+        """From arrays to arrays without Session.run's look at every argument, which takes as long as a small model.
+
+        TensorFlow's public `make_callable` goes through Session.run as soon as there are inputs.
+        """
+        try:
+            call: Callable[..., Sequence[Any]] = self._session._make_callable_from_options(  # noqa: SLF001
+                config_pb2.CallableOptions(feed=feed, fetch=fetch)
+            )
+        except tf.errors.OpError as error:  # such as an output that is an input: the other signatures can be called
+            return partial(_raise, error)
+        return call
+
+    def listed(self) -> str:
+        """The signatures, for people."""
         return f"the model has {', '.join(sorted(self._prepared))}"
 
 
@@ -110,3 +124,7 @@ def _check_wanted(wanted: Sequence[str], outputs: Sequence[str]) -> None:
         raise InvalidArgument(f"there is no output {', '.join(unknown)}; the signature has {', '.join(outputs)}")
     if len(set(wanted)) != len(wanted):
         raise InvalidArgument(f"the same output is asked for twice: {', '.join(wanted)}")
+
+
+def _raise(error: Exception, *_: Array) -> Sequence[Any]:
+    raise error

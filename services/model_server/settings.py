@@ -14,6 +14,7 @@ class ModelServerSettings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True,
         extra="forbid",
+        env_prefix="SLUICE_MODEL_SERVER_",
         cli_prog_name="sluice model-server",
         cli_hide_none_type=True,
         cli_avoid_json=True,
@@ -41,6 +42,12 @@ class ModelServerSettings(BaseSettings):
             raise ValueError("expected either --models, or --model_name together with --model_base_path")
         return self
 
+    @model_validator(mode="after")
+    def _some_address(self) -> Self:
+        if not (self.port or self.rest_api_port or self.grpc_socket_path):
+            raise ValueError("expected somewhere to listen: --port, --grpc_socket_path or --rest_api_port")
+        return self
+
 
 def load(args: Sequence[str]) -> ModelServerSettings:
     """The settings that flags make.
@@ -49,4 +56,8 @@ def load(args: Sequence[str]) -> ModelServerSettings:
         pydantic.ValidationError: a value is of the wrong form.
         SystemExit: `--help` (0), or flags that cannot be used (2).
     """
-    return ModelServerSettings(_cli_parse_args=[*args])
+    return ModelServerSettings(_cli_parse_args=[_SWITCHES.get(each, each) for each in args])
+
+
+# TensorFlow Serving's flags need no value to be switched on.
+_SWITCHES = {"--stop_with_parent": "--stop_with_parent=true"}

@@ -322,9 +322,7 @@ class SessionTable:
         """Count as used now, and change how long it may be idle if `ttl_s` (seconds) is given."""
         session.ttl_s = ttl_s or session.ttl_s
         self._use(session, now)
-        idle_until = min(session.until, now + session.ttl_s)
-        if idle_until < session.alarm_at:
-            self._look_at(session, idle_until)
+        self._look_in_time(session)
 
     def join(self, step: Step, now: float) -> None:
         """Queue a step behind those of its session that have come before.
@@ -373,6 +371,7 @@ class SessionTable:
         if not session.steps:
             self._use(session, now)
             session.advance(Event.REST)
+            self._look_in_time(session)
             return None
         return session.steps[0] if was_first else None
 
@@ -406,8 +405,7 @@ class SessionTable:
             if session.expires_at <= now:
                 yield session
             else:  # it was used since, or is being used
-                used_at = session.last_used_at if session.phase is Phase.IDLE else now
-                self._look_at(session, min(session.until, used_at + session.ttl_s))
+                self._look_at(session, session.expires_at)
 
     def retired(self, model: str, version: int) -> list[Session]:
         """The sessions of a model version that is no longer served; its states are let go."""
@@ -443,6 +441,11 @@ class SessionTable:
     def _use(self, session: Session, now: float) -> None:
         session.last_used_at = now
         self._by_model[session.model].move_to_end(session.id)
+
+    def _look_in_time(self, session: Session) -> None:
+        """See to it that its alarm goes off when it expires, or before; mostly one is set already."""
+        if session.expires_at < session.alarm_at:
+            self._look_at(session, session.expires_at)
 
     def _look_at(self, session: Session, when: float) -> None:
         session.alarm_at = when

@@ -6,44 +6,57 @@ It does not know HTTP, models or batches; the gateway and the model server both 
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from services.policy.contract import Tensor
-from services.policy.errors import BadRequest, EmptyInput, MissingInput, ShapeMismatch, UnknownInput
+from services.policy.contract import Axis, Tensor, numpy_dtype
+from services.policy.errors import (
+    BadRequest,
+    DtypeMismatch,
+    EmptyInput,
+    MissingInput,
+    ShapeMismatch,
+    UnknownInput,
+    UnsupportedByModel,
+)
 from services.policy.tensors import read_tensor
 
 Array = NDArray[Any]
 
 DEFAULT_SIGNATURE = "serving_default"
-_FIELDS = {"signature_name", "instances", "inputs"}
 _BYTES_SUFFIX = "_bytes"
+# TensorFlow Serving has no JSON form for these.
+_WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "complex128"})
+_WRAPPING = frozenset({"int8", "int16", "uint8"})  # read as int32 and then cut to their width
 
 
 @dataclass(frozen=True, slots=True)
 class PredictBody:
-    """A predict request as written: `value` holds the rows (`row_format`) or the columns."""
+    """A predict request as written: `value` holds the rows (`row_format`) or the columns.
+
+    `has_words` says that `true` or `false` stands somewhere in it, which numpy would take for numbers.
+    """
 
     signature_name: str
     row_format: bool
     value: Any
+    has_words: bool = True
 
-    def tensors(self, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
-        """The arrays of a signature's `inputs`, name → `[rows, ...]`.
+    def tensors(self, inputs: Mapping[str, Tensor], *, any_shape: bool = False) -> dict[str, Array]:
+        """The arrays of a signature's `inputs`, name → `[rows, ...]`; with `any_shape` whatever shape they have.
 
         Raises:
             MissingInput, UnknownInput, ShapeMismatch, DtypeMismatch, EmptyInput.
         """
         columns = self._columns(inputs) if self.row_format else _named(self.value, inputs)
         check_names(columns, inputs)
-        return {
-            name: read_tensor(_decoded(columns[name], tensor), tensor, finite=False) for name, tensor in inputs.items()
-        }
+        return {name: self._read(columns[name], tensor, any_shape=any_shape) for name, tensor in inputs.items()}
 
     def _columns(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
         rows = self.value
@@ -57,6 +70,15 @@ class PredictBody:
             raise BadRequest('All "instances" name the same inputs; these differ from row to row.')
         return {name: [row[name] for row in rows] for name in rows[0]}
 
+    def _read(self, value: Any, tensor: Tensor, *, any_shape: bool) -> Array:
+        array = _array(value, tensor, has_words=self.has_words)
+        if any_shape:
+            tensor = replace(tensor, axes=(Axis("any"),) * array.ndim)
+        if tensor.dtype in _WRAPPING:
+            wide = read_tensor(array, replace(tensor, dtype="int32"), finite=False)
+            return wide.astype(numpy_dtype(tensor.dtype))
+        return read_tensor(array, tensor, finite=False)
+
 
 def parse_json(body: bytes) -> Any:
     """The value of a JSON text; `NaN` and `Infinity` are read, as TensorFlow Serving does.
@@ -64,31 +86,18 @@ def parse_json(body: bytes) -> Any:
     Raises:
         BadRequest: it is not JSON; the sentence says where.
     """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        return _parse_lenient(body, error)
-
-
-def _parse_lenient(body: bytes, strict: orjson.JSONDecodeError) -> Any:
-    """What orjson refuses but other parsers read: non-finite numbers."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise BadRequest(f"The body is not JSON: {strict}.") from None
+    return _parse(body, rest_ignored=False)
 
 
 def parse_predict(body: bytes) -> PredictBody:
-    """The fields of a predict request.
+    """The fields of a predict request. As in TensorFlow Serving, other fields and what follows the text are ignored.
 
     Raises:
         BadRequest, MissingInput: what is wrong with them.
     """
-    fields = parse_json(body)
+    fields = _parse(body, rest_ignored=True)
     if not isinstance(fields, dict):
         raise BadRequest('The body is an object with "instances" (rows) or "inputs" (columns).')
-    if unknown := sorted(fields.keys() - _FIELDS):
-        raise BadRequest(f"Unknown fields: {', '.join(repr(name[:80]) for name in unknown)}.")
     given = [name for name in ("instances", "inputs") if name in fields]
     if len(given) != 1:
         raise MissingInput(
@@ -97,7 +106,46 @@ def parse_predict(body: bytes) -> PredictBody:
     name = fields.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(name, str):
         raise BadRequest(f'"signature_name" is a name; got {name!r:.80}.')
-    return PredictBody(name or DEFAULT_SIGNATURE, given == ["instances"], fields[given[0]])
+    has_words = b"true" in body or b"false" in body
+    return PredictBody(name or DEFAULT_SIGNATURE, given == ["instances"], fields[given[0]], has_words)
+
+
+def _parse(body: bytes, *, rest_ignored: bool) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        try:
+            return _parse_lenient(body, rest_ignored=rest_ignored)
+        except (ValueError, RecursionError):
+            raise BadRequest(f"The body is not JSON: {error}.") from None
+
+
+def _parse_lenient(body: bytes, *, rest_ignored: bool) -> Any:
+    """What orjson refuses but TensorFlow Serving reads: non-finite numbers, and text behind the value."""
+    text = body.decode().lstrip(_SPACE)
+    value, end = _LENIENT.raw_decode(text)
+    if text[end:].strip(_SPACE) and not rest_ignored:
+        raise ValueError("text behind the value")
+    json.dumps(value, ensure_ascii=False).encode()  # refuses one half of a surrogate pair
+    return value
+
+
+def _whole(text: str) -> float:
+    """A whole number; one of more than 64 bits becomes a float."""
+    number = int(text) if len(text) <= len(str(_INT64_MIN)) else float(text)
+    return number if _INT64_MIN <= number <= _UINT64_MAX else float(number)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+_SPACE = " \t\n\r"
+_INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
+_LENIENT = json.JSONDecoder(parse_int=_whole, parse_float=_finite)
 
 
 def encode_predict(outputs: Mapping[str, Array], *, row_format: bool) -> bytes:
@@ -105,17 +153,19 @@ def encode_predict(outputs: Mapping[str, Array], *, row_format: bool) -> bytes:
 
     Raises:
         ShapeMismatch: rows are asked for, and the outputs do not agree on how many there are.
+        UnsupportedByModel: an output is complex.
     """
+    dumps = _dumps if all(map(_all_finite, outputs.values())) else _dumps_non_finite
     values = {name: _writable(name, array) for name, array in outputs.items()}
     if not row_format:
-        return _dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
-    counts = {name: array.shape[:1] for name, array in outputs.items()}
-    if len(set(counts.values())) != 1 or () in counts.values():
+        return dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
+    counts = {array.shape[:1] for array in outputs.values()}
+    if len(counts) != 1 or () in counts:
         raise ShapeMismatch('The outputs have no common number of rows; ask with "inputs" instead of "instances".')
     if len(values) == 1:
-        return _dumps({"predictions": next(iter(values.values()))})
+        return dumps({"predictions": next(iter(values.values()))})
     rows = zip(*values.values(), strict=True)
-    return _dumps({"predictions": [dict(zip(values, row, strict=True)) for row in rows]})
+    return dumps({"predictions": [dict(zip(values, row, strict=True)) for row in rows]})
 
 
 def check_names(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> None:
@@ -142,8 +192,33 @@ def _named(value: Any, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
     return dict.fromkeys(inputs, value)
 
 
-def _decoded(value: Any, tensor: Tensor) -> Any:
-    return _unwrapped(value) if tensor.dtype == "string" else value
+def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
+    """The value of an input as numpy reads it, in no particular dtype, except that numbers are not mixed with words.
+
+    Raises:
+        ShapeMismatch: lists of different lengths, or nested too deeply.
+        DtypeMismatch: there is no JSON form for the dtype, or words among numbers.
+    """
+    if tensor.dtype in _WITHOUT_JSON:
+        raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}, which JSON requests cannot carry: use gRPC.")
+    try:
+        if tensor.dtype == "string":
+            return np.array(_unwrapped(value), object)
+        array = np.asarray(value)
+    except (ValueError, RecursionError):
+        raise ShapeMismatch(
+            f"Input {tensor.name!r} takes {tensor}; the lists that came differ in length or are nested too deeply."
+        ) from None
+    if has_words and array.dtype.kind in "iuf" and bool in set(map(type, np.array(value, object).flat)):
+        raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; numbers mixed with true or false came.")
+    return _exact(value, array) if tensor.dtype == "uint64" and array.dtype.kind == "f" else array
+
+
+def _exact(value: Any, array: Array) -> Array:
+    """numpy takes whole numbers on both sides of 2**63 for floats; here they are whole again."""
+    exact = np.array(value, object)
+    whole = all(type(each) is int and each >= 0 for each in exact.flat)
+    return exact.astype(np.uint64) if whole else array
 
 
 def _unwrapped(value: Any) -> Any:
@@ -162,14 +237,14 @@ def _from_base64(text: Any) -> bytes:
 
 
 def _writable(name: str, array: Array) -> Any:
+    """What `_dumps` can write for an array."""
     if array.dtype.hasobject:
         return _texts(array.tolist(), as_base64=name.endswith(_BYTES_SUFFIX))
+    if array.dtype.kind == "c":
+        raise UnsupportedByModel(f"Output {name!r} is complex, which JSON answers cannot carry: use gRPC.")
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        # orjson would write null; by way of text a float32 keeps its shortest form.
-        return array.astype(str).astype(np.float64).tolist()
-    return array if array.ndim else array[()]
+    return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
 def _texts(value: Any, *, as_base64: bool) -> Any:
@@ -178,19 +253,19 @@ def _texts(value: Any, *, as_base64: bool) -> Any:
     return {"b64": base64.b64encode(value).decode()} if as_base64 else value.decode(errors="replace")
 
 
+def _all_finite(array: Array) -> bool:
+    return array.dtype.kind not in "fV" or bool(np.isfinite(array).all())
+
+
 def _dumps(value: dict[str, Any]) -> bytes:
-    text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    return text if not _holds_non_finite(value) else json.dumps(value, default=_plain).encode()
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _holds_non_finite(value: Any) -> bool:
-    """Whether `_writable` made lists of floats, which it does only where one of them is not finite."""
-    if isinstance(value, dict):
-        return any(map(_holds_non_finite, value.values()))
-    if isinstance(value, list):
-        return any(map(_holds_non_finite, value))
-    return isinstance(value, float) and not np.isfinite(value)
+def _dumps_non_finite(value: dict[str, Any]) -> bytes:
+    """As `_dumps`, which would write null for a number that is not finite."""
+    return json.dumps(value, default=_plain, ensure_ascii=False).encode()
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist()
+    """A numpy array or number as Python's; by way of text, a float32 keeps its shortest form."""
+    return value.astype(str).astype(np.float64).tolist() if value.dtype.kind == "f" else value.tolist()

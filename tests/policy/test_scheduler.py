@@ -193,6 +193,13 @@ def test_a_state_that_becomes_nan_marks_that_session_only(puppet: Puppet) -> Non
     assert (state(b), b.step, b.phase) == (UNTOUCHED, 0, Phase.IDLE)
 
 
+def test_each_session_is_fed_and_given_its_own_state_whatever_slots_and_rows_they_have(puppet: Puppet) -> None:
+    a, b, c = (puppet.open(id, rows={"hash": np.array([float(ord(id))] * 2)}) for id in "abc")
+    puppet.step(c, 1.0, deadline=10.0), puppet.step(b, SPOIL, deadline=20.0), puppet.step(a, 3.0, deadline=30.0)
+    puppet.finish(puppet.taken())
+    assert [state(session)[0] for session in (a, b, c)] == [97 * 31 + 3 + 7, 98, 99 * 31 + 1 + 7]
+
+
 def test_a_batch_in_which_every_state_becomes_nan_moves_nothing(puppet: Puppet) -> None:
     session = puppet.open()
     puppet.step(session, SPOIL)

@@ -259,6 +259,16 @@ def test_no_session_outlives_its_total_life_even_while_it_steps() -> None:
     assert isinstance(step.outcome, SessionExpired)
 
 
+def test_no_session_outlives_its_total_life_however_often_it_is_used() -> None:
+    puppet = puppet_of(idle_s=10.0, life_s=30.0)
+    session = puppet.open()
+    for _ in range(4):
+        puppet.pass_time(7.0)
+        puppet.step(session)
+        puppet.run()
+    assert session.expires_at == 31.0
+
+
 def test_renewing_counts_as_use_and_may_change_the_idle_time(puppet: Puppet) -> None:
     session = puppet.open(ttl_s=10.0)
     puppet.pass_time(5.0)
@@ -417,6 +427,14 @@ def test_any_other_number_is_told_the_current_one(puppet: Puppet, number: int) -
     assert isinstance(step.outcome, StepMismatch)
     assert step.outcome.details == {"current": 2}
     assert f"'a' is at time step 2; a call numbered {number} came. Send 2 next" in step.outcome.message
+
+
+def test_an_older_number_with_the_same_inputs_is_not_a_repeat(puppet: Puppet) -> None:
+    session = puppet.open()
+    for _ in range(2):
+        puppet.step(session, x=1.0)
+        puppet.run()
+    assert isinstance(puppet.step(session, x=1.0, number=0).outcome, StepMismatch)
 
 
 def test_the_last_number_with_other_inputs_is_not_a_repeat(puppet: Puppet) -> None:

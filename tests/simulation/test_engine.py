@@ -35,7 +35,7 @@ from services.policy.sessions import Answer, Event, Phase, Session, SessionOptio
 from .loop import VirtualLoop, run
 from .model import INITIAL, MODEL, POISON, SCAN_LIMIT, SPOIL, STEP, VERSION, answer, doubled, hashed, rows, scan, step
 
-FAR_S = 10_000.0
+FAR_S = 20.0
 GONE = "the client has gone"
 
 

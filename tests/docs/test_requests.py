@@ -1,0 +1,139 @@
+"""What the pages show is what happens: their requests run in order against real processes, and the answers agree.
+
+A shown answer agrees if it has the same keys, and the same values except for times, floats and what `…` stands for.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.docs.pages import Block, blocks, pages
+from tests.end_to_end.serving import Gateway, environment, eventually
+
+WRITTEN_AS = "http://127.0.0.1:8080"
+RUN = ("curl ", ".venv/bin/python ", ".venv/bin/sluice export ")
+SHOWN = ("json", "http", "text")
+PAGES = [page for page in pages() if any(WRITTEN_AS in each.text for each in blocks(page) if each.language == "sh")]
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_the_requests_of_a_page_are_answered_as_it_shows(page: Path, gateway: Gateway, workplace: Path) -> None:
+    need_curl()
+    for block, following in pairwise([*blocks(page), Block("", "", "")]):
+        if block.language == "python":
+            (workplace / file_name(block)).write_text(block.text, encoding="utf-8")
+        if block.language != "sh" or not block.text.startswith(RUN):
+            continue
+        output = run(block.text, gateway, workplace)
+        for model in re.findall(r"--out var/models/(\w+)/1", block.text):
+            eventually(
+                lambda name=model: name in gateway.call("GET", "/readyz").body["models"], 60, gateway.log.read_text
+            )
+        if "curl " in block.text:
+            assert following.language in SHOWN, f"no answer is shown for {block.text}"
+            compare(following, parse(output), block.text)
+
+
+def test_the_readme_and_the_pages_about_requests_are_among_those_that_run() -> None:
+    assert {"README.md", "docs/sessions.md", "docs/batching.md", "docs/errors.md", "docs/metrics.md"} <= set(
+        map(str, PAGES)
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "got"),
+    [
+        ('{"a": 1}', {"a": 1, "b": 2}),
+        ('{"a": 1, "b": 2}', {"a": 1}),
+        ('{"a": 1}', {"a": 2}),
+        ('{"a": 1.5}', {"a": "1.5"}),
+        ('{"a": [1.5]}', {"a": [1.5, 2.5]}),
+        ('{"a": "one … three"}', {"a": "one two four"}),
+        ('{"a": {"b": 1}}', {"a": None}),
+    ],
+)
+def test_an_answer_that_differs_is_noticed(shown: str, got: Any) -> None:
+    assert not agrees(read(shown), got)
+
+
+def need_curl() -> None:
+    if shutil.which("curl") is None:
+        missing = "curl is missing; install the package `curl`"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+
+
+def file_name(block: Block) -> str:
+    """A Python block says in the sentence before it what its file is called."""
+    named = re.findall(r"`(\w+\.py)`", block.lead)
+    assert len(named) == 1, f"which file is this? {block.lead}"
+    return named[0]
+
+
+def run(script: str, gateway: Gateway, workplace: Path) -> str:
+    """Paste a block into a shell; curl tells its status at the end, whatever flags it is given."""
+    (workplace / ".curlrc").write_text('write-out = "\\n%{http_code}"\n')
+    script = script.replace(WRITTEN_AS, gateway.url).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    pasted = subprocess.run(
+        ["bash", "-euc", script], cwd=workplace, env=environment() | {"CURL_HOME": str(workplace)},
+        capture_output=True, text=True, timeout=280,
+    )  # fmt: skip
+    assert pasted.returncode == 0, f"{script}\n{pasted.stdout}\n{pasted.stderr}"
+    return pasted.stdout
+
+
+def parse(output: str) -> Answer:
+    """What curl printed: perhaps a head, the body, and the status behind it."""
+    text, _, status = output.replace("\r\n", "\n").rpartition("\n")
+    head, _, body = text.partition("\n\n") if text.startswith("HTTP/") else ("", "", text)
+    headers = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:])
+    return Answer(int(status), headers, body)
+
+
+def compare(shown: Block, answer: Answer, request: str) -> None:
+    if shown.language == "http":
+        head, _, body = shown.text.partition("\n\n")
+        first, *headers = head.splitlines()
+        assert answer.status == int(first.split()[1]), f"{request}\n{answer}"
+        for line in headers:
+            name, value = line.lower().split(": ", 1)
+            assert answer.headers.get(name) == value, f"{request}\n{line}\n{answer}"
+        assert agrees(read(body), json.loads(answer.body)) if body.strip() else not answer.body.strip()
+        return
+    assert 200 <= answer.status < 300, f"{request}\n{answer}"
+    if shown.language == "json":
+        assert agrees(read(shown.text), json.loads(answer.body)), f"{request}\n{answer.body}\nis not\n{shown.text}"
+    else:
+        given = {line.rpartition(" ")[0] for line in answer.body.splitlines()}
+        assert {line.rpartition(" ")[0] for line in shown.text.splitlines()} <= given
+
+
+def read(shown: str) -> Any:
+    return json.loads(re.sub(r"\{…\}|\[…\]", '"…"', shown))
+
+
+def agrees(shown: Any, got: Any) -> bool:
+    if isinstance(shown, str) and "…" in shown:
+        pattern = ".*".join(map(re.escape, shown.split("…")))
+        return shown == "…" or (isinstance(got, str) and re.fullmatch(pattern, got, re.DOTALL) is not None)
+    if isinstance(shown, dict):
+        return (
+            isinstance(got, dict) and shown.keys() == got.keys() and all(agrees(shown[key], got[key]) for key in shown)
+        )
+    if isinstance(shown, list):
+        return isinstance(got, list) and len(shown) == len(got) and all(map(agrees, shown, got))
+    return type(got) is float if isinstance(shown, float) else shown == got

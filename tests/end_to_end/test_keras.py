@@ -1,0 +1,139 @@
+"""What is served equals Keras: models of somebody else's, exported by the command line, stepped in any mixture."""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from tests.end_to_end.serving import Gateway, serving, sluice
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+TOLERANCE = 1e-5
+STEPS, CLIENTS = 30, 12
+
+
+def last_value() -> keras.Model:
+    return keras.Sequential([keras.Input((20, 3)), keras.layers.LSTM(16), keras.layers.Dense(2)], name="last_value")
+
+
+def stacked() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input(batch_shape=(10, None, 4), name="signal"),
+            keras.layers.LayerNormalization(),
+            keras.layers.GRU(12, return_sequences=True, stateful=True),
+            keras.layers.GRU(6, return_sequences=True, stateful=True),
+            keras.layers.Dense(3, name="answer"),
+        ],
+        name="stacked",
+    )
+
+
+def simple() -> keras.Model:
+    return keras.Sequential(
+        [keras.Input((None, 2)), keras.layers.SimpleRNN(8, return_sequences=True), keras.layers.Dense(1)], name="simple"
+    )
+
+
+MODELS = {"last_value": last_value, "stacked": stacked, "simple": simple}
+
+
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, keras.Model]:
+    """Trained-enough models, saved as strangers save them."""
+    keras.utils.set_random_seed(3)
+    models = {name: build() for name, build in MODELS.items()}
+    for model in models.values():
+        for variable in model.trainable_variables:
+            variable.assign(np.random.default_rng(len(variable.shape)).normal(0, 0.4, variable.shape))
+    return models
+
+
+@pytest.fixture(scope="module")
+def gateway(strangers: dict[str, keras.Model], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("strangers")
+
+    def export(name: str) -> None:
+        file = folder / f"{name}.keras"
+        strangers[name].save(file)
+        done = sluice("export", str(file), "--out", str(folder / "models" / name / "1"))
+        assert done.returncode == 0, done.stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        [*pool.map(export, MODELS)]
+    with serving(folder / "models", folder) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_client_gets_what_keras_gives_it_alone(
+    name: str, gateway: Gateway, strangers: dict[str, keras.Model]
+) -> None:
+    dice = random.Random(name)
+    series = np.random.default_rng(5).normal(0, 1, (CLIENTS, STEPS, features(strangers[name]))).astype(np.float32)
+    answers = interleaved(gateway, name, series, dice)
+    for client, answered in enumerate(answers):
+        for end, output in answered:
+            expected = alone(strangers[name], series[client, :end])
+            served = np.array(output)
+            # A scan of a model that gives sequences answers for each of its own steps.
+            wanted = expected[-len(served) :] if served.ndim > 1 else expected[-1] if expected.ndim > 1 else expected
+            assert np.all(np.abs(served - wanted) <= TOLERANCE * np.maximum(1, np.abs(wanted))), (client, end)
+
+
+def test_the_stateless_signature_takes_any_batch(gateway: Gateway, strangers: dict[str, keras.Model]) -> None:
+    rows = np.random.default_rng(6).normal(0, 1, (7, 9, 4)).astype(np.float32)
+    reply = gateway.call("POST", "/v1/models/stacked:predict", {"instances": rows.tolist()})
+    expected = np.stack([alone(strangers["stacked"], row) for row in rows])
+    np.testing.assert_allclose(reply.body["predictions"], expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_what_cannot_be_stepped_is_refused_by_name(tmp_path: Path) -> None:
+    layers = keras.layers
+    both_ways = layers.Bidirectional(layers.LSTM(4), name="both_ways")
+    model = keras.Sequential([keras.Input((None, 2)), both_ways])
+    model.save(tmp_path / "model.keras")
+    done = sluice("export", str(tmp_path / "model.keras"), "--out", str(tmp_path / "models" / "m" / "1"))
+    assert done.returncode == 1
+    assert "both_ways" in done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def features(model: keras.Model) -> int:
+    size: int = model.input_shape[-1]
+    return size
+
+
+def interleaved(gateway: Gateway, name: str, series: Any, dice: random.Random) -> list[list[tuple[int, Any]]]:
+    """Feed all clients in random order, by steps and scans of random length: (steps done, answer) by client."""
+    done = [0] * CLIENTS
+    answers: list[list[tuple[int, Any]]] = [[] for _ in done]
+    for client in range(CLIENTS):
+        gateway.open(name, f"{name}-{client}")
+    while open_clients := [client for client, steps in enumerate(done) if steps < STEPS]:
+        client = dice.choice(open_clients)
+        length = dice.choice([1, 1, 1, 2, 5])
+        chunk = series[client, done[client] : done[client] + length]
+        verb, inputs = ("step", chunk[0]) if len(chunk) == 1 and dice.random() < 0.7 else ("scan", chunk)
+        body = {"inputs": inputs.tolist(), "step": done[client]}
+        reply = gateway.call("POST", f"/v1/sessions/{name}-{client}:{verb}", body)
+        assert reply.status == 200, reply.body
+        done[client] = reply.body["step"]
+        answers[client].append((done[client], next(iter(reply.body["outputs"].values()))))
+    return answers
+
+
+def alone(model: keras.Model, sequence: Any) -> Any:
+    """Keras itself on one client's whole sequence; where the batch is fixed, alike in every row."""
+    batch = model.input_shape[0] or 1
+    for layer in model.layers:
+        if getattr(layer, "stateful", False):
+            layer.reset_state()
+    outputs = model(np.repeat(sequence[np.newaxis], batch, axis=0), training=False)
+    return keras.ops.convert_to_numpy(outputs)[0]

@@ -1,0 +1,178 @@
+"""The whole gateway in one loop with a puppet model server, and what tests say to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from services.gateway.app import create_app
+from services.gateway.gateway import Gateway
+from services.gateway.settings import Settings
+from tests.gateway.puppet import Puppet
+
+PATIENCE_S = 20.0
+
+
+async def eventually(condition: Callable[[], Any]) -> Any:
+    """Wait until `condition()`, which may be awaitable, holds; its value."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            value = condition()
+            if asyncio.iscoroutine(value):
+                value = await value
+            if value:
+                return value
+            await asyncio.sleep(0.001)
+
+
+class Gate:
+    """Holds the puppet's batches back while it is shut."""
+
+    def __init__(self, puppet: Puppet) -> None:
+        self._open = asyncio.Event()
+        puppet.before = self._pass
+
+    async def _pass(self, _: Any) -> None:
+        await self._open.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@dataclass
+class Adder:
+    """A client with a session on the model `sum`, and what its total must be."""
+
+    http: httpx.AsyncClient
+    id: str
+    total: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    steps: int = 0
+
+    async def step(self, x: Any = (1, 2), headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
+        body = {"inputs": list(x) if isinstance(x, tuple) else x, **more}
+        return await self.http.post(f"/v1/sessions/{self.id}:step", json=body, headers=headers)
+
+    async def scan(self, xs: Any, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
+        body = {"inputs": xs, **more}
+        return await self.http.post(f"/v1/sessions/{self.id}:scan", json=body, headers=headers)
+
+    async def view(self) -> Any:
+        return (await self.http.get(f"/v1/sessions/{self.id}")).json()
+
+    async def waiting(self) -> int:
+        waiting: int = (await self.view())["waiting"]
+        return waiting
+
+    def added(self, x: tuple[float, float]) -> dict[str, Any]:
+        """What a step with `x` must answer; from now on it counts as done."""
+        self.total = [total + each for total, each in zip(self.total, x, strict=True)]
+        self.steps += 1
+        return {
+            "outputs": {"total": self.total, "doubled": [2 * each for each in self.total]},
+            "step": self.steps,
+        }
+
+    async def goes_on(self, x: tuple[float, float] = (3, 5)) -> None:
+        """Its next step is answered, and rightly: the state is what it must be."""
+        response = await self.step(x)
+        assert response.status_code == 200, response.text
+        assert response.json() == self.added(x)
+
+
+@dataclass
+class Here:
+    """A running gateway."""
+
+    puppet: Puppet
+    app: FastAPI
+    http: httpx.AsyncClient
+    port: int = 0
+
+    @property
+    def gateway(self) -> Gateway:
+        gateway: Gateway = self.app.state.gateway
+        return gateway
+
+    @property
+    def ready(self) -> bool:
+        return self.gateway.catalog.ready and bool(self.gateway.catalog.models)
+
+    async def open(self, **body: Any) -> Adder:
+        response = await self.http.post("/v1/models/sum/sessions", json=body)
+        assert response.status_code == 201, response.text
+        return Adder(self.http, response.json()["session"])
+
+    async def adders(self, count: int) -> list[Adder]:
+        return [await self.open() for _ in range(count)]
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample by its name with labels."""
+        lines = (await self.http.get("/metrics")).text.splitlines()
+        samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in samples}
+
+    def nothing_left(self) -> bool:
+        scheduler = self.gateway.engine.scheduler
+        return not scheduler.busy and not scheduler.settled
+
+
+def settings(puppet: Puppet, **more: Any) -> Settings:
+    return Settings(**{"backend": puppet.address, "poll_s": 0.02, **more})
+
+
+@asynccontextmanager
+async def running(puppet: Puppet, **more: Any) -> AsyncIterator[Here]:
+    """A gateway without a socket in front."""
+    app = create_app(settings(puppet, **more))
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+            yield Here(puppet, app, http)
+
+
+@asynccontextmanager
+async def listening(puppet: Puppet, **more: Any) -> AsyncIterator[Here]:
+    """A gateway on a real port, as production runs it, in this loop."""
+    app = create_app(settings(puppet, **more))
+    config = uvicorn.Config(
+        app, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False,
+        server_header=False, timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    try:
+        await eventually(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            yield Here(puppet, app, http, port)
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of an error, which must be whole: status, code twice, a sentence."""
+    assert response.status_code == status, response.text
+    assert response.headers["sluice-code"] == code
+    assert response.headers["x-request-id"]
+    assert response.headers["content-type"] == "application/json"
+    body: dict[str, Any] = response.json()
+    assert body.keys() <= {"error", "code", "details"}
+    assert body["code"] == code
+    assert len(body["error"]) > 10
+    assert ("retry-after" in response.headers) == (status in (429, 503))
+    return body
+
+
+def refused_as_tf_serving(response: httpx.Response, status: int, code: str) -> str:
+    """The sentence of an error on one of TensorFlow Serving's paths."""
+    assert response.status_code == status, response.text
+    assert response.headers["sluice-code"] == code
+    body: dict[str, str] = response.json()
+    assert body.keys() == {"error"}
+    return body["error"]
