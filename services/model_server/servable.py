@@ -127,4 +127,4 @@ def _check_wanted(wanted: Sequence[str], outputs: Sequence[str]) -> None:
 
 
 def _raise(error: Exception, *_: Array) -> Sequence[Any]:
-    raise error
+    raise error.with_traceback(None)

@@ -18,6 +18,8 @@ from services.policy.errors import BatchTooLarge, DeadlineExceeded, QueueFull, S
 Array = NDArray[Any]
 Rows = Mapping[str, Array]
 
+_SWEEP_FROM = 64
+
 
 @dataclass(frozen=True, slots=True)
 class BatchingOptions:
@@ -131,6 +133,9 @@ class Queue:
         self.rows -= ticket.rows
         while self.heap and self.heap[0][2].queue is None:
             heapq.heappop(self.heap)
+        if len(self.heap) > 2 * self.rows + _SWEEP_FROM:  # mostly withdrawn, behind one that still waits
+            self.heap = [entry for entry in self.heap if entry[2].queue is self]
+            heapq.heapify(self.heap)
 
     def tickets(self) -> list[Ticket]:
         return [ticket for _, _, ticket in self.heap if ticket.queue is self]
@@ -180,7 +185,7 @@ class Dispatcher:
         """The next batch to run, or None while no slot is free or no lane is ready."""
         if len(self.running) >= self.options.in_flight:
             return None
-        ready = [lane for lane, queue in self._queues.items() if self._ready_at(queue) <= now]
+        ready = [lane for lane, queue in self._queues.items() if self._ready_at(lane, queue) <= now]
         if not ready:
             return None
         lane = min(ready, key=lambda lane: self._queues[lane].heap[0][:2])  # the oldest deadline
@@ -199,7 +204,7 @@ class Dispatcher:
         """Waiting tickets whose deadline has passed or is nearer than the fastest run seen: they get no slot."""
         found: list[Ticket] = []
         for lane, queue in self._queues.items():
-            horizon = now + self._fastest_run_s.get((lane.version, lane.signature), 0.0)
+            horizon = now + self._fastest(lane)
             if queue.heap[0][0] <= horizon:
                 found += [ticket for ticket in queue.tickets() if ticket.deadline <= horizon]
         return found
@@ -208,11 +213,17 @@ class Dispatcher:
         """When a lane that lingers becomes ready, if nothing else happens; `inf`: never by time alone."""
         if len(self.running) >= self.options.in_flight:
             return inf
-        return min((self._ready_at(queue) for queue in self._queues.values()), default=inf)
+        return min((self._ready_at(lane, queue) for lane, queue in self._queues.items()), default=inf)
 
-    def _ready_at(self, queue: Queue) -> float:
+    def _ready_at(self, lane: Lane, queue: Queue) -> float:
+        """When a lane may run: at once, or after lingering, which must not cost the oldest deadline."""
         lingers = self.options.linger_s > 0 and not self.running and queue.rows < self.options.max_rows
-        return queue.oldest_at + self.options.linger_s if lingers else queue.oldest_at
+        if not lingers:
+            return queue.oldest_at
+        return min(queue.oldest_at + self.options.linger_s, queue.heap[0][0] - 2 * self._fastest(lane))
+
+    def _fastest(self, lane: Lane) -> float:
+        return self._fastest_run_s.get((lane.version, lane.signature), 0.0)
 
     def _admit(self, ticket: Ticket) -> None:
         options, model = self.options, ticket.lane.model

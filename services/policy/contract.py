@@ -1,7 +1,6 @@
 """The serving contract: what a model version says about how it wants to be served.
 
-It reads the JSON form (docs/contract.md) and derives plain signatures from TensorFlow's own metadata; it does not know
-where either came from.
+It reads the JSON form (docs/contract.md); it does not know where that came from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,6 +69,10 @@ class Tensor:
         """Whether its second axis is time, so that a scan gives one row per time step."""
         return len(self.axes) > 1 and self.axes[1].name == TIME
 
+    def shape_of(self, rows: int, time: int | None) -> tuple[int | None, ...]:
+        """The shape for a batch of `rows` rows and, where there is a time axis, `time` steps."""
+        return (rows, time, *self.shape[2:]) if self.has_time else (rows, *self.shape[1:])
+
     def row(self) -> "Tensor":
         """The same tensor without its batch axis: what one client sends or gets."""
         return Tensor(self.name, self.dtype, self.axes[1:], self.meaning, self.unit)
@@ -104,13 +107,16 @@ class Signature:
     states: tuple[State, ...] = ()
     lengths: str | None = None
 
-    def unlike_promised(self, outputs: Mapping[str, NDArray[Any]], rows: int) -> list[str]:
-        """The outputs, new states included, that are missing or not as promised for a batch of `rows` rows."""
+    def unlike_promised(self, outputs: Mapping[str, NDArray[Any]], rows: int, time: int | None) -> list[str]:
+        """The outputs, new states included, that are missing or not as promised for a batch of this size.
+
+        `rows` counts the batch's rows and `time` the time steps of a scan.
+        """
         states = {state.output: ((rows, *state.shape), state.dtype) for state in self.states}
-        visible = {name: ((rows, *tensor.shape[1:]), tensor.dtype) for name, tensor in self.outputs.items()}
+        visible = {name: (tensor.shape_of(rows, time), tensor.dtype) for name, tensor in self.outputs.items()}
         return [
             name
-            for name, (shape, dtype) in (states | visible).items()
+            for name, (shape, dtype) in (visible | states).items()
             if name not in outputs or not fits(outputs[name], shape) or outputs[name].dtype != numpy_dtype(dtype)
         ]
 
@@ -159,12 +165,18 @@ def parse_contract(document: Any) -> Contract:
         raise ContractError(
             f"contract.schema: expected {SCHEMA}, got {schema!r}; export the model again or update Sluice"
         )
-    signatures = _object(fields.get("signatures"), "contract.signatures")
-    return Contract(
-        summary=str(fields.get("summary", "")),
-        signatures={name: _signature(name, value) for name, value in signatures.items()},
-        document=fields,
-    )
+    named = _object(fields.get("signatures"), "contract.signatures")
+    signatures = {name: _signature(name, value) for name, value in named.items()}
+    _check_same_states([each for each in signatures.values() if each.states])
+    return Contract(summary=str(fields.get("summary", "")), signatures=signatures, document=fields)
+
+
+def _check_same_states(signatures: Sequence[Signature]) -> None:
+    """Steps and scans of one model go on from each other's state."""
+    forms = {frozenset((state.name, state.dtype, state.shape) for state in each.states) for each in signatures}
+    if len(forms) > 1:
+        names = ", ".join(each.name for each in signatures)
+        raise ContractError(f"contract.signatures: {names} must have the same states, by name, dtype and shape")
 
 
 def _signature(name: str, value: Any) -> Signature:
@@ -205,9 +217,7 @@ def _tensor(name: str, value: Any, where: str) -> Tensor:
     )
     if not axes:
         raise ContractError(f"{where}.axes: the batch axis comes first; got none")
-    return Tensor(
-        name, _text(fields, "dtype", where), axes, str(fields.get("meaning", "")), str(fields.get("unit", ""))
-    )
+    return Tensor(name, _dtype(fields, where), axes, str(fields.get("meaning", "")), str(fields.get("unit", "")))
 
 
 def _axis(value: Any, where: str) -> Axis:
@@ -216,7 +226,7 @@ def _axis(value: Any, where: str) -> Axis:
 
 
 def _size(size: Any, where: str) -> int | None:
-    if size is None or (isinstance(size, int) and size >= 0):
+    if size is None or (type(size) is int and size >= 0):
         return size
     raise ContractError(f"{where}.size: expected a whole number or nothing; got {size!r}")
 
@@ -224,10 +234,19 @@ def _size(size: Any, where: str) -> int | None:
 def _state(value: Any, where: str) -> State:
     fields = _object(value, where)
     shape = tuple(_array(fields.get("shape"), f"{where}.shape"))
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
+    if not all(type(size) is int and size >= 0 for size in shape):
         raise ContractError(f"{where}.shape: a state's row has a fixed shape; got {list(shape)}")
-    name, input_, output, dtype = (_text(fields, key, where) for key in ("name", "input", "output", "dtype"))
-    return State(name, input_, output, dtype, shape, fields.get("initial", 0.0))
+    name, input_, output = (_text(fields, key, where) for key in ("name", "input", "output"))
+    return State(name, input_, output, _dtype(fields, where), shape, fields.get("initial", 0.0))
+
+
+def _dtype(fields: Mapping[str, Any], where: str) -> str:
+    name = _text(fields, "dtype", where)
+    try:
+        numpy_dtype(name)
+    except TypeError:
+        raise ContractError(f"{where}.dtype: expected a dtype such as float32, int64 or string; got {name!r}") from None
+    return name
 
 
 def _object(value: Any, where: str) -> Mapping[str, Any]:

@@ -161,7 +161,7 @@ class SessionLost(SessionEnded):
 
 
 class SessionVersionGone(SessionEnded):
-    """The model version that the call was meant for is no longer served."""
+    """The model version that the session was opened on is no longer served."""
 
     code = "session_version_gone"
 

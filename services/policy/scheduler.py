@@ -53,7 +53,7 @@ class Scheduler:
         self._deadlines: Alarms[Ticket] = Alarms(lambda _, ticket: ticket.outcome is None)
 
     def offer(self, ticket: Ticket, now: float) -> None:
-        """Take on a ticket; it is settled later, perhaps at once.
+        """Take on a ticket; it is settled later, perhaps at once, as a step is that finds its queue full.
 
         Raises:
             QueueFull, BatchTooLarge, SessionQueueFull, SessionEnded: it is refused and nothing has changed.
@@ -228,9 +228,11 @@ def _not_finite(step: Step) -> SluiceError:
 def _unlike_promised(batch: Batch, outputs: Rows) -> BackendError | None:
     """What is wrong with a batch's answer: as many rows as the batch, and all that the signature promised."""
     wrong = [f"{name} {list(array.shape)}" for name, array in outputs.items() if array.shape[:1] != (batch.size,)]
+    if not outputs:
+        wrong.append("all of them")
     first = batch.tickets[0]
     if isinstance(first, Step):
-        wrong += first.signature.unlike_promised(outputs, batch.size)
+        wrong += first.signature.unlike_promised(outputs, batch.size, batch.lane.time_bound)
     if not wrong:
         return None
     return BackendError(

@@ -400,7 +400,8 @@ class SessionTable:
         return steps
 
     def overdue(self, now: float) -> Iterator[Session]:
-        """The sessions whose idle time or total life has run out."""
+        """The sessions whose idle time or total life has run out. What ended too long ago is forgotten."""
+        self._forget(now)
         for session in self._alarms.due(now):
             if session.expires_at <= now:
                 yield session

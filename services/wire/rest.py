@@ -215,7 +215,7 @@ def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
 
 
 def _exact(value: Any, array: Array) -> Array:
-    """numpy takes whole numbers on both sides of 2**63 for floats; here they are whole again."""
+    """As numpy takes whole numbers on both sides of 2**63 for floats, make them whole again."""
     exact = np.array(value, object)
     whole = all(type(each) is int and each >= 0 for each in exact.flat)
     return exact.astype(np.uint64) if whole else array

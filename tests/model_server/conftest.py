@@ -41,7 +41,12 @@ class Client:
         self.models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
     def predict(
-        self, model: str = "zoo", signature: str = "", outputs: tuple[str, ...] = (), version: int | None = None, **inputs: Any
+        self,
+        model: str = "zoo",
+        signature: str = "",
+        outputs: tuple[str, ...] = (),
+        version: int | None = None,
+        **inputs: Any,
     ) -> dict[str, np.ndarray]:
         return arrays(self.predictions.Predict(request(model, signature, outputs, version, **inputs), PATIENCE_S))
 

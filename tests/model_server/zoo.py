@@ -35,7 +35,7 @@ def zoo(scale: int = 1) -> Signatures:
 
 
 def constant(value: float) -> Signatures:
-    """y is `value` in every row, which tells versions apart."""
+    """Y is `value` in every row, which tells versions apart."""
     x = _input(tf.float32, [None], "x")
     return {"serving_default": ({"x": x}, {"y": tf.zeros_like(x) + value})}
 
@@ -47,7 +47,7 @@ def nodefault() -> Signatures:
 
 
 def spinner() -> Signatures:
-    """y = turns, after that many turns of a loop: a call that lasts as long as one likes; the turns are done in order."""
+    """Y = turns, after that many turns of a loop: a call that lasts as long as one likes; the turns are done in order."""
     turns = _input(tf.int64, [None], "turns")
     counted = tf.while_loop(
         lambda i: i < turns[0], lambda i: i + 1, [tf.constant(0, tf.int64)], parallel_iterations=1

@@ -136,7 +136,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         elif self.expected() is not None:
             assert wakeup <= self.now
         else:
-            assert wakeup == min(ticket.queued_at for ticket in self.waiting) + self.options.linger_s > self.now
+            assert wakeup == min(self.lingers_until(lane) for lane in self.lanes()) > self.now
 
     def teardown(self) -> None:
         """Everything that was taken on comes out, exactly once."""
@@ -157,16 +157,26 @@ class DispatcherMachine(RuleBasedStateMachine):
         options = self.options
         if len(self.running) >= options.in_flight:
             return None
-        lanes: dict[Lane, list[Ticket]] = {}
-        for ticket in self.waiting:
-            lanes.setdefault(ticket.lane, []).append(ticket)
-        for lane in lanes.values():  # the lane with the oldest deadline comes first, as its first ticket does
+        for lane in self.lanes():  # the lane with the oldest deadline comes first, as its first ticket does
             full = sum(ticket.rows for ticket in lane) >= options.max_rows
-            waited = self.now - min(ticket.queued_at for ticket in lane)
-            if self.running or full or waited >= options.linger_s:
+            if self.running or full or self.lingers_until(lane) <= self.now:
                 fitting = [sum(t.rows for t in lane[: n + 1]) <= options.max_rows for n in range(len(lane))]
                 return lane[: fitting.count(True)]
         return None
+
+    def lanes(self) -> list[list[Ticket]]:
+        lanes: dict[Lane, list[Ticket]] = {}
+        for ticket in self.waiting:
+            lanes.setdefault(ticket.lane, []).append(ticket)
+        return list(lanes.values())
+
+    def lingers_until(self, lane: list[Ticket]) -> float:
+        """Counted from the oldest row, but never so long that the oldest deadline could not be met."""
+        oldest = min(ticket.queued_at for ticket in lane)
+        if not self.options.linger_s:
+            return oldest
+        fastest = self.fastest.get((lane[0].lane.version, lane[0].lane.signature), 0)
+        return min(oldest + self.options.linger_s, lane[0].deadline - 2 * fastest)
 
     def seen(self) -> tuple[object, ...]:
         found = self.dispatcher
@@ -226,6 +236,32 @@ def test_lingering_counts_anew_when_the_oldest_row_is_withdrawn() -> None:
     offered(dispatcher, ticket_of(), now=4.0)
     dispatcher.withdraw(oldest)
     assert dispatcher.next_wakeup() == 9.0
+
+
+def test_lingering_ends_in_time_for_the_oldest_deadline() -> None:
+    dispatcher = dispatcher_of(linger_s=50.0)
+    quick = offered(dispatcher, *(ticket_of() for _ in range(4))).take(1.0)
+    assert quick is not None
+    dispatcher.finished(quick, 3.0, succeeded=True)
+    offered(dispatcher, ticket_of(deadline=20.0), now=5.0)
+    assert dispatcher.take(15.0) is None
+    assert dispatcher.next_wakeup() == 16.0
+    assert dispatcher.take(16.0) is not None
+
+
+def test_withdrawn_tickets_do_not_pile_up_behind_one_that_waits() -> None:
+    dispatcher = offered(dispatcher_of(), ticket_of(deadline=1.0))
+    first = dispatcher.take(1.0)
+    kept = ticket_of(deadline=2.0)
+    offered(dispatcher, kept)
+    for _ in range(1000):
+        gone = ticket_of(deadline=3.0)
+        offered(dispatcher, gone)
+        dispatcher.withdraw(gone)
+    assert kept.queue is not None
+    assert len(kept.queue.heap) < 100
+    dispatcher.finished(first, 2.0, succeeded=True)
+    assert dispatcher.take(2.0).tickets == [kept]
 
 
 def test_nothing_lingers_beside_a_running_batch() -> None:

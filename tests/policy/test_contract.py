@@ -99,10 +99,18 @@ def test_an_array_fits_a_shape_where_none_stands_for_any_size(shape: tuple[int, 
 
 def test_all_that_was_promised_is_nothing_unlike_it() -> None:
     outputs = {"y": np.zeros((3, 2)), "hash_out": np.zeros((3, 2)), "count_out": np.zeros(3, np.int64)}
-    assert STEP.unlike_promised(outputs, 3) == []
-    assert set(STEP.unlike_promised(outputs, 4)) == {"y", "hash_out", "count_out"}
-    assert set(STEP.unlike_promised({}, 3)) == {"y", "hash_out", "count_out"}
-    assert STEP.unlike_promised(outputs | {"y": np.zeros((3, 2), np.float32)}, 3) == ["y"]
+    assert STEP.unlike_promised(outputs, 3, None) == []
+    assert set(STEP.unlike_promised(outputs, 4, None)) == {"y", "hash_out", "count_out"}
+    assert set(STEP.unlike_promised({}, 3, None)) == {"y", "hash_out", "count_out"}
+    assert STEP.unlike_promised(outputs | {"y": np.zeros((3, 2), np.float32)}, 3, None) == ["y"]
+
+
+def test_a_scan_promises_as_many_time_steps_as_it_was_given() -> None:
+    scan = parse_contract(contract_document()).scan
+    assert scan is not None
+    outputs = {"y": np.zeros((3, 5, 2)), "hash_out": np.zeros((3, 2)), "count_out": np.zeros(3, np.int64)}
+    assert scan.unlike_promised(outputs, 3, 5) == []
+    assert scan.unlike_promised(outputs, 3, 8) == ["y"]
 
 
 def spoiled(*path: Any, value: Any) -> dict[str, Any]:
@@ -143,6 +151,11 @@ IN_STEP = ("signatures", "step")
         ),
         (spoiled(*IN_STEP, "inputs", "x", "axes", 1, "size", value="2"), "whole number or nothing; got '2'"),
         (spoiled(*IN_STEP, "inputs", "x", "dtype", value=None), "step.inputs.x.dtype: expected a name; got None"),
+        (
+            spoiled(*IN_STEP, "inputs", "x", "dtype", value="decimal"),
+            "a dtype such as float32, int64 or string; got 'dec",
+        ),
+        (spoiled(*IN_STEP, "states", 0, "shape", value=[9]), "step, scan must have the same states, by name, dtype"),
         (spoiled(*IN_STEP, "states", value={}), "step.states: expected an array; got dict"),
         (spoiled(*IN_STEP, "states", value=[]), "step.states: a step has one state or more; got none"),
         (spoiled("signatures", "scan", "states", value=[]), "scan.states: a scan has one state or more; got none"),
