@@ -37,6 +37,10 @@ def run(settings: ModelServerSettings) -> int:
         signal.signal(each, lambda *_: stopping.set())
     if settings.stop_with_parent:
         threading.Thread(target=_stop_at_end_of_input, args=(stopping,), daemon=True).start()
+    try:
+        _check_ports(settings)  # TensorFlow takes seconds to import: say at once that it would be in vain
+    except OSError as error:
+        return _cannot_start(error)
     from services.model_server import rpc
     from services.model_server.models import Models
     from services.model_server.servable import Servable, Threads
@@ -49,8 +53,7 @@ def run(settings: ModelServerSettings) -> int:
         server = rpc.server(models, addresses)
         rest = _start_rest(settings, models)
     except OSError as error:
-        log.error("cannot start", reason=str(error))  # noqa: TRY400
-        return 1
+        return _cannot_start(error)
     server.start()
     log.info("ready", grpc=addresses, rest=settings.rest_api_port or None)
     models.watch(settings.file_system_poll_wait_seconds, stopping)
@@ -88,15 +91,29 @@ def _start_rest(settings: ModelServerSettings, models: "object") -> "_Rest":
         server_header=False,
         timeout_graceful_shutdown=int(_GRACE_S),
     )
-    sockets = [_listen(settings.host, settings.rest_api_port)] if settings.rest_api_port else []
+    sockets = [_bound(settings.host, settings.rest_api_port)] if settings.rest_api_port else []
     return _Rest(config, sockets)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _check_ports(settings: ModelServerSettings) -> None:
+    for port in filter(None, (settings.port, settings.rest_api_port)):
+        _bound(settings.host, port).close()
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        made.bind((host, port))
     except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error}") from None
+        made.close()
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return made
+
+
+def _cannot_start(error: OSError) -> int:
+    log.error("cannot start", reason=str(error))
+    return 1
 
 
 class _Rest:

@@ -73,7 +73,7 @@ CALLS = [
     ("INVALID_ARGUMENT", {"x": floats([1, 2])}),
     ("INVALID_ARGUMENT", {"signature": "positive", "x": floats(4, -9)}),
     ("INVALID_ARGUMENT", {"signature": "looked_up", "at": np.array([9], np.int32)}),
-    ("OUT_OF_RANGE", {"signature": "drained", "x": floats(1)}),
+    ("FAILED_PRECONDITION", {"signature": "forgotten", "at": np.array([1], np.int32)}),
 ]
 
 
@@ -169,7 +169,7 @@ BODIES = [
     (400, "zoo", {"instances": [["a", "b", "c"]]}),
     (400, "zoo", {"instances": [1, 2, 3]}),
     (400, "zoo", {"signature_name": "positive", "instances": [4, -9]}),
-    (400, "zoo", {"signature_name": "drained", "instances": [1.0]}),
+    (400, "zoo", {"signature_name": "forgotten", "instances": [1]}),
     (400, "zoo", {"signature_name": "id_c64", "instances": [1.0]}),
 ]
 
@@ -201,9 +201,16 @@ def test_rest_tells_status_and_metadata(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("status", "method", "path"),
-    [(404, "GET", "/"), (404, "GET", "/v2/models/zoo"), (400, "GET", "/v1/models"), (400, "GET", "/v1/models/zoo:predict"),
-     (400, "POST", "/v1/models/zoo"), (400, "POST", "/v1/models/zoo:predict?x=1"), (404, "GET", "/v1/models/nosuch")],
-)  # fmt: skip
+    [
+        (404, "GET", "/"),
+        (404, "GET", "/v2/models/zoo"),
+        (404, "GET", "/v1/models/nosuch"),
+        (400, "GET", "/v1/models"),
+        (400, "GET", "/v1/models/zoo:predict"),
+        (400, "POST", "/v1/models/zoo"),
+        (400, "POST", "/v1/models/zoo:predict?x=1"),
+    ],
+)
 def test_rest_refuses_other_paths_and_methods(server: Server, status: int, method: str, path: str) -> None:
     reply = server.rest.request(method, path)
     assert (reply.status_code, reply.json().keys()) == (status, {"error"})

@@ -47,7 +47,7 @@ def nodefault() -> Signatures:
 
 
 def spinner() -> Signatures:
-    """Y = turns, after that many turns of a loop: a call that lasts as long as one likes; the turns are done in order."""
+    """The output y is the input `turns`, after that many turns of a loop: a call that lasts as long as one likes."""
     turns = _input(tf.int64, [None], "turns")
     counted = tf.while_loop(
         lambda i: i < turns[0], lambda i: i + 1, [tf.constant(0, tf.int64)], parallel_iterations=1
@@ -114,12 +114,10 @@ def _troubles() -> Signatures:
     check = v1.debugging.Assert(tf.reduce_all(x > 0), ["x must be positive:", x])
     with tf.control_dependencies([check]):
         root = tf.sqrt(x)
-    queue = tf.queue.FIFOQueue(1, [tf.float32], shapes=[[]])
-    with tf.control_dependencies([queue.close()]):
-        emptied = tf.fill(tf.shape(x), queue.dequeue())
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([1], [10.0]), 0.0)  # never initialised
     return {
         "positive": ({"x": x}, {"y": root}),
-        "drained": ({"x": x}, {"y": emptied}),
+        "forgotten": ({"at": at}, {"y": table.lookup(at)}),
         "looked_up": ({"at": at}, {"y": tf.gather(tf.constant([1.0, 2.0]), at)}),
     }
 
