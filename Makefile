@@ -28,6 +28,7 @@ check: $(BIN)/.dev ## Lint, types, layers, generated files
 	mypy
 	lint-imports
 	python protos/generate.py --check
+	python docs/generate.py --check
 
 fix: $(BIN)/.dev ## Format, and mend what the linter can
 	ruff check --fix .

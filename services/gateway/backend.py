@@ -132,7 +132,8 @@ class Backend:
             BackendUnavailable: it could not be in time.
         """
         try:
-            await asyncio.wait_for(self._channel.channel_ready(), timeout_s)
+            async with asyncio.timeout(timeout_s):  # wait_for would swallow a cancellation at the wrong moment
+                await self._channel.channel_ready()
         except TimeoutError:
             raise BackendUnavailable(f"The model server at {self.address} cannot be connected to.") from None
 

@@ -127,15 +127,9 @@ class Engine:
     async def _run(self, batch: Batch) -> None:
         result = await self._call(batch)
         now = self.now()
-        self.scheduler.finished(batch, result, now)
-        self._observer.batch_ended(
-            BatchEnded(
-                batch,
-                result if isinstance(result, SluiceError) else None,
-                now - batch.started_at,
-                [batch.started_at - ticket.queued_at for ticket in batch.tickets],
-            )
-        )
+        failure = self.scheduler.finished(batch, result, now)
+        waited_s = [batch.started_at - ticket.queued_at for ticket in batch.tickets]
+        self._observer.batch_ended(BatchEnded(batch, failure, now - batch.started_at, waited_s))
         self._soon()
 
     async def _call(self, batch: Batch) -> dict[str, Array] | SluiceError:

@@ -127,7 +127,24 @@ class Front:
         return Reply(encode_predict(outputs, row_format=asked.row_format))
 
     async def _cold(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on to FastAPI, its body read within the limit and called JSON whatever the header says."""
         request_id = self._request_id(scope)
+        headers = dict(scope["headers"])
+        try:
+            body = await read_body(receive, self._gateway().settings.body_bytes, headers.get(b"content-length"))
+        except ClientGone:
+            return
+        except SluiceError as error:
+            self._metrics.request("unknown", "", error.code)
+            reply = error_reply(error, tf_serving=False)
+            await respond(send, error.http_status, reply, ((b"x-request-id", request_id),))
+            return
+        if body:
+            scope = {**scope, "headers": [*({**headers, b"content-type": b"application/json"}).items()]}
+        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def read_already() -> Message:
+            return next(parts, None) or await receive()
 
         async def noting_send(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -135,7 +152,7 @@ class Front:
                 self._note(scope, message)
             await send(message)
 
-        await self._app(scope, receive, noting_send)
+        await self._app(scope, read_already, noting_send)
 
     def _note(self, scope: Scope, start: Message) -> None:
         """Count a request that FastAPI answered, by the name of its route."""

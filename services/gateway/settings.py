@@ -20,6 +20,7 @@ from services.policy.batching import BatchingOptions
 from services.policy.sessions import SessionOptions
 
 _PREFIX = "SLUICE_"
+_MODEL_SERVER_PREFIX = "SLUICE_MODEL_SERVER_"  # the child's own settings
 
 
 class SettingsError(ValueError):
@@ -177,7 +178,8 @@ def load(args: Sequence[str]) -> Settings:
 
 def _refuse_unknown_environment() -> None:
     known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    unknown = sorted(name for name in os.environ if name.startswith(_PREFIX) and name not in known)
+    ours = [name for name in os.environ if name.startswith(_PREFIX) and not name.startswith(_MODEL_SERVER_PREFIX)]
+    unknown = sorted(name for name in ours if name not in known)
     if unknown:
         raise SettingsError(
             f"environment: there is no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"

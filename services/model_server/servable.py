@@ -56,13 +56,12 @@ class Servable:
         try:
             with graph.as_default():
                 loaded = tf.compat.v1.saved_model.loader.load(self._session, [_SERVE], str(path))
+            shown = {name: each for name, each in loaded.signature_def.items() if not name.startswith(_INTERNAL)}
+            self._prepared = {name: self._prepare(each) for name, each in shown.items()}
         except Exception as error:  # whatever lies there, the server goes on
             raise ServingError(status_of(error), f"{path} cannot be loaded: {error}") from error
-        self.definitions = {name: each for name, each in loaded.signature_def.items() if not name.startswith(_INTERNAL)}
-        self.signatures: Mapping[str, Signature] = {
-            name: plain_signature(name, each) for name, each in self.definitions.items()
-        }
-        self._prepared = {name: self._prepare(each) for name, each in self.definitions.items()}
+        self.definitions: Mapping[str, Any] = shown
+        self.signatures: Mapping[str, Signature] = {name: plain_signature(name, each) for name, each in shown.items()}
 
     def predict(self, signature: str, inputs: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """Run a signature: input name → array in, output name → array out; none `wanted` means all outputs.

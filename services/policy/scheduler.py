@@ -84,8 +84,12 @@ class Scheduler:
                 return batch
         return None
 
-    def finished(self, batch: Batch, result: Rows | SluiceError, now: float) -> None:
-        """A batch has run: its outputs, name → `[size, ...]`, or why there are none. State moves here and only here."""
+    def finished(self, batch: Batch, result: Rows | SluiceError, now: float) -> SluiceError | None:
+        """A batch has run: its outputs, name → `[size, ...]`, or why there are none. State moves here and only here.
+
+        Returns:
+            Why the batch failed: the error that came, or what is wrong with the outputs; None if it did not.
+        """
         failure = result if isinstance(result, SluiceError) else _unlike_promised(batch, result)
         self.dispatchers[batch.lane.model].finished(batch, now, succeeded=failure is None)
         if isinstance(failure, InputRejected) and len(batch.tickets) > 1:
@@ -98,6 +102,7 @@ class Scheduler:
         else:
             for ticket, span in batch.spans():
                 self._settle(ticket, {name: array[span] for name, array in result.items()}, now)  # type: ignore[union-attr]
+        return failure
 
     def tick(self, now: float) -> None:
         """Time has passed: settle what is too late, and end sessions whose time is over."""

@@ -95,6 +95,8 @@ def read_tensor(message: TensorMessage) -> Array:
     shape = _shape(message.tensor_shape)
     if message.tensor_content and message.dtype != _STRING:
         return np.frombuffer(message.tensor_content, dtype).reshape(shape)
+    if 0 in shape:
+        return np.empty(shape, dtype)
     return _fill(_values(message, dtype), shape)
 
 

@@ -90,7 +90,7 @@ def test_a_new_version_takes_over_and_no_call_fails_meanwhile(client: Client, fo
             started.wait()
             put(folder, 2, 20)
             until(lambda: answer(client, model) == 20, "version 2")
-            until(lambda: states(client, model) == {2: "AVAILABLE"}, "version 1 to go")
+            until(lambda: states(client, model) == {2: "AVAILABLE", 1: "END"}, "version 1 to go")
         finally:
             over.set()
         assert set.union(*(each.result() for each in calling)) <= {10.0, 20.0}

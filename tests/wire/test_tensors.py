@@ -1,0 +1,288 @@
+"""The tensor codec and our own messages against TensorFlow's: what one side writes, the other reads."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2, predict_pb2
+
+from services.policy.contract import numpy_dtype
+from services.wire.signatures import plain_signature
+from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
+from services.wire.tensors import DTYPE_NAMES, DTYPE_NUMBERS, dtype_name, read_tensor, write_tensor
+
+NUMBERS = sorted(set(DTYPE_NUMBERS) - {"string"})
+COMPLEX = {"complex64", "complex128"}
+MESSAGES = [tfs.TensorProto, tensor_pb2.TensorProto]
+
+
+def values(name: str) -> np.ndarray:
+    """Six values of a dtype, at its limits where it has any."""
+    dtype = numpy_dtype(name)
+    if name == "string":
+        return np.array([b"", b"a", b"\xff\x00", "h\u00e9".encode(), b"x" * 300, b"\n"], object)
+    if name == "bool":
+        return np.array([0, 1, 1, 0, 1, 0], bool)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return np.array([limits.min, limits.max, 0, 1, 2, 100], dtype)
+    return np.array([0.0, -0.0, 1.5, np.nan, np.inf, -np.inf]).astype(dtype)
+
+
+def typed(array: np.ndarray) -> tensor_pb2.TensorProto:
+    """The same values in the typed list, as the real TensorFlow Serving answers."""
+    return tf.make_tensor_proto(array.ravel().tolist(), tf.as_dtype(array.dtype), array.shape)
+
+
+def same(got: np.ndarray, wanted: np.ndarray) -> None:
+    assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
+    if wanted.dtype.hasobject:
+        assert got.tolist() == wanted.tolist()
+    else:
+        assert got.tobytes() == wanted.tobytes()
+
+
+def written(array: np.ndarray, kind: type = tfs.TensorProto) -> Any:
+    message = kind()
+    write_tensor(message, array)
+    return message
+
+
+@pytest.mark.parametrize("name", sorted(DTYPE_NUMBERS))
+def test_a_dtype_has_tensorflows_number(name: str) -> None:
+    assert tf.as_dtype(name).as_datatype_enum == DTYPE_NUMBERS[name]
+    assert dtype_name(numpy_dtype(name)) == name
+
+
+def test_no_dtype_with_a_numpy_form_is_forgotten() -> None:
+    known = {number for number in types_pb2.DataType.values() if 0 < number < 24}
+    quantized_and_handles = {11, 12, 13, 15, 16, 20, 21}
+    assert known - quantized_and_handles == DTYPE_NAMES.keys()
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=["ours", "official"])
+@pytest.mark.parametrize("shape", [(6,), (2, 3), (1, 6, 1)])
+@pytest.mark.parametrize("name", sorted(DTYPE_NUMBERS))
+def test_what_is_written_is_read_again_and_by_tensorflow(name: str, shape: tuple[int, ...], kind: type) -> None:
+    array = values(name).reshape(shape)
+    message = written(array, kind)
+    same(read_tensor(message), array)
+    same(tf.make_ndarray(tensor_pb2.TensorProto.FromString(message.SerializeToString())), array)
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=["ours", "official"])
+@pytest.mark.parametrize("name", sorted(DTYPE_NUMBERS))
+def test_what_tensorflow_writes_is_read(name: str, kind: type) -> None:
+    array = values(name).reshape(2, 3)
+    same(read_tensor(kind.FromString(tf.make_tensor_proto(array).SerializeToString())), array)
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=["ours", "official"])
+@pytest.mark.parametrize("name", sorted(set(DTYPE_NUMBERS) - COMPLEX))
+def test_typed_lists_are_read(name: str, kind: type) -> None:
+    array = values(name).reshape(2, 3)
+    message = kind.FromString(typed(array).SerializeToString())
+    assert not message.tensor_content
+    read = read_tensor(message)
+    np.testing.assert_array_equal(read, array)
+    assert (read.dtype, read.shape) == (array.dtype, array.shape)
+
+
+@pytest.mark.parametrize("name", sorted(COMPLEX))
+def test_complex_typed_lists_are_read_where_the_message_has_them_and_refused_elsewhere(name: str) -> None:
+    array = np.array([1 + 2j, 3 - 4j], name)
+    official = typed(array)
+    same(read_tensor(official), array)
+    with pytest.raises(ValueError, match="tensor_content"):
+        read_tensor(tfs.TensorProto.FromString(official.SerializeToString()))
+
+
+@pytest.mark.parametrize("name", sorted(set(DTYPE_NUMBERS) - COMPLEX))
+def test_a_short_list_repeats_its_last_value_and_no_list_stands_for_zeros(name: str) -> None:
+    message = typed(values(name)[:2])
+    message.tensor_shape.dim[0].size = 4
+    first, last = values(name)[:2]
+    np.testing.assert_array_equal(read_tensor(message), np.array([first, last, last, last], numpy_dtype(name)))
+
+    nothing = tfs.TensorProto(dtype=DTYPE_NUMBERS[name])
+    nothing.tensor_shape.dim.add().size = 3
+    assert read_tensor(nothing).tolist() == ([b""] * 3 if name == "string" else [0] * 3)
+
+
+@pytest.mark.parametrize("name", sorted(DTYPE_NUMBERS))
+def test_a_scalar_has_no_axes(name: str) -> None:
+    array = values(name)[1:2].reshape(())
+    same(read_tensor(written(array)), array)
+    assert written(array).tensor_shape.dim == []
+
+
+@pytest.mark.parametrize("name", sorted(DTYPE_NUMBERS))
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (2, 0)])
+def test_an_empty_tensor_keeps_its_shape(name: str, shape: tuple[int, ...]) -> None:
+    array = np.empty(shape, numpy_dtype(name))
+    same(read_tensor(written(array)), array)
+    same(tf.make_ndarray(written(array, tensor_pb2.TensorProto)), array)
+
+
+@pytest.mark.parametrize("name", ["int8", "uint8", "int16", "uint16"])
+def test_whole_numbers_in_a_list_are_cut_to_their_width(name: str) -> None:
+    message = tfs.TensorProto(dtype=DTYPE_NUMBERS[name], int_val=[-1, 2**16 + 5])
+    message.tensor_shape.dim.add().size = 2
+    assert read_tensor(message).tolist() == np.array([-1, 2**16 + 5]).astype(name).tolist()
+
+
+def test_an_array_that_is_not_contiguous_is_written_in_order() -> None:
+    array = np.arange(6, dtype=np.int32).reshape(2, 3).T
+    same(read_tensor(written(array)), np.ascontiguousarray(array))
+
+
+def broken(size: int | None = 2, **fields: Any) -> tfs.TensorProto:
+    message = tfs.TensorProto(**{"dtype": DTYPE_NUMBERS["float32"]} | fields)
+    if size is not None:
+        message.tensor_shape.dim.add().size = size
+    return message
+
+
+UNKNOWN_RANK = tfs.TensorShapeProto(unknown_rank=True)
+BROKEN = {
+    "no dtype": broken(dtype=0),
+    "a reference dtype": tfs.TensorProto.FromString(b"\x08\x65"),
+    "an unknown size": broken(-1, float_val=[1]),
+    "an unknown rank": broken(None, tensor_shape=UNKNOWN_RANK, float_val=[1]),
+    "too many values": broken(2, float_val=[1, 2, 3]),
+    "too few bytes": broken(2, tensor_content=b"1234"),
+    "too many bytes": broken(2, tensor_content=b"1234" * 3),
+    "half a number": broken(2, tensor_content=b"1234567"),
+    "a value where none fits": broken(0, float_val=[1]),
+    "a huge shape without values": broken(2**40),
+    "a huge shape with one value": broken(2**40, float_val=[1]),
+}
+
+
+@pytest.mark.parametrize("message", BROKEN.values(), ids=BROKEN)
+def test_a_tensor_that_cannot_be_read_is_refused_with_a_sentence(message: tfs.TensorProto) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        read_tensor(message)
+
+
+def test_a_shape_whose_product_overflows_is_refused() -> None:
+    message = broken(2**32)
+    message.tensor_shape.dim.add().size = 2**32
+    with pytest.raises(ValueError, match=r"takes 18446744073709551616 values"):
+        read_tensor(message)
+
+
+@given(
+    hnp.arrays(st.sampled_from([np.float32, np.int64, np.bool_, np.float16]), hnp.array_shapes(min_dims=0, min_side=0))
+)
+def test_any_array_survives_the_wire(array: np.ndarray) -> None:
+    wire = written(array).SerializeToString()
+    same(read_tensor(tensor_pb2.TensorProto.FromString(wire)), array)
+    same(read_tensor(tfs.TensorProto.FromString(typed(array).SerializeToString())), array)
+
+
+OFFICIAL = {
+    tfs.TensorShapeProto: tf.TensorShape([1]).as_proto().__class__,
+    tfs.TensorProto: tensor_pb2.TensorProto,
+    tfs.ModelSpec: model_pb2.ModelSpec,
+    tfs.PredictRequest: predict_pb2.PredictRequest,
+    tfs.PredictResponse: predict_pb2.PredictResponse,
+    tfs.TensorInfo: meta_graph_pb2.TensorInfo,
+    tfs.SignatureDef: meta_graph_pb2.SignatureDef,
+    tfs.SignatureDefMap: get_model_metadata_pb2.SignatureDefMap,
+    tfs.GetModelMetadataRequest: get_model_metadata_pb2.GetModelMetadataRequest,
+    tfs.GetModelMetadataResponse: get_model_metadata_pb2.GetModelMetadataResponse,
+    tfs.GetModelStatusRequest: get_model_status_pb2.GetModelStatusRequest,
+    tfs.ModelVersionStatus: get_model_status_pb2.ModelVersionStatus,
+    tfs.GetModelStatusResponse: get_model_status_pb2.GetModelStatusResponse,
+}
+
+
+def fields(descriptor: Descriptor) -> dict[str, tuple[Any, ...]]:
+    """Name → number, wire type, list or not, and what is inside."""
+    return {field.name: (field.number, _wire_type(field), *_inside(field)) for field in descriptor.fields}
+
+
+def _wire_type(field: FieldDescriptor) -> tuple[int, bool, bool]:
+    return field.type, field.is_repeated, field.is_packed
+
+
+def _inside(field: FieldDescriptor) -> tuple[Any, ...]:
+    inner = field.message_type
+    entry = inner is not None and inner.GetOptions().map_entry
+    oneof = field.containing_oneof.name if field.containing_oneof else None
+    return (inner.name if inner and not entry else None, oneof, fields(inner) if entry else None)
+
+
+@pytest.mark.parametrize(("ours", "official"), OFFICIAL.items(), ids=lambda kind: kind.DESCRIPTOR.name)
+def test_our_fields_have_the_official_numbers_and_types(ours: Any, official: Any) -> None:
+    theirs = fields(official.DESCRIPTOR)
+    assert fields(ours.DESCRIPTOR) == {name: theirs[name] for name in fields(ours.DESCRIPTOR)}
+
+
+@pytest.mark.parametrize(
+    ("ours", "official"),
+    [
+        (tfs.DataType, types_pb2.DataType),
+        (tfs.ModelVersionStatus.State, get_model_status_pb2.ModelVersionStatus.State),
+    ],
+)
+def test_our_enumerations_have_the_official_values(ours: Any, official: Any) -> None:
+    assert dict(ours.items()).items() <= dict(official.items()).items()
+
+
+def test_a_predict_request_of_ours_is_the_official_one() -> None:
+    made = tfs.PredictRequest(output_filter=["y"])
+    made.model_spec.name, made.model_spec.version.value, made.model_spec.signature_name = "m", 7, "step"
+    write_tensor(made.inputs["x"], np.ones((2, 3), np.float32))
+    official = predict_pb2.PredictRequest.FromString(made.SerializeToString())
+    assert (official.model_spec.name, official.model_spec.version.value, [*official.output_filter]) == ("m", 7, ["y"])
+    same(tf.make_ndarray(official.inputs["x"]), np.ones((2, 3), np.float32))
+    assert tfs.PredictRequest.FromString(official.SerializeToString()) == made
+
+
+def test_an_official_answer_is_read_with_our_messages() -> None:
+    official = predict_pb2.PredictResponse()
+    official.model_spec.version_label = "stable"
+    official.outputs["y"].CopyFrom(tf.make_tensor_proto([[1.5, -2.0]]))
+    ours = tfs.PredictResponse.FromString(official.SerializeToString())
+    assert ours.model_spec.WhichOneof("version_choice") == "version_label"
+    same(read_tensor(ours.outputs["y"]), np.array([[1.5, -2.0]], np.float32))
+
+
+def test_official_metadata_is_read_out_of_its_any() -> None:
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    x = signatures.signature_def["serving_default"].inputs["x"]
+    x.name, x.dtype = "x:0", DTYPE_NUMBERS["float32"]
+    for size in (-1, 3):
+        x.tensor_shape.dim.add().size = size
+    official = get_model_metadata_pb2.GetModelMetadataResponse()
+    official.metadata["signature_def"].Pack(signatures)
+
+    reply = tfs.GetModelMetadataResponse.FromString(official.SerializeToString())
+    found = tfs.SignatureDefMap.FromString(reply.metadata["signature_def"].value)
+    ours = plain_signature("serving_default", found.signature_def["serving_default"])
+    assert ours == plain_signature("serving_default", signatures.signature_def["serving_default"])
+    assert (ours.inputs["x"].dtype, ours.inputs["x"].shape) == ("float32", (None, 3))
+
+
+def test_a_status_is_read_both_ways() -> None:
+    official = get_model_status_pb2.GetModelStatusResponse()
+    each = official.model_version_status.add(version=3, state="END")
+    each.status.error_code, each.status.error_message = 5, "gone"
+    ours = tfs.GetModelStatusResponse.FromString(official.SerializeToString())
+    assert (ours.model_version_status[0].state, ours.model_version_status[0].status.error_message) == (50, "gone")
+    assert get_model_status_pb2.GetModelStatusResponse.FromString(ours.SerializeToString()) == official
+
+
+def test_a_dtype_that_has_no_name_is_unknown() -> None:
+    described = meta_graph_pb2.SignatureDef()
+    described.inputs["x"].dtype = types_pb2.DT_VARIANT
+    assert plain_signature("s", described).inputs["x"].dtype == "unknown"
