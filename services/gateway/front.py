@@ -30,6 +30,7 @@ _SESSION_CALL = re.compile(r"/v1/sessions/([A-Za-z0-9._~-]{1,128}):(step|scan)")
 _PREDICT_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?:predict")
 _STEP_FIELDS = {"inputs", "step", "outputs"}
 _REQUEST_ID_LIMIT = 128
+_TIMEOUT_DIGITS = 9
 
 
 class ClientGone(Exception):
@@ -232,8 +233,10 @@ def read_timeout(value: bytes | None) -> int | None:
     """`Sluice-Timeout-Ms`: whole milliseconds, more than 0."""
     if value is None:
         return None
-    if not value.isdigit() or not 0 < int(value) < 10**9:
-        raise BadRequest(f"Sluice-Timeout-Ms takes whole milliseconds, more than 0; got {value.decode('latin-1')!r}.")
+    if not value.isdigit() or len(value) > _TIMEOUT_DIGITS or int(value) == 0:
+        raise BadRequest(
+            f"Sluice-Timeout-Ms takes whole milliseconds, more than 0; got {value.decode('latin-1')!r:.80}."
+        )
     return int(value)
 
 

@@ -53,7 +53,7 @@ def serve(settings: Settings) -> int:
     app = create_app(settings)
     config = uvicorn.Config(
         app, host=host.strip("[]"), port=int(port), loop="uvloop", http="httptools", ws="none", lifespan="on",
-        log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=int(settings.drain_s) + 1,
+        log_config=None, access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=int(settings.drain_s) + 1,
     )  # fmt: skip
     server = Server(config, app, settings.drain_s)
     server.run()

@@ -93,10 +93,10 @@ def read_tensor(message: TensorMessage) -> Array:
     if dtype is None:
         raise ValueError(f"dtype number {message.dtype} is not one this server reads: {sorted(DTYPE_NUMBERS)}")
     shape = _shape(message.tensor_shape)
-    if message.tensor_content and message.dtype != _STRING:
-        return np.frombuffer(message.tensor_content, dtype).reshape(shape)
     if 0 in shape:
         return np.empty(shape, dtype)
+    if message.tensor_content and message.dtype != _STRING:
+        return np.frombuffer(message.tensor_content, dtype).reshape(shape)
     return _fill(_values(message, dtype), shape)
 
 

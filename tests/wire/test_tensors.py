@@ -18,7 +18,6 @@ from services.wire.signatures import plain_signature
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
 from services.wire.tensors import DTYPE_NAMES, DTYPE_NUMBERS, dtype_name, read_tensor, write_tensor
 
-NUMBERS = sorted(set(DTYPE_NUMBERS) - {"string"})
 COMPLEX = {"complex64", "complex128"}
 MESSAGES = [tfs.TensorProto, tensor_pb2.TensorProto]
 
@@ -36,9 +35,25 @@ def values(name: str) -> np.ndarray:
     return np.array([0.0, -0.0, 1.5, np.nan, np.inf, -np.inf]).astype(dtype)
 
 
+# Where the real TensorFlow Serving puts its answers; it does not use tensor_content.
+TYPED_LISTS = {
+    "float32": "float_val", "float64": "double_val", "int64": "int64_val", "bool": "bool_val", "uint32": "uint32_val",
+    "uint64": "uint64_val", "float16": "half_val", "bfloat16": "half_val", "complex64": "scomplex_val",
+    "complex128": "dcomplex_val", "string": "string_val", "int8": "int_val", "int16": "int_val", "int32": "int_val",
+    "uint8": "int_val", "uint16": "int_val",
+}  # fmt: skip
+
+
 def typed(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """The same values in the typed list, as the real TensorFlow Serving answers."""
-    return tf.make_tensor_proto(array.ravel().tolist(), tf.as_dtype(array.dtype), array.shape)
+    """The same values in the typed list."""
+    name, flat = dtype_name(array.dtype), np.ascontiguousarray(array).reshape(-1)
+    message = tensor_pb2.TensorProto(dtype=DTYPE_NUMBERS[name], tensor_shape=tf.TensorShape(array.shape).as_proto())
+    if name in {"float16", "bfloat16"}:
+        flat = flat.view(np.uint16)
+    elif name in COMPLEX:
+        flat = flat.view(flat.real.dtype)
+    getattr(message, TYPED_LISTS[name]).extend(flat.tolist())
+    return message
 
 
 def same(got: np.ndarray, wanted: np.ndarray) -> None:
@@ -78,7 +93,7 @@ def test_what_is_written_is_read_again_and_by_tensorflow(name: str, shape: tuple
 
 
 @pytest.mark.parametrize("kind", MESSAGES, ids=["ours", "official"])
-@pytest.mark.parametrize("name", sorted(DTYPE_NUMBERS))
+@pytest.mark.parametrize("name", sorted(set(DTYPE_NUMBERS) - COMPLEX))  # TensorFlow writes those in lists
 def test_what_tensorflow_writes_is_read(name: str, kind: type) -> None:
     array = values(name).reshape(2, 3)
     same(read_tensor(kind.FromString(tf.make_tensor_proto(array).SerializeToString())), array)
@@ -90,9 +105,7 @@ def test_typed_lists_are_read(name: str, kind: type) -> None:
     array = values(name).reshape(2, 3)
     message = kind.FromString(typed(array).SerializeToString())
     assert not message.tensor_content
-    read = read_tensor(message)
-    np.testing.assert_array_equal(read, array)
-    assert (read.dtype, read.shape) == (array.dtype, array.shape)
+    same(read_tensor(message), array)
 
 
 @pytest.mark.parametrize("name", sorted(COMPLEX))
@@ -106,7 +119,7 @@ def test_complex_typed_lists_are_read_where_the_message_has_them_and_refused_els
 
 @pytest.mark.parametrize("name", sorted(set(DTYPE_NUMBERS) - COMPLEX))
 def test_a_short_list_repeats_its_last_value_and_no_list_stands_for_zeros(name: str) -> None:
-    message = typed(values(name)[:2])
+    message = tfs.TensorProto.FromString(typed(values(name)[:2]).SerializeToString())
     message.tensor_shape.dim[0].size = 4
     first, last = values(name)[:2]
     np.testing.assert_array_equal(read_tensor(message), np.array([first, last, last, last], numpy_dtype(name)))
@@ -160,7 +173,6 @@ BROKEN = {
     "too few bytes": broken(2, tensor_content=b"1234"),
     "too many bytes": broken(2, tensor_content=b"1234" * 3),
     "half a number": broken(2, tensor_content=b"1234567"),
-    "a value where none fits": broken(0, float_val=[1]),
     "a huge shape without values": broken(2**40),
     "a huge shape with one value": broken(2**40, float_val=[1]),
 }
@@ -217,14 +229,20 @@ def _wire_type(field: FieldDescriptor) -> tuple[int, bool, bool]:
 def _inside(field: FieldDescriptor) -> tuple[Any, ...]:
     inner = field.message_type
     entry = inner is not None and inner.GetOptions().map_entry
-    oneof = field.containing_oneof.name if field.containing_oneof else None
-    return (inner.name if inner and not entry else None, oneof, fields(inner) if entry else None)
+    return (inner.name if inner and not entry else None, fields(inner) if entry else None)
 
 
 @pytest.mark.parametrize(("ours", "official"), OFFICIAL.items(), ids=lambda kind: kind.DESCRIPTOR.name)
 def test_our_fields_have_the_official_numbers_and_types(ours: Any, official: Any) -> None:
     theirs = fields(official.DESCRIPTOR)
     assert fields(ours.DESCRIPTOR) == {name: theirs[name] for name in fields(ours.DESCRIPTOR)}
+
+
+def test_a_version_is_a_number_or_a_label_in_ours_as_in_the_official_message() -> None:
+    def choices(kind: Any) -> set[str]:
+        return {field.name for field in kind.DESCRIPTOR.oneofs_by_name["version_choice"].fields}
+
+    assert choices(tfs.ModelSpec) == choices(model_pb2.ModelSpec) == {"version", "version_label"}
 
 
 @pytest.mark.parametrize(
