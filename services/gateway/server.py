@@ -53,8 +53,12 @@ def serve(settings: Settings) -> int:
     app = create_app(settings)
     config = uvicorn.Config(
         app, host=host.strip("[]"), port=int(port), loop="uvloop", http="httptools", ws="none", lifespan="on",
-        log_config=None, access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=int(settings.drain_s) + 1,
+        log_config=None, access_log=False, server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=int(settings.drain_s) + 1,
     )  # fmt: skip
     server = Server(config, app, settings.drain_s)
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # uvicorn has said why it cannot listen, with a code of its own
+        return 1
     return 0 if server.started else 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
 from pydantic_settings import (
     BaseSettings,
@@ -165,8 +166,8 @@ def load(args: Sequence[str]) -> Settings:
     first = argparse.ArgumentParser(add_help=False)
     first.add_argument("--config", default=os.environ.get(f"{_PREFIX}CONFIG"))
     config = first.parse_known_args(args)[0].config
-    if config is not None and not Path(config).is_file():
-        raise SettingsError(f"config: there is no file {config}")
+    if config is not None:
+        _check_yaml(Path(config))
     known: dict[str, Any] = {"config": config} if config else {}
     settings = Settings(_cli_parse_args=[*args], **known)
     if settings.models is None and settings.backend is None:
@@ -174,6 +175,17 @@ def load(args: Sequence[str]) -> Settings:
     if settings.models is not None and not settings.models.is_dir():
         raise SettingsError(f"models: there is no folder {settings.models}")
     return settings
+
+
+def _check_yaml(file: Path) -> None:
+    if not file.is_file():
+        raise SettingsError(f"config: there is no file {file}")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"config: {file} is not YAML: {error}") from None
+    if not isinstance(content, dict | None):
+        raise SettingsError(f"config: {file} must hold one `setting: value` a line; got {type(content).__name__}")
 
 
 def _refuse_unknown_environment() -> None:

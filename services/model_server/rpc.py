@@ -18,7 +18,9 @@ log = structlog.get_logger()
 
 _OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1), ("grpc.so_reuseport", 0)]
 _SIGNATURES = "signature_def"
-_WORKERS = 4  # calls at one time; TensorFlow has its own threads below
+# Calls at one time. TensorFlow has its own threads below, so that more of them slow each other down; a status call must
+# find one free while batches of several models run.
+_WORKERS = 8
 
 
 class Services:

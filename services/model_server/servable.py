@@ -79,7 +79,7 @@ class Servable:
             values = prepared.call(*feed)
         except (tf.errors.OpError, ValueError) as error:
             raise from_tensorflow(error) from None
-        outputs = {name: np.asarray(value) for name, value in zip(prepared.outputs, values, strict=True)}
+        outputs = {name: _array(value) for name, value in zip(prepared.outputs, values, strict=True)}
         return {name: outputs[name] for name in wanted} if wanted else outputs
 
     def _prepare(self, definition: Any) -> _Prepared:
@@ -127,3 +127,8 @@ def _check_wanted(wanted: Sequence[str], outputs: Sequence[str]) -> None:
 
 def _raise(error: Exception, *_: Array) -> Sequence[Any]:
     raise error.with_traceback(None)
+
+
+def _array(value: Any) -> Array:
+    """An output as TensorFlow gives it; a single string comes as `bytes`, which numpy alone would cut at a zero."""
+    return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)

@@ -7,7 +7,8 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +32,7 @@ Array = NDArray[Any]
 
 DEFAULT_SIGNATURE = "serving_default"
 _BYTES_SUFFIX = "_bytes"
+_TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 # TensorFlow Serving has no JSON form for these.
 _WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "complex128"})
 _WRAPPING = frozenset({"int8", "int16", "uint8"})  # read as int32 and then cut to their width
@@ -132,7 +134,7 @@ def _parse_lenient(body: bytes, *, rest_ignored: bool) -> Any:
 
 def _whole(text: str) -> float:
     """A whole number; one of more than 64 bits becomes a float."""
-    number = int(text) if len(text) <= len(str(_INT64_MIN)) else float(text)
+    number = int(text) if len(text) <= len(str(_INT64_MIN)) else _finite(text)
     return number if _INT64_MIN <= number <= _UINT64_MAX else float(number)
 
 
@@ -155,17 +157,16 @@ def encode_predict(outputs: Mapping[str, Array], *, row_format: bool) -> bytes:
         ShapeMismatch: rows are asked for, and the outputs do not agree on how many there are.
         UnsupportedByModel: an output is complex.
     """
-    dumps = _dumps if all(map(_all_finite, outputs.values())) else _dumps_non_finite
-    values = {name: _writable(name, array) for name, array in outputs.items()}
     if not row_format:
-        return dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
+        columns = {name: _writable(name, array) for name, array in outputs.items()}
+        return _dumps({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))})
     counts = {array.shape[:1] for array in outputs.values()}
     if len(counts) != 1 or () in counts:
         raise ShapeMismatch('The outputs have no common number of rows; ask with "inputs" instead of "instances".')
-    if len(values) == 1:
-        return dumps({"predictions": next(iter(values.values()))})
-    rows = zip(*values.values(), strict=True)
-    return dumps({"predictions": [dict(zip(values, row, strict=True)) for row in rows]})
+    if len(outputs) == 1:
+        return _dumps({"predictions": next(_writable(name, array) for name, array in outputs.items())})
+    rows = zip(*(_rows(name, array) for name, array in outputs.items()), strict=True)
+    return _dumps({"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]})
 
 
 def check_names(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> None:
@@ -244,7 +245,23 @@ def _writable(name: str, array: Array) -> Any:
         raise UnsupportedByModel(f"Output {name!r} is complex, which JSON answers cannot carry: use gRPC.")
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
-    return np.ascontiguousarray(array) if array.ndim else array[()]
+    value = np.ascontiguousarray(array) if array.ndim else array[()]
+    return value if _all_finite(array) else _with_tokens(value)
+
+
+def _rows(name: str, array: Array) -> Iterable[Any]:
+    """What `_dumps` can write for each row of an array."""
+    if array.dtype.hasobject or _all_finite(array):
+        rows: Iterable[Any] = _writable(name, array)
+        return rows
+    return (_writable(name, row) for row in array)
+
+
+def _with_tokens(value: Any) -> orjson.Fragment:
+    """Floats of which some are not finite: orjson writes null for these, and for nothing else here."""
+    floats = np.asarray(value)
+    tokens = iter([_TOKENS[str(each)] for each in floats[~np.isfinite(floats)]])
+    return orjson.Fragment(re.sub(b"null", lambda _: next(tokens), _dumps(value)))
 
 
 def _texts(value: Any, *, as_base64: bool) -> Any:
@@ -257,15 +274,5 @@ def _all_finite(array: Array) -> bool:
     return array.dtype.kind not in "fV" or bool(np.isfinite(array).all())
 
 
-def _dumps(value: dict[str, Any]) -> bytes:
+def _dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _dumps_non_finite(value: dict[str, Any]) -> bytes:
-    """As `_dumps`, which would write null for a number that is not finite."""
-    return json.dumps(value, default=_plain, ensure_ascii=False).encode()
-
-
-def _plain(value: Any) -> Any:
-    """A numpy array or number as Python's; by way of text, a float32 keeps its shortest form."""
-    return value.astype(str).astype(np.float64).tolist() if value.dtype.kind == "f" else value.tolist()

@@ -21,18 +21,6 @@ def spoiled(outputs):
     return outputs | {"h": np.where(bad[:, None], np.nan, outputs["h"])}
 
 
-async def together(here: Here, *calls):
-    """The results of calls that run in one batch, behind one that holds the only slot."""
-    gate = Gate(here.puppet)
-    blocker = asyncio.create_task(here.http.post("/v1/models/plain:predict", json={"instances": [[1, 1]]}))
-    tasks = [asyncio.create_task(call) for call in calls]
-    scheduler = here.gateway.engine.scheduler
-    await eventually(lambda: sum(each.waiting_rows + each.running.__len__() for each in scheduler.dispatchers.values()))
-    gate.open()
-    await blocker
-    return await asyncio.gather(*tasks)
-
-
 async def test_a_state_that_would_not_be_finite_stays_as_it_was_and_mates_are_untouched(here):
     adder, *others = await here.adders(4)
     await adder.goes_on()

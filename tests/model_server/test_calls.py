@@ -47,6 +47,11 @@ def test_bytes_come_back_as_they_went(client: Client) -> None:
     assert back["n"].tolist() == [2, 3]
 
 
+def test_a_single_text_comes_back_whole(client: Client) -> None:
+    back = client.predict(signature="echo_one", s=np.array(b"a\xff\x00", object))["s"]
+    assert (back.shape, back.item()) == ((), b"a\xff\x00")
+
+
 def test_an_output_filter_chooses_outputs(client: Client) -> None:
     answer = client.predict(signature="multi", outputs=("bb",), a=floats([1, 2]), b=np.array([[3, 4]], np.int32))
     assert {name: array.tolist() for name, array in answer.items()} == {"bb": [[6, 8]]}

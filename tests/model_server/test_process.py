@@ -52,8 +52,11 @@ def test_a_killed_server_starts_again_on_its_socket_and_a_told_one_finishes_what
     servers: list[Server], spinner: Path, tmp_path: Path
 ) -> None:
     killed = serve(servers, spinner, tmp_path)
+    endless = [killed.client.predictions.Predict.future(request("spin", turns=ENDLESS), PATIENCE_S) for _ in range(4)]
+    assert killed.client.state("spin") == {1: ("AVAILABLE", "")}  # long calls do not keep the status waiting
     killed.process.send_signal(signal.SIGKILL)
     killed.process.wait()
+    assert all(call.code() is grpc.StatusCode.UNAVAILABLE for call in endless)
     assert killed.socket.is_socket()
 
     told = serve(servers, spinner, tmp_path)

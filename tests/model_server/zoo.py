@@ -72,11 +72,13 @@ def _numbers(scale: int) -> Signatures:
 
 def _texts() -> Signatures:
     s, grid = _input(tf.string, [None], "st"), _input(tf.string, [None, 2], "st2")
+    one = _input(tf.string, [], "st0")
     return {
         "echo": ({"s": s}, {"s": tf.identity(s), "n": tf.strings.length(s)}),
         "echo_bytes": ({"s_bytes": s}, {"s_bytes": tf.identity(s)}),
         "echo_bytes_single": ({"image": s}, {"out_bytes": tf.identity(s)}),
         "echo2": ({"s": grid}, {"t": tf.identity(grid)}),
+        "echo_one": ({"s": one}, {"s": tf.identity(one)}),
         "example_predict": ({"inputs": s}, _example(s)),
     }
 

@@ -32,6 +32,7 @@ def tensor(name: str = "x", dtype: str = "float32", *sizes: int) -> Tensor:
 
 
 ONE = {"x": tensor()}
+TEXT = {"x": tensor("x", "string")}
 WIDE = {"x": tensor("x", "float32", 3)}
 TWO = {"a": tensor("a"), "b": tensor("b", "int32")}
 
@@ -96,8 +97,8 @@ REFUSED: list[tuple[type[SluiceError], Inputs, Any]] = [
     (BadRequest, ONE, b'{"instances": [1'),
     (BadRequest, ONE, b'{"instances": [1e400]}'),
     (BadRequest, ONE, b'{"instances": [NaN, 1e400]}'),
-    (BadRequest, ONE, b'{"instances": ["\\ud83d"]}'),
-    (BadRequest, ONE, b'{"instances": [NaN, "\\ud83d"]}'),
+    (BadRequest, TEXT, b'{"instances": ["\\ud83d"]}'),
+    (BadRequest, TEXT, b'{"instances": ["a", "\\udc00 \\ud83d"]}'),
     (BadRequest, ONE, b'{"instances": [NaN, "\xff"]}'),
     (BadRequest, ONE, b'{"instances": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
     (ShapeMismatch, ONE, b'{"instances": ' + b"[" * 200 + b"]" * 200 + b"}"),
@@ -134,6 +135,7 @@ REFUSED: list[tuple[type[SluiceError], Inputs, Any]] = [
 def test_a_body_that_does_not_fit_is_refused(error: type[SluiceError], inputs: Inputs, body: Any) -> None:
     with pytest.raises(error) as caught:
         read(body, inputs)
+    assert type(caught.value) is error
     assert caught.value.http_status == 400
 
 
@@ -266,9 +268,27 @@ def test_an_array_that_is_not_contiguous_is_written() -> None:
 
 def test_a_number_that_is_not_finite_is_written_as_tensorflow_serving_does() -> None:
     y = np.array([np.nan, np.inf, -np.inf, 0.1], np.float32)
-    assert encode_predict({"y": y}, row_format=False) == b'{"outputs": [NaN, Infinity, -Infinity, 0.1]}'
+    assert encode_predict({"y": y}, row_format=False) == b'{"outputs":[NaN,Infinity,-Infinity,0.1]}'
     both = encode_predict({"y": y[:1], "z": y[3:]}, row_format=True)
-    assert both == b'{"predictions": [{"y": NaN, "z": 0.1}]}'
+    assert both == b'{"predictions":[{"y":NaN,"z":0.1}]}'
+
+
+def test_a_text_that_says_null_is_not_taken_for_a_number_that_is_not_finite() -> None:
+    outputs = {"s": np.array([b"null", b"b"], object), "y": np.array([[1, -np.inf], [np.nan, 2]], np.float32)}
+    rows = encode_predict(outputs, row_format=True)
+    assert rows == b'{"predictions":[{"s":"null","y":[1.0,-Infinity]},{"s":"b","y":[NaN,2.0]}]}'
+    columns = encode_predict(outputs, row_format=False)
+    assert columns == b'{"outputs":{"s":["null","b"],"y":[[1.0,-Infinity],[NaN,2.0]]}}'
+
+
+def test_a_single_number_that_is_not_finite_is_written() -> None:
+    assert encode_predict({"y": np.array(np.nan)}, row_format=False) == b'{"outputs":NaN}'
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "1e400"])
+def test_a_number_too_large_for_a_float_is_refused(digits: str) -> None:
+    with pytest.raises(BadRequest):
+        parse_predict(b'{"instances": [%s]}' % digits.encode())
 
 
 def test_bfloat16_is_written_as_the_number_it_is() -> None:
@@ -351,7 +371,8 @@ def test_any_value_is_read_or_refused(value: Any, field: str, dtype: str) -> Non
 def again(array: np.ndarray, row_format: bool, name: str = "x") -> None:
     """What `encode_predict` writes of an output is read as an input with the same values."""
     answer = encode_predict({name: array}, row_format=row_format)
-    body = answer.replace(b'"predictions"', b'"instances"', 1).replace(b'"outputs"', b'"inputs"', 1)
+    given, taken = (b'"predictions"', b'"instances"') if row_format else (b'"outputs"', b'"inputs"')
+    body = answer.replace(given, taken, 1)
     dtype = "string" if array.dtype.hasobject else array.dtype.name
     back = read(body, {name: tensor(name, dtype, *array.shape[1:])})[name]
     assert back.dtype == array.dtype

@@ -1,0 +1,148 @@
+"""The gateway as a process: what it loads, how much memory it takes, how it stops."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.gateway.here import PATIENCE_S, Adder, Gate, eventually, refused
+
+ROOT = Path(__file__).parents[2]
+SESSIONS = 1000
+MEMORY_LIMIT_KIB = 150 * 1024
+
+
+class Process:
+    """A `sluice serve` on a port of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
+        self.process = process
+        self.http = httpx.AsyncClient(base_url=url, timeout=PATIENCE_S)
+
+    async def open(self) -> Adder:
+        response = await self.http.post("/v1/models/sum/sessions", json={})
+        assert response.status_code == 201, response.text
+        return Adder(self.http, response.json()["session"])
+
+    async def end(self) -> tuple[int, str]:
+        """Wait for its end: the exit code, and what it logged last."""
+        assert self.process.stderr is not None
+        rest = await asyncio.wait_for(self.process.stderr.read(), PATIENCE_S)
+        return await self.process.wait(), rest.decode()
+
+
+@asynccontextmanager
+async def serving(backend: str, *flags: str) -> AsyncIterator[Process]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services.cli.main", "serve", "--backend", backend, "--http", "127.0.0.1:0", *flags,
+        cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not (found := re.search(r"http=(http://127\.0\.0\.1:\d+)", line := (await process.stderr.readline()).decode())):
+                assert line, "it ended before it listened"
+        served = Process(process, found[1])
+        async with served.http:
+            yield served
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+def test_the_gateway_loads_no_tensorflow():
+    code = (
+        "import sys, services.gateway.server, services.cli.main; "
+        "print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras', 'tensorflow_serving')])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.stdout.strip(), ended.returncode) == ("[]", 0), ended.stderr
+
+
+async def test_a_thousand_sessions_fit_into_150_megabytes(tmp_path):
+    # The puppet is a process of its own, so that what it does takes no time of this one's loop.
+    puppet = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.gateway.serve_puppet", str(tmp_path),
+        cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert puppet.stdin is not None and puppet.stdout is not None
+    try:
+        address = (await asyncio.wait_for(puppet.stdout.readline(), PATIENCE_S)).decode().strip()
+        async with serving(address) as served:
+            for start in range(0, SESSIONS, 50):
+                adders = await asyncio.gather(*(served.open() for _ in range(50)))
+                await asyncio.gather(*(adder.goes_on((start, n)) for n, adder in enumerate(adders)))
+            assert f'sluice_sessions_active{{model="sum"}} {SESSIONS}.0' in (await served.http.get("/metrics")).text
+            status = Path(f"/proc/{served.process.pid}/status").read_text()
+            resident_kib = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
+            assert resident_kib < MEMORY_LIMIT_KIB
+    finally:
+        await puppet.communicate(b"")  # its input ends, and so does it
+    assert puppet.returncode == 0
+
+
+async def test_a_gateway_that_is_told_to_stop_finishes_what_runs_and_ends_with_code_0(puppet):
+    async with serving(puppet.address) as served:
+        adder, other = await served.open(), await served.open()
+        await asyncio.gather(adder.goes_on(), other.goes_on())
+        gate = Gate(puppet)
+        running = asyncio.create_task(adder.goes_on())
+        await puppet.until_running(1)
+        served.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: _not_ready(served))
+        refused(await served.http.post("/v1/models/sum/sessions", json={}), 503, "draining")
+        waiting = asyncio.create_task(other.goes_on())
+        await puppet.until_running(2)
+        gate.open()
+        await asyncio.gather(running, waiting)
+        code, logged = await served.end()
+        assert code == 0
+        assert "Traceback" not in logged
+
+
+async def _not_ready(served):
+    response = await served.http.get("/readyz")
+    return response.status_code == 503 and response.json()["reason"] == "the gateway is stopping"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_an_idle_gateway_stops_at_once(puppet, number):
+    async with serving(puppet.address) as served:
+        await (await served.open()).goes_on()
+        served.process.send_signal(number)
+        assert (await served.end())[0] == 0
+
+
+async def test_a_batch_that_never_ends_does_not_keep_a_gateway_from_stopping(puppet):
+    async with serving(puppet.address, "--drain-s", "0.1") as served:
+        adder = await served.open()
+        Gate(puppet)
+        running = asyncio.create_task(adder.step())
+        await puppet.until_running(1)
+        served.process.send_signal(signal.SIGTERM)
+        code, logged = await served.end()
+        assert code == 0
+        assert "requests were still running" in logged
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_port_that_is_taken_is_told_and_ends_with_code_1(puppet):
+    async with serving(puppet.address) as served:
+        port = served.http.base_url.port
+        ended = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "services.cli.main", "serve", "--backend", puppet.address, "--http", f"127.0.0.1:{port}"],
+            cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+        assert ended.returncode == 1
+        assert str(port) in ended.stderr

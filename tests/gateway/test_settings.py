@@ -1,0 +1,124 @@
+"""Flags, environment and YAML: which goes first, and what is refused by name."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from services.gateway.settings import Settings, SettingsError, load
+
+ROOT = Path(__file__).parents[2]
+NEEDED = "--backend=localhost:1"
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    for name in os.environ:
+        if name.startswith("SLUICE_"):
+            monkeypatch.delenv(name)
+
+
+def sluice(*args, env=None):
+    return subprocess.run(
+        [sys.executable, "-m", "services.cli.main", *args],
+        cwd=ROOT, env={**os.environ, "COLUMNS": "200", **(env or {})}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_flags_go_before_the_environment_and_that_before_yaml(tmp_path, monkeypatch):
+    file = tmp_path / "settings.yaml"
+    file.write_text("timeout_ms: 1\nqueue_rows: 1\nin_flight: 7\nallowed_batch_sizes: [1, 2]\n")
+    monkeypatch.setenv("SLUICE_TIMEOUT_MS", "2")
+    monkeypatch.setenv("SLUICE_QUEUE_ROWS", "2")
+    settings = load([NEEDED, "--config", str(file), "--timeout-ms", "3"])
+    assert (settings.timeout_ms, settings.queue_rows, settings.in_flight) == (3, 2, 7)
+    assert settings.allowed_batch_sizes == (1, 2)
+    assert settings.poll_s == Settings().poll_s
+
+
+def test_the_file_may_be_named_in_the_environment(tmp_path, monkeypatch):
+    file = tmp_path / "settings.yaml"
+    file.write_text("in_flight: 7\n")
+    monkeypatch.setenv("SLUICE_CONFIG", str(file))
+    assert load([NEEDED]).in_flight == 7
+
+
+def test_what_is_set_reaches_the_rules():
+    settings = load([NEEDED, "--allowed-batch-sizes=1,5", "--linger-ms=2", "--session-idle-s=3", "--session-evict"])
+    assert (settings.batching.allowed_batch_sizes, settings.batching.linger_s) == ((1, 5), 0.002)
+    assert (settings.sessions.idle_s, settings.sessions.evict) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--timeout-ms=0", "--allowed-batch-sizes=2,1", "--allowed-batch-sizes=", "--allowed-batch-sizes=1,1", "--queue-rows=-1",
+     "--in-flight=x", "--linger-ms=-1", "--http=8080", "--http=localhost:70000", "--session-idle-s=0", "--poll-s=0"],
+)  # fmt: skip
+def test_a_value_that_makes_no_sense_is_refused_by_name(flag):
+    name = flag.removeprefix("--").partition("=")[0]
+    with pytest.raises(ValidationError) as refused:
+        load([NEEDED, flag])
+    assert name.replace("-", "_") in str(refused.value)
+
+
+def test_an_unknown_flag_ends_with_code_2_and_its_name():
+    ended = sluice("serve", NEEDED, "--queue-rosw=3")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "queue-rosw" in ended.stderr
+
+
+def test_an_unknown_variable_ends_with_code_2_and_its_name():
+    ended = sluice("serve", NEEDED, env={"SLUICE_QUEUE_ROSW": "3"})
+    assert ended.returncode == 2
+    assert "SLUICE_QUEUE_ROSW" in ended.stderr
+
+
+@pytest.mark.parametrize("text", ["queue_rosw: 3\n", "queue_rosw:\n  deep: 1\nqueue_rows: 3\n"])
+def test_an_unknown_key_ends_with_code_2_and_its_name(tmp_path, text):
+    (tmp_path / "settings.yaml").write_text(text)
+    ended = sluice("serve", NEEDED, "--config", str(tmp_path / "settings.yaml"))
+    assert ended.returncode == 2
+    assert "queue_rosw" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "{", "queue_rows: [1\n", "just text\n"])
+def test_a_file_that_is_not_settings_ends_with_code_2_in_words(tmp_path, text):
+    (tmp_path / "settings.yaml").write_text(text)
+    ended = sluice("serve", NEEDED, "--config", str(tmp_path / "settings.yaml"))
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr
+
+
+def test_a_missing_file_ends_with_code_2_and_its_name():
+    ended = sluice("serve", NEEDED, "--config", "/nowhere/settings.yaml")
+    assert ended.returncode == 2
+    assert "/nowhere/settings.yaml" in ended.stderr
+
+
+def test_help_lists_every_setting_with_its_description():
+    ended = sluice("serve", "--help")
+    assert ended.returncode == 0
+    flat = " ".join(ended.stdout.split())
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in flat
+        assert " ".join(field.description.split()) in flat
+
+
+def test_every_setting_says_what_it_is():
+    for name, field in Settings.model_fields.items():
+        assert field.description and field.description.rstrip().endswith("."), name
+
+
+def test_settings_do_not_change():
+    with pytest.raises(ValidationError):
+        Settings().timeout_ms = 3  # type: ignore[misc]
+
+
+def test_something_to_serve_must_be_named():
+    with pytest.raises(SettingsError, match="--models"):
+        load([])
