@@ -4,7 +4,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help demo serve test check fix protos lock clean
 

@@ -71,13 +71,10 @@ def test_the_gateway_loads_no_tensorflow():
 
 async def test_a_thousand_sessions_fit_into_150_megabytes(tmp_path):
     # The puppet is a process of its own, so that what it does takes no time of this one's loop.
-    puppet = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.gateway.serve_puppet", str(tmp_path),
-        cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert puppet.stdin is not None and puppet.stdout is not None
-    try:
-        address = (await asyncio.wait_for(puppet.stdout.readline(), PATIENCE_S)).decode().strip()
+    command = [sys.executable, "-m", "tests.gateway.serve_puppet", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as puppet:
+        assert puppet.stdout is not None
+        address = (await asyncio.to_thread(puppet.stdout.readline)).strip()
         async with serving(address) as served:
             for start in range(0, SESSIONS, 50):
                 adders = await asyncio.gather(*(served.open() for _ in range(50)))
@@ -86,8 +83,7 @@ async def test_a_thousand_sessions_fit_into_150_megabytes(tmp_path):
             status = Path(f"/proc/{served.process.pid}/status").read_text()
             resident_kib = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
             assert resident_kib < MEMORY_LIMIT_KIB
-    finally:
-        await puppet.communicate(b"")  # its input ends, and so does it
+        puppet.communicate()  # its input ends, and so does it
     assert puppet.returncode == 0
 
 

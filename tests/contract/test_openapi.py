@@ -1,0 +1,152 @@
+"""The OpenAPI page is kept: schemathesis asks as it says, and the answers are as it says."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import jsonschema
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi import checks
+
+from services.gateway.app import create_app
+from services.gateway.settings import Settings
+from services.policy.errors import SluiceError, error_classes
+from tests.gateway.here import Here, listening
+from tests.gateway.puppet import Puppet
+
+HOT_PATHS = [
+    "/v1/sessions/{session}:step",
+    "/v1/sessions/{session}:scan",
+    "/v1/models/{model}:predict",
+    "/v1/models/{model}/versions/{version}:predict",
+]
+DOCUMENTED_FAULTS = {502, 503, 504}
+SESSION = "station-7"
+CHECKS = [
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.response_headers_conformance,
+    checks.negative_data_rejection,
+    checks.unsupported_method,
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory) -> Iterator[str]:
+    """A gateway and its puppet in a thread with a loop of their own."""
+    started, stop = threading.Event(), asyncio.Event()
+    found: list[str] = []
+    loop = asyncio.new_event_loop()
+
+    async def serve(folder: Path) -> None:
+        puppet = Puppet(folder)
+        await puppet.start()
+        async with listening(puppet) as here:
+            await known(here)
+            found.append(f"http://127.0.0.1:{here.port}")
+            started.set()
+            await stop.wait()
+        await puppet.stop()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve(tmp_path_factory.mktemp("puppet"))))
+    thread.start()
+    assert started.wait(30)
+    yield found[0]
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+
+
+async def known(here: Here) -> None:
+    """Let the gateway know both models."""
+    for model in ("sum", "plain"):
+        await here.http.get(f"/v1/models/{model}/contract")
+
+
+@schemathesis.hook
+def map_path_parameters(context, path_parameters):
+    """Half of all calls are about what there is."""
+    there = {"model": "sum", "session": SESSION, "version": "1"}
+    return {
+        name: there[name] if name in there and isinstance(value, str) and sum(map(ord, value)) % 2 else value
+        for name, value in (path_parameters or {}).items()
+    }
+
+
+PAGE = create_app(Settings(backend="nowhere:1")).openapi()
+OPERATIONS = {each.ok().label: each.ok() for each in schemathesis.openapi.from_dict(PAGE).get_all_operations()}
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as asked for", "otherwise"])
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_every_answer_is_as_documented(label, mode, url):
+    operation = OPERATIONS[label]
+    met = set()
+
+    @settings(
+        max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case):
+        httpx.post(f"{url}/v1/models/sum/sessions", json={"session": SESSION})  # it may have been closed
+        response = case.call(base_url=url)
+        assert response.status_code < 500 or response.status_code in DOCUMENTED_FAULTS, response.text
+        assert response.headers["x-request-id"]
+        case.validate_response(response, checks=CHECKS)
+        met.add(response.status_code)
+
+    try:
+        ask()
+    except Unsatisfiable:
+        assert mode is GenerationMode.NEGATIVE  # nothing of it can be wrong
+    if mode is GenerationMode.POSITIVE:
+        assert len(met) > 1 or met < {200}
+
+
+@pytest.fixture(scope="module")
+def page():
+    return PAGE
+
+
+@pytest.mark.parametrize("path", HOT_PATHS)
+def test_every_hot_path_is_documented_with_schema_and_example(page, path):
+    operation = page["paths"][path]["post"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
+    answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert operation["summary"] and operation["description"]
+    jsonschema.validate(body["example"], body)
+    jsonschema.validate(answer["example"], answer)
+    assert {each["name"] for each in operation["parameters"] if each["in"] == "path"} == {
+        part.split("}")[0] for part in path.split("{")[1:]
+    }
+
+
+def test_every_operation_says_what_it_does_and_has_a_name_of_its_own(page):
+    operations = [operation for path in page["paths"].values() for operation in path.values()]
+    assert all(operation.get("summary") and operation.get("description") for operation in operations)
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+
+
+@pytest.mark.parametrize("error", sorted({each.code for each in error_classes(SluiceError)}))
+def test_every_error_code_is_documented_with_its_status(page, error):
+    statuses = {each.http_status for each in error_classes(SluiceError) if each.code == error}
+    for path in page["paths"].values():
+        for operation in path.values():
+            assert any(
+                error in operation["responses"].get(str(status), {}).get("description", "").split(", ")
+                for status in statuses
+            ) or operation["operationId"].startswith("readyz"), operation["operationId"]
+
+
+def test_errors_of_tensorflow_servings_paths_are_documented_as_its_own(page):
+    for path, operations in page["paths"].items():
+        for operation in operations.values():
+            error = operation["responses"]["404"]["content"]["application/json"]["schema"]
+            assert ("$ref" in error) != path.endswith(":predict"), path
