@@ -36,6 +36,11 @@ def _texts(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else [_texts(each) for each in value]
 
 
+def is_tf_serving(path: str) -> bool:
+    """Whether a path is one of TensorFlow Serving's own calls, well formed or not."""
+    return path.endswith((":predict", ":classify", ":regress"))
+
+
 def error_body(error: SluiceError) -> dict[str, Any]:
     """`{"error": sentence, "code": code, "details"?: {...}}`."""
     details = {"details": dict(error.details)} if error.details else {}

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from services.gateway.answers import error_body, error_headers
+from services.gateway.answers import error_body, error_headers, is_tf_serving, tf_serving_error_body
 from services.gateway.backend import Backend
 from services.gateway.catalog import Catalog
 from services.gateway.child import ModelServerChild
@@ -110,7 +110,8 @@ async def _cancelled(task: "asyncio.Task[Any]") -> None:
 def _answer(request: Request, error: SluiceError, status: int | None = None) -> JSONResponse:
     session = request.path_params.get("session")
     about = {"Sluice-Session": session} if session else {}
-    return JSONResponse(error_body(error), status or error.http_status, {**error_headers(error), **about})
+    body = tf_serving_error_body(error) if is_tf_serving(request.url.path) else error_body(error)
+    return JSONResponse(body, status or error.http_status, {**error_headers(error), **about})
 
 
 async def _refuse(request: Request, error: SluiceError) -> JSONResponse:

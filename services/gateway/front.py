@@ -15,7 +15,7 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.answers import error_body, error_headers, step_body, tf_serving_error_body
+from services.gateway.answers import error_body, error_headers, is_tf_serving, step_body, tf_serving_error_body
 from services.gateway.gateway import Gateway
 from services.gateway.metrics import Metrics
 from services.policy.errors import BadRequest, BodyTooLarge, Internal, MissingInput, SluiceError
@@ -137,7 +137,7 @@ class Front:
             return
         except SluiceError as error:
             self._metrics.request("unknown", "", error.code)
-            reply = error_reply(error, tf_serving=False)
+            reply = error_reply(error, tf_serving=is_tf_serving(scope["path"]))
             await respond(send, error.http_status, reply, ((b"x-request-id", request_id),))
             return
         if body:

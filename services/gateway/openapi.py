@@ -62,7 +62,7 @@ def _codes_by_status() -> dict[int, list[str]]:
 
 def _hot_paths() -> dict[str, Any]:
     session = _path("session", "The session's id.", "station-7", pattern="^[A-Za-z0-9._~-]{1,128}$")
-    model = _path("model", "The model's name.", "temperature")
+    model = _path("model", "The model's name.", "temperature", pattern="^[^/:]+$")
     version = _path("version", "The model's version.", "1", pattern="^[0-9]{1,18}$")
     return {
         "/v1/sessions/{session}:step": {"post": _step(session)},

@@ -8,10 +8,9 @@ with quiet_import():
     from tensorflow_serving.apis import (
         get_model_metadata_pb2,
         get_model_status_pb2,
-        model_pb2,
         predict_pb2,
     )
 
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["config_pb2", "get_model_metadata_pb2", "get_model_status_pb2", "model_pb2", "predict_pb2", "tf"]
+__all__ = ["config_pb2", "get_model_metadata_pb2", "get_model_status_pb2", "predict_pb2", "tf"]

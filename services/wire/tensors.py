@@ -132,8 +132,12 @@ def _objects(values: Any) -> Array:
 def _packed(message: Any, field: str, dtype: np.dtype[Any]) -> Array:
     """A list of floats by way of its wire format, which is many times faster than number by number."""
     alone = type(message)()
-    getattr(alone, field).MergeFrom(getattr(message, field))
-    size = len(getattr(alone, field)) * dtype.itemsize // (2 if dtype.kind == "c" else 1)
+    alone.CopyFrom(message)
+    alone.DiscardUnknownFields()
+    for other, _ in message.ListFields():
+        if other.name != field:
+            alone.ClearField(other.name)
+    size = len(getattr(message, field)) * dtype.itemsize // (2 if dtype.kind == "c" else 1)
     return np.frombuffer(alone.SerializeToString()[-size:] if size else b"", dtype)
 
 

@@ -50,7 +50,7 @@ class Gateway:
         assert reply.status == 201, reply.body
 
     def until_ready(self) -> None:
-        eventually(lambda: self._ready(), READY_S, lambda: self.log.read_text())
+        eventually(self._ready, READY_S, self.log.read_text)
 
     def model_server(self) -> int:
         """The process id of the model server that the gateway started last."""

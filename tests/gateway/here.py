@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc.aio
 import httpx
 import uvicorn
 from fastapi import FastAPI
@@ -16,6 +17,8 @@ from services.gateway.settings import Settings
 from tests.gateway.puppet import Puppet
 
 PATIENCE_S = 20.0
+# gRPC's asyncio shuts down with its last channel and leaves a socket unclosed, which is a warning: this keeps it up.
+grpc.aio.init_grpc_aio()
 
 
 async def eventually(condition: Callable[[], Any]) -> Any:

@@ -118,9 +118,7 @@ class Puppet:
             "ModelService": {"GetModelStatus": (self._status, tfs.GetModelStatusRequest)},
         }[service]
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                call, request.FromString, lambda reply: reply.SerializeToString()
-            )
+            name: grpc.unary_unary_rpc_method_handler(call, request.FromString, lambda reply: reply.SerializeToString())
             for name, (call, request) in methods.items()
         }
         return grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", handlers)

@@ -112,12 +112,34 @@ async def test_a_step_without_inputs_misses_them(here):
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "3", "{", '{"session": 3}', '{"session": ""}', '{"session": "a b"}', '{"session": "ä"}',
-     '{"session": "%s"}' % ("a" * 129), '{"session": "a\\n"}', '{"ttl_s": 0}', '{"ttl_s": -1}', '{"ttl_s": "3"}', '{"ttl_s": NaN}',
-     '{"ttl_s": Infinity}', '{"ttl_s": 1e12}', '{"version": 1}', '{"version": "one"}', '{"version": "-1"}', '{"state": []}',
-     '{"\\ud800": 1}', '{"session": "\\ud800"}', "[" * 100_000, '{"a":' * 100_000, '{"state": {"h": {}}, "x": ' + "9" * 5000 + "}"],
+    [
+        "[]",
+        "3",
+        "{",
+        '{"session": 3}',
+        '{"session": ""}',
+        '{"session": "a b"}',
+        '{"session": "ä"}',
+        '{"session": "%s"}' % ("a" * 129),
+        '{"session": "a\\n"}',
+        '{"ttl_s": 0}',
+        '{"ttl_s": -1}',
+        '{"ttl_s": "3"}',
+        '{"ttl_s": NaN}',
+        '{"ttl_s": Infinity}',
+        '{"ttl_s": 1e12}',
+        '{"version": 1}',
+        '{"version": "one"}',
+        '{"version": "-1"}',
+        '{"state": []}',
+        '{"\\ud800": 1}',
+        '{"session": "\\ud800"}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"state": {"h": {}}, "x": ' + "9" * 5000 + "}",
+    ],
     ids=lambda text: f"{text[:30]!r}",
-)  # fmt: skip
+)
 async def test_a_body_that_opens_nothing_is_a_bad_request(here, text):
     refused(await post(here, "/v1/models/sum/sessions", text), 400, "bad_request")
     assert len(here.gateway.engine.scheduler.sessions) == 0
@@ -185,7 +207,7 @@ async def test_a_wrong_method_elsewhere_is_told_what_is_allowed(here):
     assert response.json()["code"] == "bad_request"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/sessions/a b:step", "/v1/sessions/a:jump", "/v2", "//"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/sessions/a b:step", "/v1/sessions/a:jump", "//"])
 async def test_an_unknown_path_is_404_with_an_error_body(here, path):
     response = await here.http.post(path, json={})
     assert response.status_code == 404
@@ -242,3 +264,8 @@ async def test_an_answer_is_json_whoever_asks(here):
     assert response.headers["content-type"] == "application/json"
     assert int(response.headers["content-length"]) == len(response.content)
     assert isinstance(response, httpx.Response)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/a:b:predict", "/v1/models/sum/versions/x:predict", "/v1/models/:predict"])
+async def test_a_predict_path_that_is_malformed_answers_as_tensorflow_serving(here, path):
+    refused_as_tf_serving(await here.http.post(path, json={"instances": [1]}), 404, "bad_request")

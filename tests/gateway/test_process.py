@@ -49,7 +49,11 @@ async def serving(backend: str, *flags: str) -> AsyncIterator[Process]:
     assert process.stderr is not None
     try:
         async with asyncio.timeout(PATIENCE_S):
-            while not (found := re.search(r"http=(http://127\.0\.0\.1:\d+)", line := (await process.stderr.readline()).decode())):
+            while not (
+                found := re.search(
+                    r"http=(http://127\.0\.0\.1:\d+)", line := (await process.stderr.readline()).decode()
+                )
+            ):
                 assert line, "it ended before it listened"
         served = Process(process, found[1])
         async with served.http:
@@ -135,9 +139,10 @@ async def test_a_batch_that_never_ends_does_not_keep_a_gateway_from_stopping(pup
 async def test_a_port_that_is_taken_is_told_and_ends_with_code_1(puppet):
     async with serving(puppet.address) as served:
         port = served.http.base_url.port
+        flags = ["--backend", puppet.address, "--http", f"127.0.0.1:{port}"]
         ended = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "services.cli.main", "serve", "--backend", puppet.address, "--http", f"127.0.0.1:{port}"],
+            [sys.executable, "-m", "services.cli.main", "serve", *flags],
             cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
         assert ended.returncode == 1

@@ -54,9 +54,20 @@ def test_what_is_set_reaches_the_rules():
 
 @pytest.mark.parametrize(
     "flag",
-    ["--timeout-ms=0", "--allowed-batch-sizes=2,1", "--allowed-batch-sizes=", "--allowed-batch-sizes=1,1", "--queue-rows=-1",
-     "--in-flight=x", "--linger-ms=-1", "--http=8080", "--http=localhost:70000", "--session-idle-s=0", "--poll-s=0"],
-)  # fmt: skip
+    [
+        "--timeout-ms=0",
+        "--allowed-batch-sizes=2,1",
+        "--allowed-batch-sizes=",
+        "--allowed-batch-sizes=1,1",
+        "--queue-rows=-1",
+        "--in-flight=x",
+        "--linger-ms=-1",
+        "--http=8080",
+        "--http=localhost:70000",
+        "--session-idle-s=0",
+        "--poll-s=0",
+    ],
+)
 def test_a_value_that_makes_no_sense_is_refused_by_name(flag):
     name = flag.removeprefix("--").partition("=")[0]
     with pytest.raises(ValidationError) as refused:

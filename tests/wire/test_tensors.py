@@ -108,6 +108,12 @@ def test_typed_lists_are_read(name: str, kind: type) -> None:
     same(read_tensor(message), array)
 
 
+def test_other_fields_beside_a_typed_list_do_no_harm() -> None:
+    message = broken(2, float_val=[1.5, -2.0], uint32_val=[7], string_val=[b"x"])
+    future = b"\xfa\x07\x02hi"  # field 127, which no one knows yet
+    assert read_tensor(tfs.TensorProto.FromString(message.SerializeToString() + future)).tolist() == [1.5, -2.0]
+
+
 @pytest.mark.parametrize("name", sorted(COMPLEX))
 def test_complex_typed_lists_are_read_where_the_message_has_them_and_refused_elsewhere(name: str) -> None:
     array = np.array([1 + 2j, 3 - 4j], name)
