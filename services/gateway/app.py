@@ -22,7 +22,7 @@ from services.gateway.metrics import Metrics
 from services.gateway.openapi import describe
 from services.gateway.rest import router
 from services.gateway.settings import Settings
-from services.policy.errors import BadRequest, Internal, SluiceError
+from services.policy.errors import BadRequest, SluiceError
 from services.policy.scheduler import Scheduler
 
 _DESCRIPTION = """
@@ -49,7 +49,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
-    app.add_exception_handler(Exception, _confess)
     app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics)
     describe(app)
     return app
@@ -97,9 +96,17 @@ def _models_in(settings: Settings) -> list[str] | None:
     """The names in the models folder: those that have a numbered version. None: no folder was given."""
     if settings.models is None:
         return None
-    if not settings.models.is_dir():
-        return []
-    return [path.name for path in settings.models.iterdir() if any(path.glob("[0-9]*/saved_model.pb"))]
+    versions = settings.models.glob("*/*/saved_model.pb")
+    return sorted({each.parts[-3] for each in versions if each.parts[-2].isdecimal() and _is_text(each.parts[-3])})
+
+
+def _is_text(name: str) -> bool:
+    """A folder's name may hold bytes that are no text, and then cannot be a model's."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _cancelled(task: "asyncio.Task[Any]") -> None:
@@ -127,7 +134,3 @@ async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
     answer = _answer(request, BadRequest(f"{request.method} {request.url.path}: {error.detail}."), error.status_code)
     answer.headers.update(error.headers or {})
     return answer
-
-
-async def _confess(request: Request, _: Exception) -> JSONResponse:
-    return _answer(request, Internal("Something went wrong inside the gateway; it has been logged."))

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 import numpy as np
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from services.policy.errors import (
@@ -62,7 +62,10 @@ class Backend:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._channel = grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
         self._predict = self._method("PredictionService/Predict", tfs.PredictResponse)
         self._metadata = self._method("PredictionService/GetModelMetadata", tfs.GetModelMetadataResponse)
         self._status = self._method("ModelService/GetModelStatus", tfs.GetModelStatusResponse)
@@ -117,13 +120,19 @@ class Backend:
         _specify(request.model_spec, model, version)
         reply = await self._ask(self._metadata, request, model, timeout_s)
         found = tfs.SignatureDefMap()
-        found.ParseFromString(reply.metadata["signature_def"].value)
+        try:
+            found.ParseFromString(reply.metadata["signature_def"].value)
+        except DecodeError:
+            raise BackendError(f"The model server's description of model {model!r} cannot be read.") from None
         return dict(found.signature_def)
 
     async def contract(self, model: str, version: int, timeout_s: float) -> bytes:
         """The contract's JSON of a model version that has a `contract` signature; raises as `predict`."""
         outputs = await self.predict(model, version, "contract", {"probe": np.zeros(1, np.int32)}, (), timeout_s)
-        return bytes(outputs["contract"][0])
+        answer = outputs.get("contract")
+        if answer is None or not answer.dtype.hasobject or answer.size == 0:
+            raise BackendError(f"The signature `contract` of model {model!r} version {version} must answer with text.")
+        return bytes(answer.flat[0])
 
     async def reach(self, timeout_s: float) -> None:
         """Wait until the model server can be connected to.
@@ -136,6 +145,12 @@ class Backend:
                 await self._channel.channel_ready()
         except TimeoutError:
             raise BackendUnavailable(f"The model server at {self.address} cannot be connected to.") from None
+
+    async def reconnect(self) -> None:
+        """Give up a connection on which nothing comes back, and with it the calls that wait on it."""
+        silent = self._channel
+        self._connect()
+        await silent.close(None)
 
     async def close(self) -> None:
         await self._channel.close(None)
@@ -171,6 +186,8 @@ def _translate(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceE
     if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
         return DeadlineExceeded(f"The model server did not answer for model {model!r} in time.")
     if code is grpc.StatusCode.NOT_FOUND:
-        return VersionNotFound(f"Version {version} of model {model!r} is not served.")
+        return VersionNotFound(
+            f"The model server found no version {version} of model {model!r}, or the model found nothing: {text}"
+        )
     kind = InputRejected if code in _REJECTIONS else BackendError
     return kind(f"The model server refused a batch of model {model!r} with {code.name}: {text}")

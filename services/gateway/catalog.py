@@ -10,19 +10,22 @@ import structlog
 from services.gateway.backend import Backend, NotServed, VersionStatus
 from services.policy.contract import Contract, ContractError, Signature, Tensor, parse_contract
 from services.policy.errors import (
+    BackendError,
     BackendUnavailable,
+    DeadlineExceeded,
     ModelNotFound,
     SignatureNotFound,
     SluiceError,
     UnsupportedByModel,
     VersionNotFound,
 )
-from services.wire.signatures import plain_signature
+from services.wire.signatures import can_be_called, plain_signature
 
 log = structlog.get_logger()
 
 _ASK_TIMEOUT_S = 5.0
 _AVAILABLE = "AVAILABLE"
+_NOT_YET = "the model server has not answered yet"
 # The rest of a model's signatures are TensorFlow's own affair, or ours.
 _HIDDEN = ("__saved_model_init_op", "contract")
 
@@ -79,7 +82,7 @@ class Model:
     name: str
     statuses: list[VersionStatus] = field(default_factory=list)
     served: dict[int, ServedVersion] = field(default_factory=dict)
-    broken: dict[int, str] = field(default_factory=dict)  # available, but with a contract that cannot be read
+    broken: dict[int, Exception] = field(default_factory=dict)  # available, but this is why it cannot be called
 
     @property
     def newest(self) -> ServedVersion | None:
@@ -102,9 +105,10 @@ class Catalog:
     ) -> None:
         self.models: dict[str, Model] = {}
         self.address = backend.address
-        self.unreachable: str = "the model server has not answered yet"
+        self.unreachable: str = _NOT_YET
         self._backend = backend
-        self._wanted = wanted
+        self._read_wanted = wanted
+        self._wanted: Sequence[str] | None = ()
         self._retire = retire
         self._asking = asyncio.Lock()  # one question about the models at a time, however many clients wait for it
 
@@ -147,12 +151,19 @@ class Catalog:
     async def refresh(self) -> None:
         """Ask the back end about every known and wanted model once."""
         try:
+            self._wanted = self._read_wanted()
             await self._backend.reach(_ASK_TIMEOUT_S)
-            for name in sorted({*self.models, *(self._wanted() or ())}):
+            for name in sorted({*self.models, *(self._wanted or ())}):
                 await self._refresh(name)
             self.unreachable = ""
+        except DeadlineExceeded as error:
+            self.unreachable = error.message.rstrip(".")
+            await self._backend.reconnect()
         except SluiceError as error:
             self.unreachable = error.message.rstrip(".")
+        except Exception:  # whoever watches must go on watching
+            log.exception("the model server's answer was not understood")
+            self.unreachable = "the model server's answer was not understood; it has been logged"
 
     @property
     def ready(self) -> bool:
@@ -160,15 +171,16 @@ class Catalog:
 
     def trouble(self) -> str:
         """Why the gateway is not ready; empty if it is."""
-        wanted = self._wanted()
         if self.unreachable:
             return self.unreachable
-        if wanted is not None and not wanted:
+        if self._wanted is not None and not self._wanted:
             return "there is no model to serve"
-        lacking = {name: self.models.get(name, Model(name)).trouble() for name in wanted or ()}
+        lacking = {name: self.models.get(name, Model(name)).trouble() for name in self._wanted or ()}
         return "; ".join(f"model {name!r}: {reason}" for name, reason in sorted(lacking.items()) if reason)
 
     async def _discover(self, name: str) -> None:
+        if self.unreachable not in ("", _NOT_YET):
+            raise BackendUnavailable(f"Model {name!r} cannot be called now: {self.unreachable}.")
         try:
             async with self._asking:
                 if name not in self.models:
@@ -192,7 +204,7 @@ class Catalog:
         model.statuses = statuses
         available = [each.version for each in statuses if each.state == _AVAILABLE]
         for version in available:
-            if version not in model.served and version not in model.broken:
+            if version not in model.served and not isinstance(model.broken.get(version), ContractError):
                 await self._load(model, version)
         for version in [*model.served]:
             if version not in available and _is_gone(version, statuses):
@@ -209,18 +221,25 @@ class Catalog:
         try:
             described = await self._backend.signatures(model.name, version, _ASK_TIMEOUT_S)
             contract = await self._contract(model.name, version) if "contract" in described else None
-        except (ContractError, orjson.JSONDecodeError, NotServed) as error:
-            model.broken[version] = str(error)
-            log.warning("version cannot be called", model=model.name, version=version, reason=str(error))
+        except (ContractError, NotServed, BackendError) as error:
+            if version not in model.broken:
+                log.warning("version cannot be called", model=model.name, version=version, reason=str(error))
+            model.broken[version] = error
             return
-        plain = {name: plain_signature(name, each) for name, each in described.items() if name not in _HIDDEN}
+        callable_ = {name: each for name, each in described.items() if name not in _HIDDEN and can_be_called(each)}
+        plain = {name: plain_signature(name, each) for name, each in callable_.items()}
         signatures = {**plain, **(contract.signatures if contract else {})}
         rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
+        model.broken.pop(version, None)
         model.served[version] = ServedVersion(model.name, version, contract, signatures, rows)
         log.info("version ready", model=model.name, version=version, signatures=sorted(signatures))
 
     async def _contract(self, name: str, version: int) -> Contract:
-        return parse_contract(orjson.loads(await self._backend.contract(name, version, _ASK_TIMEOUT_S)))
+        text = await self._backend.contract(name, version, _ASK_TIMEOUT_S)
+        try:
+            return parse_contract(orjson.loads(text))
+        except orjson.JSONDecodeError as error:
+            raise ContractError(f"contract: expected JSON; {error}") from None
 
 
 def _is_gone(version: int, statuses: Iterable[VersionStatus]) -> bool:

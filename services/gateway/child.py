@@ -5,7 +5,6 @@ import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -60,18 +59,22 @@ class ModelServerChild:
         loop, failures = asyncio.get_running_loop(), 0
         while True:
             started = loop.time()
-            # The child stops when its standard input ends, so a gateway that is killed takes it along.
-            self._process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE)
-            log.info("model server started", pid=self._process.pid)
-            code = await self._process.wait()
-            self._died(f"the embedded model server ended with code {code} and is being restarted")
-            log.error("model server ended", pid=self._process.pid, code=code)
+            # The child hears no signals that are meant for the gateway. It stops when its standard input ends, so a
+            # gateway that is killed takes it along.
+            try:
+                self._process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, start_new_session=True)
+                log.info("model server started", pid=self._process.pid)
+                ended = f"ended with code {await self._process.wait()}"
+            except OSError as error:
+                ended = f"cannot be started: {error}"
+            self._died(f"the embedded model server {ended}; it is being restarted")
+            log.error("model server gone", reason=ended)
             failures = 0 if loop.time() - started > _STEADY_S else failures + 1
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
 
     async def _end(self, process: Process) -> None:
-        with suppress(ProcessLookupError):
-            process.terminate()
+        if process.stdin is not None:
+            process.stdin.close()
         try:
             await asyncio.wait_for(process.wait(), _STOP_S)
         except TimeoutError:

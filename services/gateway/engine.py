@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from services.policy.batching import Batch, Ticket
 from services.policy.errors import Internal, SluiceError
-from services.policy.scheduler import Cancelled, Scheduler, feeds
+from services.policy.scheduler import DELIVERED, Cancelled, Scheduler, feeds
 from services.policy.sessions import Event, Session
 
 Array = NDArray[Any]
 log = structlog.get_logger()
+
+_BUG = "Something went wrong inside the gateway while a batch ran; it has been logged."
 
 
 class Runner(Protocol):
@@ -96,6 +98,11 @@ class Engine:
             self._idle.clear()
             await self._idle.wait()
 
+    def refuse_all(self, error: SluiceError) -> None:
+        """Answer everything that waits or runs with this error."""
+        self.scheduler.refuse_all(error, self.now())
+        self._deliver()
+
     async def close(self) -> None:
         """Stop at once: what runs is abandoned."""
         if self._timer is not None:
@@ -120,33 +127,39 @@ class Engine:
         self._arm(self.scheduler.next_wakeup())
 
     def _launch(self, batch: Batch) -> None:
-        run = self._loop.create_task(self._run(batch))
+        run = self._loop.create_task(self._run(batch, self._feeds(batch)))
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
 
-    async def _run(self, batch: Batch) -> None:
-        result = await self._call(batch)
+    def _feeds(self, batch: Batch) -> dict[str, Array] | SluiceError:
+        try:
+            return feeds(batch)
+        except Exception:
+            log.exception("batch cannot be put together", model=batch.lane.model, signature=batch.lane.signature)
+            return Internal(_BUG)
+
+    async def _run(self, batch: Batch, inputs: dict[str, Array] | SluiceError) -> None:
+        result = inputs if isinstance(inputs, SluiceError) else await self._call(batch, inputs)
         now = self.now()
         failure = self.scheduler.finished(batch, result, now)
         waited_s = [batch.started_at - ticket.queued_at for ticket in batch.tickets]
         self._observer.batch_ended(BatchEnded(batch, failure, now - batch.started_at, waited_s))
         self._soon()
 
-    async def _call(self, batch: Batch) -> dict[str, Array] | SluiceError:
+    async def _call(self, batch: Batch, inputs: dict[str, Array]) -> dict[str, Array] | SluiceError:
         lane, timeout_s = batch.lane, max(ticket.deadline for ticket in batch.tickets) - self.now()
         try:
-            return await self._runner.predict(
-                lane.model, lane.version, lane.signature, feeds(batch), lane.outputs, timeout_s
-            )
+            return await self._runner.predict(lane.model, lane.version, lane.signature, inputs, lane.outputs, timeout_s)
         except SluiceError as error:
             return error
         except Exception:
             log.exception("batch failed", model=lane.model, signature=lane.signature)
-            return Internal("Something went wrong inside the gateway while a batch ran; it has been logged.")
+            return Internal(_BUG)
 
     def _deliver(self) -> None:
         for ticket in self.scheduler.settled:
             complete(ticket.reply, ticket.outcome)
+            ticket.inputs, ticket.outcome = {}, DELIVERED
         self.scheduler.settled.clear()
         for session, event in self.scheduler.ended:
             self._observer.session_ended(session, event)

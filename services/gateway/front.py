@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway.answers import error_body, error_headers, is_tf_serving, step_body, tf_serving_error_body
 from services.gateway.gateway import Gateway
 from services.gateway.metrics import Metrics
-from services.policy.errors import BadRequest, BodyTooLarge, Internal, MissingInput, SluiceError
-from services.wire.rest import encode_predict, parse_json, parse_predict
+from services.policy.errors import BadRequest, BodyTooLarge, DtypeMismatch, Internal, MissingInput, SluiceError
+from services.wire.rest import encode_predict, mixes_words, parse_json, parse_predict
 
 log = structlog.get_logger()
 
@@ -31,6 +31,9 @@ _PREDICT_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?:pre
 _STEP_FIELDS = {"inputs", "step", "outputs"}
 _REQUEST_ID_LIMIT = 128
 _TIMEOUT_DIGITS = 9
+
+
+_BUG = "Something went wrong inside the gateway; it has been logged with the request id."
 
 
 class ClientGone(Exception):
@@ -96,7 +99,7 @@ class Front:
             status, outcome, reply = error.http_status, error.code, error_reply(error, tf_serving=call == "predict")
         except Exception:
             log.exception("request failed", path=scope["path"], request_id=request_id.decode("latin-1"))
-            bug = Internal("Something went wrong inside the gateway; it has been logged with the request id.")
+            bug = Internal(_BUG)
             status, outcome, reply = bug.http_status, bug.code, error_reply(bug, tf_serving=call == "predict")
         self._metrics.request(call, gateway.model_of(call, target[1]), outcome)
         await respond(send, status, reply, own)
@@ -111,8 +114,9 @@ class Front:
     async def _session_call(self, request: Request) -> Reply:
         id, verb = request.target.groups()
         check_session_header(request.session_header, id)
-        inputs, number, wanted = read_step(request.body)
         gateway = self._gateway()
+        gateway.session(id)  # before a large body is read for nothing
+        inputs, number, wanted = read_step(request.body)
         run = gateway.step if verb == "step" else gateway.scan
         answer = await run(id, inputs, number, wanted, request.deadline)
         headers = ((b"sluice-replayed", b"true"),) if answer.replayed else ()
@@ -147,13 +151,25 @@ class Front:
         async def read_already() -> Message:
             return next(parts, None) or await receive()
 
+        started = False
+
         async def noting_send(message: Message) -> None:
+            nonlocal started
+            started = True
             if message["type"] == "http.response.start":
                 message.setdefault("headers", []).append((b"x-request-id", request_id))
                 self._note(scope, message)
             await send(message)
 
-        await self._app(scope, read_already, noting_send)
+        try:
+            await self._app(scope, read_already, noting_send)
+        except Exception:
+            if started:
+                raise
+            log.exception("request failed", path=scope["path"], request_id=request_id.decode("latin-1"))
+            self._metrics.request("unknown", "", Internal.code)
+            reply = error_reply(Internal(_BUG), tf_serving=False)
+            await respond(send, Internal.http_status, reply, ((b"x-request-id", request_id),))
 
     def _note(self, scope: Scope, start: Message) -> None:
         """Count a request that FastAPI answered, by the name of its route."""
@@ -258,6 +274,8 @@ def read_step(body: bytes) -> tuple[Any, int | None, list[str] | None]:
         raise BadRequest(f"Unknown fields: {_listed(unknown)}. A step has inputs, step and outputs.")
     if "inputs" not in fields:
         raise MissingInput('The body must have "inputs": a row for each input, or the row itself.')
+    if (b"true" in body or b"false" in body) and mixes_words(fields["inputs"]):
+        raise DtypeMismatch("The inputs mix true or false with numbers; send one or the other.")
     return fields["inputs"], _number(fields.get("step")), _wanted(fields.get("outputs"))
 
 

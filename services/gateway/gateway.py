@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from services.gateway.catalog import Catalog, ServedVersion
 from services.gateway.engine import Engine
 from services.gateway.settings import Settings
-from services.policy.batching import Lane, Ticket
+from services.policy.batching import Lane, Ticket, rows_like
 from services.policy.contract import Axis, Signature, State, Tensor
 from services.policy.errors import (
+    BackendError,
     BadRequest,
     BatchTooLarge,
+    DeadlineExceeded,
     Draining,
     EmptyInput,
     SessionLost,
@@ -34,7 +36,6 @@ from services.policy.errors import (
 )
 from services.policy.sessions import Answer, Event, Phase, Session, Step, ended_error
 from services.policy.tensors import bound_for, padded, read_inputs, read_tensor, time_steps
-from services.wire.tensors import dtype_name
 
 Array = NDArray[Any]
 
@@ -96,7 +97,7 @@ class Gateway:
         """
         if self.draining:
             raise Draining("This gateway is stopping and opens no more sessions. Try again; another one will answer.")
-        served = await self.catalog.find(model, version)
+        served = await self._find(model, version, self.deadline(None, self.now()))
         states = served.stepping("step").states
         self._check_ttl(ttl_s)
         rows = read_states(state or {}, states)
@@ -195,22 +196,32 @@ class Gateway:
         deadline: float,
     ) -> dict[str, Array]:
         """Run rows in batches shared with other clients. `read` gives them, name → `[rows, ...]`, for the inputs."""
-        served = await self.catalog.find(model, version)
+        served = await self._find(model, version, deadline)
         try:
             return await self._predict(served, signature, read(served.signature(signature).inputs), deadline)
-        except VersionNotFound:
+        except VersionNotFound as error:
             await self.catalog.missed(model, served.version)
-        # The version went while the rows waited. Who asked for the newest gets the one that replaced it.
-        served = await self.catalog.find(model, version)
+            missed, reason = served, error.message
+        # If the version went while the rows waited, who asked for the newest gets the one that replaced it.
+        served = await self._find(model, version, deadline)
+        if served is missed:
+            raise BackendError(reason)
         return await self._predict(served, signature, read(served.signature(signature).inputs), deadline)
+
+    async def _find(self, model: str, version: int | None, deadline: float) -> ServedVersion:
+        """As `Catalog.find`, which may have to ask the model server; in time."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self.catalog.find(model, version)
+        except TimeoutError:
+            raise DeadlineExceeded(f"The model server did not say in time whether it serves model {model!r}.") from None
 
     async def _predict(
         self, served: ServedVersion, signature: str, inputs: Mapping[str, Array], deadline: float
     ) -> dict[str, Array]:
         """Run rows of one version; more than one batch holds is split."""
         rows = self._count_rows(served, inputs)
-        like = tuple((name, dtype_name(array.dtype), array.shape[1:]) for name, array in sorted(inputs.items()))
-        lane = Lane(served.model, served.version, signature, like)
+        lane = Lane(served.model, served.version, signature, rows_like(inputs))
         largest = self.settings.batching.max_rows
         parts = [slice(start, min(start + largest, rows)) for start in range(0, rows, largest)]
         tickets = [
@@ -231,10 +242,12 @@ class Gateway:
     async def _run(self, step: Step) -> Answer:
         try:
             answer: Answer = await self.engine.run(step)
-        except VersionNotFound:
+        except VersionNotFound as error:
             session = step.session
             await self.catalog.missed(session.model, session.slab.version)
-            raise ended_error(session.id, Phase.VERSION_GONE) from None
+            if session.phase is Phase.VERSION_GONE:
+                raise ended_error(session.id, session.phase) from None
+            raise BackendError(error.message) from None
         return answer
 
     async def _served(self, session: Session) -> ServedVersion:

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
 
+from services.gateway.front import check_session_header
 from services.gateway.gateway import Gateway, SessionView
 from services.gateway.metrics import Metrics
 
@@ -107,6 +108,8 @@ class ErrorInfo(BaseModel):
 
 
 def gateway_of(request: Request) -> Gateway:
+    if session := request.path_params.get("session"):
+        check_session_header(request.headers.get("sluice-session"), session)
     gateway: Gateway = request.app.state.gateway
     return gateway
 

@@ -11,8 +11,11 @@ from fastapi import FastAPI
 
 from services.gateway.app import create_app
 from services.gateway.settings import Settings
+from services.policy.errors import Draining
 
 log = structlog.get_logger()
+
+_LAST_WORDS_S = 2  # for answers that are on their way when everything has been settled
 
 
 class Server(uvicorn.Server):
@@ -34,7 +37,7 @@ class Server(uvicorn.Server):
         if self._draining is None and self.started:
             self._draining = asyncio.get_running_loop().create_task(self._drain(signal.Signals(sig).name))
         else:
-            super().handle_exit(sig, frame)
+            self.should_exit = self.force_exit = True
 
     async def _drain(self, why: str) -> None:
         gateway = self._app.state.gateway
@@ -44,6 +47,7 @@ class Server(uvicorn.Server):
             await asyncio.wait_for(gateway.engine.drained(), self._drain_s)
         except TimeoutError:
             log.warning("requests were still running", drain_s=self._drain_s)
+            gateway.engine.refuse_all(Draining("This gateway has stopped before the answer came. Try again."))
         self.should_exit = True
 
 
@@ -54,7 +58,7 @@ def serve(settings: Settings) -> int:
     config = uvicorn.Config(
         app, host=host.strip("[]"), port=int(port), loop="uvloop", http="httptools", ws="none", lifespan="on",
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=int(settings.drain_s) + 1,
+        timeout_graceful_shutdown=_LAST_WORDS_S,
     )  # fmt: skip
     server = Server(config, app, settings.drain_s)
     try:

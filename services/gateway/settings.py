@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -46,6 +46,7 @@ def _address(text: str) -> str:
 
 
 Sizes = Annotated[tuple[PositiveInt, ...], NoDecode, BeforeValidator(_split), AfterValidator(_increasing)]
+Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 
 
@@ -80,6 +81,8 @@ class Settings(BaseSettings):
     linger_ms: float = Field(
         BatchingOptions().linger_s * 1000,
         ge=0,
+        le=1e6,
+        allow_inf_nan=False,
         description="How long the oldest row waits for company while the model server is idle, in milliseconds.",
     )
     queue_rows: PositiveInt = Field(
@@ -93,10 +96,10 @@ class Settings(BaseSettings):
     )
     scan_steps: PositiveInt = Field(4096, description="Most time steps of one scan; beyond it: 413 sequence_too_long.")
 
-    session_idle_s: PositiveFloat = Field(
+    session_idle_s: Seconds = Field(
         SessionOptions().idle_s, description="A session that is not used for this long expires, in seconds."
     )
-    session_life_s: PositiveFloat = Field(
+    session_life_s: Seconds = Field(
         SessionOptions().life_s, description="No session lives longer than this, used or not, in seconds."
     )
     sessions_per_model: PositiveInt = Field(
@@ -111,12 +114,12 @@ class Settings(BaseSettings):
     sessions_remembered: PositiveInt = Field(
         SessionOptions().remembered, description="Ended sessions whose reason is remembered."
     )
-    sessions_remembered_s: PositiveFloat = Field(
+    sessions_remembered_s: Seconds = Field(
         SessionOptions().remembered_s, description="How long the reason of an ended session is remembered, in seconds."
     )
 
-    poll_s: PositiveFloat = Field(1.0, description="How often the model server is asked for its versions, in seconds.")
-    drain_s: PositiveFloat = Field(10.0, description="How long running requests may take to end at a stop, in seconds.")
+    poll_s: Seconds = Field(1.0, description="How often the model server is asked for its versions, in seconds.")
+    drain_s: Seconds = Field(10.0, description="How long running requests may take to end at a stop, in seconds.")
     intra_op_threads: int = Field(
         1, ge=0, description="Embedded model server: threads inside one operation; 0: TensorFlow's choice."
     )
@@ -184,7 +187,7 @@ def _check_yaml(file: Path) -> None:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"config: {file} is not YAML: {error}") from None
-    if not isinstance(content, dict | None):
+    if not isinstance(content, dict | None) or not all(isinstance(key, str) for key in content or ()):
         raise SettingsError(f"config: {file} must hold one `setting: value` a line; got {type(content).__name__}")
 
 

@@ -34,7 +34,8 @@ def run(settings: ModelServerSettings) -> int:
     """Serve until SIGTERM, SIGINT or, if asked for, the end of the parent; 1 if an address cannot be had."""
     stopping = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: stopping.set())
+        # A child outlives signals that reach all processes at once: its parent may still need it to finish.
+        signal.signal(each, signal.SIG_IGN if settings.stop_with_parent else lambda *_: stopping.set())
     if settings.stop_with_parent:
         threading.Thread(target=_stop_at_end_of_input, args=(stopping,), daemon=True).start()
     try:

@@ -42,6 +42,10 @@ class Alarms(Generic[T]):
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else inf
 
+    def current(self) -> list[T]:
+        """The items whose alarms count, in no particular order."""
+        return [item for when, _, item in self._heap if self._is_current(when, item)]
+
     def __len__(self) -> int:
         return len(self._heap)
 

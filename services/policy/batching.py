@@ -53,10 +53,15 @@ class Lane(NamedTuple):
     model: str
     version: int
     signature: str
-    rows_like: tuple[tuple[str, str, tuple[int, ...]], ...] = ()  # (input, dtype, row shape) where a request may choose
+    rows_like: tuple[tuple[str, Any, tuple[int, ...]], ...] = ()  # (input, numpy dtype, row shape)
     outputs: tuple[str, ...] = ()  # the outputs asked for; none: all of them
     time_bound: int | None = None  # rows are padded to this many time steps
     alone: int = 0  # tells apart the lanes of tickets that must run alone
+
+
+def rows_like(inputs: Rows) -> tuple[tuple[str, Any, tuple[int, ...]], ...]:
+    """The form of rows, name → `[rows, ...]`, for `Lane`: only rows of one form can be stacked."""
+    return tuple([(name, array.dtype, array.shape[1:]) for name, array in inputs.items()])
 
 
 class Ticket:
@@ -201,10 +206,13 @@ class Dispatcher:
             self._fastest_run_s[key] = min(now - batch.started_at, self._fastest_run_s.get(key, inf))
 
     def hopeless(self, now: float) -> list[Ticket]:
-        """Waiting tickets whose deadline has passed or is nearer than the fastest run seen: they get no slot."""
+        """Waiting tickets whose deadline has passed or is nearer than the fastest run seen: they get no slot.
+
+        While nothing runs only the past counts: a first run that was slow must not shut out all that would be quick.
+        """
         found: list[Ticket] = []
         for lane, queue in self._queues.items():
-            horizon = now + self._fastest(lane)
+            horizon = now + self._fastest(lane) if self.running else now
             if queue.heap[0][0] <= horizon:
                 found += [ticket for ticket in queue.tickets() if ticket.deadline <= horizon]
         return found

@@ -34,6 +34,9 @@ class Cancelled(Exception):
 
 Outcome = Rows | Answer | SluiceError | Cancelled
 
+# In place of an outcome that has been handed on, so that a ticket that is still listed somewhere holds nothing.
+DELIVERED = Cancelled()
+
 
 class Scheduler:
     """All models' queues and all sessions of one gateway.
@@ -132,6 +135,11 @@ class Scheduler:
         self.ended.append((session, event))
         for step in steps:
             self._close(step, ended_error(session.id, session.phase))
+
+    def refuse_all(self, error: SluiceError, now: float) -> None:
+        """Settle everything that waits or runs with this error."""
+        for ticket in self._deadlines.current():
+            self._settle(ticket, error, now)
 
     def retire(self, model: str, version: int, now: float) -> None:
         """A model version is no longer served: its sessions end."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.policy.alarms import Alarms
-from services.policy.batching import Lane, Rows, Ticket
+from services.policy.batching import Lane, Rows, Ticket, rows_like
 from services.policy.contract import Signature, State, numpy_dtype
 from services.policy.errors import (
     SessionClosed,
@@ -179,7 +179,8 @@ class Step(Ticket):
         number: int | None = None,
     ) -> None:
         slab = session.slab
-        super().__init__(Lane(slab.model, slab.version, signature.name, time_bound=time_bound), inputs, 1, deadline)
+        lane = Lane(slab.model, slab.version, signature.name, rows_like(inputs), time_bound=time_bound)
+        super().__init__(lane, inputs, 1, deadline)
         self.session = session
         self.signature = signature
         self.length = length

@@ -193,6 +193,17 @@ def _named(value: Any, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
     return dict.fromkeys(inputs, value)
 
 
+def mixes_words(value: Any) -> bool:
+    """Whether true or false stands beside numbers in nested lists, where numpy would take it for a number."""
+    if isinstance(value, dict):
+        return any(map(mixes_words, value.values()))
+    try:
+        kinds = set(map(type, np.array(value, object).flat))
+    except ValueError:  # nested too deeply, which is somebody else's finding
+        return False
+    return bool in kinds and not kinds.isdisjoint((int, float))
+
+
 def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
     """The value of an input as numpy reads it, in no particular dtype, except that numbers are not mixed with words.
 
@@ -210,7 +221,7 @@ def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
         raise ShapeMismatch(
             f"Input {tensor.name!r} takes {tensor}; the lists that came differ in length or are nested too deeply."
         ) from None
-    if has_words and array.dtype.kind in "iuf" and bool in set(map(type, np.array(value, object).flat)):
+    if has_words and array.dtype.kind in "iuf" and mixes_words(value):
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; numbers mixed with true or false came.")
     return _exact(value, array) if tensor.dtype == "uint64" and array.dtype.kind == "f" else array
 

@@ -12,6 +12,11 @@ def plain_signature(name: str, described: Any) -> Signature:
     return Signature(name, "rows", _tensors(described.inputs), _tensors(described.outputs))
 
 
+def can_be_called(described: Any) -> bool:
+    """Whether all inputs have a known rank and a dtype that can cross the wire."""
+    return all(info.dtype in DTYPE_NAMES and not info.tensor_shape.unknown_rank for info in described.inputs.values())
+
+
 def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         name: Tensor(name, DTYPE_NAMES.get(info.dtype, "unknown"), _axes(info.tensor_shape))

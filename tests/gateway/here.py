@@ -129,13 +129,15 @@ def settings(puppet: Puppet, **more: Any) -> Settings:
 
 
 @asynccontextmanager
-async def running(puppet: Puppet, **more: Any) -> AsyncIterator[Here]:
-    """A gateway without a socket in front."""
+async def running(puppet: Puppet, *, reached: bool = True, **more: Any) -> AsyncIterator[Here]:
+    """A gateway without a socket in front, once it has `reached` its model server."""
     app = create_app(settings(puppet, **more))
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
-            yield Here(puppet, app, http)
+            here = Here(puppet, app, http)
+            await eventually(lambda: not reached or not here.gateway.catalog.unreachable)
+            yield here
 
 
 @asynccontextmanager
@@ -152,7 +154,9 @@ async def listening(puppet: Puppet, **more: Any) -> AsyncIterator[Here]:
         await eventually(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            yield Here(puppet, app, http, port)
+            here = Here(puppet, app, http, port)
+            await eventually(lambda: not here.gateway.catalog.unreachable)
+            yield here
     finally:
         server.should_exit = True
         await serving

@@ -147,6 +147,30 @@ async def test_a_deadline_that_passes_while_a_step_runs_moves_nothing(here):
     await asyncio.gather(adder.goes_on(), other.goes_on())
 
 
+async def test_a_patient_client_is_answered_though_its_batch_mate_was_in_a_hurry(puppet):
+    async with running(puppet, in_flight=1) as here:
+        first, patient, hurried = await here.adders(3)
+        blocking, holding = asyncio.Event(), asyncio.Event()
+        gates = iter([blocking, holding])
+
+        async def wait(_):
+            await next(gates).wait()
+
+        puppet.before = wait
+        tasks = [asyncio.create_task(first.goes_on())]
+        await puppet.until_running(1)
+        in_a_hurry = asyncio.create_task(hurried.step(headers={"Sluice-Timeout-Ms": "300"}))
+        tasks.append(asyncio.create_task(patient.goes_on()))
+        await eventually(lambda: here.gateway.engine.scheduler.dispatchers["sum"].waiting_rows == 2)
+        blocking.set()
+        await eventually(lambda: puppet.batches[-1] == ("step", 2))
+        refused(await in_a_hurry, 504, "deadline_exceeded")
+        holding.set()
+        await asyncio.gather(*tasks)
+        puppet.before = None
+        await asyncio.gather(*(adder.goes_on() for adder in (first, patient, hurried)))
+
+
 async def test_a_deadline_that_passes_while_a_step_waits_moves_nothing(puppet):
     async with running(puppet, in_flight=1) as here:
         gate = Gate(puppet)
@@ -303,6 +327,6 @@ async def test_a_body_that_is_refused_for_its_size_leaves_the_server_well(online
 
 
 async def test_a_gateway_stops_while_it_asks_a_model_server_that_is_not_there(tmp_path):
-    async with running(Puppet(tmp_path)) as here:  # never started
+    async with running(Puppet(tmp_path), reached=False) as here:  # never started
         response = await here.http.get("/readyz")
         assert response.status_code == 503

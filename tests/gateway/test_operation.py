@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import numpy as np
 import pytest
 
 from services.gateway import catalog
@@ -24,7 +25,7 @@ async def _status(here, wanted):
 
 async def test_readiness_follows_the_model_server(tmp_path, impatient):
     puppet = Puppet(tmp_path)
-    async with running(puppet) as here:
+    async with running(puppet, reached=False) as here:
         response = await here.http.get("/readyz")
         assert response.status_code == 503
         assert response.headers["retry-after"] == "1"
@@ -38,7 +39,7 @@ async def test_readiness_follows_the_model_server(tmp_path, impatient):
         assert body == {"status": "ready", "backend": puppet.address, "models": {"sum": ["1"]}}
         await puppet.stop()
         await eventually(lambda: _status(here, 503))
-        assert "cannot be connected to" in (await here.http.get("/readyz")).json()["reason"]
+        assert "model server" in (await here.http.get("/readyz")).json()["reason"]
         assert (await here.http.get("/healthz")).json() == {"status": "alive"}
         refused(await adder.step(), 503, "backend_unavailable")
         await puppet.start()
@@ -80,6 +81,35 @@ async def test_a_contract_that_cannot_be_read_is_a_reason_not_to_be_ready(puppet
         assert "contract.schema" in response.json()["reason"]
         response = await here.http.post("/v1/models/sum/sessions", json={})
         assert "contract.schema" in refused(response, 503, "backend_unavailable")["error"]
+
+
+@pytest.mark.parametrize("nonsense", [{}, {"contract": np.array([3])}, {"contract": np.array([b"{"], object)}], ids=str)
+async def test_a_contract_signature_that_answers_nonsense_is_a_fault_of_its_own_model_only(
+    puppet, monkeypatch, nonsense
+):
+    monkeypatch.setitem(puppets.SIGNATURES["sum"], "contract", lambda probe: nonsense)
+    async with running(puppet) as here:
+        response = await here.http.post("/v1/models/sum/sessions", json={})
+        assert "version 1" in refused(response, 503, "backend_unavailable")["error"]
+        response = await here.http.post("/v1/models/plain:predict", json={"instances": [[1, 2]]})
+        assert response.json() == {"predictions": [[2, 4]]}
+
+
+async def test_a_catalog_that_stumbles_keeps_watching(puppet, monkeypatch):
+    async with running(puppet) as here:
+        await (await here.open()).goes_on()
+        backend = here.gateway.catalog._backend
+        versions, asked = backend.versions, []
+
+        async def stumble(*args):
+            asked.append(args)
+            raise RuntimeError("as the test told me")
+
+        monkeypatch.setattr(backend, "versions", stumble)
+        await eventually(lambda: len(asked) > 2)
+        assert not here.ready
+        monkeypatch.setattr(backend, "versions", versions)
+        await eventually(lambda: here.ready)
 
 
 async def test_models_are_listed_with_what_they_can_do(here):

@@ -119,11 +119,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def hopeless_are_those_that_no_run_was_ever_fast_enough_for(self) -> None:
-        late = [
-            ticket
-            for ticket in self.waiting
-            if ticket.deadline <= self.now + self.fastest.get((ticket.lane.version, ticket.lane.signature), 0)
-        ]
+        late = [ticket for ticket in self.waiting if ticket.deadline <= self.now + self.horizon(ticket.lane)]
         found = self.dispatcher.hopeless(self.now)
         assert len(found) == len(late)
         assert set(found) == set(late)
@@ -163,6 +159,10 @@ class DispatcherMachine(RuleBasedStateMachine):
                 fitting = [sum(t.rows for t in lane[: n + 1]) <= options.max_rows for n in range(len(lane))]
                 return lane[: fitting.count(True)]
         return None
+
+    def horizon(self, lane: Lane) -> float:
+        """While nothing runs only the past counts."""
+        return self.fastest.get((lane.version, lane.signature), 0) if self.running else 0
 
     def lanes(self) -> list[list[Ticket]]:
         lanes: dict[Lane, list[Ticket]] = {}
@@ -324,8 +324,17 @@ def test_a_failed_run_says_nothing_about_how_fast_the_model_is() -> None:
 def test_a_deadline_nearer_than_the_fastest_run_is_hopeless() -> None:
     dispatcher = offered(dispatcher_of(), ticket_of())
     dispatcher.finished(dispatcher.take(1.0), 4.0, succeeded=True)
+    assert offered(dispatcher, ticket_of(), now=4.0).take(4.0) is not None
     near, far = ticket_of(deadline=7), ticket_of(deadline=7.5)
     assert offered(dispatcher, far, near, now=4.0).hopeless(4.0) == [near]
+
+
+def test_a_slow_first_run_shuts_nobody_out_once_nothing_runs() -> None:
+    dispatcher = offered(dispatcher_of(), ticket_of())
+    dispatcher.finished(dispatcher.take(1.0), 1000.0, succeeded=True)
+    hurried = ticket_of(deadline=1001.0)
+    assert offered(dispatcher, hurried, now=1000.0).hopeless(1000.0) == []
+    assert dispatcher.take(1000.0).tickets == [hurried]
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 1), (2, 2), (3, 4), (4, 4)])

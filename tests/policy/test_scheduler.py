@@ -11,6 +11,7 @@ from services.policy.errors import (
     BackendUnavailable,
     BatchTooLarge,
     DeadlineExceeded,
+    Draining,
     InputRejected,
     QueueFull,
     SessionClosed,
@@ -247,7 +248,7 @@ def test_batches_may_come_back_in_any_order() -> None:
 
 
 def test_steps_and_rows_never_share_a_batch(puppet: Puppet) -> None:
-    puppet.step(puppet.open())
+    puppet.step(puppet.open("b"))
     puppet.rows(1.0)
     assert [puppet.taken().rows, puppet.taken().rows] == [1, 1]
 
@@ -273,7 +274,7 @@ def test_cancelling_a_running_row_harms_nobody(puppet: Puppet) -> None:
 
 
 def test_cancelling_what_is_settled_does_nothing(puppet: Puppet) -> None:
-    step = puppet.step(puppet.open())
+    step = puppet.step(puppet.open("b"))
     puppet.run()
     answer = step.outcome
     puppet.cancel(step)
@@ -375,6 +376,8 @@ def test_no_slot_is_spent_on_a_deadline_that_cannot_be_met(puppet: Puppet) -> No
     batch = puppet.taken()
     puppet.pass_time(5.0)
     puppet.finish(batch)
+    puppet.rows(1.0)
+    assert puppet.take() is not None
     hopeless = puppet.rows(1.0, deadline=puppet.now + 4.0)
     assert puppet.take() is None
     assert isinstance(hopeless.outcome, DeadlineExceeded)
@@ -386,9 +389,29 @@ def test_no_slot_is_spent_on_the_step_behind_a_hopeless_one_if_it_is_hopeless_to
     batch = puppet.taken()
     puppet.pass_time(5.0)
     puppet.finish(batch)
+    puppet.step(puppet.open("b"))
+    assert puppet.take() is not None
     steps = [puppet.step(session, deadline=puppet.now + 4.0) for _ in range(3)]
     assert puppet.take() is None
     assert [type(step.outcome) for step in steps] == [DeadlineExceeded] * 3
+
+
+def test_refusing_all_settles_what_waits_and_what_runs(puppet: Puppet) -> None:
+    session = puppet.open()
+    first, second, rows = puppet.step(session), puppet.step(session), puppet.rows(1.0)
+    batch = puppet.taken()
+    stopping = Draining("as the test told me")
+    puppet.scheduler.refuse_all(stopping, puppet.now)
+    assert [ticket.outcome for ticket in (first, second, rows)] == [stopping] * 3
+    puppet.finish(batch)
+    assert session.step == 0
+    assert not puppet.scheduler.busy
+
+
+def test_steps_of_different_row_shapes_never_share_a_batch(puppet: Puppet) -> None:
+    narrow, wide = puppet.step(puppet.open("b")), puppet.step(puppet.open("c"))
+    wide.lane = Step(wide.session, wide.signature, {"x": np.zeros((1, 3))}, 9.0).lane
+    assert narrow.lane != wide.lane
 
 
 def test_a_settled_ticket_wakes_nobody(puppet: Puppet) -> None:
@@ -441,7 +464,7 @@ def test_an_old_batch_does_not_touch_the_new_session_in_its_slot(puppet: Puppet)
 
 
 def test_retiring_a_version_tells_running_steps(puppet: Puppet) -> None:
-    step = puppet.step(puppet.open())
+    step = puppet.step(puppet.open("b"))
     batch = puppet.taken()
     puppet.scheduler.retire("m", 1, puppet.now)
     puppet.finish(batch)
@@ -465,7 +488,7 @@ def test_filler_rows_of_a_step_batch_repeat_the_last_session(puppet: Puppet) -> 
 
 def test_it_is_busy_while_something_waits_or_runs(puppet: Puppet) -> None:
     assert not puppet.scheduler.busy
-    step: Step = puppet.step(puppet.open())
+    step: Step = puppet.step(puppet.open("b"))
     assert puppet.scheduler.busy
     batch = puppet.taken()
     assert puppet.scheduler.busy

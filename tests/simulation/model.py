@@ -5,13 +5,15 @@ doubled or out of order changes every state after it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from services.policy.batching import Lane, Ticket
+from services.policy.batching import BatchingOptions, Lane, Ticket
 from services.policy.contract import parse_contract
 from services.policy.errors import InputRejected
-from services.policy.sessions import Session, Step
+from services.policy.scheduler import Scheduler
+from services.policy.sessions import Session, SessionOptions, Step
 from services.policy.tensors import bound_for, padded
 
 Arrays = Mapping[str, np.ndarray]
@@ -85,6 +87,22 @@ def answer(signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
     y = np.stack(states, axis=1)
     lengths = inputs["lengths"]
     return {"y": y, "new_hash": y[np.arange(len(y)), lengths - 1], "new_count": inputs["count"] + lengths[:, None]}
+
+
+class RecordingScheduler(Scheduler):
+    """Keeps every outcome that it gave a ticket, also those of which the ticket's client never heard."""
+
+    def __init__(self, batching: BatchingOptions, sessions: SessionOptions) -> None:
+        super().__init__(batching, sessions)
+        self.outcomes: dict[Ticket, list[Any]] = {}
+
+    def outcome(self, ticket: Ticket) -> Any:
+        """None: it was refused at the door, or never came there."""
+        return self.outcomes.get(ticket, [None])[0]
+
+    def _close(self, ticket: Ticket, outcome: Any) -> None:
+        self.outcomes.setdefault(ticket, []).append(outcome)
+        super()._close(ticket, outcome)
 
 
 def step(session: Session, x: int, deadline: float, number: int | None = None) -> Step:

@@ -29,26 +29,29 @@ from services.policy.errors import (
     StateNotFinite,
     StepMismatch,
 )
-from services.policy.scheduler import Cancelled, Scheduler
+from services.policy.scheduler import Cancelled
 from services.policy.sessions import Answer, Event, Phase, Session, SessionOptions, Step
 
 from .loop import VirtualLoop, run
-from .model import INITIAL, MODEL, POISON, SCAN_LIMIT, SPOIL, STEP, VERSION, answer, doubled, hashed, rows, scan, step
+from .model import (
+    INITIAL,
+    MODEL,
+    POISON,
+    SCAN_LIMIT,
+    SPOIL,
+    STEP,
+    VERSION,
+    RecordingScheduler,
+    answer,
+    doubled,
+    hashed,
+    rows,
+    scan,
+    step,
+)
 
 FAR_S = 20.0
 GONE = "the client has gone"
-
-
-class CountingScheduler(Scheduler):
-    """Counts how often each ticket is settled."""
-
-    def __init__(self, batching: BatchingOptions, sessions: SessionOptions) -> None:
-        super().__init__(batching, sessions)
-        self.closed: Counter[Ticket] = Counter()
-
-    def _close(self, ticket: Ticket, outcome: Any) -> None:
-        self.closed[ticket] += 1
-        super()._close(ticket, outcome)
 
 
 class MoodyRunner:
@@ -77,7 +80,10 @@ class MoodyRunner:
 
     async def _moody(self, signature: str, inputs: dict[str, np.ndarray], timeout_s: float) -> dict[str, np.ndarray]:
         random = self.random
-        await asyncio.sleep(random.choice([0, 0, 0.001, 0.004, 0.02]))
+        takes_s = random.choice([0, 0, 0.001, 0.004, 0.02])
+        await asyncio.sleep(min(takes_s, timeout_s))
+        if takes_s > timeout_s:
+            raise DeadlineExceeded("The wire gave up.")
         good = {name: array.copy() for name, array in inputs.items()}
         result = answer(signature, good)
         if random.random() < self.calm:
@@ -131,7 +137,12 @@ class Call:
     xs: list[int]
     ticket: Ticket
     hurried: bool
+    scheduler: RecordingScheduler
     told: list[Any] = field(default_factory=list)
+
+    @property
+    def outcome(self) -> Any:
+        return self.scheduler.outcome(self.ticket)
 
 
 class World:
@@ -153,7 +164,7 @@ class World:
             evict=random.choice([True, False]),
             queue_steps=3,
         )
-        self.scheduler = CountingScheduler(self.batching, self.options)
+        self.scheduler = RecordingScheduler(self.batching, self.options)
         self.runner = MoodyRunner(
             Random(seed + 1), self.batching.allowed_batch_sizes, calm=random.choice([1.0, 0.9, 0.6])
         )
@@ -192,7 +203,7 @@ class World:
 
     def repeating(self, random: Random, session: Session, call: Call) -> Call:
         """The same call once more, with the number that it had when it moved the state."""
-        outcome, ticket = call.ticket.outcome, call.ticket
+        outcome, ticket = call.outcome, call.ticket
         assert isinstance(ticket, Step)
         number = outcome.step - ticket.length if isinstance(outcome, Answer) else session.step
         make = step(session, call.xs[0], self.engine.now() + FAR_S, number) if ticket.signature is STEP else None
@@ -248,7 +259,7 @@ class World:
             self.engine.changed()
 
     def _called(self, xs: list[int], ticket: Ticket, *, hurried: bool) -> Call:
-        call = Call(next(self._orders), xs, ticket, hurried)
+        call = Call(next(self._orders), xs, ticket, hurried, self.scheduler)
         self.calls.append(call)
         return call
 
@@ -261,18 +272,18 @@ class World:
         for call in self.calls:
             ticket = call.ticket
             if not call.told:  # cancelled before it began to run: it was never offered
-                assert call.hurried and ticket.reply is None and not self.scheduler.closed[ticket]
+                assert call.hurried and ticket.reply is None and ticket not in self.scheduler.outcomes
                 continue
             assert len(call.told) == 1
             told = call.told[0]
-            refused_at_the_door = ticket.outcome is None
-            assert self.scheduler.closed[ticket] == (0 if refused_at_the_door else 1)
+            refused_at_the_door = call.outcome is None
+            assert len(self.scheduler.outcomes.get(ticket, [])) == (0 if refused_at_the_door else 1)
             if refused_at_the_door:
                 assert isinstance(told, (QueueFull, SessionQueueFull, SessionEnded))
             elif told is GONE:
                 assert call.hurried
             else:
-                assert told is ticket.outcome or told == ticket.outcome
+                assert told is call.outcome
             self._check_reason(call, told)
 
     def _check_reason(self, call: Call, told: Any) -> None:
@@ -295,29 +306,29 @@ class World:
 
     def check_rows(self) -> None:
         for call in self.calls:
-            if not isinstance(call.ticket, Step) and isinstance(call.ticket.outcome, dict):
-                got = call.ticket.outcome["y"]
+            if not isinstance(call.ticket, Step) and isinstance(call.outcome, dict):
+                got = call.outcome["y"]
                 want = np.array([np.nan if x == SPOIL else y for x, y in zip(call.xs, doubled(call.xs), strict=True)])
                 np.testing.assert_array_equal(got, want)
 
     def check_sessions(self) -> None:
         for session in self.sessions:
             mine = [call for call in self.calls if isinstance(call.ticket, Step) and call.ticket.session is session]
-            answered = [call for call in mine if isinstance(call.ticket.outcome, Answer)]
-            moved = [call for call in answered if not call.ticket.outcome.replayed]
-            replayed = [call for call in answered if call.ticket.outcome.replayed]
-            assert [call.ticket.outcome.step for call in moved] == sorted({call.ticket.outcome.step for call in moved})
+            answered = [call for call in mine if isinstance(call.outcome, Answer)]
+            moved = [call for call in answered if not call.outcome.replayed]
+            replayed = [call for call in answered if call.outcome.replayed]
+            assert [call.outcome.step for call in moved] == sorted({call.outcome.step for call in moved})
             state, done = INITIAL, 0
             for call in moved:
                 outputs = hashed(state, call.xs)
                 state, done = outputs[-1], done + len(call.xs)
-                got = call.ticket.outcome
+                got = call.outcome
                 assert got.step == done
                 assert np.atleast_1d(got.outputs["y"]).tolist() == outputs
             for call in replayed:
-                original = next(each for each in moved if each.ticket.outcome.step == call.ticket.outcome.step)
+                original = next(each for each in moved if each.outcome.step == call.outcome.step)
                 assert original.xs == call.xs
-                assert call.ticket.outcome.outputs is original.ticket.outcome.outputs
+                assert call.outcome.outputs is original.outcome.outputs
             assert session.step == done
             if session.phase is Phase.IDLE:
                 arrays = session.slab.arrays
@@ -370,7 +381,7 @@ def test_the_seeds_together_meet_every_outcome():
     for seed in range(40):
         world = run(lambda loop, seed=seed: simulate(seed, loop))
         for call in world.calls:
-            outcome = call.ticket.outcome if call.ticket.outcome is not None else (call.told or [GONE])[0]
+            outcome = call.outcome if call.outcome is not None else (call.told or [GONE])[0]
             met[type(outcome).__name__] += 1
             met["replayed"] += isinstance(outcome, Answer) and outcome.replayed
             met["moved without being told"] += isinstance(outcome, Answer) and call.told == [GONE]
@@ -401,8 +412,6 @@ def test_moved_answers_come_in_order_of_arrival():
         moved = [
             call.order
             for call in world.calls
-            if isinstance(call.ticket, Step)
-            and call.ticket.session is session
-            and isinstance(call.ticket.outcome, Answer)
+            if isinstance(call.ticket, Step) and call.ticket.session is session and isinstance(call.outcome, Answer)
         ]
         assert all(before < after for before, after in pairwise(moved))
