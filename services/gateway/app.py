@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from services.gateway.answers import error_body, error_headers, is_tf_serving, tf_serving_error_body
@@ -36,7 +37,7 @@ get what the model would have answered you alone, although your steps run in bat
 def create_app(settings: Settings) -> FastAPI:
     """The gateway as an ASGI application; what it needs is opened when it starts."""
     metrics = Metrics()
-    app = FastAPI(
+    app = FastAPIOffline(  # /docs without scripts from elsewhere, which a cluster may not reach
         title="Sluice",
         summary="A gateway in front of TensorFlow Serving.",
         description=_DESCRIPTION,
