@@ -257,8 +257,12 @@ class DeadlineExceeded(SluiceError):
 
 
 def error_classes(root: type[SluiceError] = SluiceError) -> Iterator[type[SluiceError]]:
-    """Every class below `root` that has a code of its own in the API's table."""
-    for child in root.__subclasses__():
-        if child in (BadRequest, BackendError) or not child.__subclasses__():
+    """Every class below `root` that has a code of its own in the API's table; a transport's own variants have none."""
+    for child in _subclasses(root):
+        if child in (BadRequest, BackendError) or not _subclasses(child):
             yield child
         yield from error_classes(child)
+
+
+def _subclasses(error: type[SluiceError]) -> list[type[SluiceError]]:
+    return [child for child in error.__subclasses__() if child.__module__ == __name__]

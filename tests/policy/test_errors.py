@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.policy.errors import SluiceError, StepMismatch, error_classes
+from services.policy.errors import BadRequest, SluiceError, StepMismatch, error_classes
 
 # code → (HTTP, gRPC), as in the API's table.
 TABLE = {
@@ -69,3 +69,10 @@ def test_an_error_carries_its_sentence_and_details() -> None:
     error = StepMismatch("Send 3 next.", current=3)
     assert str(error) == error.message == "Send 3 next."
     assert error.details == {"current": 3}
+
+
+def test_a_variant_of_a_transports_own_has_no_line_in_the_table() -> None:
+    class OverPigeons(BadRequest):
+        http_status = 405
+
+    assert OverPigeons not in set(error_classes())
