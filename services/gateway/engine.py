@@ -141,10 +141,12 @@ class Engine:
     async def _run(self, batch: Batch, inputs: dict[str, Array] | SluiceError) -> None:
         result = inputs if isinstance(inputs, SluiceError) else await self._call(batch, inputs)
         now = self.now()
-        failure = self.scheduler.finished(batch, result, now)
-        waited_s = [batch.started_at - ticket.queued_at for ticket in batch.tickets]
-        self._observer.batch_ended(BatchEnded(batch, failure, now - batch.started_at, waited_s))
-        self._soon()
+        try:
+            failure = self.scheduler.finished(batch, result, now)
+            waited_s = [batch.started_at - ticket.queued_at for ticket in batch.tickets]
+            self._observer.batch_ended(BatchEnded(batch, failure, now - batch.started_at, waited_s))
+        finally:
+            self._soon()
 
     async def _call(self, batch: Batch, inputs: dict[str, Array]) -> dict[str, Array] | SluiceError:
         lane, timeout_s = batch.lane, max(ticket.deadline for ticket in batch.tickets) - self.now()

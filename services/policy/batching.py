@@ -170,6 +170,10 @@ class Dispatcher:
         Nothing has changed then.
         """
         self._admit(ticket)
+        self.offer_again(ticket, now)
+
+    def offer_again(self, ticket: Ticket, now: float) -> None:
+        """Queue a ticket that was admitted before, however many rows wait."""
         queue = self._queues.get(ticket.lane)
         if queue is None:
             queue = self._queues[ticket.lane] = Queue()

@@ -96,7 +96,7 @@ class Scheduler:
         failure = result if isinstance(result, SluiceError) else _unlike_promised(batch, result)
         self.dispatchers[batch.lane.model].finished(batch, now, succeeded=failure is None)
         if isinstance(failure, InputRejected) and len(batch.tickets) > 1:
-            self._separate(batch, failure, now)
+            self._separate(batch, now)
         elif failure is not None:
             for ticket in batch.tickets:
                 self._settle(ticket, failure, now)
@@ -183,16 +183,13 @@ class Scheduler:
         ticket.outcome = outcome
         self.settled.append(ticket)
 
-    def _separate(self, batch: Batch, failure: SluiceError, now: float) -> None:
+    def _separate(self, batch: Batch, now: float) -> None:
         """One row may have spoiled the batch: run each ticket that is still wanted once more, alone."""
         for ticket in batch.tickets:
             if ticket.outcome is None:
                 self._separated += 1
                 ticket.lane = ticket.lane._replace(alone=self._separated)
-                try:
-                    self._dispatcher(ticket.lane).offer(ticket, now)
-                except SluiceError:
-                    self._settle(ticket, failure, now)
+                self._dispatcher(ticket.lane).offer_again(ticket, now)
 
     def _finish_steps(self, batch: Batch, outputs: Rows, now: float) -> None:
         """Move the states of the steps that are still wanted and whose new state is finite, then answer all."""

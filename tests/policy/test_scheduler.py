@@ -173,14 +173,15 @@ def test_who_was_cancelled_meanwhile_is_not_run_again(puppet: Puppet) -> None:
     assert [batch.rows for batch in puppet.ran] == [2, 1]
 
 
-def test_where_there_is_no_room_to_run_again_all_share_the_failure() -> None:
+def test_who_was_admitted_once_runs_again_though_the_queue_is_full_meanwhile() -> None:
     puppet = puppet_of(queue_rows=2)
     poison, fine = puppet.rows(POISON), puppet.rows(1.0)
     batch = puppet.taken()
     puppet.rows(2.0)
     puppet.finish(batch)
-    assert poison.outcome is None  # had the one row of room
-    assert isinstance(fine.outcome, InputRejected)
+    puppet.run()
+    assert isinstance(poison.outcome, InputRejected)
+    assert fine.outcome["y"].tolist() == [[3, 3]]
 
 
 def test_a_state_that_becomes_nan_marks_that_session_only(puppet: Puppet) -> None:

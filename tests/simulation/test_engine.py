@@ -289,8 +289,8 @@ class World:
     def _check_reason(self, call: Call, told: Any) -> None:
         """An error has a cause, and the cause is this call's own or the back end's."""
         calm = self.runner.calm == 1.0
-        if isinstance(told, InputRejected):  # a full queue keeps the innocent from their second chance
-            assert POISON in call.xs or self.batching.queue_rows == 8
+        if isinstance(told, InputRejected):
+            assert POISON in call.xs
         elif isinstance(told, (BackendError, BackendUnavailable, Internal)):
             assert not calm
         elif isinstance(told, DeadlineExceeded):
