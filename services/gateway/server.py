@@ -52,17 +52,25 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; the exit code."""
-    host, _, port = settings.http.rpartition(":")
+    """Serve until told to stop; the exit code: 1 if the address cannot be had."""
+    try:
+        listener = _listen(settings.http)
+    except OSError as error:
+        log.error("cannot listen", http=settings.http, reason=str(error))  # noqa: TRY400 - no bug of ours
+        return 1
     app = create_app(settings)
     config = uvicorn.Config(
-        app, host=host.strip("[]"), port=int(port), loop="uvloop", http="httptools", ws="none", lifespan="on",
+        app, loop="uvloop", http="httptools", ws="none", lifespan="on",
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_LAST_WORDS_S,
     )  # fmt: skip
     server = Server(config, app, settings.drain_s)
-    try:
-        server.run()
-    except SystemExit:  # uvicorn has said why it cannot listen, with a code of its own
-        return 1
+    server.run([listener])
     return 0 if server.started else 1
+
+
+def _listen(address: str) -> socket.socket:
+    """Raises: OSError: the address cannot be had."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=2048)
