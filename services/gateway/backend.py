@@ -26,6 +26,7 @@ Array = NDArray[Any]
 Reply = TypeVar("Reply", bound=Message)
 
 _UNLIMITED = -1
+_LAST_CALLS_S = 60.0  # for calls on a connection that has been replaced
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", _UNLIMITED),
     ("grpc.max_send_message_length", _UNLIMITED),
@@ -62,6 +63,7 @@ class Backend:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._closing: set[asyncio.Future[None]] = set()
         self._connect()
 
     def _connect(self) -> None:
@@ -94,6 +96,14 @@ class Backend:
             return {name: read_tensor(tensor) for name, tensor in reply.outputs.items()}
         except grpc.aio.AioRpcError as error:
             raise _translate(error, model, version) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # The channel was closed under the call, which is no reason to end the one who made it.
+            raise BackendUnavailable(
+                f"The connection to the model server was given up; ask model {model!r} again."
+            ) from None
         except ValueError as error:
             raise BackendError(f"The model server's answer for model {model!r} cannot be read: {error}.") from None
 
@@ -147,13 +157,17 @@ class Backend:
             raise BackendUnavailable(f"The model server at {self.address} cannot be connected to.") from None
 
     async def reconnect(self) -> None:
-        """Give up a connection on which nothing comes back, and with it the calls that wait on it."""
-        silent = self._channel
+        """Make new calls on a new connection; those that wait on the old one have until their deadlines."""
+        closing = asyncio.ensure_future(self._channel.close(_LAST_CALLS_S))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
         self._connect()
-        await silent.close(None)
 
     async def close(self) -> None:
         await self._channel.close(None)
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def _ask(self, method: Any, request: Message, model: str, timeout_s: float) -> Any:
         try:
