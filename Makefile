@@ -5,10 +5,10 @@ BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test check fix protos lock clean
+.PHONY: help demo serve test bench check fix protos lock system-packages clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients, one stateful LSTM
 	sluice demo
@@ -20,6 +20,9 @@ test: $(BIN)/.dev ## Run all tests
 	coverage run -m pytest tests/policy -q
 	coverage report
 	pytest --ignore=tests/policy
+
+bench: $(BIN)/.dev ## Measure every door beside the bare model, about 10 minutes; BENCH="--only http --rounds 3"
+	python -m loadtests.bench $(BENCH)
 
 check: $(BIN)/.dev ## Lint, types, layers, generated files
 	ruff check .
@@ -38,6 +41,9 @@ protos: $(BIN)/.dev ## Generate the protobuf classes again
 
 lock: $(BIN)/.dev ## Choose and lock the versions of all dependencies again
 	requirements/lock.sh
+
+system-packages: ## Install with apt the programs that some tests and the bench use
+	@requirements/system.sh
 
 clean: ## Remove what was built, except the virtual environment
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

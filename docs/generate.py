@@ -17,10 +17,11 @@ from services.gateway.engine import BatchEnded
 from services.gateway.metrics import Metrics
 from services.gateway.settings import Settings
 from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Ticket
-from services.policy.contract import State
+from services.policy.contract import Signature, State
 from services.policy.errors import BackendError, SluiceError, error_classes
 from services.policy.scheduler import Scheduler
-from services.policy.sessions import LIFE_CYCLE, Event, Phase, SessionOptions
+from services.policy.session import LIFE_CYCLE, Event, Phase
+from services.policy.sessions import SessionOptions
 
 DOCS = Path(__file__).parent
 
@@ -39,6 +40,8 @@ ADVICE = {
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
     "session_exists": "Go on with that session, close it, or choose another id.",
     "step_mismatch": "Compare with `current`: go on from there, or open a new session.",
+    "session_conflict": "Await the answers of the session's steps, then send the state again.",
+    "state_incompatible": "Put it into a new session, or one of the same model and version, which must be served.",
     "session_closed": "Open a new session.",
     "session_expired": "Open a new session; ask for a longer `ttl_s`, or renew in time.",
     "session_evicted": "Open a new session; raise `sessions_per_model`.",
@@ -111,7 +114,8 @@ def _one_of_each() -> Metrics:
     """Metrics that have heard of one thing of each kind."""
     found, scheduler, lane = Metrics(), Scheduler(BatchingOptions(), SessionOptions()), Lane("m", 1, "step")
     found.watch(scheduler)
-    session = scheduler.open("s", "m", 1, [State("h", "h", "h", "float32", (1,))], 0.0)
+    step = Signature("step", "step", {}, {}, (State("h", "h", "h", "float32", (1,)),))
+    session = scheduler.open("s", "m", 1, step, 0.0)
     scheduler.offer(Ticket(lane, {"x": np.zeros((1, 1))}, 1, inf), 0.0)
     found.request("step", "m", "ok")
     found.batch_ended(BatchEnded(Batch(lane, [], 1, 1, 0.0), BackendError("said no"), 0.0, [0.0]))
@@ -120,7 +124,7 @@ def _one_of_each() -> Metrics:
 
 
 def life_cycle() -> str:
-    """The table of `services/policy/sessions.py` as a Mermaid diagram."""
+    """The table of `services/policy/session.py` as a Mermaid diagram."""
     lines = [f"    [*] --> {Phase.IDLE}: open"]
     for phase, following in LIFE_CYCLE.items():
         lines += [f"    {phase} --> {after}: {event}" for event, after in following.items()]

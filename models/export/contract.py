@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from models.export.errors import ExportError
-from models.export.walk import Flow, Plan, State
+from models.export.memory import State
+from models.export.plan import Plan
+from models.export.walk import Flow, Span
 
 SCHEMA = 1
-LENGTHS = "lengths"
 
 _DEFAULT_AXES: Mapping[int, tuple[str, ...]] = {1: ("feature",), 3: ("height", "width", "channel")}
 
@@ -38,8 +41,8 @@ class Description:
         summary: one line about the model.
         time: the meaning of one time step, such as "one month".
         tensors: by the name of an input or output.
-        example: one row of the input without a batch axis, one time step of it if the model can be stepped;
-            zeros by default.
+        example: one row of the input without a batch axis, or by name one row of each of several inputs; one time step
+            if the model can be stepped. Zeros by default.
     """
 
     summary: str = ""
@@ -55,11 +58,12 @@ def contract(plan: Plan, description: Description) -> dict[str, Any]:
     """The contract's JSON document.
 
     Raises:
-        ExportError: the description speaks of a tensor that the model does not have, or names too many or few axes.
+        ExportError: the description speaks of a tensor that the model does not have, names too many or few axes, or
+            gives an example of other inputs than the model's.
     """
-    unknown = description.tensors.keys() - {plan.input_name, *plan.outputs}
+    unknown = description.tensors.keys() - {*plan.inputs, *plan.outputs}
     if unknown:
-        has = ", ".join([plan.input_name, *plan.outputs])
+        has = ", ".join([*plan.inputs, *plan.outputs])
         raise ExportError(f"description of '{min(unknown)}': expected one of the model's tensors ({has})")
     return {
         "schema": SCHEMA,
@@ -70,32 +74,32 @@ def contract(plan: Plan, description: Description) -> dict[str, Any]:
 
 
 def _signatures(plan: Plan, description: Description) -> dict[str, Any]:
-    rows = {"kind": "rows", **_tensors(plan, description, time=True)}
+    rows = {"kind": "rows", **_tensors(plan, description, {Span.EACH})}
     if not plan.states:
         return {"serving_default": rows}
     states = [_state(state) for state in plan.states]
+    scan = _tensors(plan, description, {Span.EACH, Span.ROW})
     return {
-        "step": {"kind": "step", **_tensors(plan, description, time=False), "states": states},
-        "scan": {"kind": "scan", **_tensors(plan, description, time=True), "states": states, "lengths": LENGTHS},
+        "step": {"kind": "step", **_tensors(plan, description, set()), "states": states},
+        "scan": {"kind": "scan", **scan, "states": states, "lengths": plan.lengths},
         "serving_default": rows,
     }
 
 
-def _tensors(plan: Plan, description: Description, time: bool) -> dict[str, Any]:
+def _tensors(plan: Plan, description: Description, with_time: set[Span]) -> dict[str, Any]:
+    """The inputs and outputs; those whose span is among `with_time` have a time axis."""
     return {
-        "inputs": {plan.input_name: _tensor(plan.input_name, plan.input, description, time)},
-        "outputs": {name: _tensor(name, output, description, time) for name, output in plan.outputs.items()},
+        key: {name: _tensor(name, flow, description, flow.span in with_time) for name, flow in flows.items()}
+        for key, flows in (("inputs", plan.inputs), ("outputs", plan.outputs))
     }
 
 
-def _tensor(name: str, flow: Flow, description: Description, time: bool) -> dict[str, Any]:
+def _tensor(name: str, flow: Flow, description: Description, has_time: bool) -> dict[str, Any]:
     about = description.tensors.get(name, Meaning())
-    axes = [{"name": "batch"}]
-    if flow.timed and time:
-        axes.append({"name": "time"} | _given(meaning=description.time))
+    time = [{"name": "time"} | _given(meaning=description.time)] if has_time else []
     return {
         "dtype": flow.tensor.dtype,
-        "axes": axes + _row_axes(name, flow, about),
+        "axes": [{"name": "batch"}, *time, *_row_axes(name, flow, about)],
         **_given(meaning=about.meaning, unit=about.unit),
     }
 
@@ -131,13 +135,27 @@ def _state(state: State) -> dict[str, Any]:
         "output": state.name,
         "dtype": state.dtype,
         "shape": list(state.shape),
-        "initial": 0.0,
+        "initial": _initial(state),
     }
 
 
+def _initial(state: State) -> Any:
+    """One number for all elements where they are equal, otherwise the whole row."""
+    row = state.initial.astype(np.float64)
+    first = row.flat[0] if row.size else 0.0
+    return float(first) if (row == first).all() else row.tolist()
+
+
 def _example(plan: Plan, description: Description) -> dict[str, Any]:
-    row = description.example if description.example is not None else _zeros(plan.input)
-    return {"signature": "step" if plan.states else "serving_default", "inputs": {plan.input_name: row}}
+    rows = {name: _zeros(flow) for name, flow in plan.inputs.items()}
+    if isinstance(description.example, Mapping):
+        rows = dict(description.example)
+    elif description.example is not None:
+        rows = dict.fromkeys(list(rows)[:1], description.example)
+    if rows.keys() != plan.inputs.keys():
+        wanted = ", ".join(plan.inputs)
+        raise ExportError(f"example of {', '.join(rows)}: expected one row of each input, by name ({wanted})")
+    return {"signature": "step" if plan.states else "serving_default", "inputs": rows}
 
 
 def _zeros(flow: Flow) -> Any:

@@ -1,7 +1,7 @@
 """The export from beginning to end: plan, write beside the target, verify, and only then move into place."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,9 +10,10 @@ import keras
 
 from models.export.contract import UNDESCRIBED, Description, contract
 from models.export.errors import ExportError
+from models.export.imports import import_classes, load
+from models.export.plan import plan_for
 from models.export.signatures import write_saved_model
 from models.export.verify import verify
-from models.export.walk import plan_for
 
 Writer = Callable[[Path], object]
 
@@ -26,7 +27,7 @@ def export(
     """Export a trained Keras model for serving, with step and scan signatures if it is recurrent.
 
     Args:
-        model: a built Sequential or functional model with one input; it is not changed.
+        model: a built Sequential or functional model; it is not changed.
         out: DIR/NAME/VERSION, TensorFlow Serving's layout; VERSION is a positive whole number.
         description: what the model and its tensors mean to people.
         assets: file name in `assets.extra` → function that writes it to the path it is given.
@@ -50,19 +51,23 @@ def export(
     return out
 
 
-def export_file(keras_file: Path, out: Path, description: Description = UNDESCRIBED) -> Path:
+def export_file(
+    keras_file: Path, out: Path, description: Description = UNDESCRIBED, imports: Sequence[str] = ()
+) -> Path:
     """Export the model of a `.keras` file as `export` does; the file goes along as `assets.extra/model.keras`.
 
-    Custom layers must be registered (`keras.saving.register_keras_serializable`) by code that was imported before.
+    Args:
+        keras_file: the file.
+        out: as in `export`.
+        description: as in `export`.
+        imports: modules, and paths of .py files, that are imported first: they register the model's own classes
+            (`keras.saving.register_keras_serializable`).
 
     Raises:
-        ExportError: as `export`, or the file cannot be loaded.
+        ExportError: as `export`; or the file cannot be loaded, a module not imported, a class not found.
     """
-    try:
-        model = keras.models.load_model(keras_file, compile=False)
-    except (OSError, TypeError, ValueError) as error:
-        raise ExportError(f"{keras_file}: expected a Keras model file (.keras); {error}") from error
-    return export(model, out, description, {"model.keras": partial(shutil.copyfile, keras_file)})
+    import_classes(imports)
+    return export(load(keras_file), out, description, {"model.keras": partial(shutil.copyfile, keras_file)})
 
 
 def _check_free(out: Path) -> None:

@@ -32,6 +32,11 @@ def _run(session: tf.compat.v1.Session, signature: Any, values: Arrays) -> Array
     return session.run({key: info.name for key, info in signature.outputs.items()}, feeds)
 
 
+def storable(array: np.ndarray) -> np.ndarray:
+    """An array that numpy can write to a file: bfloat16 is not a dtype of its own, and float32 holds all its values."""
+    return array.astype(np.float32) if array.dtype == tf.bfloat16.as_numpy_dtype else array
+
+
 def _calls(arrays: Arrays) -> list[tuple[str, Arrays]]:
     grouped: dict[tuple[int, str], Arrays] = defaultdict(dict)
     for key, array in arrays.items():
@@ -44,7 +49,9 @@ def main(folder: str, calls_file: str, answers_file: str) -> None:
     """Replay the calls in one file and write the answers to the other."""
     with np.load(calls_file) as arrays:
         answers = replay(folder, _calls(dict(arrays)))
-    named: dict[str, Any] = {f"{i}/{name}": x for i, answer in enumerate(answers) for name, x in answer.items()}
+    named: dict[str, Any] = {
+        f"{i}/{name}": storable(x) for i, answer in enumerate(answers) for name, x in answer.items()
+    }
     np.savez(answers_file, **named)
 
 

@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from models.export.contract import LENGTHS, step_sizes
-from models.export.walk import Flow, Plan, Scan, Stateless, Step
+from models.export.contract import step_sizes
+from models.export.plan import Plan
+from models.export.walk import Flow, Scan, Step, Walk, Whole, graph_of
 
 Tensors = dict[str, tf.Tensor]
 Endpoint = Callable[[Tensors], Tensors]
@@ -45,29 +46,29 @@ def _only_errors_logged() -> Iterator[None]:
 def _endpoints(
     model: keras.Model, plan: Plan, contract: str
 ) -> dict[str, tuple[Endpoint, Mapping[str, tf.TensorSpec]]]:
-    entry = plan.input.tensor
-    sequence = _specs({plan.input_name: (entry.dtype, entry.shape[1:])})
-    stated = {"contract": (_contract(contract), _specs({"probe": ("int32", ())}))}
+    whole = _specs({name: (flow, flow.tensor.shape[1:]) for name, flow in plan.inputs.items()})
+    stated = {"contract": (_contract(contract), {"probe": tf.TensorSpec([None], "int32", "probe")})}
     if not plan.states:
-        return stated | {"serving_default": (_rows(model, plan), sequence)}
-    step = _specs({plan.input_name: (entry.dtype, step_sizes(plan.input))})
-    states = _specs({state.name: (state.dtype, state.shape) for state in plan.states})
-    lengths = _specs({LENGTHS: ("int32", ())})
+        return stated | {"serving_default": (_rows(model, plan), whole)}
+    step = _specs({name: (flow, step_sizes(flow)) for name, flow in plan.inputs.items()})
+    scan = _specs({name: (flow, (None, *step_sizes(flow))) for name, flow in plan.inputs.items()})
+    states = {state.name: tf.TensorSpec((None, *state.shape), state.dtype, state.name) for state in plan.states}
+    lengths = {plan.lengths: tf.TensorSpec([None], "int32", plan.lengths)}
     return stated | {
         "step": (_step(model, plan), step | states),
-        "scan": (_scan(model, plan), sequence | states | lengths),
-        "serving_default": (_stateless(model, plan), sequence),
+        "scan": (_scan(model, plan), scan | states | lengths),
+        "serving_default": (_whole(model, plan), whole),
     }
 
 
-def _specs(rows: Mapping[str, tuple[str, tuple[int | None, ...]]]) -> dict[str, tf.TensorSpec]:
-    """Specifications with a free batch axis in front of each row's (dtype, shape)."""
-    return {name: tf.TensorSpec((None, *shape), dtype, name) for name, (dtype, shape) in rows.items()}
+def _specs(rows: Mapping[str, tuple[Flow, tuple[int | None, ...]]]) -> dict[str, tf.TensorSpec]:
+    """Specifications with a free batch axis in front of each row's shape."""
+    return {name: tf.TensorSpec((None, *shape), flow.tensor.dtype, name) for name, (flow, shape) in rows.items()}
 
 
 def _step(model: keras.Model, plan: Plan) -> Endpoint:
     def step(given: Tensors) -> Tensors:
-        walk = Step(plan, given)
+        walk = Step(plan.memories, given)
         return _run(walk, model, plan, given) | walk.new_states
 
     return step
@@ -75,27 +76,30 @@ def _step(model: keras.Model, plan: Plan) -> Endpoint:
 
 def _scan(model: keras.Model, plan: Plan) -> Endpoint:
     def scan(given: Tensors) -> Tensors:
-        walk = Scan(plan, given, given[LENGTHS])
+        walk = Scan(plan.memories, given, given[plan.lengths])
         return _run(walk, model, plan, given) | walk.new_states
 
     return scan
 
 
-def _stateless(model: keras.Model, plan: Plan) -> Endpoint:
-    return lambda given: _run(Stateless(), model, plan, given)
+def _whole(model: keras.Model, plan: Plan) -> Endpoint:
+    return lambda given: _run(Whole(plan.memories), model, plan, given)
 
 
-def _run(walk: Step | Scan | Stateless, model: keras.Model, plan: Plan, given: Tensors) -> Tensors:
-    outputs = walk.run(model, [Flow(given[plan.input_name], timed=True)])
-    return {name: tf.identity(flow.tensor) for name, flow in zip(plan.outputs, outputs, strict=True)}
+def _run(walk: Walk, model: keras.Model, plan: Plan, given: Tensors) -> Tensors:
+    flows = walk.run(model, [walk.enter(given[name], flow) for name, flow in plan.inputs.items()])
+    return {name: tf.identity(walk.leave(flow)) for name, flow in zip(plan.outputs, flows, strict=True)}
 
 
 def _rows(model: keras.Model, plan: Plan) -> Endpoint:
-    def rows(given: Tensors) -> Tensors:
-        outputs = keras.tree.flatten(model(given[plan.input_name], training=False))
-        return dict(zip(plan.outputs, outputs, strict=True))
+    return lambda given: dict(zip(plan.outputs, called(model, [given[name] for name in plan.inputs]), strict=True))
 
-    return rows
+
+def called(model: keras.Model, inputs: list[Any]) -> list[Any]:
+    """The model's outputs in order for inputs in order, whatever structures it gives and takes them in."""
+    graph = graph_of(model)
+    assert graph is not None
+    return keras.tree.flatten(model(keras.tree.pack_sequence_as(graph._inputs_struct, inputs), training=False))
 
 
 def _contract(text: str) -> Endpoint:

@@ -4,7 +4,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,17 +15,24 @@ import numpy as np
 import tensorflow as tf
 
 from models.export import replay
-from models.export.contract import LENGTHS, Description, Meaning, step_sizes
+from models.export.contract import Description, Meaning, step_sizes
+from models.export.entries import Entry, entries
 from models.export.errors import ExportError
-from models.export.walk import Plan
+from models.export.imports import load
+from models.export.plan import Plan
+from models.export.signatures import called
+from models.export.walk import Flow, Span, graph_of
 
-# Largest difference allowed, relative to max(1, |expected|).
+# Largest difference allowed, relative to max(1, |expected|), by the coarsest dtype the model computes in: eight units
+# in the last place of the two short ones.
+TOLERANCES: Mapping[str, float] = {"bfloat16": 2**-4, "float16": 2**-7}
 TOLERANCE = 1e-5
 
 _SEED = 20260101
 _STEPS = 8
 _ROWS = 3
 _FREE_SIZE = 16
+_MASKED = 0.3
 # Two chunks of uneven lengths, one of them 0: 7, 4 and 2 steps in all.
 _CHUNKS = ((4, 3, 0), (3, 1, 2))
 
@@ -53,56 +60,98 @@ def verify(model: keras.Model, plan: Plan, description: Description, folder: Pat
     """Compare the SavedModel in `folder`, loaded by a fresh process, with Keras on seeded random inputs.
 
     Raises:
-        ExportError: the folder cannot be loaded and run, or an output differs by more than `TOLERANCE`.
+        ExportError: the folder cannot be loaded and run, or an output differs by more than is allowed.
     """
     calls = list(_calls(model, plan, description))
+    allowed = _tolerance(model)
     for call, answer in zip(calls, _replayed(folder, calls), strict=True):
-        _compare(call, answer)
+        _compare(call, answer, allowed)
+
+
+def _tolerance(model: keras.Model) -> float:
+    computed = {layer.compute_dtype for layer in model._flatten_layers()}
+    return next((allowed for dtype, allowed in TOLERANCES.items() if dtype in computed), TOLERANCE)
 
 
 def _calls(model: keras.Model, plan: Plan, description: Description) -> Iterator[Call]:
-    typical = description.tensors.get(plan.input_name, Meaning()).typical
-    x = _sample(model, plan, typical)
+    x = _samples(model, plan, description)
     with tf.device("/CPU:0"):
         if not plan.states:
             yield from _rows_calls(model, plan, x)
             return
         y = _running_outputs(model, plan, x)
-    yield from _stateless_calls(plan, x, y)
+    yield from _whole_calls(plan, x, y)
     yield from _step_calls(plan, x, y)
     yield from _scan_calls(plan, x, y)
 
 
-def _sample(model: keras.Model, plan: Plan, typical: tuple[float, float] | None) -> np.ndarray:
-    """Random inputs, [rows, steps, ...]: whole numbers below the vocabulary where there is an embedding."""
-    sizes = tuple(_FREE_SIZE if size is None else size for size in step_sizes(plan.input))
-    shape = (_ROWS, *((_STEPS,) if plan.input.timed else ()), *sizes)
-    dtype = plan.input.tensor.dtype
-    if dtype == "string":
-        raise ExportError(f"input '{plan.input_name}': expected numbers, got strings; look words up before the model")
+def _samples(model: keras.Model, plan: Plan, description: Description) -> Arrays:
+    """Random inputs by name, [rows, steps, ...] where timed; some time steps are masked if the model can mask."""
     random = np.random.default_rng(_SEED)
-    vocabularies = [layer.input_dim for layer in model._flatten_layers() if isinstance(layer, keras.layers.Embedding)]
-    if vocabularies or dtype.startswith(("int", "uint", "bool")):
-        low, high = typical or (0, min(vocabularies, default=2) - 1)
+    found = entries(graph_of(model))
+    x = {
+        name: _sample(random, name, flow, found[name], description.tensors.get(name, Meaning()).typical)
+        for name, flow in plan.inputs.items()
+    }
+    for value in _mask_values(model):
+        for name in (name for name, flow in plan.inputs.items() if flow.timed):
+            x[name][random.random(x[name].shape[:2]) < _MASKED] = value
+    return x
+
+
+def _sample(
+    random: np.random.Generator, name: str, flow: Flow, entry: Entry, typical: tuple[float, float] | None
+) -> np.ndarray:
+    """Whole numbers below the vocabulary where there is an embedding."""
+    sizes = tuple(_FREE_SIZE if size is None else size for size in step_sizes(flow))
+    shape = (_ROWS, *((_STEPS,) if flow.timed else ()), *sizes)
+    dtype = flow.tensor.dtype
+    if dtype == "string":
+        raise ExportError(f"input '{name}': expected numbers, got strings; look words up before the model")
+    if entry.vocabulary or dtype.startswith(("int", "uint", "bool")):
+        low, high = typical or (0, (entry.vocabulary or 2) - 1)
         return random.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
     return random.uniform(*(typical or (-1.0, 1.0)), shape).astype(tf.as_dtype(dtype).as_numpy_dtype)
 
 
-def _running_outputs(model: keras.Model, plan: Plan, x: np.ndarray) -> Arrays:
-    """What Keras answers after each time step of `x`, [rows, steps, ...]: each output is [rows, steps, ...]."""
+def _mask_values(model: keras.Model) -> list[float]:
+    every = model._flatten_layers()
+    return [
+        getattr(layer, "mask_value", 0)
+        for layer in every
+        if isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
+    ]
+
+
+def _running_outputs(model: keras.Model, plan: Plan, x: Arrays) -> Arrays:
+    """What Keras answers after each time step of `x`: each output is [rows, steps, ...]."""
     copy = _stateless_copy(model)
-    prefixes = [_outputs(copy, plan, x[:, : t + 1]) for t in range(x.shape[1])]
+    prefixes = [_outputs(copy, plan, _cut(plan, x, _ROWS, t + 1)) for t in range(_STEPS)]
     return {
         name: prefixes[-1][name] if flow.timed else np.stack([prefix[name] for prefix in prefixes], axis=1)
         for name, flow in plan.outputs.items()
     }
 
 
+def _cut(plan: Plan, x: Arrays, rows: int, steps: int) -> Arrays:
+    """The first rows, and the first time steps of what has any."""
+    return {name: x[name][:rows, :steps] if flow.timed else x[name][:rows] for name, flow in plan.inputs.items()}
+
+
+def _at(plan: Plan, x: Arrays, rows: np.ndarray, steps: np.ndarray) -> Arrays:
+    """The inputs of these rows at these time steps; `rows` and `steps` are broadcast together."""
+    rows = np.broadcast_to(rows, np.broadcast_shapes(rows.shape, steps.shape))
+    return {name: x[name][rows, steps] if flow.timed else x[name][rows] for name, flow in plan.inputs.items()}
+
+
 def _stateless_copy(model: keras.Model) -> keras.Model:
     """The same model, loaded from its own file, that takes any batch size and length and remembers nothing."""
+    every = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+    own = {name: each for name, each in every.items() if not each.__module__.startswith("keras.")}
     with TemporaryDirectory() as folder:
-        model.save(Path(folder) / "model.keras")
-        copy = keras.models.load_model(Path(folder) / "model.keras", compile=False)
+        file = Path(folder) / "model.keras"
+        model.save(file)
+        copy = load(file, own)
     for layer in copy._flatten_layers():
         if isinstance(layer, keras.layers.RNN):
             layer.stateful = layer.unroll = False
@@ -111,69 +160,70 @@ def _stateless_copy(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _outputs(model: keras.Model, plan: Plan, x: np.ndarray) -> Arrays:
-    outputs = keras.tree.flatten(model(x, training=False))
+def _outputs(model: keras.Model, plan: Plan, x: Arrays) -> Arrays:
+    outputs = called(model, [x[name] for name in plan.inputs])
     return {name: keras.ops.convert_to_numpy(output) for name, output in zip(plan.outputs, outputs, strict=True)}
 
 
-def _rows_calls(model: keras.Model, plan: Plan, x: np.ndarray) -> Iterator[Call]:
+def _rows_calls(model: keras.Model, plan: Plan, x: Arrays) -> Iterator[Call]:
     for rows in (1, _ROWS):
-        yield Call("serving_default", {plan.input_name: x[:rows]}, _outputs(model, plan, x[:rows]), {})
+        cut = _cut(plan, x, rows, _STEPS)
+        yield Call("serving_default", cut, _outputs(model, plan, cut), {})
 
 
-def _stateless_calls(plan: Plan, x: np.ndarray, y: Arrays) -> Iterator[Call]:
+def _whole_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
     for rows, steps in ((1, _STEPS), (_ROWS, _STEPS - 1)):
         expected = {
             name: y[name][:rows, :steps] if flow.timed else y[name][:rows, steps - 1]
             for name, flow in plan.outputs.items()
         }
-        yield Call("serving_default", {plan.input_name: x[:rows, :steps]}, expected, {})
+        yield Call("serving_default", _cut(plan, x, rows, steps), expected, {})
 
 
-def _step_calls(plan: Plan, x: np.ndarray, y: Arrays) -> Iterator[Call]:
+def _step_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
     for rows in (1, _ROWS):
         for t in range(_STEPS):
-            start = _zero_states(plan, rows) if t == 0 else {}
+            start = _initial_states(plan, rows) if t == 0 else {}
             expected = {name: after[:rows, t] for name, after in y.items()}
-            yield Call("step", {plan.input_name: x[:rows, t]} | start, expected, {})
+            yield Call("step", _at(plan, x, np.arange(rows), np.array(t)) | start, expected, {})
 
 
-def _scan_calls(plan: Plan, x: np.ndarray, y: Arrays) -> Iterator[Call]:
+def _scan_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
     """Chunks of uneven lengths from each row's own position, then one step that shows where each row's state is."""
     rows = np.arange(_ROWS)
     done = np.zeros(_ROWS, np.int32)
-    states = _zero_states(plan, _ROWS)
+    states = _initial_states(plan, _ROWS)
     for lengths in np.array(_CHUNKS, np.int32):
         yield _chunk_call(plan, x, y, done, lengths, states)
         done, states = done + lengths, {}
-    yield Call("step", {plan.input_name: x[rows, done]}, {name: after[rows, done] for name, after in y.items()}, {})
+    yield Call("step", _at(plan, x, rows, done), {name: after[rows, done] for name, after in y.items()}, {})
 
 
-def _chunk_call(plan: Plan, x: np.ndarray, y: Arrays, done: np.ndarray, lengths: np.ndarray, states: Arrays) -> Call:
+def _chunk_call(plan: Plan, x: Arrays, y: Arrays, done: np.ndarray, lengths: np.ndarray, states: Arrays) -> Call:
     rows = np.arange(_ROWS)
     offsets = np.arange(lengths.max())
     steps = np.minimum(done[:, None] + offsets, _STEPS - 1)
     within, any_step = offsets < lengths[:, None], lengths > 0
-    timed = {name: flow.timed for name, flow in plan.outputs.items()}
+    ends = {name: flow.span is Span.LAST for name, flow in plan.outputs.items()}
     return Call(
         "scan",
-        {plan.input_name: x[rows[:, None], steps], LENGTHS: lengths} | states,
-        {name: y[name][rows[:, None], steps] if timed[name] else y[name][rows, done + lengths - 1] for name in timed},
-        {name: within if timed[name] else any_step for name in timed},
+        _at(plan, x, rows[:, None], steps) | {plan.lengths: lengths} | states,
+        {name: y[name][rows, done + lengths - 1] if ends[name] else y[name][rows[:, None], steps] for name in ends},
+        {name: any_step if ends[name] else within for name in ends},
     )
 
 
-def _zero_states(plan: Plan, rows: int) -> Arrays:
-    return {
-        state.name: np.zeros((rows, *state.shape), tf.as_dtype(state.dtype).as_numpy_dtype) for state in plan.states
-    }
+def _initial_states(plan: Plan, rows: int) -> Arrays:
+    return {state.name: np.repeat(state.initial[np.newaxis], rows, axis=0) for state in plan.states}
 
 
 def _replayed(folder: Path, calls: list[Call]) -> list[Arrays]:
     with TemporaryDirectory() as scratch:
         files = [Path(scratch) / "calls.npz", Path(scratch) / "answers.npz"]
         named: dict[str, Any] = {
-            f"{i}/{call.signature}/{name}": x for i, call in enumerate(calls) for name, x in call.inputs.items()
+            f"{i}/{call.signature}/{name}": replay.storable(x)
+            for i, call in enumerate(calls)
+            for name, x in call.inputs.items()
         }
         np.savez(files[0], **named)
         _run_replay(folder, *files)
@@ -194,12 +244,12 @@ def _run_replay(folder: Path, *files: Path) -> None:
         raise ExportError(f"the exported model cannot be loaded and run as TensorFlow Serving does: {reason}")
 
 
-def _compare(call: Call, answer: Arrays) -> None:
+def _compare(call: Call, answer: Arrays, allowed: float) -> None:
     for name, expected in call.expected.items():
         difference = _difference(answer[name], expected, call.valid.get(name))
-        if difference > TOLERANCE:
+        if difference > allowed:
             raise ExportError(
-                f"signature '{call.signature}', output '{name}': expected Keras's answer within {TOLERANCE:g} relative "
+                f"signature '{call.signature}', output '{name}': expected Keras's answer within {allowed:g} relative "
                 f"to max(1, |y|), got a difference of {difference:.3g}; the model was not exported"
             )
 

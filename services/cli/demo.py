@@ -1,6 +1,7 @@
 """The demo: many clients forecast the sea temperature, each in a session of its own, served in shared batches.
 
-Everything is real: the trained model, the gateway and the model server as processes, HTTP, and Keras as the judge.
+Everything is real: the trained model, the gateway and the model server as processes, clients over HTTP, WebSocket and
+gRPC at the same time, and Keras as the judge.
 """
 
 import asyncio
@@ -10,26 +11,29 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import aiohttp
+import httpx
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from services.client import AsyncClient, AsyncSession, SluiceError
 from services.log import quiet_import
 
 SEED = 11
 SHORTEST_MONTHS, LONGEST_MONTHS = 120, 180
 TOLERANCE = 1e-5
 _READY_S = 120.0
+# How the clients step, in turn.
+DOORS = ("HTTP", "WebSocket", "gRPC", "gRPC stream")
 _PAUSE_S = 0.02  # the longest a client waits between two steps, so that the clients' steps interleave at random
 
 Series = NDArray[np.float32]
@@ -40,6 +44,7 @@ class Client:
     """One client: the stretch of the series it feeds, and the forecasts it gets, one for each month."""
 
     name: str
+    door: str
     start: int
     series: Series
     forecasts: Series
@@ -72,10 +77,10 @@ def run(models_dir: Path, out: Path, count: int) -> int:
 
     clients = plan(temperatures(), count)
     try:
-        with _gateway(models_dir, out) as url:
+        with _gateway(models_dir, out) as (http, grpc):
             with console.status("Starting the gateway and the model server …"), quiet_import():
                 import keras  # noqa: F401 - meanwhile, for the judge
-            result = asyncio.run(_serve(url, clients, console))
+            result = asyncio.run(_serve(http, grpc, clients, console))
     except NotServed as error:
         console.print(f"[red]The demo could not be served:[/] {error}. The log is in {out / 'serve.log'}.")
         return 3
@@ -97,7 +102,8 @@ def plan(series: Series, count: int, seed: int = SEED) -> list[Client]:
     for i in range(count):
         months = dice.randint(SHORTEST_MONTHS, LONGEST_MONTHS)
         start = dice.randint(0, len(series) - months) if i else len(series) - months
-        clients.append(Client(f"client-{i:03}", start, series[start : start + months], np.zeros(months, np.float32)))
+        door, stretch = DOORS[i % len(DOORS)], series[start : start + months]
+        clients.append(Client(f"client-{i:03}", door, start, stretch, np.zeros(months, np.float32)))
     return clients
 
 
@@ -110,88 +116,99 @@ def _build(models_dir: Path) -> None:
 
 
 @contextmanager
-def _gateway(models_dir: Path, out: Path) -> Iterator[str]:
-    """`sluice serve` as a process of its own; its address."""
+def _gateway(models_dir: Path, out: Path) -> Iterator[tuple[str, str]]:
+    """`sluice serve` as a process of its own; its addresses for HTTP and gRPC."""
     out.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{_free_port()}"
-    command = [sys.executable, "-m", "services.cli.main", "serve", "--models", str(models_dir), "--http", address]
+    http, grpc = (f"127.0.0.1:{port}" for port in _free_ports())
+    serve = [sys.executable, "-m", "services.cli.main", "serve"]
+    command = [*serve, "--models", str(models_dir), "--http", http, "--grpc", grpc]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     with (out / "serve.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603 - ourselves
     try:
-        yield f"http://{address}"
+        yield f"http://{http}", f"grpc://{grpc}"
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports() -> list[int]:
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in (one, other)]
 
 
-async def _serve(url: str, clients: list[Client], console: Console) -> Run:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(60)) as http:
+async def _serve(http: str, grpc: str, clients: list[Client], console: Console) -> Run:
+    async with httpx.AsyncClient(base_url=http) as looking:
         with console.status("Starting the gateway and the model server …"):
-            await _until_ready(http)
-        before = await _counters(http)
+            await _until_ready(looking)
+        before = await _counters(looking)
         started = time.perf_counter()
         with _progress(console, sum(len(client.series) for client in clients)) as advance:
-            await _all(_forecast(http, client, random.Random(SEED + i), advance) for i, client in enumerate(clients))  # noqa: S311
+            await _step_all(http, grpc, clients, advance)
         seconds = time.perf_counter() - started
-        after = await _counters(http)
+        after = await _counters(looking)
     return Run(seconds, int(after["rows"] - before["rows"]), int(after["batches"] - before["batches"]))
 
 
-async def _all(forecasts: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all clients at once; the first that is refused stops the rest."""
+async def _step_all(http: str, grpc: str, clients: list[Client], advance: Any) -> None:
+    """Run all clients at once, each through its door; the first that is refused stops the rest."""
+    async with (
+        AsyncClient(http) as over_http,
+        AsyncClient(grpc) as over_grpc,
+        over_http.stream("temperature") as sockets,
+        over_grpc.stream("temperature") as stream,
+        _refusals_told(),
+        asyncio.TaskGroup() as group,
+    ):
+        doors: dict[str, tuple[AsyncClient, Any]] = {
+            "HTTP": (over_http, AsyncSession.step),
+            "WebSocket": (over_http, sockets.step),
+            "gRPC": (over_grpc, AsyncSession.step),
+            "gRPC stream": (over_grpc, stream.step),
+        }
+        for i, client in enumerate(clients):
+            dice = random.Random(SEED + i)  # noqa: S311 - a demo's dice
+            group.create_task(_forecast(*doors[client.door], client, dice, advance))
+
+
+@asynccontextmanager
+async def _refusals_told() -> AsyncIterator[None]:
     try:
-        async with asyncio.TaskGroup() as group:
-            for forecast in forecasts:
-                group.create_task(forecast)
-    except* (NotServed, aiohttp.ClientError) as errors:
+        yield
+    except* SluiceError as errors:
         raise NotServed(str(errors.exceptions[0])) from None
 
 
-async def _until_ready(http: aiohttp.ClientSession) -> None:
+async def _until_ready(http: httpx.AsyncClient) -> None:
     deadline = time.monotonic() + _READY_S
     reason = "nothing listens yet"
     while time.monotonic() < deadline:
         try:
-            async with http.get("/readyz") as answer:
-                if answer.status == 200:
-                    return
-                reason = (await answer.json())["reason"]
-        except aiohttp.ClientConnectionError:
+            answer = await http.get("/readyz")
+            if answer.status_code == 200:
+                return
+            reason = answer.json()["reason"]
+        except httpx.TransportError:
             pass
         await asyncio.sleep(0.1)
     raise NotServed(reason)
 
 
-async def _forecast(http: aiohttp.ClientSession, client: Client, dice: random.Random, advance: Any) -> None:
+async def _forecast(opener: AsyncClient, step: Any, client: Client, dice: random.Random, advance: Any) -> None:
     """Feed a client's stretch, one numbered step a month, with pauses that differ from client to client."""
-    await _post(http, "/v1/models/temperature/sessions", {"session": client.name})
+    session = await opener.open("temperature", client.name)
     for i, value in enumerate(client.series):
         await asyncio.sleep(dice.uniform(0, _PAUSE_S))
-        answer = await _post(http, f"/v1/sessions/{client.name}:step", {"inputs": [float(value)], "step": i})
-        client.forecasts[i] = answer["outputs"]["forecast"][0]
+        outputs = await step(session, {"temperature": [value]})
+        client.forecasts[i] = outputs["forecast"][0]
         advance()
 
 
-async def _post(http: aiohttp.ClientSession, path: str, body: dict[str, Any]) -> Any:
-    async with http.post(path, json=body) as answer:
-        if answer.status >= 400:
-            raise NotServed(f"{path} answered {answer.status}: {await answer.text()}")
-        return await answer.json()
-
-
-async def _counters(http: aiohttp.ClientSession) -> dict[str, float]:
+async def _counters(http: httpx.AsyncClient) -> dict[str, float]:
     """The gateway's own count of rows and batches of steps."""
-    async with http.get("/metrics") as answer:
-        lines = (await answer.text()).splitlines()
+    lines = (await http.get("/metrics")).text.splitlines()
     found = {"rows": 0.0, "batches": 0.0}
     for line in lines:
         for name in found:
@@ -243,13 +260,14 @@ def _alone(trained: Any) -> Any:
 def _show(console: Console, clients: list[Client], series: Series, month: Any, result: Run, difference: float) -> None:
     """The table: some forecasts beside what was then observed, and what was measured."""
     table = Table(title="Forecasts of next month's sea temperature, °C", title_justify="left")
-    for heading in ("client", "fed", "forecast for", "forecast", "observed", "error"):
-        table.add_column(heading, justify="left" if heading == "client" else "right")
+    for heading in ("client", "over", "fed from", "forecast for", "forecast", "observed", "error"):
+        table.add_column(heading, justify="left" if heading in ("client", "over") else "right")
     for client in [each for each in clients if each.last_month + 1 < len(series)][:6]:
         forecast, observed = client.forecasts[-1], series[client.last_month + 1]
         table.add_row(
             client.name,
-            f"{month(client.start):%Y-%m} … {month(client.last_month):%Y-%m}",
+            client.door,
+            f"{month(client.start):%Y-%m}",
             f"{month(client.last_month + 1):%Y-%m}",
             f"{forecast:.2f}",
             f"{observed:.2f}",
@@ -259,7 +277,7 @@ def _show(console: Console, clients: list[Client], series: Series, month: Any, r
     facts = Table.grid(padding=(0, 2))
     mean = result.steps / max(result.batches, 1)
     for name, value in (
-        ("sessions", f"{len(clients)}"),
+        ("sessions", f"{len(clients)}, stepped over {', '.join(DOORS[:-1])} and {DOORS[-1]}"),
         ("steps", f"{result.steps:,}"),
         ("mean batch size", f"{mean:.1f} rows"),
         ("steps per second", f"{result.steps / result.seconds:,.0f}"),

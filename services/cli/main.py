@@ -84,15 +84,48 @@ def data(
 def export(
     file: Annotated[Path, typer.Argument(help="A Keras model, FILE.keras.", metavar="FILE.keras")],
     out: Annotated[Path, typer.Option(help="Where to write it: DIR/NAME/VERSION, VERSION a whole number.")],
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
+    ] = None,
 ) -> None:
     """Export a Keras model so that it can be served, and check what was written against Keras."""
     import_keras()
     from models.export import ExportError, export_file
 
     try:
-        typer.echo(export_file(file, out))
+        typer.echo(export_file(file, out, imports=imports or ()))
     except ExportError as error:
         _fail(str(error), FAILED)
+
+
+@app.command()
+def explain(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.keras|DIR/NAME/VERSION|NAME",
+            help="A Keras model, an exported version, or the name of a model that a gateway serves.",
+        ),
+    ],
+    rows: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many rows (samples, whole sequences) you have.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="B", help="How many rows a batch holds.")] = None,
+    url: Annotated[str, typer.Option(help="The gateway that serves NAME.")] = "http://127.0.0.1:8080",
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
+    ] = None,
+) -> None:
+    """Say in words and shapes what a model takes, how rows are grouped into batches, and what it remembers."""
+    from services.cli.explain import run
+    from services.cli.explanation import CannotExplain, Numbers
+
+    try:
+        run(target, Numbers(rows, batch_size), url, imports or ())
+    except CannotExplain as error:
+        _fail(str(error), error.code)
 
 
 @app.command()

@@ -8,19 +8,41 @@ import orjson
 from numpy.typing import NDArray
 
 from services.policy.errors import SluiceError
-from services.policy.sessions import Answer
+from services.policy.session import Answers
 
 Array = NDArray[Any]
 
 
-def step_body(answer: Answer, wanted: list[str] | None) -> bytes:
-    """`{"outputs": {name: row}, "step": n}`; a non-finite number is null."""
-    outputs = answer.outputs
+def step_body(answers: Answers, wanted: list[str] | None) -> bytes:
+    """`{"outputs": {name: row}, "step": n}` of one session; a non-finite number is null."""
+    outputs = answers.outputs
     names = outputs if wanted is None else wanted
     return orjson.dumps(
-        {"outputs": {name: jsonable(outputs[name]) for name in names}, "step": answer.step},
+        {"outputs": {name: jsonable(outputs[name][0]) for name in names}, "step": answers.steps[0]},
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
+
+
+def many_body(answers: Answers, wanted: list[str] | None) -> bytes:
+    """`{"outputs": {name: [row|null, …]}, "steps": [n|null, …], "errors": [null|{…}, …]}`, by session."""
+    errors = [answers.errors.get(row) for row in range(len(answers.steps))]
+    names = answers.outputs if wanted is None else wanted
+    return orjson.dumps(
+        {
+            "outputs": {name: _column(answers.outputs.get(name), errors) for name in names},
+            "steps": [None if error else step for step, error in zip(answers.steps, errors, strict=True)],
+            "errors": [error and error_body(error) for error in errors],
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
+    )
+
+
+def _column(array: Array | None, errors: list[SluiceError | None]) -> Any:
+    if array is None:
+        return [None] * len(errors)
+    if not any(errors):
+        return jsonable(array)
+    return [None if error else jsonable(row) for row, error in zip(array, errors, strict=True)]
 
 
 def jsonable(array: Array) -> Any:
@@ -29,7 +51,7 @@ def jsonable(array: Array) -> Any:
         return _texts(array.tolist())
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
-    return array if array.ndim else array[()]
+    return np.ascontiguousarray(array) if array.ndim else array[()]
 
 
 def _texts(value: Any) -> Any:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from services.gateway.answers import error_body, error_headers, is_tf_serving, tf_serving_error_body
 from services.gateway.backend import Backend
+from services.gateway.calls import Calls, RequestIds
 from services.gateway.catalog import Catalog
 from services.gateway.child import ModelServerChild
 from services.gateway.engine import Engine
@@ -22,6 +23,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.metrics import Metrics
 from services.gateway.openapi import describe
 from services.gateway.rest import router
+from services.gateway.rpc import GrpcServer
 from services.gateway.settings import Settings
 from services.policy.errors import BadRequest, SluiceError
 from services.policy.scheduler import Scheduler
@@ -45,12 +47,15 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lambda app: _lifespan(app, settings, metrics),
         separate_input_output_schemas=False,
     )
+    app.state.settings = settings
     app.state.metrics = metrics
     app.include_router(router)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
-    app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics)
+    app.state.ids = RequestIds()
+    app.state.calls = Calls(lambda: app.state.gateway, metrics)
+    app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics, ids=app.state.ids)
     describe(app)
     return app
 
@@ -78,8 +83,6 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         backend = Backend(address or "")
         stack.push_async_callback(backend.close)
         scheduler = Scheduler(settings.batching, settings.sessions)
-        engine = Engine(scheduler, backend, metrics)
-        stack.push_async_callback(engine.close)
         metrics.watch(scheduler)
 
         def retire(model: str, version: int) -> None:
@@ -87,9 +90,14 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             engine.changed()
 
         catalog = Catalog(backend, lambda: _models_in(settings), retire)
+        engine = Engine(scheduler, catalog, metrics)
+        stack.push_async_callback(engine.close)
         watching = asyncio.create_task(catalog.watch(settings.poll_s))
         stack.push_async_callback(_cancelled, watching)
-        app.state.gateway = Gateway(settings, catalog, engine)
+        app.state.gateway = gateway = Gateway(settings, catalog, engine)
+        app.state.grpc = rpc = GrpcServer(gateway, metrics, settings.grpc)
+        stack.push_async_callback(rpc.stop)
+        await rpc.start()
         yield
 
 

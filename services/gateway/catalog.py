@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 import structlog
+from numpy.typing import NDArray
 
 from services.gateway.backend import Backend, NotServed, VersionStatus
 from services.policy.contract import Contract, ContractError, Signature, Tensor, parse_contract
@@ -21,6 +23,7 @@ from services.policy.errors import (
 )
 from services.wire.signatures import can_be_called, plain_signature
 
+Array = NDArray[Any]
 log = structlog.get_logger()
 
 _ASK_TIMEOUT_S = 5.0
@@ -128,13 +131,50 @@ class Catalog:
             raise VersionNotFound(
                 f"Model {name!r} has no version {version} that is served; it has {', '.join(map(str, model.served))}."
             )
-        raise BackendUnavailable(f"Model {name!r} cannot be called now: {self.unreachable or model.trouble()}.")
+        raise self._unavailable(name)
 
-    async def missed(self, name: str, version: int) -> None:
-        """The back end said that it does not serve a version which is listed here: ask again."""
-        async with self._asking:
-            if name in self.models and version in self.models[name].served:
-                await self._ask(name)
+    def _unavailable(self, name: str) -> BackendUnavailable:
+        reason = self.unreachable or self.models.get(name, Model(name)).trouble()
+        return BackendUnavailable(f"Model {name!r} cannot be called now: {reason}.")
+
+    def get(self, name: str, version: int) -> ServedVersion:
+        """A version that is known, such as that of an open session.
+
+        Raises:
+            BackendUnavailable: it cannot be called now.
+        """
+        model = self.models.get(name)
+        found = model and model.served.get(version)
+        if not found:
+            raise self._unavailable(name)
+        return found
+
+    async def predict(
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        timeout_s: float,
+    ) -> dict[str, Array]:
+        """As `Backend.predict`; if the back end does not serve a version any more, that is known here when this raises.
+
+        Raises:
+            VersionNotFound: so it is. BackendError: it does serve it, and the model itself did not find something.
+        """
+        try:
+            return await self._backend.predict(model, version, signature, inputs, outputs, timeout_s)
+        except VersionNotFound as error:
+            async with self._asking:
+                if self._serves(model, version):
+                    await self._ask(model)
+            if self._serves(model, version):
+                raise BackendError(error.message) from None
+            raise
+
+    def _serves(self, name: str, version: int) -> bool:
+        return name in self.models and version in self.models[name].served
 
     async def watch(self, poll_s: float) -> None:
         """Keep asking the back end, every `poll_s` seconds and quicker while something is missing, until cancelled."""

@@ -4,8 +4,10 @@ It decides nothing. It tells the scheduler what has happened and does what the s
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import inf
 from typing import Any, Protocol
 
 import structlog
@@ -14,12 +16,15 @@ from numpy.typing import NDArray
 from services.policy.batching import Batch, Ticket
 from services.policy.errors import Internal, SluiceError
 from services.policy.scheduler import DELIVERED, Cancelled, Scheduler, feeds
-from services.policy.sessions import Event, Session
+from services.policy.session import Event, Session
 
 Array = NDArray[Any]
 log = structlog.get_logger()
 
 _BUG = "Something went wrong inside the gateway while a batch ran; it has been logged."
+
+
+Done = Callable[[Any], None]
 
 
 class Runner(Protocol):
@@ -67,25 +72,62 @@ class Engine:
         self._observer = observer
         self._runs: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
         self._pumping = False
         self._idle = asyncio.Event()
 
-    async def run(self, ticket: Ticket) -> Any:
-        """Give the outcome of `ticket`: a row ticket's outputs, or a step's `Answer`.
+    def submit(self, ticket: Ticket, done: Done) -> None:
+        """Run `ticket` and call `done` with its outcome: outputs of rows, `Answers` of a step, or a `SluiceError`.
 
-        If the waiting task is cancelled the ticket is withdrawn, and has no effect.
+        `done` is called from the loop, never from within this call; not at all if the ticket is cancelled.
+        """
+        ticket.reply = done
+        try:
+            self.scheduler.offer(ticket, self.now())
+        except SluiceError as error:
+            self._loop.call_soon(done, error)
+        self._soon()
+
+    def submit_all(self, tickets: Sequence[Ticket], done: Done) -> Callable[[], None]:
+        """As `submit` for tickets that are answered together: `done` gets their outcomes, in order.
+
+        Returns:
+            What cancels them.
+        """
+        outcomes: dict[int, Any] = {}
+
+        def settled(index: int, outcome: Any) -> None:
+            outcomes[index] = outcome
+            if len(outcomes) == len(tickets):
+                done([outcomes[i] for i in range(len(tickets))])
+
+        for index, ticket in enumerate(tickets):
+            self.submit(ticket, partial(settled, index))
+        if not tickets:
+            return self._loop.call_soon(done, []).cancel
+        return partial(self._cancel_all, tickets)
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Withdraw a ticket, which then has no effect; nothing happens if it is settled."""
+        self.scheduler.cancel(ticket, self.now())
+        self._soon()
+
+    def _cancel_all(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            self.cancel(ticket)
+
+    async def run(self, ticket: Ticket) -> Any:
+        """As `submit`, awaited. If the waiting task is cancelled the ticket is, too.
 
         Raises:
             SluiceError: as the ticket was settled, or because it was refused.
         """
-        ticket.reply = future = self._loop.create_future()
-        self.scheduler.offer(ticket, self.now())
-        self._soon()
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.submit(ticket, partial(complete, future))
         try:
             return await future
         except asyncio.CancelledError:
-            self.scheduler.cancel(ticket, self.now())
-            self._soon()
+            self.cancel(ticket)
             raise
 
     def changed(self) -> None:
@@ -159,27 +201,42 @@ class Engine:
             return Internal(_BUG)
 
     def _deliver(self) -> None:
-        for ticket in self.scheduler.settled:
-            complete(ticket.reply, ticket.outcome)
-            ticket.inputs, ticket.outcome = {}, DELIVERED
-        self.scheduler.settled.clear()
+        settled, self.scheduler.settled = self.scheduler.settled, []
+        for ticket in settled:
+            done, outcome = ticket.reply, ticket.outcome
+            ticket.inputs, ticket.outcome, ticket.reply = {}, DELIVERED, None
+            if not isinstance(outcome, Cancelled):
+                self._answer(done, outcome)
         for session, event in self.scheduler.ended:
             self._observer.session_ended(session, event)
         self.scheduler.ended.clear()
         if not self.scheduler.busy:
             self._idle.set()
 
+    def _answer(self, done: Done, outcome: Any) -> None:
+        """One client's trouble with its answer is not the others'."""
+        try:
+            done(outcome)
+        except Exception:
+            log.exception("an answer could not be given")
+
     def _arm(self, when: float) -> None:
+        """Pump at `when`, or before: a timer that is set for an earlier time finds nothing to do and sets it again."""
         if self._timer is not None:
+            if self._timer_at <= when:
+                return
             self._timer.cancel()
-            self._timer = None
-        if when < float("inf"):
-            self._timer = self._loop.call_at(when, self._soon)
+        self._timer = None if when == inf else self._loop.call_at(when, self._ring)
+        self._timer_at = when
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._soon()
 
 
 def complete(future: "asyncio.Future[Any]", outcome: Any) -> None:
-    """The one place where a waiting client is answered; one that has gone is left alone."""
-    if future.done() or isinstance(outcome, Cancelled):
+    """Hand an outcome to the task that waits for it; one that has gone is left alone."""
+    if future.done():
         return
     if isinstance(outcome, SluiceError):
         future.set_exception(outcome)

@@ -2,14 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
 
-from services.gateway.front import check_session_header
-from services.gateway.gateway import Gateway, SessionView
+from services.gateway.calls import check_session_header
+from services.gateway.gateway import Gateway, IfExists, SessionView
 from services.gateway.metrics import Metrics
+from services.gateway.websocket import serve_socket
 
 SESSION_ID = r"[A-Za-z0-9._~-]{1,128}"
 
@@ -47,8 +48,18 @@ class OpenSession(Body):
         None, description="Initial state, name → row; states left out begin as the contract says."
     )
     ttl_s: float | None = Field(None, description="How long the session may be idle, in seconds.")
+    if_exists: IfExists = Field(
+        "error",
+        description="If a session of this id is open: refuse, give it as it is (200), or close it and begin again.",
+    )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"session": "station-7", "ttl_s": 600.0}, {}]})
+
+
+class ForkSession(Body):
+    session: str | None = Field(None, pattern=f"^{SESSION_ID}$", description="The new session's id, or one is made.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"session": "station-7-what-if"}, {}]})
 
 
 class RenewSession(Body):
@@ -121,25 +132,34 @@ Version = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$", description="Mod
 router = APIRouter()
 _SESSION = "/v1/sessions/{session:session_id}"
 _MODEL = "/v1/models/{model:model_name}"
+_BYTES = "application/octet-stream"
 
 
 def _about(session: SessionView) -> dict[str, str]:
     return {"Sluice-Session": session.session}
 
 
-@router.post(_MODEL + "/sessions", tags=["sessions"], status_code=201, response_model=OpenedSession)
+def _opened(view: SessionView, *, opened: bool) -> JSONResponse:
+    content = OpenedSession.model_validate(view, from_attributes=True)
+    return JSONResponse(content.model_dump(), 201 if opened else 200, _about(view))
+
+
+@router.post(
+    _MODEL + "/sessions", tags=["sessions"], status_code=201, response_model=OpenedSession,
+    responses={200: {"model": OpenedSession, "description": "It was open, and `if_exists` is `return`."}},
+)  # fmt: skip
 async def open_session(gateway: Here, model: ModelName, body: OpenSession | None = None) -> JSONResponse:
     """Open a session: one client's recurrent state on one model version, at time step 0."""
     body = body or OpenSession()
-    view = await gateway.open_session(
+    view, opened = await gateway.open_session(
         model,
         version=int(body.version) if body.version else None,
         id=body.session,
         state=body.state,
         ttl_s=body.ttl_s,
+        if_exists=body.if_exists,
     )
-    opened = OpenedSession.model_validate(view, from_attributes=True)
-    return JSONResponse(opened.model_dump(), 201, _about(view))
+    return _opened(view, opened=opened)
 
 
 @router.get(_MODEL + "/sessions", tags=["sessions"], response_model_exclude_none=True)
@@ -171,6 +191,40 @@ async def renew_session(
     view = gateway.renew(session, body.ttl_s if body else None)
     response.headers.update(_about(view))
     return view
+
+
+@router.post(_SESSION + ":fork", tags=["sessions"], status_code=201, response_model=OpenedSession)
+async def fork_session(gateway: Here, session: SessionId, body: ForkSession | None = None) -> JSONResponse:
+    """Open a new session with a copy of this one's state and time step."""
+    return _opened(gateway.fork(session, body.session if body else None), opened=True)
+
+
+@router.get(
+    _SESSION + "/state", tags=["sessions"], response_class=Response,
+    responses={200: {"content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}}},
+)  # fmt: skip
+async def get_state(gateway: Here, session: SessionId) -> Response:
+    """The session's state and time step as bytes, to be kept and put back later, here or on another gateway."""
+    return Response(gateway.saved_state(session), media_type=_BYTES, headers={"Sluice-Session": session})
+
+
+@router.put(
+    _SESSION + "/state", tags=["sessions"], status_code=201, response_model=OpenedSession,
+    responses={200: {"model": OpenedSession, "description": "It was open, and its state has been replaced."}},
+    openapi_extra={
+        "requestBody": {"required": True, "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}}
+    },
+)  # fmt: skip
+async def put_state(gateway: Here, session: SessionId, request: Request) -> JSONResponse:
+    """Put a saved state back: into the session if it is open, else into a new one of this id."""
+    view, opened = await gateway.restore(session, await request.body())
+    return _opened(view, opened=opened)
+
+
+@router.websocket(_SESSION + "/stream")
+async def stream(socket: WebSocket, session: str) -> None:
+    """Steps of one session over a WebSocket."""
+    await serve_socket(socket, session)
 
 
 @router.delete(_SESSION, tags=["sessions"], status_code=204)

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -10,6 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from services.gateway.app import create_app
+from services.gateway.http import GatewayProtocol
 from services.gateway.settings import Settings
 from services.policy.errors import Draining
 
@@ -31,7 +33,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            log.info("listening", http=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs")
+            log.info(
+                "listening",
+                http=f"http://{host}:{port}",
+                docs=f"http://{host}:{port}/docs",
+                grpc=f"{self._app.state.settings.grpc.rpartition(':')[0]}:{self._app.state.grpc.port}",
+            )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._draining is None and self.started:
@@ -52,21 +59,32 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; the exit code: 1 if the address cannot be had."""
+    """Serve until told to stop; the exit code: 1 if an address cannot be had."""
     try:
         listener = _listen(settings.http)
     except OSError as error:
         log.error("cannot listen", http=settings.http, reason=str(error))  # noqa: TRY400 - no bug of ours
         return 1
+    try:
+        _listen(settings.grpc).close()  # gRPC opens it again, and would not say why it cannot
+    except OSError as error:
+        log.error("cannot listen", grpc=settings.grpc, reason=str(error))  # noqa: TRY400 - no bug of ours
+        return 1
     app = create_app(settings)
-    config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", ws="none", lifespan="on",
+    server = Server(server_config(app, settings), app, settings.drain_s)
+    server.run([listener])
+    return 0 if server.started else 1
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application, its hot calls ahead of it."""
+    return uvicorn.Config(
+        app, loop="uvloop", lifespan="on",
+        http=partial(GatewayProtocol, app.state.calls, app.state.ids),  # type: ignore[arg-type]
+        ws="websockets-sansio", ws_max_size=settings.body_bytes, ws_per_message_deflate=False,
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_LAST_WORDS_S,
     )  # fmt: skip
-    server = Server(config, app, settings.drain_s)
-    server.run([listener])
-    return 0 if server.started else 1
 
 
 def _listen(address: str) -> socket.socket:

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
         "the embedded model server serves it; with --backend its names are the models to wait for.",
     )
     http: Address = Field("127.0.0.1:8080", description="Where to listen for HTTP, HOST:PORT. Port 0: any free one.")
+    grpc: Address = Field("127.0.0.1:8081", description="Where to listen for gRPC, HOST:PORT. Port 0: any free one.")
     backend: str | None = Field(
         None,
         description="Model server to use, HOST:PORT or unix:PATH. Without it the embedded one is started as a child.",

@@ -4,7 +4,7 @@ It reads the JSON form (docs/contract.md); it does not know where that came from
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import ml_dtypes
@@ -134,14 +134,12 @@ class Contract:
     summary: str
     signatures: Mapping[str, Signature]
     document: Mapping[str, Any]
+    step: Signature | None = field(init=False)
+    scan: Signature | None = field(init=False)
 
-    @property
-    def step(self) -> Signature | None:
-        return self._first("step")
-
-    @property
-    def scan(self) -> Signature | None:
-        return self._first("scan")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step", self._first("step"))
+        object.__setattr__(self, "scan", self._first("scan"))
 
     @property
     def kinds(self) -> list[str]:

@@ -5,7 +5,7 @@
     │   ├── ShapeMismatch, DtypeMismatch, MissingInput, UnknownInput, InputNotFinite, EmptyInput
     │   └── SignatureNotFound, UnsupportedByModel
     ├── NotFound               404 NOT_FOUND           ModelNotFound, VersionNotFound, SessionNotFound
-    ├── Conflict               409                     SessionExists, StepMismatch
+    ├── Conflict               409                     SessionExists, StepMismatch, SessionConflict, StateIncompatible
     ├── SessionEnded           410 FAILED_PRECONDITION SessionClosed, -Expired, -Evicted, -Lost, -VersionGone
     ├── TooLarge               413 INVALID_ARGUMENT    BodyTooLarge, SequenceTooLong, BatchTooLarge
     ├── StateNotFinite         422 FAILED_PRECONDITION
@@ -130,6 +130,18 @@ class StepMismatch(Conflict):
     """A call's number is neither the current one nor a repeat of the last answered call; `current` is the session's."""
 
     code = "step_mismatch"
+
+
+class SessionConflict(Conflict):
+    """The session has steps that wait or run, and its state cannot be replaced under them."""
+
+    code = "session_conflict"
+
+
+class StateIncompatible(Conflict):
+    """A saved state belongs to another model or version than the session, or than what is served."""
+
+    code, grpc_status = "state_incompatible", "FAILED_PRECONDITION"
 
 
 class SessionEnded(SluiceError):

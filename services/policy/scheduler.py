@@ -12,18 +12,11 @@ from numpy.typing import NDArray
 
 from services.policy.alarms import Alarms
 from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Rows, Ticket, too_late
-from services.policy.contract import Signature, State
+from services.policy.contract import Signature
 from services.policy.errors import BackendError, InputRejected, SluiceError, StateNotFinite
-from services.policy.sessions import (
-    Answer,
-    Event,
-    Session,
-    SessionOptions,
-    SessionTable,
-    Step,
-    ended_error,
-    finite_rows,
-)
+from services.policy.session import Answers, Event, Session, Step, ended_error
+from services.policy.sessions import SessionOptions, SessionTable
+from services.policy.slab import finite_rows
 
 Array = NDArray[Any]
 
@@ -32,7 +25,7 @@ class Cancelled(Exception):
     """The outcome of a ticket whose client has gone."""
 
 
-Outcome = Rows | Answer | SluiceError | Cancelled
+Outcome = Rows | Answers | SluiceError | Cancelled
 
 # In place of an outcome that has been handed on, so that a ticket that is still listed somewhere holds nothing.
 DELIVERED = Cancelled()
@@ -63,7 +56,9 @@ class Scheduler:
         """
         if isinstance(ticket, Step):
             self.sessions.join(ticket, now)
-            if ticket.session.steps[0] is ticket:
+            if ticket.rows == 1 and ticket.errors:
+                raise ticket.errors[0]
+            if not ticket.blocked:
                 self._start(ticket, now)
         else:
             self._dispatcher(ticket.lane).offer(ticket, now)
@@ -120,11 +115,11 @@ class Scheduler:
         return min(self._deadlines.next_wakeup(), self.sessions.next_wakeup(), *lingering, inf)
 
     def open(
-        self, id: str, model: str, version: int, states: Sequence[State], now: float,
-        *, ttl_s: float | None = None, rows: Rows | None = None,
+        self, id: str, model: str, version: int, signature: Signature, now: float,
+        *, ttl_s: float | None = None, rows: Rows | None = None, step: int = 0,
     ) -> Session:  # fmt: skip
         """Open a session; see `SessionTable.open`."""
-        session, evicted = self.sessions.open(id, model, version, states, now, ttl_s=ttl_s, rows=rows)
+        session, evicted = self.sessions.open(id, model, version, signature, now, ttl_s=ttl_s, rows=rows, step=step)
         if evicted is not None:
             self.ended.append((evicted, Event.EVICT))
         return session
@@ -133,8 +128,14 @@ class Scheduler:
         """End a session; its waiting and running steps are told why."""
         steps = self.sessions.end(session, event, now)
         self.ended.append((session, event))
-        for step in steps:
-            self._close(step, ended_error(session.id, session.phase))
+        error = ended_error(session.id, session.phase)
+        for i, step in enumerate(steps):
+            step.refuse(step.sessions.index(session), error)
+            unblocked = i > 0 and step.one_less() is not None
+            if not any(step.sessions):
+                self._close(step, step.outcome_with({}))
+            elif unblocked:
+                self._start(step, now)
 
     def refuse_all(self, error: SluiceError, now: float) -> None:
         """Settle everything that waits or runs with this error."""
@@ -157,26 +158,37 @@ class Scheduler:
             dispatcher = self.dispatchers[lane.model] = Dispatcher(self._batching)
         return dispatcher
 
-    def _start(self, step: Step | None, now: float) -> None:
-        """Let the first step of a session run, or settle it without running, and so on to the one behind it."""
-        while step is not None:
-            try:
-                outcome: Outcome | None = self.sessions.turn(step)
-                if outcome is None:
+    def _start(self, step: Step, now: float) -> None:
+        """Let a step run whose turn it is, or settle it without running, and so on to those behind it."""
+        ready = [step]
+        while ready:
+            step = ready.pop()
+            spared = self.sessions.turn(step)
+            ready += self._leave(step, spared, now)
+            if any(step.sessions):
+                try:
                     self._dispatcher(step.lane).offer(step, now)
-                    return
-            except SluiceError as error:
-                outcome = error
+                    continue
+                except SluiceError as error:
+                    outcome: Outcome = error
+            else:
+                outcome = step.outcome_with({})
             self._close(step, outcome)
-            step = self.sessions.leave(step, now)
+            ready += self._leave(step, step.sessions, now)
 
     def _settle(self, ticket: Ticket, outcome: Outcome, now: float) -> None:
-        """The one way a ticket that was taken on ends, unless its session does: the first outcome counts."""
+        """The one way a ticket that was taken on ends, unless its sessions do: the first outcome counts."""
         if ticket.outcome is not None:
             return
         self._close(ticket, outcome)
         if isinstance(ticket, Step):
-            self._start(self.sessions.leave(ticket, now), now)
+            for step in self._leave(ticket, ticket.sessions, now):
+                self._start(step, now)
+
+    def _leave(self, step: Step, sessions: Sequence[Session | None], now: float) -> list[Step]:
+        """Take a step out of sessions; the steps whose turn it is now."""
+        left = (self.sessions.leave(step, session, now) for session in sessions if session is not None)
+        return [following for following in left if following is not None]
 
     def _close(self, ticket: Ticket, outcome: Outcome) -> None:
         self._dispatcher(ticket.lane).withdraw(ticket)
@@ -193,44 +205,61 @@ class Scheduler:
 
     def _finish_steps(self, batch: Batch, outputs: Rows, now: float) -> None:
         """Move the states of the steps that are still wanted and whose new state is finite, then answer all."""
-        wanted = [(row, step) for row, step in enumerate(batch.tickets) if isinstance(step, Step) and not step.outcome]
+        wanted = [(each, span) for each, span in batch.spans() if isinstance(each, Step) and each.outcome is None]
         if not wanted:
             return
-        signature = wanted[0][1].signature
-        finite = finite_rows(signature.states, outputs)
-        moved = [(row, step) for row, step in wanted if finite[row]]
-        self.sessions.move([step for _, step in moved], [row for row, _ in moved], outputs)
-        for row, step in moved:
-            answer = Answer(_answered(signature, outputs, row, step.length), step.session.step)
-            self.sessions.remember(step, answer)
-            self._settle(step, answer, now)
-        for row, step in wanted:
-            if not finite[row]:
-                self._settle(step, _not_finite(step), now)
+        signature = wanted[0][0].signature
+        finite = finite_rows(signature.states, outputs).tolist()
+        living = [(span.start + row, session) for step, span in wanted for row, session in step.living()]
+        slab, moved = living[0][1].slab, [(at, session.slot) for at, session in living if finite[at]]
+        kept = slab.move(signature, [slot for _, slot in moved], [at for at, _ in moved], outputs)
+        for step, span in wanted:
+            own = _own_rows(signature, outputs, span, step.length)
+            spared: list[Session] = []
+            for row, session in step.living():
+                if finite[span.start + row]:
+                    self.sessions.move(step, row, session, None if kept else _copied(own, row))
+                else:
+                    step.refuse(row, _not_finite(session))
+                    spared.append(session)
+            following = self._leave(step, spared, now)
+            self._settle(step, step.outcome_with(own), now)
+            for each in following:
+                self._start(each, now)
 
 
 def feeds(batch: Batch) -> dict[str, Array]:
-    """A batch's inputs for the model, name → `[size, ...]`, with the states of its sessions."""
-    first = batch.tickets[0]
+    """A batch's inputs for the model, name → `[size, ...]`, with the states of its sessions.
+
+    A row that is answered without running, and filler, take some other row's state.
+    """
     inputs = batch.stacked()
-    if isinstance(first, Step):
-        slots = [step.session.slot for step in batch.tickets if isinstance(step, Step)]
-        slots += slots[-1:] * (batch.size - batch.rows)
-        inputs |= first.session.slab.gather(first.signature.states, slots)
+    steps = [step for step in batch.tickets if isinstance(step, Step)]
+    if steps:
+        living = [session for step in steps for session in step.sessions]
+        some = next(session for session in living if session is not None)
+        slots = [session.slot if session is not None else some.slot for session in living]
+        slots += [some.slot] * (batch.size - batch.rows)
+        inputs |= some.slab.gather(steps[0].signature.states, slots)
     return inputs
 
 
-def _answered(signature: Signature, outputs: Rows, row: int, length: int) -> dict[str, Array]:
-    """One row of a batch's outputs, of a scan its own time steps; copied, so that it does not keep the batch."""
+def _own_rows(signature: Signature, outputs: Rows, span: slice, length: int) -> dict[str, Array]:
+    """One ticket's rows of a batch's outputs, of a scan its own time steps."""
     return {
-        name: np.array(outputs[name][row, :length] if tensor.has_time else outputs[name][row])
+        name: outputs[name][span, :length] if tensor.has_time else outputs[name][span]
         for name, tensor in signature.outputs.items()
     }
 
 
-def _not_finite(step: Step) -> SluiceError:
+def _copied(outputs: Rows, row: int) -> dict[str, Array]:
+    """One row, so that remembering it does not keep the batch."""
+    return {name: np.array(array[row]) for name, array in outputs.items()}
+
+
+def _not_finite(session: Session) -> SluiceError:
     return StateNotFinite(
-        f"Step {step.session.step} of session {step.session.id!r} would have made its state NaN or infinite; the state "
+        f"Step {session.step} of session {session.id!r} would have made its state NaN or infinite; the state "
         "is as it was before. Look at the input, or open a new session."
     )
 

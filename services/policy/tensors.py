@@ -24,7 +24,7 @@ from services.policy.errors import (
 Array = NDArray[Any]
 
 # The kinds of numpy dtype (`np.dtype.kind`) that may be read as a tensor's dtype without changing a value's meaning.
-_READ_AS = {"f": "fiu", "V": "fiu", "c": "fiu", "i": "iu", "u": "iu", "b": "b"}
+_READ_AS = {"f": "fiuV", "V": "fiuV", "c": "fiuVc", "i": "iu", "u": "iu", "b": "b"}
 
 
 def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:

@@ -38,6 +38,12 @@ class Served:
         feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
         return self._session.run({name: info.name for name, info in definition.outputs.items()}, feeds)
 
+    def dtype(self, signature: str, name: str) -> np.dtype:
+        """The dtype of an input or output, as the signature itself says."""
+        definition = self.signatures[signature]
+        info = definition.inputs[name] if name in definition.inputs else definition.outputs[name]
+        return np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
+
     def close(self) -> None:
         self._session.close()
 

@@ -6,9 +6,18 @@ from pathlib import Path
 import jsonschema
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 from models.export import Description, Meaning, export, export_file
+from tests.models.examples import (
+    causal_convolutions,
+    of_precision,
+    sequential,
+    stacked_cells,
+    static_input,
+    static_picture,
+)
 
 
 def pictures_model() -> keras.Model:
@@ -94,6 +103,69 @@ def test_states_are_named_after_the_call_of_the_layer(tmp_path, quick_verificati
         "shape": [2],
         "initial": 0.0,
     }
+
+
+def contract_of(out: Path) -> dict:
+    return json.loads((out / "assets.extra" / "contract.json").read_text(encoding="utf-8"))
+
+
+def test_states_of_stacked_and_custom_cells_are_numbered_and_start_where_the_cell_says(tmp_path, quick_verification):
+    contract = contract_of(export(stacked_cells(), tmp_path / "1"))
+    states = {state["name"].split("/", 1)[1]: state for state in contract["signatures"]["step"]["states"]}
+    assert [*states] == ["cell_0/h", "cell_0/c", "cell_1/state_0", "cell_1/state_1", "cell_2/h", "state_0"]
+    assert (states["cell_1/state_0"]["shape"], states["cell_1/state_0"]["initial"]) == ([3], 0.5)
+    assert (states["cell_1/state_1"]["shape"], states["cell_1/state_1"]["initial"]) == ([3, 3], 0.0)
+    assert (states["state_0"]["shape"], states["state_0"]["initial"]) == ([2], [0.0, 1.0])
+
+
+def test_a_mask_adds_the_previous_output_to_the_state(tmp_path, quick_verification):
+    masked = sequential(layers.Masking(), layers.LSTM(4, name="lstm"))
+    states = contract_of(export(masked, tmp_path / "1"))["signatures"]["step"]["states"]
+    assert [state["name"] for state in states] == ["lstm/h", "lstm/c", "lstm/output"]
+
+
+def test_zeros_for_masked_steps_need_no_previous_output(tmp_path, quick_verification):
+    masked = sequential(layers.Masking(), layers.LSTM(4, name="lstm", zero_output_for_mask=True))
+    states = contract_of(export(masked, tmp_path / "1"))["signatures"]["step"]["states"]
+    assert [state["name"] for state in states] == ["lstm/h", "lstm/c"]
+
+
+def test_the_state_of_a_causal_convolution_is_its_window_of_past_inputs(tmp_path, quick_verification):
+    convolution = layers.Conv1D(2, 3, padding="causal", dilation_rate=4, name="conv")
+    states = contract_of(export(sequential(convolution, layers.GRU(2)), tmp_path / "1"))["signatures"]["step"]["states"]
+    assert (states[0]["name"], states[0]["shape"]) == ("conv/window", [8, 3])
+
+
+def test_an_input_without_time_steps_is_given_at_each_step_of_a_scan(tmp_path, quick_verification):
+    signatures = contract_of(export(static_input(), tmp_path / "1"))["signatures"]
+    axes = {
+        name: [axis["name"] for axis in signature["inputs"]["person"]["axes"]] for name, signature in signatures.items()
+    }
+    assert axes == {
+        "step": ["batch", "feature"],
+        "scan": ["batch", "time", "feature"],
+        "serving_default": ["batch", "feature"],
+    }
+
+
+def test_an_input_named_lengths_keeps_its_name(tmp_path, quick_verification):
+    scan = contract_of(export(static_picture(), tmp_path / "1"))["signatures"]["scan"]
+    assert [*scan["inputs"]] == ["readings", "lengths"]
+    assert scan["lengths"] == "lengths_1"
+
+
+@pytest.mark.filterwarnings("ignore:Layer 'conv1d:UserWarning")  # Keras says that it drops the mask
+def test_half_precision_is_stated(tmp_path, quick_verification):
+    step = contract_of(export(of_precision("mixed_bfloat16"), tmp_path / "1"))["signatures"]["step"]
+    assert {state["dtype"] for state in step["states"]} == {"bfloat16"}
+    assert [tensor["dtype"] for tensor in (*step["inputs"].values(), *step["outputs"].values())] == ["float32"] * 2
+
+
+def test_an_export_leaves_the_model_as_it_was(tmp_path, quick_verification):
+    model = causal_convolutions()
+    before = model.to_json()
+    export(model, tmp_path / "1")
+    assert model.to_json() == before
 
 
 def test_the_example_of_the_documentation_is_a_contract(schema):

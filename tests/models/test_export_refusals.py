@@ -1,5 +1,7 @@
 """What cannot be exported is refused by name and reason, and leaves nothing behind."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -45,11 +47,6 @@ def shared_and_stateful() -> keras.Model:
     return keras.Model(entry, lstm(lstm(entry)))
 
 
-def custom_cell() -> keras.Model:
-    cells = layers.StackedRNNCells([layers.GRUCell(4), layers.GRUCell(4)])
-    return keras.Sequential([keras.Input(READINGS), layers.RNN(cells, name=NAME)])
-
-
 def concatenated(axis: int) -> keras.Model:
     entry = keras.Input(READINGS)
     hidden = layers.LSTM(4, return_sequences=True)(entry)
@@ -62,6 +59,48 @@ def with_returned_state() -> keras.Model:
     return keras.Model(entry, output)
 
 
+def static_joined(join: keras.Layer) -> keras.Model:
+    entry, static = keras.Input(READINGS), keras.Input((4,))
+    return keras.Model([entry, static], layers.LSTM(4)(join([entry, layers.RepeatVector(1)(static)])))
+
+
+def state_from_input() -> keras.Model:
+    entry, static = keras.Input(READINGS), keras.Input((4,))
+    return keras.Model([entry, static], layers.GRU(4, name=NAME)(entry, initial_state=static))
+
+
+def masking_over_time() -> keras.Model:
+    entry = keras.Input((None,))
+    return keras.Model(entry, layers.LSTM(4)(keras.ops.expand_dims(layers.Masking(name=NAME)(entry), -1)))
+
+
+def two_axes_of_mask() -> keras.Model:
+    entry = keras.Input((None, 4))
+    embedded = layers.Embedding(9, 4, mask_zero=True)(entry)
+    return keras.Model(entry, layers.RNN(FlatCell(4), name=NAME)(embedded))
+
+
+@keras.saving.register_keras_serializable("refusals")
+class FlatCell(layers.SimpleRNNCell):
+    """A cell that takes a matrix at each time step."""
+
+    def build(self, input_shape):
+        super().build((input_shape[0], input_shape[1] * input_shape[2]))
+
+    def call(self, sequence, states, training=False):
+        return super().call(keras.ops.reshape(sequence, (-1, sequence.shape[1] * sequence.shape[2])), states)
+
+
+class RandomStart(layers.SimpleRNNCell):
+    def get_initial_state(self, batch_size=None):
+        return [keras.random.normal((batch_size, self.units))]
+
+
+class OwnLoop(layers.SimpleRNN):
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        return super().inner_loop(keras.ops.flip(sequences, axis=1), initial_state, mask, training)
+
+
 REFUSED = {
     "bidirectional": (
         lambda: rnn(layers.Bidirectional(layers.LSTM(2, return_sequences=True), name=NAME)),
@@ -72,6 +111,26 @@ REFUSED = {
         "go_backwards=True reads the sequence from its end",
     ),
     "convolution": (lambda: rnn(layers.Conv1D(2, 3, name=NAME)), "neighbouring time steps"),
+    "same_convolution": (lambda: rnn(layers.Conv1D(2, 3, padding="same", name=NAME)), "padding='causal'"),
+    "depthwise_convolution": (lambda: rnn(layers.DepthwiseConv1D(3, name=NAME)), "neighbouring time steps"),
+    "separable_convolution": (lambda: rnn(layers.SeparableConv1D(2, 3, name=NAME)), "neighbouring time steps"),
+    "strided_convolution": (
+        lambda: rnn(layers.Conv1D(2, 3, strides=2, padding="causal", name=NAME)),
+        "strides=2 skips",
+    ),
+    "strided_projection": (lambda: rnn(layers.Conv1D(2, 1, strides=2, name=NAME)), "strides=2 skips"),
+    "channels_first": (
+        lambda: rnn(layers.Conv1D(4, 3, padding="causal", data_format="channels_first", name=NAME), shape=(3, 4)),
+        "puts the time axis last",
+    ),
+    "projection_of_channels_first": (
+        lambda: rnn(layers.Conv1D(4, 1, data_format="channels_first", name=NAME), shape=(3, 4)),
+        "mixes the time steps",
+    ),
+    "convolution_of_ones_own": (
+        lambda: rnn(type("Mine", (layers.Conv1D,), {})(2, 3, padding="causal", name=NAME)),
+        "not known how its causal padding works",
+    ),
     "pooling": (lambda: rnn(layers.MaxPooling1D(name=NAME)), "neighbouring time steps"),
     "attention": (attention, "the whole sequence"),
     "flatten": (
@@ -86,8 +145,6 @@ REFUSED = {
         lambda: keras.Sequential([keras.Input((None, 8, 8, 1)), layers.ConvLSTM2D(2, 3, name=NAME)]),
         "not supported",
     ),
-    "masking": (lambda: rnn(layers.Masking(name=NAME)), "repeats the previous output"),
-    "mask_zero": (lambda: rnn(layers.Embedding(9, 4, mask_zero=True, name=NAME), shape=(None,)), "mask_zero=True"),
     "normalised_over_time": (lambda: rnn(layers.LayerNormalization(axis=[1, 2], name=NAME), shape=(6, 4)), "axis 1"),
     "dense_over_time": (
         lambda: keras.Sequential(
@@ -102,7 +159,32 @@ REFUSED = {
     "returned_state": (with_returned_state, "return_state=True"),
     "mixed": (mixed, "has no time axis"),
     "shared_and_stateful": (shared_and_stateful, "the second call"),
-    "custom_cell": (custom_cell, "only SimpleRNN, GRU and LSTM"),
+    "static_concatenated": (
+        lambda: static_joined(layers.Concatenate(axis=1, name=NAME)),
+        "an input that has no time axis",
+    ),
+    "static_of_equal_rank": (lambda: static_joined(layers.Add(name=NAME)), "an input that has no time axis"),
+    "state_from_input": (state_from_input, "initial state comes from another layer"),
+    "mask_of_two_axes": (two_axes_of_mask, "its mask has 3 axes"),
+    "masking_over_time": (masking_over_time, "the time axis"),
+    "random_start": (
+        lambda: keras.Sequential([keras.Input(READINGS), layers.RNN(RandomStart(4), name=NAME)]),
+        "not the same for every row and every sequence",
+    ),
+    "own_loop": (
+        lambda: keras.Sequential([keras.Input(READINGS), OwnLoop(4, name=NAME)]),
+        "`call` or `inner_loop` of its own",
+    ),
+    "stateful_inside": (
+        lambda: keras.Sequential(
+            [
+                keras.Input(batch_shape=(2, 5, 3, 4)),
+                layers.TimeDistributed(layers.LSTM(4, stateful=True), name=NAME),
+                layers.LSTM(4),
+            ]
+        ),
+        "the layer in it is stateful",
+    ),
 }
 
 
@@ -121,6 +203,24 @@ def test_a_raw_function_is_refused_by_its_name(tmp_path):
         export(raw_function(), tmp_path / "model" / "1")
 
 
+FUNCTIONS = {
+    "sum_over_time": (lambda x: keras.ops.sum(x, axis=1, keepdims=True), "sum", "axis 1, which is the time axis"),
+    "sum_over_all": (lambda x: x - keras.ops.sum(x), "sum", "axis 1, which is the time axis"),
+    "maximum_over_the_batch": (lambda x: keras.ops.max(x, axis=0, keepdims=True), "max", "axis 0, which is the batch"),
+    "new_time_axis": (lambda x: keras.ops.squeeze(keras.ops.expand_dims(x, 1), 1), "expand_dims", "the time axis"),
+    "later_steps": (lambda x: x[:, 1:], "get_item", "takes apart the time axis"),
+    "every_other_step": (lambda x: x[:, ::2, ...], "get_item", "takes apart the time axis"),
+    "constant_by_time": (lambda x: x * np.ones((6, 1), "f4"), "multiply", "may differ from one time step to the next"),
+}
+
+
+@pytest.mark.parametrize(("function", "name", "reason"), FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_function_that_mixes_time_steps_or_rows_is_refused_by_name_and_reason(function, name, reason, tmp_path):
+    entry = keras.Input((6, 4))
+    with pytest.raises(CannotStep, match=rf"layer '{name}.*{reason}"):
+        export(keras.Model(entry, layers.LSTM(4)(function(entry))), tmp_path / "model" / "1")
+
+
 def test_a_layer_of_a_nested_model_is_refused_by_name(tmp_path):
     inner = keras.Sequential([keras.Input(READINGS), layers.Conv1D(2, 3, name=NAME)])
     with pytest.raises(CannotStep, match=NAME):
@@ -132,10 +232,10 @@ def test_a_model_without_a_known_input_is_refused(tmp_path):
         export(keras.Sequential([layers.LSTM(4)]), tmp_path / "model" / "1")
 
 
-def test_a_model_with_two_inputs_is_refused(tmp_path):
-    entries = [keras.Input((3,)), keras.Input((3,))]
-    with pytest.raises(ExportError, match="expected one input, got 2"):
-        export(keras.Model(entries, layers.Add()(entries)), tmp_path / "model" / "1")
+def test_convolutions_without_recurrent_layers_that_cannot_be_stepped_are_served_whole(tmp_path, quick_verification):
+    stack = layers.Conv1D(4, 3, padding="causal"), layers.GlobalMaxPooling1D(), layers.Dense(1)
+    out = export(keras.Sequential([keras.Input((8, 3)), *stack]), tmp_path / "model" / "1")
+    assert {*json.loads((out / "assets.extra" / "contract.json").read_text())["signatures"]} == {"serving_default"}
 
 
 @pytest.mark.parametrize("version", ["0", "-1", "one", "1.5", "²"])
@@ -173,21 +273,21 @@ def test_a_description_names_every_axis(tmp_path):
 class Exchanged(walk.Step):
     """A step that hands out h where c belongs."""
 
-    def recurrent(self, layer, sequence):
-        output = super().recurrent(layer, sequence)
+    def remembering(self, layer, sequence, mask):
+        output = super().remembering(layer, sequence, mask)
         names = list(self.new_states)
         self.new_states = dict(zip(names, reversed(self.new_states.values()), strict=True))
         return output
 
 
-class Unmasked(walk.Scan):
+class Endless(walk.Scan):
     """A scan that runs every row to the end of the chunk."""
 
-    def __init__(self, plan, states, lengths):
-        super().__init__(plan, states, lengths * 0 + 1000)
+    def __init__(self, memories, states, lengths):
+        super().__init__(memories, states, lengths * 0 + 1000)
 
 
-@pytest.mark.parametrize(("walk_name", "fault", "signature"), [("Step", Exchanged, "step"), ("Scan", Unmasked, "scan")])
+@pytest.mark.parametrize(("walk_name", "fault", "signature"), [("Step", Exchanged, "step"), ("Scan", Endless, "scan")])
 def test_an_export_that_answers_differently_from_keras_fails_and_leaves_nothing(
     walk_name, fault, signature, tmp_path, monkeypatch, quick_verification
 ):
@@ -208,3 +308,10 @@ def test_a_file_that_is_no_keras_model_is_refused(tmp_path):
     file.write_text("not a model")
     with pytest.raises(ExportError, match="expected a Keras model file"):
         export_file(file, tmp_path / "model" / "1")
+
+
+@pytest.mark.parametrize("example", [[1.0], {"a": [1.0]}])
+def test_an_example_has_one_row_of_each_input_by_name(example, tmp_path):
+    entries = [keras.Input((1,), name=name) for name in "ab"]
+    with pytest.raises(ExportError, match=r"one row of each input, by name \(a, b\)"):
+        export(keras.Model(entries, layers.Add()(entries)), tmp_path / "1", Description(example=example))

@@ -13,7 +13,8 @@ from services.policy.batching import Batch, BatchingOptions, Lane, Ticket
 from services.policy.contract import parse_contract
 from services.policy.errors import InputRejected, SluiceError
 from services.policy.scheduler import Scheduler, feeds
-from services.policy.sessions import Session, SessionOptions, Step
+from services.policy.session import Session, Step
+from services.policy.sessions import SessionOptions
 from services.policy.tensors import bound_for, padded
 
 Arrays = Mapping[str, np.ndarray]
@@ -86,6 +87,22 @@ def row_ticket(*values: float, deadline: float = FAR, model: str = "m", version:
     return Ticket(Lane(model, version, "serving_default"), {"x": x}, len(x), deadline)
 
 
+def step_ticket(
+    sessions: Sequence[Session], xs: Sequence[float], numbers: Sequence[int] | None = None, deadline: float = FAR
+) -> Step:
+    """One step of one session or of many, which are on one version; `xs` and `numbers` by session."""
+    x = np.array([[x, x] for x in xs])
+    return Step(sessions, STEP, {"x": x}, deadline, slab=sessions[0].slab, numbers=numbers)
+
+
+def scan_ticket(session: Session, xs: Sequence[float], number: int | None = None, deadline: float = FAR) -> Step:
+    chunk, length = {"x": np.array([[x, x] for x in xs])}, len(xs)
+    bound = bound_for(length, 64)
+    inputs = padded(chunk, bound) | {"lengths": np.array([length], np.int32)}
+    numbers = None if number is None else [number]
+    return Step([session], SCAN, inputs, deadline, slab=session.slab, length=length, time_bound=bound, numbers=numbers)
+
+
 class Puppet:
     """A scheduler, its time, and the batches that it has given and that have not come back."""
 
@@ -96,16 +113,20 @@ class Puppet:
         self._fed: dict[int, Arrays] = {}
 
     def open(self, id: str = "a", model: str = "m", version: int = 1, **more: Any) -> Session:
-        return self.scheduler.open(id, model, version, STEP.states, self.now, **more)
+        return self.scheduler.open(id, model, version, STEP, self.now, **more)
 
     def step(self, session: Session, x: float = 1.0, number: int | None = None, deadline: float = FAR) -> Step:
-        return self.offered(Step(session, STEP, {"x": np.array([[x, x]])}, deadline, number=number))
+        return self.many([session], [x], None if number is None else [number], deadline)
 
-    def scan(self, session: Session, xs: Sequence[float], number: int | None = None, deadline: float = FAR) -> Step:
-        chunk, length = {"x": np.array([[x, x] for x in xs])}, len(xs)
-        bound = bound_for(length, 64)
-        inputs = padded(chunk, bound) | {"lengths": np.array([length], np.int32)}
-        return self.offered(Step(session, SCAN, inputs, deadline, length=length, time_bound=bound, number=number))
+    def many(self, sessions: Sequence[Session], xs: Sequence[float], *more: Any, **named: Any) -> Step:
+        return self.offered(step_ticket(sessions, xs, *more, **named))
+
+    def scan(self, session: Session, xs: Sequence[float], *more: Any, **named: Any) -> Step:
+        return self.offered(scan_ticket(session, xs, *more, **named))
+
+    def fork(self, parent: Session, id: str, **more: Any) -> Session:
+        slab = parent.slab
+        return self.open(id, slab.model, slab.version, rows=slab.read(parent.slot), step=parent.step, **more)
 
     def rows(self, *values: float, **more: Any) -> Ticket:
         return self.offered(row_ticket(*values, **more))
@@ -121,6 +142,7 @@ class Puppet:
         batch = self.scheduler.take(self.now)
         if batch is not None:
             self.ran.append(batch)
+            self._fed[id(batch)] = feeds(batch)
         return batch
 
     def taken(self) -> Batch:
@@ -129,8 +151,8 @@ class Puppet:
         return batch
 
     def feed(self, batch: Batch) -> Arrays:
-        """What the model server is sent, read from the sessions once: when it is first asked for."""
-        return self._fed.setdefault(id(batch), feeds(batch))
+        """What the model server was sent, read from the sessions when the batch was taken."""
+        return self._fed[id(batch)]
 
     def answer(self, batch: Batch) -> dict[str, np.ndarray] | SluiceError:
         try:

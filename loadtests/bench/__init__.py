@@ -1,0 +1,1 @@
+"""`make bench`: what a session costs through each door, beside the bare model and a server that only echoes."""

@@ -1,0 +1,87 @@
+"""The bars: what the gateway is asked to reach, as ratios within one run wherever speed is meant.
+
+A ratio is taken round by round, as the speed of a shared machine wanders, and the median of the rounds counts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadtests.bench.results import Outcomes, Spread
+from loadtests.bench.workload import NARROW
+
+_LIMITS = ("limit-default-128", "limit-embedded-128")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One thing asked, and what the run has reached of it; None: a case that it needs has not been measured."""
+
+    title: str
+    asked: float
+    unit: str
+    at_least: bool
+    reached: Spread | None
+
+    @property
+    def holds(self) -> bool | None:
+        if self.reached is None:
+            return None
+        return self.reached.median >= self.asked if self.at_least else self.reached.median <= self.asked
+
+    def document(self) -> dict[str, Any]:
+        """For the JSON file."""
+        reached = self.reached
+        return {
+            "title": self.title,
+            "asked": self.asked,
+            "at_least": self.at_least,
+            "unit": self.unit,
+            "reached": reached and {"median": reached.median, "least": reached.least, "most": reached.most},
+            "holds": self.holds,
+        }
+
+
+def bars(outcomes: Outcomes) -> list[Bar]:
+    """Every bar, with what these outcomes say about it."""
+
+    def rates(name: str) -> list[float]:
+        return values(name, "steps_per_s")
+
+    def values(name: str, figure: str) -> list[float]:
+        return outcomes[name].by_round(figure) if name in outcomes else []
+
+    limit = _each(max, *(rates(name) for name in _LIMITS))
+    http = rates("http-128")
+
+    def ratio(title: str, above: list[float], below: list[float], asked: float) -> Bar:
+        return Bar(title, asked, "", True, _spread(_each(lambda a, b: a / b, above, below)))
+
+    def most(title: str, found: list[float], asked: float, unit: str) -> Bar:
+        return Bar(title, asked, unit, False, _spread(found))
+
+    added_ms = _each(lambda a, b: a - b, values("http-1", "p50_ms"), values("predict-1", "p50_ms"))
+    return [
+        ratio("HTTP, 128 clients / echo, 128 clients", http, rates("echo-128"), 0.33),
+        ratio("gRPC stream, 1 step a message / HTTP, 128 clients", rates("grpc-1"), http, 0.7),
+        ratio("gRPC stream, 128 rows a message / bare model, batch 128", rates("grpc-128"), limit, 0.6),
+        ratio("columnar, 128 rows, 4 callers / bare model, batch 128", rates("columnar-128x4"), limit, 0.6),
+        ratio("100,000 open sessions / 100", rates("open-100000"), rates("open-100"), 0.9),
+        most(
+            "an idle session beside its state of 2 KiB",
+            values("open-100000", "bytes_per_session"),
+            NARROW.state_bytes + 1024,
+            "bytes",
+        ),
+        most("added to one client's p50", added_ms, 1.0, "ms"),
+        most("start to ready", values("start", "ready_s"), 1.0, "s"),
+    ]
+
+
+def _each(combine: Callable[..., float], *columns: Sequence[float]) -> list[float]:
+    """Combine the values of each round; nothing if a column is empty."""
+    return [combine(*row) for row in zip(*columns, strict=False)]
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    return Spread.of(values) if values else None

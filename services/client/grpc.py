@@ -1,0 +1,109 @@
+"""Calls over gRPC: the service `sluice.v1.Sessions`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import grpc.aio
+from google.protobuf.message import Message
+
+from services.client import grpc_messages as messages
+from services.client.grpc_stream import StreamLane
+from services.client.transport import Lane
+from services.client.values import Answer, Call, Kind, ManyCall, Opened, Opening, Page, SessionView
+from services.policy.errors import SluiceError
+from services.wire.sluice.v1 import sessions_pb2 as pb
+
+Reply = TypeVar("Reply", bound=Message)
+
+_METHODS: dict[str, type[Message]] = {
+    "Open": pb.OpenResponse,
+    "Get": pb.Session,
+    "List": pb.ListResponse,
+    "Step": pb.StepResponse,
+    "Scan": pb.StepResponse,
+    "StepMany": pb.StepManyResponse,
+    "Fork": pb.Session,
+    "Renew": pb.Session,
+    "GetState": pb.State,
+    "PutState": pb.OpenResponse,
+    "Close": pb.CloseResponse,
+}
+_UNLIMITED = -1
+_OPTIONS = [
+    ("grpc.max_receive_message_length", _UNLIMITED),
+    ("grpc.max_send_message_length", _UNLIMITED),
+    # A gateway that comes back is noticed within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+
+
+class GrpcTransport:
+    """One gateway at `address`, such as 127.0.0.1:8081; `headers` go with every call as metadata."""
+
+    def __init__(self, address: str, headers: Mapping[str, str]) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._metadata = tuple((name.lower(), value) for name, value in headers.items())
+        self._methods = {name: self._method(name, reply) for name, reply in _METHODS.items()}
+        self._stream = self._channel.stream_stream(
+            "/sluice.v1.Sessions/Stream",
+            request_serializer=pb.StepManyRequest.SerializeToString,
+            response_deserializer=pb.StepManyResponse.FromString,
+        )
+
+    async def open(self, opening: Opening, timeout_s: float) -> Opened:
+        reply: pb.OpenResponse = await self._ask("Open", messages.open_request(opening), timeout_s)
+        return messages.opened(reply.session)
+
+    async def view(self, session: str, timeout_s: float) -> SessionView:
+        return messages.view(await self._ask("Get", pb.GetRequest(session=session), timeout_s))
+
+    async def list(self, model: str, limit: int, after: str, timeout_s: float) -> Page:
+        request = pb.ListRequest(model=model, limit=limit, after=after)
+        reply: pb.ListResponse = await self._ask("List", request, timeout_s)
+        return Page([messages.view(each) for each in reply.sessions], reply.next or None)
+
+    async def run(self, kind: Kind, call: Call, timeout_s: float) -> Answer:
+        method = "Step" if kind == "step" else "Scan"
+        return messages.answer(await self._ask(method, messages.step_request(call), timeout_s))
+
+    async def step_many(self, call: ManyCall, timeout_s: float) -> Sequence[Answer | SluiceError]:
+        return messages.answers(await self._ask("StepMany", messages.many_request(call), timeout_s))
+
+    async def fork(self, session: str, fork: str | None, timeout_s: float) -> Opened:
+        return messages.opened(await self._ask("Fork", pb.ForkRequest(session=session, fork=fork or ""), timeout_s))
+
+    async def renew(self, session: str, ttl_s: float | None, timeout_s: float) -> SessionView:
+        return messages.view(await self._ask("Renew", pb.RenewRequest(session=session, ttl_s=ttl_s), timeout_s))
+
+    async def get_state(self, session: str, timeout_s: float) -> bytes:
+        reply: pb.State = await self._ask("GetState", pb.GetStateRequest(session=session), timeout_s)
+        return reply.envelope
+
+    async def put_state(self, session: str, envelope: bytes, timeout_s: float) -> Opened:
+        request = pb.PutStateRequest(session=session, envelope=envelope)
+        reply: pb.OpenResponse = await self._ask("PutState", request, timeout_s)
+        return messages.opened(reply.session)
+
+    async def close(self, session: str, timeout_s: float) -> None:
+        await self._ask("Close", pb.CloseRequest(session=session), timeout_s)
+
+    def lane(self, timeout_s: float) -> Lane:
+        return StreamLane(lambda: self._stream(None, metadata=self._metadata))
+
+    async def aclose(self) -> None:
+        await self._channel.close(None)
+
+    def _method(self, name: str, reply: type[Message]) -> Any:
+        return self._channel.unary_unary(
+            f"/sluice.v1.Sessions/{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply.FromString,
+        )
+
+    async def _ask(self, method: str, request: Message, timeout_s: float) -> Any:
+        try:
+            return await self._methods[method](request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise messages.refusal(error) from None

@@ -1,0 +1,48 @@
+"""What a client asks of a transport. One call is one attempt: transports wait and repeat nothing."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from services.client.values import Answer, Call, Kind, ManyCall, Opened, Opening, Page, SessionView
+from services.policy.errors import SluiceError
+
+
+class Lane(Protocol):
+    """A way for many steps that stays open; it opens itself, and again after it was cut."""
+
+    async def step(self, call: Call, timeout_s: float) -> Answer: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Every call takes its time limit in seconds.
+
+    Raises:
+        SluiceError: what the gateway answered, or `NoAnswer`.
+    """
+
+    async def open(self, opening: Opening, timeout_s: float) -> Opened: ...
+
+    async def view(self, session: str, timeout_s: float) -> SessionView: ...
+
+    async def list(self, model: str, limit: int, after: str, timeout_s: float) -> Page: ...
+
+    async def run(self, kind: Kind, call: Call, timeout_s: float) -> Answer: ...
+
+    async def step_many(self, call: ManyCall, timeout_s: float) -> Sequence[Answer | SluiceError]: ...
+
+    async def fork(self, session: str, fork: str | None, timeout_s: float) -> Opened: ...
+
+    async def renew(self, session: str, ttl_s: float | None, timeout_s: float) -> SessionView: ...
+
+    async def get_state(self, session: str, timeout_s: float) -> bytes: ...
+
+    async def put_state(self, session: str, envelope: bytes, timeout_s: float) -> Opened: ...
+
+    async def close(self, session: str, timeout_s: float) -> None: ...
+
+    def lane(self, timeout_s: float) -> Lane:
+        """A way for steps that may each take `timeout_s` seconds."""
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,121 @@
+"""What a client says and what it is told, whatever the transport: arrays and plain values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from services.policy.errors import SluiceError
+
+Array = NDArray[Any]
+Values = ArrayLike | Mapping[str, ArrayLike]
+IfExists = Literal["error", "return", "restart"]
+Kind = Literal["step", "scan"]
+
+BARE = ""  # the name of a value that came without one: it belongs to the model's only input
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as the gateway sees it; times are in UTC, `step` counts time steps, `state_bytes` is one state."""
+
+    session: str
+    model: str
+    version: str
+    step: int
+    waiting: int
+    opened_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a model's sessions in order of id; `next` is what to give as `after`, or None if there are no more."""
+
+    sessions: list[SessionView]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What became of one time step of many sessions, by their order in the call.
+
+    `outputs` are name → `[sessions, ...]`, zeros (or empty bytes) where a session has an error, and empty if all have;
+    `steps` and `errors` hold None where there is the other.
+    """
+
+    outputs: dict[str, Array]
+    steps: list[int | None]
+    errors: list[SluiceError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a session is to be opened; what is None is the gateway's choice."""
+
+    model: str
+    session: str | None = None
+    version: str | None = None
+    label: str | None = None
+    state: Mapping[str, Array] | None = None
+    ttl_s: float | None = None
+    if_exists: IfExists = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    session: str
+    model: str
+    version: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A step or a scan; `inputs` without a batch axis, `step` None for a call without a number, no `outputs` for all.
+
+    Model and version are the session's own.
+    """
+
+    session: str
+    model: str
+    version: str
+    inputs: Mapping[str, Array]
+    step: int | None
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ManyCall:
+    """One time step of many sessions of a model; `inputs` are `[sessions, ...]`."""
+
+    model: str
+    sessions: Sequence[str]
+    versions: Sequence[str]
+    inputs: Mapping[str, Array]
+    steps: Sequence[int | None]
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs without a batch axis, and the number of time steps done with them."""
+
+    outputs: dict[str, Array]
+    step: int
+    replayed: bool = False
+
+
+def arrays_of(values: Values) -> dict[str, Array]:
+    """Own arrays of what a caller gave, so that a repeat sends the same even if the caller changes his.
+
+    Raises:
+        ValueError: lists of different lengths.
+    """
+    named = values if isinstance(values, Mapping) else {BARE: values}
+    return {name: np.array(value) for name, value in named.items()}

@@ -1,0 +1,119 @@
+"""One session's steps over a WebSocket: each message is a step, and the replies come in the order of the messages."""
+
+import asyncio
+from collections import deque
+from functools import partial
+
+import orjson
+import structlog
+from fastapi import WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse
+
+from services.gateway.answers import error_body, error_headers, step_body
+from services.gateway.calls import BUG, check_session_header, read_step, read_timeout
+from services.gateway.gateway import Gateway
+from services.gateway.metrics import Metrics
+from services.policy.errors import Internal, SluiceError
+from services.policy.session import Answers, Step
+
+log = structlog.get_logger()
+
+
+async def serve_socket(socket: WebSocket, session: str) -> None:
+    """Serve a socket until it closes, which leaves the session open and withdraws steps that are not answered."""
+    gateway: Gateway = socket.app.state.gateway
+    try:
+        check_session_header(socket.headers.get("sluice-session"), session)
+        timeout = socket.headers.get("sluice-timeout-ms")
+        timeout_ms = None if timeout is None else read_timeout(timeout.encode())
+        gateway.session(session)
+    except SluiceError as error:
+        await socket.send_denial_response(JSONResponse(error_body(error), error.http_status, error_headers(error)))
+        return
+    await socket.accept(headers=[(b"sluice-session", session.encode())])
+    stream = SocketStream(socket, gateway, socket.app.state.metrics, session, timeout_ms)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(stream.write())
+            await stream.read()
+            writing.cancel()
+    except* (WebSocketDisconnect, OSError):
+        pass
+    finally:
+        stream.leave()
+
+
+class _Slot:
+    """A message's place in the order of replies."""
+
+    __slots__ = ("reply", "step")
+
+    def __init__(self) -> None:
+        self.reply: bytes | None = None
+        self.step: Step | None = None
+
+
+class SocketStream:
+    """Reads messages as long as not too many await their reply or its sending; who sends faster has to wait."""
+
+    def __init__(
+        self, socket: WebSocket, gateway: Gateway, metrics: Metrics, session: str, timeout_ms: int | None
+    ) -> None:
+        self._socket = socket
+        self._gateway = gateway
+        self._metrics = metrics
+        self._session = session
+        self._timeout_ms = timeout_ms
+        self._slots: deque[_Slot] = deque()
+        # Beyond what may wait in a session a message is refused, which is a reply, too.
+        self._room = asyncio.Semaphore(2 * gateway.settings.session_queue_steps)
+        self._ready = asyncio.Event()
+
+    async def read(self) -> None:
+        """Take messages until the client closes."""
+        while True:
+            await self._room.acquire()
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            slot = _Slot()
+            self._slots.append(slot)
+            text = message.get("text")
+            self._begin(slot, message["bytes"] if text is None else text.encode(errors="replace"))
+
+    async def write(self) -> None:
+        """Send replies in order, as they are ready."""
+        while True:
+            while self._slots and self._slots[0].reply is not None:
+                reply = self._slots.popleft().reply or b""
+                await self._socket.send_text(reply.decode())
+                self._room.release()
+            self._ready.clear()
+            await self._ready.wait()
+
+    def leave(self) -> None:
+        """Withdraw what has not been answered."""
+        for slot in self._slots:
+            if slot.step is not None and slot.reply is None:
+                self._gateway.engine.cancel(slot.step)
+
+    def _begin(self, slot: _Slot, body: bytes) -> None:
+        gateway = self._gateway
+        try:
+            inputs, number, wanted = read_step(body)
+            deadline = gateway.deadline(self._timeout_ms, gateway.now())
+            slot.step = gateway.step(self._session, inputs, number, wanted, deadline)
+            gateway.engine.submit(slot.step, partial(self._answer, slot, wanted))
+        except SluiceError as error:
+            self._answer(slot, None, error)
+        except Exception:
+            log.exception("message failed", session=self._session)
+            self._answer(slot, None, Internal(BUG))
+
+    def _answer(self, slot: _Slot, wanted: list[str] | None, outcome: Answers | SluiceError) -> None:
+        if isinstance(outcome, SluiceError):
+            slot.reply, code = orjson.dumps(error_body(outcome)), outcome.code
+        else:
+            slot.reply, code = step_body(outcome, wanted), "ok"
+        self._metrics.request("stream", self._gateway.model_of("step", self._session), code)
+        self._ready.set()

@@ -1,0 +1,75 @@
+"""Keras files that are explained, and the command as a function of its arguments."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import pytest
+from keras import layers
+from typer.testing import CliRunner
+
+from services.cli.main import app
+
+# Keras 3.15 turns its tensors into arrays in a way that numpy 2.4 wants written differently.
+KERAS_ARRAYS = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.filterwarnings(KERAS_ARRAYS))
+
+
+class Told(NamedTuple):
+    """What a command said. `words` is its standard output with every run of blanks and line breaks as one blank."""
+
+    code: int
+    text: str
+    error: str
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+    @property
+    def reason(self) -> str:
+        return " ".join(self.error.split())
+
+
+@pytest.fixture(scope="session")
+def explain() -> Callable[..., Told]:
+    def run(*args: object) -> Told:
+        result = CliRunner().invoke(app, ["explain", *map(str, args)])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return Told(result.exit_code, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of Keras files."""
+    folder = tmp_path_factory.mktemp("keras")
+    frame = [keras.Input((32, 32, 3)), layers.Conv2D(8, 3, strides=4), layers.GlobalAveragePooling2D()]
+    for name, stack in {
+        "forecaster": [keras.Input((None, 1), name="temperatures"), layers.LSTM(4, name="hidden"), layers.Dense(1)],
+        "clips": [
+            layers.Input((3, 32, 32, 3), name="clip"),
+            layers.TimeDistributed(keras.Sequential(frame), name="frames"),
+            layers.LSTM(16, name="lstm"),
+        ],
+        "features": [
+            layers.Input((3, 32, 32, 3), name="clip"),
+            layers.TimeDistributed(keras.Sequential(frame), name="frames"),
+        ],
+        "stacked": [
+            keras.Input(batch_shape=(10, None, 2), name="readings"),
+            layers.GRU(8, stateful=True, return_sequences=True, name="gru"),
+            layers.SimpleRNN(5, name="simple"),
+        ],
+        "both_ways": [keras.Input((12, 2)), layers.Bidirectional(layers.GRU(3), name="both")],
+        "pictures": [keras.Input((8, 8, 1), name="picture"), layers.Flatten(), layers.Dense(3)],
+    }.items():
+        keras.Sequential(stack).save(folder / f"{name}.keras")
+    return folder

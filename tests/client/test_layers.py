@@ -1,0 +1,12 @@
+"""The client is light: it can be used where neither the gateway nor TensorFlow is."""
+
+import subprocess
+import sys
+
+HEAVY = ("tensorflow", "keras", "fastapi", "uvicorn", "models", "services.gateway", "services.model_server")
+
+
+def test_the_client_loads_neither_the_gateway_nor_tensorflow() -> None:
+    code = f"import sys, services.client; print([name for name in {HEAVY} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"

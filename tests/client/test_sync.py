@@ -1,0 +1,74 @@
+"""The client for programs without an event loop does what the asynchronous one does."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from services.client import Client, NoAnswer, SluiceError
+from services.policy.errors import SessionClosed
+from tests.client.conftest import Urls
+
+ROW = {"x": [1.0, 2.0]}
+
+
+@pytest.fixture(params=["http", "grpc"])
+def client(request: pytest.FixtureRequest, urls: Urls) -> Iterator[Client]:
+    with Client(getattr(urls, request.param), timeout_s=20) as client:
+        yield client
+
+
+def test_a_session_is_opened_stepped_scanned_and_closed(client: Client) -> None:
+    with client.open("sum", ttl_s=60) as session:
+        assert session.step(ROW)["total"].tolist() == [1, 2]
+        assert session.scan({"x": np.ones((2, 2))})["total"].tolist() == [[2, 3], [3, 4]]
+        assert (session.model, session.version, session.steps_done, session.replayed) == ("sum", "1", 3, False)
+        assert session.view().step == 3
+        assert session.renew(30).step == 3
+        assert client.session(session.id).steps_done == 3
+        assert session.id in {view.session for view in client.list("sum", limit=1000).sessions}
+    with pytest.raises(SessionClosed):
+        session.step(ROW)
+
+
+def test_states_are_copied_kept_and_put_back(client: Client) -> None:
+    session = client.open("sum")
+    session.step(ROW)
+    kept, fork = session.state(), session.fork()
+    session.step(ROW)
+    session.put_state(kept)
+    assert (session.steps_done, fork.steps_done) == (1, 1)
+    assert client.restore(f"{session.id}-copy", kept).step(ROW)["total"].tolist() == [2, 4]
+    session.close()
+
+
+def test_many_sessions_step_in_one_call_and_on_a_stream(client: Client) -> None:
+    sessions = [client.open("sum") for _ in range(3)]
+    columns = client.step_many("sum", sessions, {"x": np.ones((3, 2))})
+    assert columns.outputs["total"].tolist() == [[1, 1]] * 3
+    with client.stream("sum") as stream:
+        assert [stream.step(session, ROW)["total"].tolist() for session in sessions] == [[2, 3]] * 3
+
+
+def test_threads_may_share_a_session(client: Client) -> None:
+    session = client.open("sum")
+    with ThreadPoolExecutor(8) as threads:
+        totals = list(threads.map(lambda _: session.step({"x": [1, 0]})["total"][0], range(40)))
+    assert sorted(totals) == list(range(1, 41))
+    assert session.steps_done == 40
+
+
+def test_a_refusal_is_raised_where_the_call_was_made(client: Client) -> None:
+    with pytest.raises(SluiceError, match="nothing"):
+        client.open("nothing")
+
+
+def test_a_client_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="http://HOST:PORT"):
+        Client("ftp://127.0.0.1")
+    with Client("http://127.0.0.1:1", attempts=1) as client, pytest.raises(NoAnswer):
+        client.open("sum")
+    assert threading.active_count() == before
