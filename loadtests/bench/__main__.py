@@ -19,7 +19,7 @@ from loadtests.bench.results import Outcome
 from loadtests.bench.rounds import run_rounds
 from loadtests.bench.stage import Stage
 
-_PAGE_COLUMNS = 132  # of tables that do not go to a terminal
+_PAGE_COLUMNS = 140  # of tables that do not go to a terminal
 GROUPS = list(dict.fromkeys(case.group for case in all_cases()))
 
 

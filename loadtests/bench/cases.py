@@ -85,8 +85,7 @@ def _grpc() -> Iterator[Case]:
     for rows, outstanding in ((1, 128), (32, 4), (128, 4)):
 
         def measure(stage: Stage, seconds: float, rows: int = rows, outstanding: int = outstanding) -> list[Sample]:
-            gateway = stage.gateway("gateway-grpc", grpc=True)
-            gateway.have_sessions(NARROW, _SESSIONS)
+            gateway = _gateway(stage, NARROW)
             args = (gateway.grpc, rows, outstanding, seconds)
             return [watched(stage, gateway, NARROW, lambda: _python_load("grpc_load", seconds, *args), rows)]
 

@@ -79,7 +79,7 @@ class GrpcStream:
         del data[:at]
         return messages
 
-    def _control(self, kind: int, flags: int, stream: bytes, payload: bytes) -> None:
+    def _control(self, kind: int, flags: int, stream: bytearray, payload: bytearray) -> None:
         if kind == _SETTINGS and not flags & _ACK:
             self._apply(payload)
             self._write(_frame(_SETTINGS, _ACK, 0, b""))
@@ -92,7 +92,7 @@ class GrpcStream:
             words = bytes(byte if 32 <= byte < 127 else 32 for byte in payload).decode().split()
             raise StreamEnded(f"the server ended the stream: {' '.join(words)}")
 
-    def _apply(self, settings: bytes) -> None:
+    def _apply(self, settings: bytearray) -> None:
         for name, value in struct.iter_unpack(">HI", settings):
             if name == _INITIAL_WINDOW:
                 self._windows[_STREAM] += value - self._server_window
@@ -113,7 +113,7 @@ def _payload_bytes(frames: bytes) -> int:
     return len(frames) - 9 * -(-len(frames) // (9 + _FRAME_LIMIT))
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def _frame(kind: int, flags: int, stream: int, payload: bytes | bytearray) -> bytes:
     return len(payload).to_bytes(3) + struct.pack(">BBI", kind, flags, stream) + payload
 
 

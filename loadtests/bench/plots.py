@@ -26,7 +26,7 @@ _DOOR_COLOURS = {
     "columnar": "tab:purple",
 }
 _PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # behind labels
-_STYLE = {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 11}
+_STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 11}
 
 
 def draw(outcomes: Outcomes, folder: Path) -> list[Path]:

@@ -43,7 +43,7 @@ def request(channel: grpc.Channel) -> bytes:
 def run(address: str, seconds: float) -> Load:
     meter = Meter(1)
     with grpc.insecure_channel(address, options=[("grpc.default_authority", "localhost")]) as channel:
-        call: Any = channel.unary_unary(_SERVICE + "Predict")
+        call: Any = channel.unary_unary(_SERVICE + "Predict", bytes, bytes)
         body = request(channel)
         for duration in (WARM_UP_S, seconds):
             meter.begin()

@@ -19,7 +19,15 @@ from loadtests.bench.results import Outcome, Spread
 
 SCHEMA = 1
 _PACKAGES = ("tensorflow", "keras", "numpy", "grpcio", "protobuf", "uvicorn", "uvloop", "httptools", "orjson", "sluice")
-_FIGURES = ("p50_ms", "p99_ms", "mean_batch", "gateway_cpu_s", "model_server_cpu_s", "load_cpu_s")
+_FIGURES = {
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "mean_batch": "batch",
+    "gateway_cpu_s": "gateway",
+    "model_server_cpu_s": "server",
+    "load_cpu_s": "load",
+}
+_RANGES_FROM = 120  # columns of the screen
 
 
 def machine() -> dict[str, Any]:
@@ -55,17 +63,19 @@ def write(file: Path, found: dict[str, Any]) -> None:
 
 def show(console: Console, outcomes: Sequence[Outcome], bars: Sequence[Bar]) -> None:
     """The tables."""
-    console.print(_speeds([outcome for outcome in outcomes if outcome.figure("steps_per_s")]))
-    console.print(_others(outcomes))
+    if measured := [outcome for outcome in outcomes if outcome.figure("steps_per_s")]:
+        console.print(_speeds(measured, ranges=console.width >= _RANGES_FROM))
+    if (others := _others(outcomes)).row_count:
+        console.print(others)
     if failed := [outcome for outcome in outcomes if outcome.failure is not None]:
         console.print(_failures(failed))
     console.print(_bars(bars))
 
 
-def _speeds(outcomes: Iterable[Outcome]) -> Table:
-    table = _table("Median of the rounds (least … most). CPU: seconds for 1,000 steps")
-    table.add_column("case", no_wrap=True)
-    for heading in ("steps/s", "", "p50 ms", "p99 ms", "batch", "gateway", "model server", "load"):
+def _speeds(outcomes: Iterable[Outcome], *, ranges: bool) -> Table:
+    table = _table("Medians of the rounds; of gateway, model server and load generator CPU seconds for 1,000 steps")
+    table.add_column("case", min_width=20)
+    for heading in ("steps/s", *(["least … most"] if ranges else []), *_FIGURES.values()):
         table.add_column(heading, justify="right", no_wrap=True)
     group = ""
     for outcome in outcomes:
@@ -74,8 +84,9 @@ def _speeds(outcomes: Iterable[Outcome]) -> Table:
         group = outcome.group
         rate = outcome.spread("steps_per_s")
         assert rate is not None
-        texts = [_short(outcome.figure(name)) for name in _FIGURES]
-        table.add_row(outcome.title, f"{rate.median:,.0f}", f"({rate.least:,.0f} … {rate.most:,.0f})", *texts)
+        texts = [_range(rate)] if ranges else []
+        texts += [_short(outcome.figure(name)) for name in _FIGURES]
+        table.add_row(outcome.title, f"{rate.median:,.0f}", *texts)
     return table
 
 
@@ -90,7 +101,7 @@ def _others(outcomes: Iterable[Outcome]) -> Table:
     for heading in ("case", "figure"):
         table.add_column(heading)
     table.add_column("median", justify="right")
-    table.add_column("(least … most)", justify="right")
+    table.add_column("least … most", justify="right")
     for outcome in outcomes:
         for name, title in titles.items():
             if spread := outcome.spread(name):
@@ -110,7 +121,7 @@ def _failures(outcomes: Iterable[Outcome]) -> Table:
 def _bars(bars: Iterable[Bar]) -> Table:
     table = _table("Reached / asked, within this run, round by round")
     table.add_column("")
-    for heading in ("reached", "(least … most)", "asked", ""):
+    for heading in ("reached", "least … most", "asked", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     for bar in bars:
         asked = f"{'≥' if bar.at_least else '≤'} {_short(bar.asked)} {bar.unit}".rstrip()
@@ -127,7 +138,7 @@ def _table(title: str) -> Table:
 
 
 def _range(spread: Spread) -> str:
-    return f"({_short(spread.least)} … {_short(spread.most)})"
+    return f"{_short(spread.least)} … {_short(spread.most)}"
 
 
 def _short(value: float | None) -> str:

@@ -21,7 +21,7 @@ Thing = TypeVar("Thing")
 
 _START_S = 60.0
 _POLL_S = 0.002
-_STARTUP_ARGS = ("--sessions-per-model", "1000000", "--session-idle-s", "86400")
+_ROOM = ("--sessions-per-model", "1000000", "--session-idle-s", "86400")
 THREADS = tuple(Settings.model_fields[f"{kind}_op_threads"].default for kind in ("intra", "inter"))
 
 
@@ -105,10 +105,10 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def gateway(self, name: str, *, grpc: bool = False) -> Gateway:
+    def gateway(self, name: str) -> Gateway:
         """The gateway of this name, started and ready."""
         assert self.backend
-        return self._once(name, lambda: self._ready(self._spawn(name, grpc=grpc)))
+        return self._once(name, lambda: self._ready(self._spawn(name)))
 
     def start_to_ready(self) -> float:
         """Seconds from starting one more gateway until it is ready; it is stopped again."""
@@ -167,7 +167,7 @@ class Stage:
             f"--grpc_socket_path={self._socket}",
             f"--tensorflow_intra_op_parallelism={intra_op}", f"--tensorflow_inter_op_parallelism={inter_op}",
         ]  # fmt: skip
-        return self._start("model-server", python("services.cli.main", *args))
+        return self._start("model-server", python("services.cli", *args))
 
     def _backend(self) -> str:
         assert self.model_server
@@ -193,11 +193,11 @@ class Stage:
     def _socket(self) -> Path:
         return self._sockets / "model_server.sock"
 
-    def _spawn(self, name: str, *, grpc: bool = False) -> Gateway:
-        address, grpc_address = free_address(), free_address() if grpc else ""
-        args = ["serve", "--backend", f"unix:{self._socket}", "--models", self.models, "--http", address]
-        args += [*_STARTUP_ARGS, *(["--grpc", grpc_address] if grpc else [])]
-        return Gateway(self._start(name, python("services.cli.main", *args)), address, grpc_address)
+    def _spawn(self, name: str) -> Gateway:
+        address, grpc = free_address(), free_address()
+        args = ["serve", "--backend", f"unix:{self._socket}", "--models", self.models]
+        args += ["--http", address, "--grpc", grpc, *_ROOM]
+        return Gateway(self._start(name, python("services.cli", *args)), address, grpc)
 
     def _ready(self, gateway: Gateway) -> Gateway:
         """The gateway when it is ready; if it does not become so, it is stopped."""

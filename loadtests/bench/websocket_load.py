@@ -6,6 +6,7 @@ The frames are made and read here (RFC 6455), as a library costs more than the g
 import asyncio
 import struct
 import sys
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -109,8 +110,7 @@ async def run(address: str, sockets: int, seconds: float) -> Load:
     meter = Meter(sockets)
     host, _, port = address.rpartition(":")
     pairs = [
-        await loop.create_connection(lambda index=index: Client(index, meter, failed), host, int(port))
-        for index in range(sockets)
+        await loop.create_connection(partial(Client, index, meter, failed), host, int(port)) for index in range(sockets)
     ]
     try:
         async with asyncio.timeout(_CONNECT_S):

@@ -120,7 +120,7 @@ def _gateway(models_dir: Path, out: Path) -> Iterator[tuple[str, str]]:
     """`sluice serve` as a process of its own; its addresses for HTTP and gRPC."""
     out.mkdir(parents=True, exist_ok=True)
     http, grpc = (f"127.0.0.1:{port}" for port in _free_ports())
-    serve = [sys.executable, "-m", "services.cli.main", "serve"]
+    serve = [sys.executable, "-m", "services.cli", "serve"]
     command = [*serve, "--models", str(models_dir), "--http", http, "--grpc", grpc]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     with (out / "serve.log").open("w") as log:

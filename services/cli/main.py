@@ -1,6 +1,5 @@
 """The command line `sluice`. It alone may reach both `services` and `models`, each when its command runs."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -25,21 +24,9 @@ app.add_typer(models, name="models")
 @app.command(context_settings=_FORWARDED)
 def serve(context: typer.Context) -> None:
     """Serve models over HTTP; `sluice serve --help` lists every setting."""
-    # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    from pydantic import ValidationError
+    from services.cli.serve import serve as run
 
-    from services.gateway.server import serve as run
-    from services.gateway.settings import SettingsError, load
-
-    try:
-        settings = load(context.args)
-    except SettingsError as error:
-        _fail(str(error), WRONG_USAGE)
-    except ValidationError as error:
-        _fail("; ".join(_wrong_settings(error)), WRONG_USAGE)
-    configure()
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(context.args))
 
 
 @app.command("model-server", context_settings=_FORWARDED)
@@ -148,24 +135,6 @@ def import_keras() -> None:
         import keras  # noqa: F401
 
 
-def _wrong_settings(error: Exception) -> list[str]:
-    from pydantic import ValidationError
-
-    assert isinstance(error, ValidationError)
-    return [
-        f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']} (got {each['input']!r:.80})"
-        for each in error.errors()
-    ]
-
-
 def _fail(message: str, code: int) -> None:
     typer.echo(f"sluice: {message}", err=True)
     raise typer.Exit(code)
-
-
-def main() -> None:
-    app(prog_name="sluice")
-
-
-if __name__ == "__main__":
-    main()

@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
     app.state.ids = RequestIds()
-    app.state.calls = Calls(lambda: app.state.gateway, metrics)
+    app.state.calls = Calls(metrics)
     app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics, ids=app.state.ids)
     describe(app)
     return app
@@ -94,7 +94,7 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         stack.push_async_callback(engine.close)
         watching = asyncio.create_task(catalog.watch(settings.poll_s))
         stack.push_async_callback(_cancelled, watching)
-        app.state.gateway = gateway = Gateway(settings, catalog, engine)
+        app.state.gateway = app.state.calls.gateway = gateway = Gateway(settings, catalog, engine)
         app.state.grpc = rpc = GrpcServer(gateway, metrics, settings.grpc)
         stack.push_async_callback(rpc.stop)
         await rpc.start()

@@ -98,18 +98,19 @@ class RequestIds:
 class Calls:
     """Begins hot calls; each is answered exactly once through its `done`, unless it is cancelled before."""
 
-    def __init__(self, gateway: Callable[[], Gateway], metrics: Metrics) -> None:
-        self._gateway = gateway
+    gateway: Gateway  # from the start of the application on
+
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._tasks: set[asyncio.Task[Reply]] = set()
 
     @property
     def body_limit(self) -> int:
-        return self._gateway().settings.body_bytes
+        return self.gateway.settings.body_bytes
 
     def begin(self, target: Target, headers: list[Header], body: bytes, done: Done) -> Callable[[], None]:
         """Begin a call; what it returns cancels it. `done` is called from the loop, never from within this call."""
-        gateway = self._gateway()
+        gateway = self.gateway
         arrived_at = gateway.now()
         try:
             timeout_ms = _read_headers(headers, target)
@@ -207,7 +208,7 @@ class Calls:
         return cancel
 
     def _count(self, target: Target, outcome: str) -> None:
-        self._metrics.request(target.call, self._gateway().model_of(target.call, target.name), outcome)
+        self._metrics.request(target.call, self.gateway.model_of(target.call, target.name), outcome)
 
 
 async def _predict(gateway: Gateway, target: Target, body: bytes, deadline: float) -> Reply:

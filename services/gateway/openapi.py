@@ -1,4 +1,4 @@
-"""Writes the hot paths into the OpenAPI page: they are plain ASGI, so FastAPI does not see them by itself."""
+"""Writes the hot paths into the OpenAPI page: they are answered ahead of FastAPI, which does not see them itself."""
 
 from typing import Any
 
@@ -67,6 +67,7 @@ def _hot_paths() -> dict[str, Any]:
     return {
         "/v1/sessions/{session}:step": {"post": _step(session)},
         "/v1/sessions/{session}:scan": {"post": _scan(session)},
+        "/v1/models/{model}/sessions:step": {"post": _step_many(model)},
         "/v1/models/{model}:predict": {"post": _predict([model], "")},
         "/v1/models/{model}/versions/{version}:predict": {"post": _predict([model, version], "_version")},
     }
@@ -102,6 +103,33 @@ def _scan(session: dict[str, Any]) -> dict[str, Any]:
         [session, _TIMEOUT],
         _object({"inputs": chunk, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [[26.1], [25.8]]}),
         _answer({"outputs": {"forecast": [[25.8], [25.1]]}, "step": 2}),
+    )  # fmt: skip
+
+
+def _step_many(model: dict[str, Any]) -> dict[str, Any]:
+    ids = {"type": "array", "items": {"type": "string"}, "minItems": 1, "uniqueItems": True}
+    numbers = {"type": "array", "items": {**_NUMBER, "type": ["integer", "null"]}, "description": "By session."}
+    rows = {"description": "Rows [sessions, ...] for each input by name; or the rows themselves if there is one input."}
+    by_session = {"type": "array", "description": "By session, in the order of the request."}
+    refused = {"error": "There is no session 'station-8'. …", "code": "session_not_found"}
+    return _operation(
+        "step_sessions", "Step many", "sessions",
+        "Run one time step of many sessions of a model in one call. A session that cannot be stepped has `null` and an "
+        "error; the others are answered.",
+        [model, _TIMEOUT],
+        _object(
+            {"sessions": ids, "inputs": rows, "steps": numbers, "outputs": _WANTED}, ["sessions", "inputs"],
+            {"sessions": ["station-7", "station-8"], "inputs": [[26.1], [25.8]], "steps": [0, None]},
+        ),
+        _object(
+            {
+                "outputs": {"type": "object", "additionalProperties": by_session},
+                "steps": {**by_session, "items": {"type": ["integer", "null"]}},
+                "errors": {**by_session, "items": {"anyOf": [ErrorInfo.model_json_schema(), {"type": "null"}]}},
+            },
+            ["outputs", "steps", "errors"],
+            {"outputs": {"forecast": [[25.8], None]}, "steps": [1, None], "errors": [None, refused]},
+        ),
     )  # fmt: skip
 
 

@@ -4,27 +4,28 @@ It knows messages, metadata and status codes; what a call means is the gateway's
 """
 
 import asyncio
+import json
 import re
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import grpc
-import grpc.aio
 import orjson
 import structlog
-from google.protobuf.message import Message
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
 
 from services.gateway.calls import BUG
 from services.gateway.engine import complete
 from services.gateway.gateway import Gateway, IfExists, SessionView
+from services.gateway.grpc_protocol import STREAM_WINDOW, Call, GrpcProtocol, Handler, Methods, Unary
+from services.gateway.grpc_standard import HEALTH, Health, reflection_methods
+from services.gateway.listener import BACKLOG, listen
 from services.gateway.metrics import Metrics
 from services.policy.errors import BadRequest, Internal, SluiceError
 from services.policy.session import Answers, Step
 from services.wire.arrays import read_arrays, write_array
+from services.wire.grpc_frames import CallFailed
 from services.wire.sluice.v1 import sessions_pb2 as messages
 
 log = structlog.get_logger()
@@ -36,9 +37,10 @@ _IF_EXISTS: Mapping[int, IfExists] = {
     messages.IF_EXISTS_RETURN: "return",
     messages.IF_EXISTS_RESTART: "restart",
 }
-# Answers of one stream that may be on their way; beyond it no more requests are read from it.
+# Requests of one stream that may await their answer or its sending, and their bytes; beyond it no more are read.
 _STREAM_LIMIT = 1024
-_HEALTH_S = 0.1  # how often readiness is looked at
+_STREAM_BYTES_LIMIT = STREAM_WINDOW
+_LAST_WORDS_S = 0.5  # for clients to read how their calls ended
 
 
 class Sessions:
@@ -145,52 +147,55 @@ class Sessions:
 
 
 class Door:
-    """What every gRPC call has in common: deadline, errors in the status and trailing metadata, counts, logs."""
+    """What every call of the service has in common: deadline, errors as statuses and metadata, counts, logs."""
 
     def __init__(self, gateway: Gateway, metrics: Metrics) -> None:
         self._gateway = gateway
         self._metrics = metrics
         self.sessions = Sessions(gateway, metrics)
 
-    def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
-        """The service, under its name on the wire."""
-        methods = messages.DESCRIPTOR.services_by_name["Sessions"].methods
-        found = {method.name: self._handler(method.name, method.input_type) for method in methods}
-        return grpc.method_handlers_generic_handler(SERVICE, found)
+    def methods(self) -> Methods:
+        """The service's methods, by their paths on the wire."""
+        found = messages.DESCRIPTOR.services_by_name["Sessions"].methods
+        return {f"/{SERVICE}/{method.name}".encode(): self._handler(method) for method in found}
 
-    def _handler(self, name: str, request: Any) -> Any:
-        read = getattr(messages, request.name).FromString
-        if name == "Stream":
-            return grpc.stream_stream_rpc_method_handler(self.stream, read, _bytes)
-        method = partial(self._unary, _snake(name), getattr(self.sessions, _snake(name)))
-        return grpc.unary_unary_rpc_method_handler(method, read, _bytes)
+    def _handler(self, method: MethodDescriptor) -> Callable[[Call], Handler]:
+        if method.name == "Stream":
+            return partial(Stream, self)
+        kind = getattr(messages, method.input_type.name)
+        call = _snake(method.name)
+        return partial(Unary, partial(self._unary, call, kind, getattr(self.sessions, call)))
 
     async def _unary(
-        self, call: str, method: Callable[[Any, float], Awaitable[Message]], request: Any, context: Any
-    ) -> Message:
+        self, name: str, kind: type[Message], act: Callable[[Any, float], Awaitable[Message]], data: bytes, call: Call
+    ) -> bytes:
+        request = kind()
         try:
-            reply = await method(request, self._deadline(context))
+            _parse(request, data)
+            reply = await act(request, self._deadline(call))
         except SluiceError as error:
             refused = error
         except Exception:
-            log.exception("request failed", call=call)
+            log.exception("request failed", call=name)
             refused = Internal(BUG)
         else:
-            self._count(call, request, "ok")
-            return reply
-        self._count(call, request, refused.code)
-        status = grpc.StatusCode[refused.grpc_status]
-        await context.abort(status, refused.message, trailing_metadata=_metadata(refused))
-        raise AssertionError("abort raises")
+            self._count(name, request, "ok")
+            return reply.SerializeToString()
+        self._count(name, request, refused.code)
+        raise _failure(refused)
 
-    async def stream(self, _: Any, context: Any) -> None:
-        await Stream(self, context).serve()
+    def begin(self, data: bytes, done: Callable[[messages.StepManyResponse], None]) -> Callable[[], None]:
+        """Begin one request of a stream; what it returns cancels it. Every other error becomes an answer, too.
 
-    def begin(
-        self, request: messages.StepManyRequest, done: Callable[[messages.StepManyResponse], None]
-    ) -> Callable[[], None]:
-        """Begin one request of a stream; what it returns cancels it. Every error becomes an answer, too."""
-        gateway = self._gateway
+        Raises:
+            CallFailed: the bytes are no request, so there is no tag to answer it by.
+        """
+        gateway, request = self._gateway, messages.StepManyRequest()
+        try:
+            _parse(request, data)
+        except BadRequest as error:
+            self._count("stream", request, error.code)
+            raise _failure(error) from None
 
         def answer(reply: messages.StepManyResponse | SluiceError) -> None:
             if isinstance(reply, SluiceError):
@@ -209,110 +214,120 @@ class Door:
             refused = Internal(BUG)
         return asyncio.get_running_loop().call_soon(answer, refused).cancel
 
-    def _deadline(self, context: Any) -> float:
-        left = context.time_remaining()
+    def _deadline(self, call: Call) -> float:
         now = self._gateway.now()
+        left = call.time_left()
         return self._gateway.deadline(None, now) if left is None else now + left
 
     def _count(self, call: str, request: Any, outcome: str) -> None:
-        named = getattr(request, "model", None)
-        model = self._gateway.model_of("predict" if named else "step", named or request.session)
+        by_model = "model" in request.DESCRIPTOR.fields_by_name
+        model_of = self._gateway.model_of
+        model = model_of("predict", request.model) if by_model else model_of("step", request.session)
         self._metrics.request(call, model, outcome)
 
 
 class Stream:
-    """One bidirectional stream: requests are begun as they come, answers are written as they are ready.
+    """One bidirectional stream: requests are begun as they come, answers are sent as they are ready.
 
-    Requests are read as long as not too many await their answer or its writing; who sends faster has to wait.
+    Requests are taken as long as not too many, and not too large ones, await their answer or its sending; who sends
+    faster has to wait.
     """
 
-    def __init__(self, door: Door, context: Any) -> None:
+    __slots__ = ("_bytes", "_call", "_door", "_ended", "_number", "_running")
+
+    def __init__(self, door: Door, call: Call) -> None:
         self._door = door
-        self._context = context
+        self._call = call
+        self._number = 0
         self._running: dict[int, Callable[[], None]] = {}  # what cancels each request
-        self._answers: deque[messages.StepManyResponse] = deque()
-        self._ready = asyncio.Event()
-        self._room = asyncio.Semaphore(_STREAM_LIMIT)
-        self._sent_all = False  # by the client
+        self._bytes = 0  # of the requests that run
+        self._ended = False
+        call.open()
 
-    async def serve(self) -> None:
-        """Until the client has sent all and has got all, or leaves."""
-        writing = asyncio.create_task(self._write())
-        try:
-            await self._read()
-            self._sent_all = True
-            self._ready.set()
-            await writing
-        finally:
-            writing.cancel()
-            for cancel in self._running.values():
-                cancel()
+    @property
+    def full(self) -> bool:
+        call = self._call
+        return (
+            len(self._running) + call.unsent >= _STREAM_LIMIT or self._bytes + call.unsent_bytes >= _STREAM_BYTES_LIMIT
+        )
 
-    async def _read(self) -> None:
-        number = 0
-        while (request := await self._context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]
-            await self._room.acquire()
-            number += 1
-            self._running[number] = self._door.begin(request, partial(self._answer, number))
+    def receive(self, message: bytes) -> None:
+        self._number = number = self._number + 1
+        self._bytes += len(message)
+        self._running[number] = self._door.begin(message, partial(self._answer, number, len(message)))
 
-    async def _write(self) -> None:
-        while not self._sent_all or self._running or self._answers:
-            await self._ready.wait()
-            self._ready.clear()
-            while self._answers:
-                await self._context.write(self._answers.popleft())
-                self._room.release()
+    def end(self) -> None:
+        self._ended = True
+        self._finish_if_done()
 
-    def _answer(self, number: int, answer: messages.StepManyResponse) -> None:
+    def leave(self) -> None:
+        running, self._running = self._running, {}
+        for cancel in running.values():
+            cancel()
+
+    def _answer(self, number: int, size: int, answer: messages.StepManyResponse) -> None:
         del self._running[number]
-        self._answers.append(answer)
-        self._ready.set()
+        self._bytes -= size
+        self._call.send(answer.SerializeToString())
+        self._finish_if_done()
+
+    def _finish_if_done(self) -> None:
+        if self._ended and not self._running:
+            self._call.finish()
 
 
 class GrpcServer:
-    """The gRPC port, while it is open."""
+    """The gRPC port, while it is open.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
 
     def __init__(self, gateway: Gateway, metrics: Metrics, address: str) -> None:
-        limit = gateway.settings.body_bytes
-        options = [
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # a second gateway on this port is refused, not mixed in
-        ]
         self._gateway = gateway
-        self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers((Door(gateway, metrics).handlers(),))
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self._port = self._server.add_insecure_port(address)
+        self._listener = listen(address)
+        self._health = Health((SERVICE,), lambda: gateway.catalog.ready and not gateway.draining)
+        self._methods = {
+            **Door(gateway, metrics).methods(),
+            **self._health.methods(),
+            **reflection_methods((SERVICE, HEALTH)),
+        }
+        self._open: set[GrpcProtocol] = set()
+        self._server: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
 
     @property
     def port(self) -> int:
-        return self._port
+        port: int = self._listener.getsockname()[1]
+        return port
 
     async def start(self) -> None:
-        await self._server.start()
-        self._watching = asyncio.create_task(self._watch())
+        loop, limit = asyncio.get_running_loop(), self._gateway.settings.body_bytes
+        self._server = await loop.create_server(
+            lambda: GrpcProtocol(self._methods, limit, self._open), sock=self._listener, backlog=BACKLOG
+        )
+        self._watching = asyncio.create_task(self._health.watch_readiness())
 
     async def stop(self) -> None:
         """Streams that are open are cut; what was still to be answered has been, as the gateway drains before."""
         if self._watching is not None:
             self._watching.cancel()
-        await self._server.stop(None)
+        if self._server is not None:
+            self._server.close()
+        self._listener.close()
+        await self._say_goodbye()
 
-    async def _watch(self) -> None:
-        """Tell those who ask for health what `/readyz` says."""
-        before = None
-        while True:
-            ready = self._gateway.catalog.ready and not self._gateway.draining
-            if ready is not before:
-                status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-                for service in ("", SERVICE):
-                    await self._health.set(service, status)
-            before = ready
-            await asyncio.sleep(_HEALTH_S)
+    async def _say_goodbye(self) -> None:
+        """Clients are told to go, and are cut off if they do not soon."""
+        for connection in list(self._open):
+            connection.stop()
+        for cut_off in (False, True):
+            leaving = list(self._open)
+            if cut_off:
+                for connection in leaving:
+                    connection.abort()
+            if leaving:
+                await asyncio.wait([connection.lost for connection in leaving], timeout=_LAST_WORDS_S)
 
 
 def _many(answers: Answers, wanted: Sequence[str] | None, tag: int) -> messages.StepManyResponse:
@@ -330,13 +345,20 @@ def _error(error: SluiceError) -> messages.Error:
     return messages.Error(code=error.code, message=error.message, retry_after_s=error.retry_after_s, details=details)
 
 
-def _metadata(error: SluiceError) -> tuple[tuple[str, str], ...]:
-    found = [("sluice-code", error.code)]
+def _failure(error: SluiceError) -> CallFailed:
+    metadata = [("sluice-code", error.code)]
     if error.retry_after_s is not None:
-        found.append(("retry-after", str(error.retry_after_s)))
+        metadata.append(("retry-after", str(error.retry_after_s)))
     if error.details:
-        found.append(("sluice-details", orjson.dumps(dict(error.details)).decode()))
-    return tuple(found)
+        metadata.append(("sluice-details", json.dumps(dict(error.details))))  # in ASCII, as header fields have to be
+    return CallFailed(error.grpc_status, error.message, metadata)
+
+
+def _parse(request: Message, data: bytes) -> None:
+    try:
+        request.ParseFromString(data)
+    except DecodeError:
+        raise BadRequest(f"The message cannot be read as a {request.DESCRIPTOR.full_name}.") from None
 
 
 def _arrays(tensors: Any) -> Any:
@@ -362,10 +384,6 @@ def _session(view: SessionView) -> messages.Session:
     found.last_used_at.FromJsonString(view.last_used_at)
     found.expires_at.FromJsonString(view.expires_at)
     return found
-
-
-def _bytes(message: Message) -> bytes:
-    return message.SerializeToString()
 
 
 def _snake(name: str) -> str:

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from services.gateway.app import create_app
 from services.gateway.http import GatewayProtocol
+from services.gateway.listener import listen
 from services.gateway.settings import Settings
 from services.policy.errors import Draining
 
@@ -61,12 +62,12 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> int:
     """Serve until told to stop; the exit code: 1 if an address cannot be had."""
     try:
-        listener = _listen(settings.http)
+        listener = listen(settings.http)
     except OSError as error:
         log.error("cannot listen", http=settings.http, reason=str(error))  # noqa: TRY400 - no bug of ours
         return 1
     try:
-        _listen(settings.grpc).close()  # gRPC opens it again, and would not say why it cannot
+        listen(settings.grpc).close()  # it is opened again with the application, which cannot say so well
     except OSError as error:
         log.error("cannot listen", grpc=settings.grpc, reason=str(error))  # noqa: TRY400 - no bug of ours
         return 1
@@ -85,10 +86,3 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_LAST_WORDS_S,
     )  # fmt: skip
-
-
-def _listen(address: str) -> socket.socket:
-    """Raises: OSError: the address cannot be had."""
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=2048)

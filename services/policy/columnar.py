@@ -41,9 +41,9 @@ class Columns:
             if not step.errors:
                 raise outcome
         errors, outputs, steps = dict(self.errors), dict[str, Array](), [-1] * self.rows
-        for (own, _), outcome in zip(self.steps, outcomes, strict=True):
+        for (own, step), outcome in zip(self.steps, outcomes, strict=True):
             if isinstance(outcome, SluiceError):
-                errors |= dict.fromkeys(own, outcome)
+                errors |= dict.fromkeys(own, outcome) | {own[row]: error for row, error in step.errors.items()}
                 continue
             errors |= {own[row]: error for row, error in outcome.errors.items()}
             for row, number in zip(own, outcome.steps, strict=True):

@@ -187,7 +187,8 @@ class Scheduler:
 
     def _leave(self, step: Step, sessions: Sequence[Session | None], now: float) -> list[Step]:
         """Take a step out of sessions; the steps whose turn it is now."""
-        left = (self.sessions.leave(step, session, now) for session in sessions if session is not None)
+        leave = self.sessions.leave
+        left = [leave(step, session, now) for session in sessions if session is not None]
         return [following for following in left if following is not None]
 
     def _close(self, ticket: Ticket, outcome: Outcome) -> None:
@@ -215,10 +216,10 @@ class Scheduler:
         kept = slab.move(signature, [slot for _, slot in moved], [at for at, _ in moved], outputs)
         for step, span in wanted:
             own = _own_rows(signature, outputs, span, step.length)
-            spared: list[Session] = []
+            calls, spared = step.fingerprints(), list[Session]()
             for row, session in step.living():
                 if finite[span.start + row]:
-                    self.sessions.move(step, row, session, None if kept else _copied(own, row))
+                    self.sessions.move(step, row, session, calls[row], None if kept else _copied(own, row))
                 else:
                     step.refuse(row, _not_finite(session))
                     spared.append(session)

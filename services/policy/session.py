@@ -126,10 +126,10 @@ class Session:
         Raises:
             ValueError: the event cannot happen in this phase; nothing has changed.
         """
-        following = LIFE_CYCLE[self.phase].get(event)
-        if following is None:
-            raise ValueError(f"session {self.id!r} is {self.phase}: {event} cannot happen")
-        self.phase = following
+        try:
+            self.phase = LIFE_CYCLE[self.phase][event]
+        except KeyError:
+            raise ValueError(f"session {self.id!r} is {self.phase}: {event} cannot happen") from None
 
     def forget_last(self) -> None:
         """From now on no call is a repeat."""
@@ -179,7 +179,6 @@ class Step(Ticket):
         length: int = 1,
         time_bound: int | None = None,
         numbers: Sequence[int] | None = None,
-        errors: Mapping[int, SluiceError] | None = None,
     ) -> None:
         lane = Lane(slab.model, slab.version, signature.name, rows_like(inputs), time_bound=time_bound)
         super().__init__(lane, inputs, len(sessions), deadline)
@@ -187,7 +186,7 @@ class Step(Ticket):
         self.signature = signature
         self.length = length
         self.numbers = numbers
-        self.errors: dict[int, SluiceError] = dict(errors or {})
+        self.errors: dict[int, SluiceError] = {}
         self.replays: dict[int, Rows] = {}
         self.steps = [-1] * len(sessions)
         self.blocked = 0
@@ -212,17 +211,19 @@ class Step(Ticket):
         self.replays[row] = session.last_answer()
         self.steps[row] = session.step
 
-    def fingerprint(self, row: int) -> bytes:
-        """What tells this call from another one with the same number: its kind and inputs."""
-        inputs = self.inputs
-        if len(inputs) == 1 and self.length == 1:
-            (array,) = inputs.values()
-            if array.ndim <= 2 and not array.dtype.hasobject:
-                data: bytes = array[row].tobytes()
-                if len(data) <= _SHORT:
-                    return data
+    def fingerprints(self) -> list[bytes]:
+        """By row, what tells this call from another one with the same number: its kind and inputs."""
+        if len(self.inputs) == 1 and self.length == 1:
+            (array,) = self.inputs.values()
+            width = array.nbytes // self.rows
+            if array.ndim <= 2 and not array.dtype.hasobject and 0 < width <= _SHORT:
+                data = array.tobytes()
+                return [data[start : start + width] for start in range(0, len(data), width)]
+        return [self._digest(row) for row in range(self.rows)]
+
+    def _digest(self, row: int) -> bytes:
         seen = blake2b(self.signature.name.encode(), digest_size=16)
-        for name, array in inputs.items():
+        for name, array in self.inputs.items():
             seen.update(f"\0{name}{array.shape[1:]}".encode())
             seen.update(repr(array[row].tolist()).encode() if array.dtype.hasobject else array[row].tobytes())
         return seen.digest()

@@ -55,7 +55,8 @@ class SessionTable:
     def __init__(self, options: SessionOptions) -> None:
         self.options = options
         self._open: dict[str, Session] = {}
-        self._by_model: dict[str, OrderedDict[str, Session]] = {}  # the least recently used first
+        # The least recently used first, if that can matter.
+        self._by_model: dict[str, OrderedDict[str, Session]] = {}
         self._slabs: dict[tuple[str, int], Slab] = {}
         self._ended: OrderedDict[str, tuple[Phase, float]] = OrderedDict()
         self._alarms: Alarms[Session] = Alarms(lambda when, session: session.alarm_at == when)
@@ -152,7 +153,7 @@ class SessionTable:
             number = step.numbers[row]
             if number in (-1, session.step):
                 continue
-            if number == session.last_start and step.fingerprint(row) == session.last_call:
+            if number == session.last_start and step.fingerprints()[row] == session.last_call:
                 step.replay(row, session)
             else:
                 step.refuse(row, _mismatch(session, number))
@@ -161,19 +162,24 @@ class SessionTable:
 
     def leave(self, step: Step, session: Session, now: float) -> Step | None:
         """Take a step out of a session; the next one, if it is that one's turn in all its sessions."""
-        was_first = session.steps[0] is step
-        session.steps = session.steps[1:] if was_first else tuple(each for each in session.steps if each is not step)
-        if not session.steps:
-            session.advance(Event.REST)
-            self._use(session, now)
-            self._look_in_time(session)
-            return None
-        return session.steps[0].one_less() if was_first else None
+        steps = session.steps
+        was_first = steps[0] is step
+        if len(steps) > 1:
+            session.steps = steps[1:] if was_first else tuple(each for each in steps if each is not step)
+            return session.steps[0].one_less() if was_first else None
+        session.steps = ()
+        session.advance(Event.REST)
+        self._use(session, now)
+        self._look_in_time(session)
+        return None
 
-    def move(self, step: Step, row: int, session: Session, outputs: Rows | None) -> None:
-        """A session has made a step: count it, and remember the call. `outputs`: those that do not lie in the slab."""
+    def move(self, step: Step, row: int, session: Session, call: bytes, outputs: Rows | None) -> None:
+        """A session has made a step: count it, and remember the call by its fingerprint.
+
+        `outputs`: those that do not lie in the slab.
+        """
         session.last_start = session.step
-        session.last_call = step.fingerprint(row)
+        session.last_call = call
         session.last_outputs = outputs
         session.step += step.length
         step.steps[row] = session.step
@@ -252,12 +258,13 @@ class SessionTable:
 
     def _use(self, session: Session, now: float) -> None:
         session.last_used_at = now
-        self._by_model[session.model].move_to_end(session.id)
+        if self.options.evict:
+            self._by_model[session.model].move_to_end(session.id)
 
     def _look_in_time(self, session: Session) -> None:
         """See to it that its alarm goes off when it expires, or before; mostly one is set already."""
-        if (when := self.expires_at(session)) < session.alarm_at:
-            self._look_at(session, when)
+        if session.last_used_at + session.ttl_s < session.alarm_at:
+            self._look_at(session, self.expires_at(session))
 
     def _look_at(self, session: Session, when: float) -> None:
         session.alarm_at = when

@@ -20,7 +20,7 @@ from services.policy.tensors import initial_row
 Array = NDArray[Any]
 
 # Slots whose memory is given back together: a multiple of the page size in bytes, however small a row is.
-BLOCK = 4096
+BLOCK = max(4096, mmap.PAGESIZE)
 
 
 class Slab:
@@ -117,5 +117,4 @@ def finite_rows(states: Sequence[State], outputs: Rows) -> Array:
 
 def _give_back(memory: mmap.mmap, start: int, length: int) -> None:
     """Let the system have these pages again; they read as zeros from now on."""
-    if start < len(memory):
-        memory.madvise(mmap.MADV_DONTNEED, start, min(length, len(memory) - start))
+    memory.madvise(mmap.MADV_DONTNEED, start, min(length, len(memory) - start))

@@ -35,7 +35,7 @@ def seal(saved: SavedState) -> bytes:
     for name, row in saved.state.items():
         write_array(message.state[name], row)
     payload = message.SerializeToString(deterministic=True)
-    return _MARK + bytes((_FORMAT, 0)) + _checksum(payload) + payload
+    return _MARK + _FORMAT.to_bytes(2, "little") + _checksum(payload) + payload
 
 
 def open_envelope(envelope: bytes) -> SavedState:
@@ -46,8 +46,9 @@ def open_envelope(envelope: bytes) -> SavedState:
     """
     if not envelope.startswith(_MARK) or len(envelope) < _HEAD_BYTES + _CHECKSUM_BYTES:
         raise ValueError("it is no saved state")
-    if envelope[len(_MARK)] != _FORMAT:
-        raise ValueError(f"it is of format {envelope[len(_MARK)]}, and this gateway reads format {_FORMAT}")
+    format_ = int.from_bytes(envelope[len(_MARK) : _HEAD_BYTES], "little")
+    if format_ != _FORMAT:
+        raise ValueError(f"it is of format {format_}, and this gateway reads format {_FORMAT}")
     checksum, payload = envelope[_HEAD_BYTES : _HEAD_BYTES + _CHECKSUM_BYTES], envelope[_HEAD_BYTES + _CHECKSUM_BYTES :]
     if checksum != _checksum(payload):
         raise ValueError("its checksum is wrong, so it is damaged or cut off")

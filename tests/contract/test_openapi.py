@@ -17,7 +17,7 @@ from schemathesis.specs.openapi import checks
 from services.gateway.app import create_app
 from services.gateway.settings import Settings
 from services.policy.errors import SluiceError, error_classes
-from tests.gateway.here import Here, listening
+from tests.gateway.here import Here, running
 from tests.gateway.puppet import Puppet
 
 HOT_PATHS = [
@@ -48,7 +48,7 @@ def url(tmp_path_factory) -> Iterator[str]:
     async def serve(folder: Path) -> None:
         puppet = Puppet(folder)
         await puppet.start()
-        async with listening(puppet) as here:
+        async with running(puppet) as here:
             await known(here)
             found.append(f"http://127.0.0.1:{here.port}")
             started.set()

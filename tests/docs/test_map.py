@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -38,12 +38,29 @@ def test_every_module_is_on_the_map() -> None:
 
 
 def test_states_move_in_one_place() -> None:
-    assert callers("move") == {"services/policy/scheduler.py:Scheduler._finish_steps"}
-    assert callers("scatter") == {"services/policy/sessions.py:SessionTable.move"}
+    """After an answer in `Slab.move`; otherwise only a session that begins, or rests, is given a state."""
+    assert callers("slab.move") == {"services/policy/scheduler.py:Scheduler._finish_steps"}
+    assert callers("slab.occupy") == {"services/policy/sessions.py:SessionTable.open"}
+    assert callers("slab.write") == {"services/policy/sessions.py:SessionTable.replace"}
+    assert callers("sessions.replace") == {"services/gateway/gateway.py:Gateway.restore"}
+    assert where(lambda function: any(fills(node, "states") for node in ast.walk(function))) == {
+        "services/policy/slab.py:Slab.move",
+        "services/policy/slab.py:Slab.write",
+    }
 
 
 def test_clients_are_answered_in_one_place() -> None:
-    assert callers("set_result") | callers("set_exception") == {"services/gateway/engine.py:complete"}
+    """A ticket is settled in `_close` and told in `_deliver`; a task that waits for it is woken in `complete`."""
+    assert where(lambda function: any(sets(node, "outcome") for node in ast.walk(function))) == {
+        "services/policy/batching.py:Ticket.__init__",
+        "services/policy/scheduler.py:Scheduler._close",
+        "services/gateway/engine.py:Engine._deliver",
+    }
+    closing = {name for name in callers("self._close") if name.startswith("services/policy/")}
+    assert closing == {f"services/policy/scheduler.py:Scheduler.{name}" for name in ("_settle", "_start", "end")}
+    assert where(lambda function: any(tells(node) for node in ast.walk(function))) == {
+        "services/gateway/engine.py:complete"
+    }
 
 
 @cache
@@ -71,18 +88,39 @@ def definitions(body: list[ast.stmt], within: str = "") -> Iterator[tuple[str, a
 
 
 def callers(method: str) -> set[str]:
-    """Where the gateway and the rules call a method of this name."""
+    """Where the gateway and the rules call `method`, which may be written with what it is called on: `slab.move`."""
+    return where(lambda function: any(calls(node, method) for node in ast.walk(function)))
+
+
+def where(holds: Callable[[ast.AST], bool]) -> set[str]:
+    """The functions of the gateway and of the rules for which something holds."""
     return {
         f"{path.relative_to(ROOT)}:{name}"
         for folder in ("policy", "gateway")
         for path in (SERVICES / folder).glob("*.py")
         for name, node in definitions(tree(path).body)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and calls(node, method)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and holds(node)
     }
 
 
-def calls(function: ast.AST, method: str) -> bool:
-    return any(
-        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
-        for node in ast.walk(function)
+def calls(node: ast.AST, method: str) -> bool:
+    return isinstance(node, ast.Call) and f".{ast.unparse(node.func)}".endswith(f".{method}")
+
+
+def tells(node: ast.AST) -> bool:
+    """Whether a node hands something to a task that waits, more than that it may go on."""
+    return calls(node, "set_exception") or (calls(node, "set_result") and not ast.unparse(node).endswith("(None)"))
+
+
+def sets(node: ast.AST, attribute: str) -> bool:
+    """Whether a node gives an attribute of this name a value."""
+    return isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Store)
+
+
+def fills(node: ast.AST, attribute: str) -> bool:
+    """Whether a node writes into an array that an attribute of this name holds: `self.states[name][slot] = row`."""
+    return (
+        isinstance(node, ast.Subscript)
+        and isinstance(node.ctx, ast.Store)
+        and any(isinstance(each, ast.Attribute) and each.attr == attribute for each in ast.walk(node.value))
     )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.gateway.here import Here, listening, running
+from tests.gateway.here import Here, running
 from tests.gateway.puppet import Puppet
 
 
@@ -28,10 +28,4 @@ async def puppet(tmp_path) -> AsyncIterator[Puppet]:
 @pytest.fixture
 async def here(puppet) -> AsyncIterator[Here]:
     async with running(puppet) as here:
-        yield here
-
-
-@pytest.fixture
-async def online(puppet) -> AsyncIterator[Here]:
-    async with listening(puppet) as here:
         yield here

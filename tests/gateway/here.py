@@ -1,6 +1,7 @@
 """The whole gateway in one loop with a puppet model server, and what tests say to it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,11 +9,12 @@ from typing import Any
 
 import grpc.aio
 import httpx
-import uvicorn
 from fastapi import FastAPI
 
 from services.gateway.app import create_app
 from services.gateway.gateway import Gateway
+from services.gateway.listener import listen
+from services.gateway.server import Server, server_config
 from services.gateway.settings import Settings
 from tests.gateway.puppet import Puppet
 
@@ -93,8 +95,9 @@ class Here:
 
     puppet: Puppet
     app: FastAPI
+    server: Server
     http: httpx.AsyncClient
-    port: int = 0
+    port: int
 
     @property
     def gateway(self) -> Gateway:
@@ -124,38 +127,23 @@ class Here:
         return not scheduler.busy and not scheduler.settled
 
 
-def settings(puppet: Puppet, **more: Any) -> Settings:
-    return Settings(**{"backend": puppet.address, "poll_s": 0.02, **more})
-
-
 @asynccontextmanager
 async def running(puppet: Puppet, *, reached: bool = True, **more: Any) -> AsyncIterator[Here]:
-    """A gateway without a socket in front, once it has `reached` its model server."""
-    app = create_app(settings(puppet, **more))
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
-            here = Here(puppet, app, http)
-            await eventually(lambda: not reached or not here.gateway.catalog.unreachable)
-            yield here
-
-
-@asynccontextmanager
-async def listening(puppet: Puppet, **more: Any) -> AsyncIterator[Here]:
-    """A gateway on a real port, as production runs it, in this loop."""
-    app = create_app(settings(puppet, **more))
-    config = uvicorn.Config(
-        app, port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False,
-        server_header=False, timeout_graceful_shutdown=1,
-    )  # fmt: skip
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve())
+    """A gateway on ports of its own, served in this loop as in production, once it has `reached` its model server."""
+    settings = Settings(**{"backend": puppet.address, "poll_s": 0.02, "grpc": "127.0.0.1:0", **more})
+    app = create_app(settings)
+    server = Server(server_config(app, settings), app, settings.drain_s)
+    listener = listen("127.0.0.1:0")
+    serving = asyncio.create_task(server.serve([listener]))
     try:
-        await eventually(lambda: server.started)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-            here = Here(puppet, app, http, port)
-            await eventually(lambda: not here.gateway.catalog.unreachable)
+        await eventually(lambda: server.started or serving.done())
+        port = listener.getsockname()[1]
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, limits=limits, trust_env=False
+        ) as http:
+            here = Here(puppet, app, server, http, port)
+            await eventually(lambda: not reached or not here.gateway.catalog.unreachable)
             yield here
     finally:
         server.should_exit = True

@@ -212,8 +212,8 @@ class RawClient:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def asking(cls, online: Here, path: str, body: object) -> "RawClient":
-        client = cls(*await asyncio.open_connection("127.0.0.1", online.port))
+    async def asking(cls, here: Here, path: str, body: object) -> "RawClient":
+        client = cls(*await asyncio.open_connection("127.0.0.1", here.port))
         content = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: gateway\r\nContent-Length: {len(content)}\r\n\r\n"
         client.writer.write(head.encode() + content)
@@ -225,37 +225,37 @@ class RawClient:
         await self.writer.wait_closed()
 
 
-async def raw_step(online: Here, adder: Adder, x=(9, 9), **more) -> RawClient:
-    return await RawClient.asking(online, f"/v1/sessions/{adder.id}:step", {"inputs": list(x), **more})
+async def raw_step(here: Here, adder: Adder, x=(9, 9), **more) -> RawClient:
+    return await RawClient.asking(here, f"/v1/sessions/{adder.id}:step", {"inputs": list(x), **more})
 
 
-async def _gone(online: Here, count: int) -> bool:
-    metrics = await online.metrics()
+async def _gone(here: Here, count: int) -> bool:
+    metrics = await here.metrics()
     return sum(value for name, value in metrics.items() if 'outcome="client_gone"' in name) == count
 
 
-async def test_a_client_that_leaves_while_its_step_runs_harms_nobody(online):
-    gate = Gate(online.puppet)
-    adder, other = await online.adders(2)
-    client = await raw_step(online, adder)
-    await online.puppet.until_running(1)
+async def test_a_client_that_leaves_while_its_step_runs_harms_nobody(here):
+    gate = Gate(here.puppet)
+    adder, other = await here.adders(2)
+    client = await raw_step(here, adder)
+    await here.puppet.until_running(1)
     going_on = asyncio.create_task(other.goes_on())
     await client.leave()
-    await eventually(lambda: _gone(online, 1))
+    await eventually(lambda: _gone(here, 1))
     assert (await adder.view())["waiting"] == 0
     gate.open()
     await going_on
-    await eventually(online.nothing_left)
+    await eventually(here.nothing_left)
     assert (await adder.view())["step"] == 0
     await asyncio.gather(adder.goes_on(), other.goes_on())
 
 
-async def test_a_client_that_leaves_while_its_step_waits_takes_it_along(online):
-    gate = Gate(online.puppet)
-    adder, other = await online.adders(2)
-    first = await raw_step(online, adder, (1, 1), step=0)
-    await online.puppet.until_running(1)
-    second = await raw_step(online, adder, (9, 9), step=1)
+async def test_a_client_that_leaves_while_its_step_waits_takes_it_along(here):
+    gate = Gate(here.puppet)
+    adder, other = await here.adders(2)
+    first = await raw_step(here, adder, (1, 1), step=0)
+    await here.puppet.until_running(1)
+    second = await raw_step(here, adder, (9, 9), step=1)
     await eventually(lambda: _waiting_are(adder, 2))
     await second.leave()
     await eventually(lambda: _waiting_are(adder, 1))
@@ -265,49 +265,49 @@ async def test_a_client_that_leaves_while_its_step_waits_takes_it_along(online):
     await first.leave()
     adder.added((1, 1))
     await asyncio.gather(adder.goes_on(), other.goes_on())
-    assert online.puppet.batches.count(("step", 1)) >= 1
+    assert here.puppet.batches.count(("step", 1)) >= 1
 
 
 async def _waiting_are(adder: Adder, count: int) -> bool:
     return await adder.waiting() == count
 
 
-async def test_a_client_that_leaves_when_it_was_answered_can_ask_for_the_answer_again(online):
-    adder = await online.open()
+async def test_a_client_that_leaves_when_it_was_answered_can_ask_for_the_answer_again(here):
+    adder = await here.open()
     for n in range(20):
-        client = await raw_step(online, adder, (n, 1), step=n)
+        client = await raw_step(here, adder, (n, 1), step=n)
         await client.leave()
         response = await adder.step((n, 1), step=n)  # moved or not: the same answer comes
         assert response.json() == adder.added((n, 1))
     await adder.goes_on()
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_asked_nothing(online):
-    adder = await online.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", online.port)
+async def test_a_client_that_leaves_in_the_middle_of_its_body_asked_nothing(here):
+    adder = await here.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
     writer.write(f"POST /v1/sessions/{adder.id}:step HTTP/1.1\r\nHost: g\r\nContent-Length: 50\r\n\r\n{{".encode())
     await writer.drain()
     writer.close()
     await writer.wait_closed()
-    await eventually(lambda: _gone(online, 1))
+    await eventually(lambda: _gone(here, 1))
     await adder.goes_on()
 
 
-async def test_a_client_that_leaves_takes_all_parts_of_a_split_request_along(online):
-    gate = Gate(online.puppet)
-    largest = online.gateway.settings.batching.max_rows
-    client = await RawClient.asking(online, "/v1/models/plain:predict", {"instances": [[1, 1]] * (5 * largest)})
-    await online.puppet.until_running(2)
+async def test_a_client_that_leaves_takes_all_parts_of_a_split_request_along(here):
+    gate = Gate(here.puppet)
+    largest = here.gateway.settings.batching.max_rows
+    client = await RawClient.asking(here, "/v1/models/plain:predict", {"instances": [[1, 1]] * (5 * largest)})
+    await here.puppet.until_running(2)
     await client.leave()
-    await eventually(lambda: online.gateway.engine.scheduler.dispatchers["plain"].waiting_rows == 0)
+    await eventually(lambda: here.gateway.engine.scheduler.dispatchers["plain"].waiting_rows == 0)
     gate.open()
-    await eventually(online.nothing_left)
-    response = await online.http.post("/v1/models/plain:predict", json={"instances": [[1, 2]]})
+    await eventually(here.nothing_left)
+    response = await here.http.post("/v1/models/plain:predict", json={"instances": [[1, 2]]})
     assert response.json() == {"predictions": [[2, 4]]}
 
 
-async def test_a_second_request_on_the_connection_is_answered_too(online):
-    adder = await online.open()
+async def test_a_second_request_on_the_connection_is_answered_too(here):
+    adder = await here.open()
     for _ in range(3):
         await adder.goes_on()  # httpx keeps the connection
     response = await adder.step((1, 2, 3))
@@ -315,9 +315,9 @@ async def test_a_second_request_on_the_connection_is_answered_too(online):
     await adder.goes_on()
 
 
-async def test_a_body_that_is_refused_for_its_size_leaves_the_server_well(online):
-    adder = await online.open()
-    reader, writer = await asyncio.open_connection("127.0.0.1", online.port)
+async def test_a_body_that_is_refused_for_its_size_leaves_the_server_well(here):
+    adder = await here.open()
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
     head = f"POST /v1/sessions/{adder.id}:step HTTP/1.1\r\nHost: g\r\nContent-Length: 99999999999\r\n\r\n"
     writer.write(head.encode())
     assert b"413" in await reader.readline()

@@ -145,7 +145,7 @@ async def test_a_body_that_opens_nothing_is_a_bad_request(here, text):
     assert len(here.gateway.engine.scheduler.sessions) == 0
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "1.5", "abc", "", "1e3", " ", "9" * 10, "9" * 5000, "٣", "1_000"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "abc", "", "1e3", "9" * 10, "9" * 5000, "٣", "1_000"])
 async def test_a_timeout_is_whole_milliseconds(here, value):
     adder = await here.open()
     headers = [(b"sluice-timeout-ms", value.encode())]

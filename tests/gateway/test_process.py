@@ -43,7 +43,8 @@ class Process:
 async def serving(backend: str, *flags: str) -> AsyncIterator[Process]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.cli.main", "serve", "--backend", backend, "--http", "127.0.0.1:0", *flags,
+        sys.executable, "-m", "services.cli", "serve", "--backend", backend, "--http", "127.0.0.1:0",
+        "--grpc", "127.0.0.1:0", *flags,
         cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
@@ -139,10 +140,10 @@ async def test_a_batch_that_never_ends_does_not_keep_a_gateway_from_stopping(pup
 async def test_a_port_that_is_taken_is_told_and_ends_with_code_1(puppet):
     async with serving(puppet.address) as served:
         port = served.http.base_url.port
-        flags = ["--backend", puppet.address, "--http", f"127.0.0.1:{port}"]
+        flags = ["--backend", puppet.address, "--http", f"127.0.0.1:{port}", "--grpc", "127.0.0.1:0"]
         ended = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "services.cli.main", "serve", *flags],
+            [sys.executable, "-m", "services.cli", "serve", *flags],
             cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
         assert ended.returncode == 1

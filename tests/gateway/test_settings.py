@@ -23,7 +23,7 @@ def no_environment(monkeypatch):
 
 def sluice(*args, env=None):
     return subprocess.run(
-        [sys.executable, "-m", "services.cli.main", *args],
+        [sys.executable, "-m", "services.cli", *args],
         cwd=ROOT, env={**os.environ, "COLUMNS": "200", **(env or {})}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 

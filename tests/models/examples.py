@@ -205,9 +205,10 @@ def masked_words() -> keras.Model:
 
 
 def masked_nested() -> keras.Model:
-    """The mask leaves the inner model with its tensor, although the outer graph does not know of it."""
+    """The mask leaves the inner model with its tensor, and goes on so: the outer graph does not know of it."""
     inner = sequential(layers.Masking(), layers.LSTM(4, return_sequences=True))
-    return sequential(inner, layers.RNN(Tally(3), return_sequences=True))
+    frames = layers.TimeDistributed(layers.Dense(3))
+    return sequential(inner, layers.LayerNormalization(), frames, layers.RNN(Tally(3), return_sequences=True))
 
 
 def given_mask() -> keras.Model:

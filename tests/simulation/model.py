@@ -13,7 +13,8 @@ from services.policy.batching import BatchingOptions, Lane, Ticket
 from services.policy.contract import parse_contract
 from services.policy.errors import InputRejected
 from services.policy.scheduler import Scheduler
-from services.policy.sessions import Session, SessionOptions, Step
+from services.policy.session import Session, Step
+from services.policy.sessions import SessionOptions
 from services.policy.tensors import bound_for, padded
 
 Arrays = Mapping[str, np.ndarray]
@@ -106,14 +107,29 @@ class RecordingScheduler(Scheduler):
 
 
 def step(session: Session, x: int, deadline: float, number: int | None = None) -> Step:
-    return Step(session, STEP, {"x": np.array([x], np.float64)}, deadline, number=number)
+    return steps([session], [x], deadline, None if number is None else [number])
+
+
+def steps(sessions: Sequence[Session], xs: Sequence[int], deadline: float, numbers: Sequence[int] | None) -> Step:
+    """One time step of each session with its own of `xs`."""
+    slab = sessions[0].slab
+    return Step(sessions, STEP, {"x": np.array(xs, np.float64)}, deadline, slab=slab, numbers=numbers)
 
 
 def scan(session: Session, xs: Sequence[int], deadline: float, number: int | None = None) -> Step:
     length = len(xs)
     bound = bound_for(length, SCAN_LIMIT)
     inputs = padded({"x": np.array(xs, np.float64)}, bound) | {"lengths": np.array([length], np.int32)}
-    return Step(session, SCAN, inputs, deadline, length=length, time_bound=bound, number=number)
+    return Step(
+        [session], SCAN, inputs, deadline,
+        slab=session.slab, length=length, time_bound=bound, numbers=None if number is None else [number],
+    )  # fmt: skip
+
+
+def state_of(session: Session) -> tuple[float, int]:
+    """Its hash, and how many time steps the model has counted."""
+    states = session.slab.states
+    return states["hash"][session.slot].item(), states["count"][session.slot].item()
 
 
 def rows(xs: Sequence[int], deadline: float) -> Ticket:

@@ -1,6 +1,7 @@
 """One client among batch-mates gives up at every single turn of the loop, from asking to being answered.
 
 Whatever the turn: the others are answered rightly, and its session has moved with an answer kept, or has not moved.
+First the engine alone, then every transport, from bytes to bytes.
 """
 
 import asyncio
@@ -14,10 +15,26 @@ from services.gateway.engine import BatchEnded, Engine
 from services.policy.batching import BatchingOptions, Ticket
 from services.policy.errors import BackendUnavailable, InputRejected
 from services.policy.scheduler import Scheduler
-from services.policy.sessions import Answer, Event, Phase, Session, SessionOptions
+from services.policy.session import Answers, Event, Phase, Session
+from services.policy.sessions import SessionOptions
 
+from .doors import Client, GrpcClient, HttpClient, SocketClient, Told, World
 from .loop import VirtualLoop, run
-from .model import INITIAL, MODEL, POISON, STEP, VERSION, RecordingScheduler, answer, doubled, hashed, rows, scan, step
+from .model import (
+    INITIAL,
+    MODEL,
+    POISON,
+    STEP,
+    VERSION,
+    RecordingScheduler,
+    answer,
+    doubled,
+    hashed,
+    rows,
+    scan,
+    state_of,
+    step,
+)
 
 FAR_S = 100.0
 MATES = 3
@@ -31,15 +48,17 @@ class Nobody:
 
 
 class TurningRunner:
-    """Takes a few turns of the loop and a little time for each batch; dies with the first `deaths` of them."""
+    """Takes some turns of the loop and a little time for each batch; dies with the first `deaths` of them."""
 
-    def __init__(self, deaths: int) -> None:
+    def __init__(self, deaths: int, turns: int = 1) -> None:
         self.deaths = deaths
+        self.turns = turns
 
     async def predict(
         self, model: str, version: int, signature: str, inputs: dict[str, np.ndarray], outputs: Any, timeout_s: float
     ) -> dict[str, np.ndarray]:
-        await asyncio.sleep(0)
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
         await asyncio.sleep(0.001)
         await asyncio.sleep(0)
         if self.deaths:
@@ -77,7 +96,7 @@ async def play(loop: VirtualLoop, kind: str, position: int, fault: str, follows:
     scene = Scene()
     scheduler = RecordingScheduler(BatchingOptions(allowed_batch_sizes=(1, 2, 4, 8), in_flight=1), SessionOptions())
     engine = Engine(scheduler, TurningRunner(deaths=fault == "death"), Nobody())
-    sessions = [scheduler.open(f"s{n}", MODEL, VERSION, STEP.states, engine.now()) for n in range(MATES + 1)]
+    sessions = [scheduler.open(f"s{n}", MODEL, VERSION, STEP, engine.now()) for n in range(MATES + 1)]
     tickets = [offered(kind, session, XS[kind], number=0) for session in sessions]
     if fault == "poison":
         poisoned = (position + 1) % len(tickets)
@@ -108,11 +127,6 @@ async def play(loop: VirtualLoop, kind: str, position: int, fault: str, follows:
     return scene
 
 
-def states_of(session: Session) -> tuple[float, int]:
-    arrays = session.slab.arrays
-    return arrays["hash"][session.slot].item(), arrays["count"][session.slot].item()
-
-
 def check_mates(scene: Scene, kind: str, fault: str) -> None:
     xs = XS[kind]
     wanted = doubled(xs) if kind == "predict" else hashed(INITIAL, xs)
@@ -121,9 +135,9 @@ def check_mates(scene: Scene, kind: str, fault: str) -> None:
     for told in scene.mates_told:
         if kind == "predict" and isinstance(told, dict):
             assert told["y"].tolist() == wanted
-        elif isinstance(told, Answer):
-            assert np.atleast_1d(told.outputs["y"]).tolist() == wanted
-            assert told.step == len(xs)
+        elif isinstance(told, Answers):
+            assert told.outputs["y"].ravel().tolist() == wanted
+            assert told.steps == [len(xs)]
 
 
 def check_victim(scene: Scene, kind: str) -> None:
@@ -132,19 +146,19 @@ def check_victim(scene: Scene, kind: str) -> None:
     outcome, told, xs = scene.victim_outcome, scene.victim_told, XS[kind]
     if not isinstance(told, asyncio.CancelledError):
         assert told is outcome
-    moved = isinstance(outcome, Answer)
+    moved = isinstance(outcome, Answers)
     state, done = (hashed(INITIAL, xs)[-1], len(xs)) if moved else (INITIAL, 0)
-    if isinstance(scene.follower_told, Answer):
+    if isinstance(scene.follower_told, Answers):
         state, done = hashed(state, [77])[-1], done + 1
-        assert (scene.follower_told.outputs["y"].item(), scene.follower_told.step) == (state, done)
-    if isinstance(scene.retry_told, Answer):
+        assert (scene.follower_told.outputs["y"].item(), scene.follower_told.steps) == (state, [done])
+    if isinstance(scene.retry_told, Answers):
         assert scene.retry_told.replayed == moved
-        assert np.atleast_1d(scene.retry_told.outputs["y"]).tolist() == hashed(INITIAL, xs)
-        assert scene.retry_told.step == len(xs)
+        assert scene.retry_told.outputs["y"].ravel().tolist() == hashed(INITIAL, xs)
+        assert scene.retry_told.steps == [len(xs)]
         state, done = hashed(INITIAL, xs)[-1], len(xs)
     elif scene.retry_told is not None:
         assert scene.retry_told["y"].tolist() == doubled(xs)
-    assert (*states_of(scene.session), scene.session.step) == (state, done, done)
+    assert (*state_of(scene.session), scene.session.step) == (state, done, done)
 
 
 @pytest.mark.parametrize("follows", [True, False], ids=["followed", "retried"])
@@ -162,7 +176,7 @@ def test_a_client_that_gives_up_at_any_turn_harms_nobody(kind, position, fault, 
         except AssertionError as error:
             raise AssertionError(f"cancelled at turn {cancel_at}: {error}") from error
         outcomes.add((type(scene.victim_told).__name__, type(scene.victim_outcome).__name__))
-    good = "dict" if kind == "predict" else "Answer"
+    good = "dict" if kind == "predict" else "Answers"
     if fault == "none":  # the sweep has seen all there is: never offered, withdrawn, answered and gone, answered
         gone = "CancelledError"
         assert outcomes == {(gone, "NoneType"), (gone, "Cancelled"), (gone, good), (good, good)}
@@ -174,15 +188,169 @@ def test_a_tiny_idle_time_of_a_session_that_steps_does_not_keep_the_loop_busy(ho
         scheduler = Scheduler(BatchingOptions(), SessionOptions())
         engine = Engine(scheduler, TurningRunner(deaths=0), Nobody())
         ttl_s = 1e-300 if how == "opened" else None
-        session = scheduler.open("s", MODEL, VERSION, STEP.states, engine.now(), ttl_s=ttl_s)
+        session = scheduler.open("s", MODEL, VERSION, STEP, engine.now(), ttl_s=ttl_s)
         stepping = asyncio.create_task(engine.run(offered("step", session, [1])))
         await asyncio.sleep(0)
         if how == "renewed":
             scheduler.sessions.renew(session, engine.now(), 1e-300)
             engine.changed()
-        assert (await stepping).step == 1
+        assert (await stepping).steps == [1]
         await asyncio.sleep(1)
         assert session.phase is Phase.EXPIRED
         return loop.turn
 
     assert run(main) < 40
+
+
+# Every transport.
+
+NOTICED = 6  # turns after which a gateway knows that a client has given up
+OWN = 5  # sessions of a call of many; more than the largest batch holds
+WAYS = {  # how a client can give a call up
+    "http step": ["leaves"],
+    "http scan": ["leaves"],
+    "http many": ["leaves"],
+    "socket": ["leaves", "closes"],
+    "grpc step": ["leaves", "cancels"],
+    "grpc scan": ["leaves", "cancels"],
+    "grpc many": ["leaves", "cancels"],
+    "stream": ["leaves", "cancels"],
+}
+
+
+class Asker:
+    """One client of one transport, with sessions of its own, and the one call that it makes."""
+
+    def __init__(self, world: World, kind: str, name: str) -> None:
+        self.kind = kind
+        self.many = kind in ("http many", "grpc many", "stream")
+        self.xs = [11, 12, 13, 14, 15] if self.many else [11, 12, 13] if kind.endswith("scan") else [11]
+        self.ids = [f"{name}-{n}" for n in range(OWN if self.many else 1)]
+        self.client: Client
+        self._world = world
+
+    async def open(self) -> None:
+        for id in self.ids:
+            await self._world.gateway.open_session(MODEL, id=id)
+
+    def ask(self) -> "asyncio.Future[Told]":
+        world, numbers = self._world, [0] * len(self.ids)
+        match self.kind.split():
+            case ["http", "many"]:
+                client = self.client = HttpClient(world)
+                body = {"sessions": self.ids, "inputs": self.xs, "steps": numbers}
+                return client.call(f"/v1/models/{MODEL}/sessions:step", body)
+            case ["http", call]:
+                client = self.client = HttpClient(world)
+                inputs = self.xs if call == "scan" else self.xs[0]
+                return client.call(f"/v1/sessions/{self.ids[0]}:{call}", {"inputs": inputs, "step": 0})
+            case ["socket"]:
+                socket = self.client = SocketClient(world, self.ids[0])
+                return socket.call({"inputs": self.xs[0], "step": 0})
+            case ["stream"]:
+                grpc = self.client = GrpcClient(world)
+                return grpc.streamed(self.ids, self.xs, numbers)
+            case [_, "many"]:
+                grpc = self.client = GrpcClient(world)
+                return grpc.many(self.ids, self.xs, numbers)
+            case _:
+                grpc = self.client = GrpcClient(world)
+                call = "Scan" if self.kind == "grpc scan" else "Step"
+                return grpc.step(call, self.ids[0], self.xs if call == "Scan" else self.xs[0], 0)
+
+    def give_up(self, way: str) -> None:
+        getattr(self.client, {"leaves": "leave", "closes": "close", "cancels": "cancel"}[way])()
+        self.client.stop_waiting()
+
+    def steps(self) -> list[int]:
+        return [self._world.gateway.session(id).step for id in self.ids]
+
+    def right(self, told: Told) -> bool:
+        told = {name: value for name, value in told.items() if name != "replayed"}
+        if self.many:
+            each = [hashed(INITIAL, [x])[0] for x in self.xs]
+            return told == {"outputs": {"y": each}, "steps": [1] * OWN, "errors": [None] * OWN}
+        outputs = hashed(INITIAL, self.xs)
+        return told == {"outputs": {"y": outputs if self.kind.endswith("scan") else outputs[0]}, "step": len(outputs)}
+
+    async def check_sessions(self) -> set[bool]:
+        """Each is where its answered calls have taken it: asked again, it gives the one right answer."""
+        moved = set()
+        retrying = HttpClient(self._world)
+        for n, id in enumerate(self.ids):
+            xs = [self.xs[n]] if self.many else self.xs
+            session = self._world.gateway.session(id)
+            before = (*state_of(session), session.step)
+            has_moved = session.step > 0
+            assert before == ((hashed(INITIAL, xs)[-1], len(xs), len(xs)) if has_moved else (INITIAL, 0, 0))
+            moved.add(has_moved)
+            call, inputs = ("scan", xs) if self.kind.endswith("scan") else ("step", xs[0])
+            told = await retrying.call(f"/v1/sessions/{id}:{call}", {"inputs": inputs, "step": 0})
+            assert ("replayed" in told) == has_moved
+            assert told["step"] == len(xs)
+            outputs = hashed(INITIAL, xs)
+            assert told["outputs"]["y"] == (outputs if call == "scan" else outputs[0])
+        retrying.leave()
+        return moved
+
+
+async def play_doors(loop: VirtualLoop, kind: str, way: str, fault: str, give_up_at: int | None) -> tuple[int, str]:
+    """How many turns it took, and what became of the client that gave up."""
+    world = World(TurningRunner(deaths=fault == "death", turns=3 * NOTICED))
+    askers = [Asker(world, kind, "victim")]
+    askers += [Asker(world, mate, f"mate{n}") for n, mate in enumerate([kind, "http step", "socket", "stream"])]
+    for asker in askers:
+        await asker.open()
+    victim, *mates = askers
+    start = loop.turn
+    noticed: list[int] = []
+
+    def on_turn(turn: int) -> None:
+        if turn - start == give_up_at:
+            victim.give_up(way)
+        if give_up_at is not None and turn - start == give_up_at + NOTICED:
+            noticed.extend(victim.steps())
+
+    loop.on_turn = on_turn
+    told = [asker.ask() for asker in askers]
+    await asyncio.wait(told)
+    while give_up_at is not None and loop.turn - start <= give_up_at + NOTICED:
+        await asyncio.sleep(0)
+    turns = loop.turn - start
+    loop.on_turn = None
+    heard = not told[0].cancelled()
+    for asker in askers:
+        asker.client.leave()
+    await world.check_empty()
+    assert not world.grpc_connections
+    unavailable = 0
+    for asker, future in zip(askers, told, strict=True):
+        if asker is victim and not heard:
+            continue
+        died = [each for each in (future.result().get("errors") or [future.result()]) if each and "code" in each]
+        assert asker.right(future.result()) or (fault == "death" and died)
+        assert {each["code"] for each in died} <= {"backend_unavailable"}
+        unavailable += bool(died)
+    assert fault == "none" or unavailable or not heard
+    assert give_up_at is None or noticed == victim.steps(), "it has moved although its client had given up"
+    for mate in mates:
+        await mate.check_sessions()
+    moved = await victim.check_sessions()
+    await world.check_empty()
+    return turns, f"{'told' if heard else 'gave up'}, {'moved' if True in moved else 'not moved'}"
+
+
+@pytest.mark.parametrize("fault", ["none", "death"])
+@pytest.mark.parametrize(("kind", "way"), [(kind, way) for kind, ways in WAYS.items() for way in ways])
+def test_a_call_that_is_given_up_at_any_turn_over_any_transport_harms_nobody(kind, way, fault):
+    turns, _ = run(lambda loop: play_doors(loop, kind, way, fault, None))
+    met = set()
+    for give_up_at in range(1, turns + 2):
+        try:
+            met.add(run(lambda loop, at=give_up_at: play_doors(loop, kind, way, fault, at))[1])
+        except AssertionError as error:
+            raise AssertionError(f"gave up at turn {give_up_at}: {error}") from error
+    assert "gave up, not moved" in met
+    if fault == "none":
+        assert "told, moved" in met
+        assert "told, not moved" not in met

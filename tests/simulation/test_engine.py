@@ -30,7 +30,8 @@ from services.policy.errors import (
     StepMismatch,
 )
 from services.policy.scheduler import Cancelled
-from services.policy.sessions import Answer, Event, Phase, Session, SessionOptions, Step
+from services.policy.session import Answers, Event, Phase, Session, Step
+from services.policy.sessions import SessionOptions
 
 from .loop import VirtualLoop, run
 from .model import (
@@ -47,6 +48,7 @@ from .model import (
     hashed,
     rows,
     scan,
+    state_of,
     step,
 )
 
@@ -122,7 +124,8 @@ class Ears:
         assert batch.rows == sum(ticket.rows for ticket in batch.tickets)
         assert event.run_s >= 0
         assert min(event.waited_s) >= 0
-        sessions = [ticket.session for ticket in batch.tickets if isinstance(ticket, Step)]
+        steps = [ticket for ticket in batch.tickets if isinstance(ticket, Step)]
+        sessions = [session for step in steps for _, session in step.living()]
         assert len(sessions) == len(set(sessions)), "two steps of one session in one batch"
 
     def session_ended(self, session: Session, event: Event) -> None:
@@ -136,6 +139,7 @@ class Call:
     order: int
     xs: list[int]
     ticket: Ticket
+    session: Session | None
     hurried: bool
     scheduler: RecordingScheduler
     told: list[Any] = field(default_factory=list)
@@ -177,7 +181,7 @@ class World:
     def open(self, random: Random) -> Session | None:
         try:
             session = self.scheduler.open(
-                f"s{next(self._ids)}", MODEL, VERSION, STEP.states, self.engine.now(),
+                f"s{next(self._ids)}", MODEL, VERSION, STEP, self.engine.now(),
                 ttl_s=random.choice([None, None, 0.02, 100.0]),
             )  # fmt: skip
         except SessionsFull:
@@ -197,22 +201,23 @@ class World:
         number = None if number is not None and number < 0 else number
         if random.random() < 0.6:
             xs = [self._input(random)]
-            return self._called(xs, step(session, xs[0], deadline, number), hurried=hurried)
+            return self._called(xs, step(session, xs[0], deadline, number), session, hurried=hurried)
         xs = [self._input(random) for _ in range(random.randint(1, SCAN_LIMIT))]
-        return self._called(xs, scan(session, xs, deadline, number), hurried=hurried)
+        return self._called(xs, scan(session, xs, deadline, number), session, hurried=hurried)
 
     def repeating(self, random: Random, session: Session, call: Call) -> Call:
         """The same call once more, with the number that it had when it moved the state."""
         outcome, ticket = call.outcome, call.ticket
         assert isinstance(ticket, Step)
-        number = outcome.step - ticket.length if isinstance(outcome, Answer) else session.step
+        number = outcome.steps[0] - ticket.length if isinstance(outcome, Answers) else session.step
         make = step(session, call.xs[0], self.engine.now() + FAR_S, number) if ticket.signature is STEP else None
-        return self._called(call.xs, make or scan(session, call.xs, self.engine.now() + FAR_S, number), hurried=False)
+        again = make or scan(session, call.xs, self.engine.now() + FAR_S, number)
+        return self._called(call.xs, again, session, hurried=False)
 
     def predicting(self, random: Random) -> Call:
         deadline, hurried = self.deadline(random)
         xs = [self._input(random) for _ in range(random.randint(1, self.batching.max_rows))]
-        return self._called(xs, rows(xs, deadline), hurried=hurried)
+        return self._called(xs, rows(xs, deadline), None, hurried=hurried)
 
     async def make(self, call: Call) -> None:
         try:
@@ -234,7 +239,7 @@ class World:
             if random.random() < 0.05 and session is not None and session.phase in (Phase.IDLE, Phase.STEPPING):
                 self.loop.call_later(random.choice([0.0, 0.002]), self._close, session)
             await self._impatient(random, calls)
-            last = calls[-1] if isinstance(calls[-1].ticket, Step) and calls[-1].ticket.session is session else None
+            last = calls[-1] if session is not None and calls[-1].session is session else None
             await asyncio.sleep(random.choice([0, 0, 0.001, 0.01, 0.06]))
 
     def _some(self, random: Random, session: Session | None, shared: list[Session], last: Call | None) -> Call:
@@ -258,8 +263,8 @@ class World:
             self.scheduler.end(session, Event.CLOSE, self.engine.now())
             self.engine.changed()
 
-    def _called(self, xs: list[int], ticket: Ticket, *, hurried: bool) -> Call:
-        call = Call(next(self._orders), xs, ticket, hurried, self.scheduler)
+    def _called(self, xs: list[int], ticket: Ticket, session: Session | None, *, hurried: bool) -> Call:
+        call = Call(next(self._orders), xs, ticket, session, hurried, self.scheduler)
         self.calls.append(call)
         return call
 
@@ -298,7 +303,7 @@ class World:
         elif isinstance(told, StateNotFinite):
             assert SPOIL in call.xs and isinstance(call.ticket, Step)
         elif isinstance(told, StepMismatch):
-            assert call.ticket.number is not None
+            assert isinstance(call.ticket, Step) and call.ticket.numbers is not None
         elif isinstance(told, SluiceError):
             assert isinstance(told, (QueueFull, SessionQueueFull, SessionEnded))
         else:
@@ -313,26 +318,23 @@ class World:
 
     def check_sessions(self) -> None:
         for session in self.sessions:
-            mine = [call for call in self.calls if isinstance(call.ticket, Step) and call.ticket.session is session]
-            answered = [call for call in mine if isinstance(call.outcome, Answer)]
+            answered = [call for call in self.calls if call.session is session and isinstance(call.outcome, Answers)]
             moved = [call for call in answered if not call.outcome.replayed]
             replayed = [call for call in answered if call.outcome.replayed]
-            assert [call.outcome.step for call in moved] == sorted({call.outcome.step for call in moved})
+            assert [call.outcome.steps for call in moved] == sorted(call.outcome.steps for call in moved)
             state, done = INITIAL, 0
             for call in moved:
                 outputs = hashed(state, call.xs)
                 state, done = outputs[-1], done + len(call.xs)
-                got = call.outcome
-                assert got.step == done
-                assert np.atleast_1d(got.outputs["y"]).tolist() == outputs
+                assert call.outcome.steps == [done]
+                assert call.outcome.outputs["y"].ravel().tolist() == outputs
             for call in replayed:
-                original = next(each for each in moved if each.outcome.step == call.outcome.step)
+                original = next(each for each in moved if each.outcome.steps == call.outcome.steps)
                 assert original.xs == call.xs
-                assert call.outcome.outputs is original.outcome.outputs
+                assert call.outcome.outputs["y"].tolist() == original.outcome.outputs["y"].tolist()
             assert session.step == done
             if session.phase is Phase.IDLE:
-                arrays = session.slab.arrays
-                assert (arrays["hash"][session.slot], arrays["count"][session.slot].tolist()) == (state, [done])
+                assert state_of(session) == (state, done)
 
     def check_empty(self) -> None:
         scheduler = self.scheduler
@@ -350,7 +352,8 @@ class World:
         assert self.ears.ended == Counter(self.sessions)
         assert self.scheduler.next_wakeup() == float("inf")
         for slab in self.scheduler.sessions._slabs.values():
-            assert sorted(slab._free) == list(range(self.options.per_model))
+            assert sorted(slab._free) == list(range(slab._fresh))
+            assert not +slab._used
 
 
 async def simulate(seed: int, loop: VirtualLoop) -> World:
@@ -383,13 +386,13 @@ def test_the_seeds_together_meet_every_outcome():
         for call in world.calls:
             outcome = call.outcome if call.outcome is not None else (call.told or [GONE])[0]
             met[type(outcome).__name__] += 1
-            met["replayed"] += isinstance(outcome, Answer) and outcome.replayed
-            met["moved without being told"] += isinstance(outcome, Answer) and call.told == [GONE]
+            met["replayed"] += isinstance(outcome, Answers) and outcome.replayed
+            met["moved without being told"] += isinstance(outcome, Answers) and call.told == [GONE]
         met["several in flight"] += world.runner.most_running > 1
         met["filler"] += any(batch.size > batch.rows for batch in world.ears.batches)
         met["shared"] += any(len(batch.tickets) > 2 for batch in world.ears.batches)
     wanted = {
-        "Answer", "dict", "replayed", "moved without being told", "several in flight", "filler", "shared",
+        "Answers", "dict", "replayed", "moved without being told", "several in flight", "filler", "shared",
         Cancelled.__name__, BackendError.__name__, BackendUnavailable.__name__, InputRejected.__name__,
         Internal.__name__, DeadlineExceeded.__name__, StateNotFinite.__name__, StepMismatch.__name__,
         QueueFull.__name__, SessionQueueFull.__name__, "SessionClosed", "SessionExpired", "SessionEvicted",
@@ -409,9 +412,5 @@ def test_a_seed_gives_the_same_history_every_time():
 def test_moved_answers_come_in_order_of_arrival():
     world = run(lambda loop: simulate(3, loop))
     for session in world.sessions:
-        moved = [
-            call.order
-            for call in world.calls
-            if isinstance(call.ticket, Step) and call.ticket.session is session and isinstance(call.outcome, Answer)
-        ]
+        moved = [call.order for call in world.calls if call.session is session and isinstance(call.outcome, Answers)]
         assert all(before < after for before, after in pairwise(moved))

@@ -17,22 +17,10 @@ from services.policy.contract import numpy_dtype
 from services.wire.signatures import plain_signature
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
 from services.wire.tensors import DTYPE_NAMES, DTYPE_NUMBERS, dtype_name, read_tensor, write_tensor
+from tests.wire.examples import same, values
 
 COMPLEX = {"complex64", "complex128"}
 MESSAGES = [tfs.TensorProto, tensor_pb2.TensorProto]
-
-
-def values(name: str) -> np.ndarray:
-    """Six values of a dtype, at its limits where it has any."""
-    dtype = numpy_dtype(name)
-    if name == "string":
-        return np.array([b"", b"a", b"\xff\x00", "h\u00e9".encode(), b"x" * 300, b"\n"], object)
-    if name == "bool":
-        return np.array([0, 1, 1, 0, 1, 0], bool)
-    if dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        return np.array([limits.min, limits.max, 0, 1, 2, 100], dtype)
-    return np.array([0.0, -0.0, 1.5, np.nan, np.inf, -np.inf]).astype(dtype)
 
 
 # Where the real TensorFlow Serving puts its answers; it does not use tensor_content.
@@ -54,14 +42,6 @@ def typed(array: np.ndarray) -> tensor_pb2.TensorProto:
         flat = flat.view(flat.real.dtype)
     getattr(message, TYPED_LISTS[name]).extend(flat.tolist())
     return message
-
-
-def same(got: np.ndarray, wanted: np.ndarray) -> None:
-    assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
-    if wanted.dtype.hasobject:
-        assert got.tolist() == wanted.tolist()
-    else:
-        assert got.tobytes() == wanted.tobytes()
 
 
 def written(array: np.ndarray, kind: type = tfs.TensorProto) -> Any:

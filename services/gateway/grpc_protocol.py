@@ -1,0 +1,453 @@
+"""gRPC on a connection: HTTP/2 frames (by h2) to messages of calls, and back.
+
+It knows streams, windows, deadlines and statuses; what a method does is its handler's (docs/adr/0009).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import h2.events
+import structlog
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from services.gateway.calls import BUG
+from services.wire.grpc_frames import CallFailed, Header, Inbox, framed, is_grpc, read_timeout, trailers
+
+log = structlog.get_logger()
+
+STREAM_WINDOW = 1024 * 1024  # bytes of one call that may come before we have read what came before
+_CONNECTION_WINDOW = 4 * STREAM_WINDOW
+_DEFAULT_WINDOW = 65_535
+_CONCURRENT_CALLS = 1000
+_FRAME_BYTES = 64 * 1024
+_HEADER_BYTES = 16 * 1024
+_WRITE_BUFFER = 256 * 1024  # bytes that the socket has not taken; beyond it nothing is read or written
+_GRACE_S = 0.1  # who carries a call out knows its deadline, too, and can say more about it
+
+_HEAD: list[Header] = [
+    (b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity"),
+]  # fmt: skip
+
+
+class Handler(Protocol):
+    """Carries out one call. Its methods may raise `CallFailed`, which ends the call."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the call's next message has to wait; asked again when messages have been sent."""
+
+    def receive(self, message: bytes) -> None: ...
+
+    def end(self) -> None:
+        """The client has sent all of its messages."""
+
+    def leave(self) -> None:
+        """The call is over before its end: nobody waits for answers any more."""
+
+
+class Call:
+    """One call: an HTTP/2 stream. Everything is sent when its connection flushes."""
+
+    __slots__ = (
+        "_closed", "_connection", "_deadline", "_drained", "_ended", "_handler", "_head_sent", "_inbox", "_last",
+        "_opened", "_out", "_timer", "_unread", "id", "unsent", "unsent_bytes",
+    )  # fmt: skip
+
+    def __init__(self, connection: "GrpcProtocol", id: int) -> None:
+        self.id = id
+        self._deadline: float | None = None  # when the client wants its answer, by the loop's clock
+        self.unsent = 0  # messages that the client has no room for yet
+        self.unsent_bytes = 0
+        self._connection = connection
+        self._handler: Handler | None = None
+        self._inbox = Inbox(connection.bytes_limit)
+        self._unread = 0  # bytes of the stream's window that are not given back
+        self._ended = False  # the client has sent all
+        self._drained = False  # and the handler has it
+        self._out: deque[bytes | memoryview] = deque()
+        self._opened = self._head_sent = False
+        self._last: list[Header] | None = None  # what ends the stream
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def begin(self, headers: Mapping[bytes, bytes], methods: "Methods") -> None:
+        """Find who carries the call out."""
+        if headers[b":method"] != b"POST":
+            self._end_with([(b":status", b"405"), (b"allow", b"POST")])
+        elif not is_grpc(headers.get(b"content-type", b"")):
+            self._end_with([(b":status", b"415")])
+        else:
+            self._guarded(self._find, headers, methods)
+
+    def time_left(self) -> float | None:
+        """Seconds until the client's deadline; None: it has said none."""
+        return None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
+
+    def open(self) -> None:
+        """Tell the client that the call is carried out, before there is an answer."""
+        self._opened = True
+        self._connection.wants(self)
+
+    def send(self, message: bytes) -> None:
+        frame = framed(message)
+        self._out.append(frame)
+        self.unsent += 1
+        self.unsent_bytes += len(frame)
+        self._opened = True
+        self._connection.wants(self)
+
+    def finish(self, failure: CallFailed | None = None) -> None:
+        """End the call; after a failure what was still to be sent is not."""
+        if failure is not None:
+            self._out.clear()
+            self.unsent = self.unsent_bytes = 0
+        fields = trailers(failure)
+        self._end_with(fields if self._opened else [*_HEAD, *fields])
+
+    def fail(self, failure: CallFailed) -> None:
+        """End a call that is being carried out."""
+        self.leave()
+        self.finish(failure)
+
+    def leave(self) -> None:
+        """Nobody waits for the call any more."""
+        if self._handler is not None:
+            self._handler.leave()
+
+    def close(self) -> None:
+        """The stream is no more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def receive(self, data: bytes, window_bytes: int) -> None:
+        """Bytes have come, which took `window_bytes` of the stream's window."""
+        if self._last is None:
+            self._unread += window_bytes
+            self._inbox.feed(data)
+            self._read()
+
+    def end(self) -> None:
+        """The client has sent all."""
+        self._ended = True
+        self._read()
+
+    def push(self) -> bool:
+        """Give to HTTP/2 what it takes now. False: the client's windows do not take all there is."""
+        if self._closed:
+            return True
+        h2 = self._connection.h2
+        if self._opened and not self._head_sent:
+            h2.send_headers(self.id, _HEAD)
+            self._head_sent = True
+        if not self._push_messages(h2):
+            return False
+        if self._last is not None:
+            self._push_last(h2, self._last)
+        else:
+            self._read()
+        return True
+
+    def _find(self, headers: Mapping[bytes, bytes], methods: "Methods") -> None:
+        if timeout := headers.get(b"grpc-timeout"):
+            self._limit(read_timeout(timeout))
+        path = headers[b":path"]
+        handler = methods.get(path)
+        if handler is None:
+            raise CallFailed("UNIMPLEMENTED", f"There is no method {path.decode('latin-1')!r:.200}.")
+        self._handler = handler(self)
+
+    def _limit(self, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + timeout_s
+        self._timer = loop.call_at(self._deadline + _GRACE_S, self._too_late)
+
+    def _too_late(self) -> None:
+        self.fail(CallFailed("DEADLINE_EXCEEDED", "The call's time is over.", [("sluice-code", "deadline_exceeded")]))
+
+    def _read(self) -> None:
+        """Hand the handler what it has room for, and let the client send as much again."""
+        if self._handler is not None and self._last is None and not self._drained:
+            self._guarded(self._hand_over, self._handler)
+
+    def _hand_over(self, handler: Handler) -> None:
+        while not handler.full:
+            message = self._inbox.take()
+            if message is None:
+                self._ran_dry(handler)
+                return
+            handler.receive(message)
+
+    def _ran_dry(self, handler: Handler) -> None:
+        if self._unread >= STREAM_WINDOW // 4 and not self._ended:
+            self._connection.credit(self.id, self._unread)
+            self._unread = 0
+        if self._ended:
+            if not self._inbox.empty:
+                raise CallFailed("INTERNAL", "The call ended in the middle of a message.")
+            self._drained = True
+            handler.end()
+
+    def _guarded(self, act: Callable[..., None], *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except CallFailed as failure:
+            self.fail(failure)
+        except Exception:
+            log.exception("call failed")
+            self.fail(CallFailed("INTERNAL", BUG, [("sluice-code", "internal")]))
+
+    def _end_with(self, fields: list[Header]) -> None:
+        self._last = fields
+        self._connection.wants(self)
+
+    def _push_messages(self, h2: H2Connection) -> bool:
+        while self._out:
+            room = min(h2.local_flow_control_window(self.id), h2.max_outbound_frame_size)
+            if room <= 0:
+                return False
+            h2.send_data(self.id, self._part(room))
+        return True
+
+    def _part(self, room: int) -> bytes:
+        """The next messages that fit into so many bytes, or the beginning of one that does not."""
+        out, parts, left = self._out, [], room
+        while out and len(out[0]) <= left:
+            left -= len(out[0])
+            parts.append(out.popleft())
+        self.unsent -= len(parts)
+        if not parts:
+            rest = memoryview(out[0])
+            parts, out[0], left = [rest[:room]], rest[room:], 0
+        self.unsent_bytes -= room - left
+        return b"".join(parts)
+
+    def _push_last(self, h2: H2Connection, fields: list[Header]) -> None:
+        h2.send_headers(self.id, fields, end_stream=True)
+        if not self._ended:
+            h2.reset_stream(self.id, ErrorCodes.NO_ERROR)
+        self._connection.ended(self)
+
+
+Methods = Mapping[bytes, Callable[[Call], Handler]]
+
+
+class Unary:
+    """A call with one message each way, carried out in a task. `act` may raise `CallFailed`."""
+
+    __slots__ = ("_act", "_call", "_message", "_task")
+
+    full = False
+
+    def __init__(self, act: Callable[[bytes, Call], Awaitable[bytes]], call: Call) -> None:
+        self._act = act
+        self._call = call
+        self._message: bytes | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def receive(self, message: bytes) -> None:
+        if self._message is not None:
+            raise CallFailed("INTERNAL", "This method takes one message; more than one came.")
+        self._message = message
+
+    def end(self) -> None:
+        if self._message is None:
+            raise CallFailed("INTERNAL", "This method takes one message; none came.")
+        self._task = asyncio.get_running_loop().create_task(self._run(self._message))
+
+    def leave(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, message: bytes) -> None:
+        try:
+            self._call.send(await self._act(message, self._call))
+        except CallFailed as failure:
+            self._call.finish(failure)
+        else:
+            self._call.finish()
+
+
+class GrpcProtocol(asyncio.Protocol):
+    """One connection. What a turn of the loop has to send on all its calls is written at once, at the turn's end."""
+
+    def __init__(self, methods: Methods, bytes_limit: int, open: "set[GrpcProtocol]") -> None:
+        self.bytes_limit = bytes_limit  # of one message
+        self.h2 = _server_side()
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._methods = methods
+        self._open = open
+        self._loop = asyncio.get_running_loop()
+        self._calls: dict[int, Call] = {}
+        self._wanting: dict[Call, None] = {}  # who has something to send, in order
+        self._blocked: dict[Call, None] = {}  # who waits for the client's windows
+        self._unread = 0  # bytes of the connection's window that are not given back
+        self._flushing = False
+        self._writable = True
+        self._stopping = False
+        self._transport: asyncio.Transport
+        self._heard: Mapping[type[h2.events.Event], Callable[[Any], None]] = {
+            h2.events.RequestReceived: self._request,
+            h2.events.DataReceived: self._data,
+            h2.events.StreamEnded: self._sent_all,
+            h2.events.StreamReset: self._reset,
+            h2.events.WindowUpdated: self._room,
+            h2.events.RemoteSettingsChanged: self._room,
+            h2.events.ConnectionTerminated: self._goaway,
+        }
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(_WRITE_BUFFER)
+        self._open.add(self)
+        self.h2.initiate_connection()
+        self.h2.increment_flow_control_window(_CONNECTION_WINDOW - _DEFAULT_WINDOW)
+        self._soon()
+
+    def data_received(self, data: bytes) -> None:
+        if self._stopping:
+            return
+        try:
+            events = self.h2.receive_data(data)
+        except ProtocolError as error:
+            log.info("connection refused", reason=str(error) or type(error).__name__)
+            self._leave()
+            return
+        for event in events:
+            hear = self._heard.get(type(event))
+            if hear is not None:
+                hear(event)
+        self._soon()
+
+    def pause_writing(self) -> None:
+        """The client does not read: it is not read either, as there are frames that have to be answered."""
+        self._writable = False
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._transport.resume_reading()
+        self._soon()
+
+    def connection_lost(self, reason: Exception | None) -> None:
+        self._stopping = True
+        self._open.discard(self)
+        self._lose_calls()
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def wants(self, call: Call) -> None:
+        """The call has something to send."""
+        self._wanting[call] = None
+        self._soon()
+
+    def credit(self, id: int, window_bytes: int) -> None:
+        """The client may send so many bytes more on this call."""
+        self.h2.increment_flow_control_window(window_bytes, id)
+        self._soon()
+
+    def ended(self, call: Call) -> None:
+        """The call's stream is no more."""
+        del self._calls[call.id]
+        self._wanting.pop(call, None)
+        self._blocked.pop(call, None)
+        call.close()
+
+    def stop(self) -> None:
+        """End every call, and ask the client to go."""
+        for call in list(self._calls.values()):
+            call.fail(CallFailed("UNAVAILABLE", "This gateway has stopped.", [("sluice-code", "draining")]))
+        self._flush()
+        if not self._stopping:
+            self.h2.close_connection()
+            self._stopping = True
+            self._transport.write(self.h2.data_to_send())
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._stopping or not self._writable:
+            return
+        wanting, self._wanting = self._wanting, {}
+        for call in wanting:
+            if not call.push():
+                self._blocked[call] = None
+        if self._unread >= _CONNECTION_WINDOW // 4:
+            self.h2.increment_flow_control_window(self._unread)
+            self._unread = 0
+        if data := self.h2.data_to_send():
+            self._transport.write(data)
+
+    def _leave(self) -> None:
+        """The connection cannot be used any more; the client is told why, if it listens."""
+        self._stopping = True
+        self._lose_calls()
+        self._transport.write(self.h2.data_to_send())
+        self._transport.close()
+
+    def _lose_calls(self) -> None:
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.close()
+            call.leave()
+
+    def _request(self, event: h2.events.RequestReceived) -> None:
+        call = self._calls[event.stream_id] = Call(self, event.stream_id)
+        call.begin(dict(event.headers), self._methods)
+
+    def _data(self, event: h2.events.DataReceived) -> None:
+        self._unread += event.flow_controlled_length
+        call = self._calls.get(event.stream_id)
+        if call is not None:
+            call.receive(event.data, event.flow_controlled_length)
+
+    def _sent_all(self, event: h2.events.StreamEnded) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is not None:
+            call.end()
+
+    def _reset(self, event: h2.events.StreamReset) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is not None:
+            self.ended(call)
+            call.leave()
+
+    def _room(self, _: h2.events.Event) -> None:
+        """The client takes more."""
+        self._wanting |= self._blocked
+        self._blocked.clear()
+
+    def _goaway(self, _: h2.events.ConnectionTerminated) -> None:
+        self._leave()
+
+
+def _server_side() -> H2Connection:
+    config = H2Configuration(
+        client_side=False, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
+    )
+    connection = H2Connection(config)
+    connection.local_settings = Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: _CONCURRENT_CALLS,
+            SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES,
+            SettingCodes.MAX_HEADER_LIST_SIZE: _HEADER_BYTES,
+        },
+    )
+    connection.max_inbound_frame_size = _FRAME_BYTES
+    connection.decoder.max_header_list_size = _HEADER_BYTES
+    return connection

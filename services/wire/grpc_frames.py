@@ -1,0 +1,110 @@
+"""gRPC's own rules on top of HTTP/2: framed messages, timeouts, statuses and metadata in header fields.
+
+It knows bytes and names; not connections, streams or what a message means. The rules are those of gRPC's
+PROTOCOL-HTTP2.md; compression is not offered.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import grpc
+
+Header = tuple[bytes, bytes]
+Metadata = Sequence[tuple[str, str]]
+
+STATUS: Mapping[str, int] = {code.name: code.value[0] for code in grpc.StatusCode}
+
+_PREFIX_BYTES = 5  # a flag for compression, and the message's length
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_UNIT_S: Mapping[bytes, float] = {b"H": 3600, b"M": 60, b"S": 1, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_LONGEST_TIMEOUT_S = 365 * 86400.0
+_READABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_SENTENCE_LIMIT = 1000  # characters; clients take 8 KiB of trailers
+
+
+class CallFailed(Exception):
+    """How a call ends that is not answered: the name of a gRPC status, a sentence, trailing metadata (ASCII)."""
+
+    def __init__(self, status: str, message: str, metadata: Metadata = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.metadata = metadata
+
+
+class Inbox:
+    """Messages of one direction of a call, from the bytes that carry them.
+
+    Holds at most one incomplete message and what it was fed and not asked for.
+    """
+
+    __slots__ = ("_bytes_limit", "_data")
+
+    def __init__(self, bytes_limit: int) -> None:
+        self._bytes_limit = bytes_limit
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._data += data
+
+    def take(self) -> bytes | None:
+        """The next message, without its prefix; None: it has not come completely.
+
+        Raises:
+            CallFailed: UNIMPLEMENTED: it is compressed. RESOURCE_EXHAUSTED: it is larger than allowed.
+        """
+        data = self._data
+        if len(data) < _PREFIX_BYTES:
+            return None
+        end = _PREFIX_BYTES + int.from_bytes(data[1:_PREFIX_BYTES])
+        if data[0] or end > self._bytes_limit + _PREFIX_BYTES:
+            raise self._refusal(compressed=bool(data[0]), size=end - _PREFIX_BYTES)
+        if len(data) < end:
+            return None
+        message = bytes(data[_PREFIX_BYTES:end])
+        del data[:end]
+        return message
+
+    @property
+    def empty(self) -> bool:
+        return not self._data
+
+    def _refusal(self, *, compressed: bool, size: int) -> CallFailed:
+        if compressed:
+            return CallFailed("UNIMPLEMENTED", "Messages must not be compressed; the only encoding is identity.")
+        sentence = f"A message may have {self._bytes_limit} bytes; one of {size} bytes came. Send it in parts."
+        return CallFailed("RESOURCE_EXHAUSTED", sentence, [("sluice-code", "body_too_large")])
+
+
+def framed(message: bytes) -> bytes:
+    """A message as it goes on the wire, uncompressed."""
+    return b"\0" + len(message).to_bytes(4) + message
+
+
+def read_timeout(value: bytes) -> float:
+    """`grpc-timeout` in seconds, a year at most.
+
+    Raises:
+        CallFailed: INVALID_ARGUMENT: it is none.
+    """
+    found = _TIMEOUT.fullmatch(value)
+    if found is None:
+        got = value.decode("latin-1")
+        raise CallFailed("INVALID_ARGUMENT", f"grpc-timeout is up to 8 digits and one of H M S m u n; got {got!r:.80}.")
+    return min(int(found[1]) * _UNIT_S[found[2]], _LONGEST_TIMEOUT_S)
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether a request says that it is gRPC's: application/grpc, also with a format or parameters behind."""
+    return content_type == b"application/grpc" or content_type.startswith((b"application/grpc+", b"application/grpc;"))
+
+
+def trailers(failure: CallFailed | None) -> list[Header]:
+    """The header fields that end a call; None: it was answered."""
+    if failure is None:
+        return [(b"grpc-status", b"0")]
+    fields = [(b"grpc-status", b"%d" % STATUS[failure.status])]
+    fields.append((b"grpc-message", quote(failure.message[:_SENTENCE_LIMIT], safe=_READABLE).encode()))
+    fields += [(name.encode(), value.encode()) for name, value in failure.metadata]
+    return fields

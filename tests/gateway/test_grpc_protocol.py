@@ -1,0 +1,504 @@
+"""gRPC on a connection: what a client of any kind may do to it, and what it gets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import grpc
+import grpc.aio
+import h2.events
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from services.gateway.grpc_protocol import GrpcProtocol, Unary
+from services.gateway.rpc import GrpcServer
+from services.wire.grpc_frames import CallFailed, framed
+from services.wire.sluice.v1 import sessions_pb2 as messages
+from tests.gateway.here import Gate, eventually
+from tests.gateway.http2 import connected
+
+LIMIT = 8 * 1024 * 1024
+ONCE, EACH, NEVER, BUG, REFUSED = "/test.Echo/Once", "/test.Echo/Each", "/test.Echo/Never", "/test.Echo/Bug", "/test/No"
+SERVICE = "/sluice.v1.Sessions"
+
+
+class Each:
+    """Answers each message with itself; as many as `room` may wait to be sent."""
+
+    room = 64
+
+    def __init__(self, served, call):
+        self._served = served
+        self._call = call
+        call.open()
+
+    @property
+    def full(self):
+        return self._call.unsent >= self.room
+
+    def receive(self, message):
+        self._served.received += 1
+        self._call.send(message)
+
+    def end(self):
+        self._call.finish()
+
+    def leave(self):
+        self._served.left += 1
+
+
+@dataclass
+class Served:
+    """A server of echoes, and what its handlers have heard."""
+
+    port: int = 0
+    received: int = 0
+    left: int = 0
+    connections: set[GrpcProtocol] = field(default_factory=set)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    async def once(self, message, call):
+        return message
+
+    async def never(self, message, call):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.left += 1
+
+    async def bug(self, message, call):
+        raise ZeroDivisionError
+
+    async def refused(self, message, call):
+        raise CallFailed("NOT_FOUND", "Not “here”.", [("sluice-code", "nowhere")])
+
+
+@asynccontextmanager
+async def echoes() -> AsyncIterator[Served]:
+    served = Served()
+    unary = {ONCE: served.once, NEVER: served.never, REFUSED: served.refused}
+    methods = {path.encode(): partial(Unary, act) for path, act in unary.items()}
+    methods[EACH.encode()] = partial(Each, served)
+    methods[BUG.encode()] = lambda call: 1 / 0
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: GrpcProtocol(methods, LIMIT, served.connections), "127.0.0.1", 0)
+    served.port = server.sockets[0].getsockname()[1]
+    try:
+        yield served
+    finally:
+        server.close()
+        for connection in list(served.connections):
+            connection.abort()
+        await eventually(lambda: not served.connections)
+
+
+@pytest.fixture
+async def served():
+    async with echoes() as served:
+        yield served
+
+
+@pytest.fixture
+async def raw(served):
+    async with connected(served.port) as raw:
+        yield raw
+
+
+async def test_an_unary_call_is_answered(raw):
+    id = raw.call(ONCE)
+    raw.send(id, framed(b"abc"), end=True)
+    stream = await raw.ended(id)
+    assert stream.head == {":status": "200", "content-type": "application/grpc", "grpc-accept-encoding": "identity"}
+    assert stream.messages == [b"abc"]
+    assert stream.tail == {"grpc-status": "0"}
+    assert stream.reset is None
+
+
+async def test_a_message_may_be_cut_anywhere(raw):
+    id = raw.call(EACH)
+    wire = framed(b"abc") + framed(b"") + framed(b"defg")
+    for at in range(len(wire)):
+        raw.send(id, wire[at : at + 1])
+        await raw.flush()
+    raw.send(id, b"", end=True)
+    assert (await raw.ended(id)).messages == [b"abc", b"", b"defg"]
+
+
+async def test_small_answers_share_frames(raw):
+    id = raw.call(EACH)
+    wire = [framed(b"%d" % number) for number in range(60)]
+    for each in wire:
+        raw.send(id, each)
+    raw.send(id, b"", end=True)
+    stream = await raw.ended(id)
+    assert stream.data == b"".join(wire)
+    assert stream.frames < 10
+
+
+async def test_an_error_comes_without_other_headers(raw):
+    id = raw.call(REFUSED)
+    raw.send(id, framed(b""), end=True)
+    stream = await raw.ended(id)
+    assert not stream.tail
+    assert stream.head[":status"] == "200"
+    assert (stream.status, stream.sentence) == (grpc.StatusCode.NOT_FOUND.value[0], "Not “here”.")
+    assert stream.head["sluice-code"] == "nowhere"
+
+
+@pytest.mark.parametrize("path", ["/test.Echo/Other", "/", "/sluice.v1.Sessions", "/test.Echo/Once?x", "*"])
+async def test_an_unknown_method_is_unimplemented(raw, path):
+    stream = await raw.ended(raw.call(path))
+    assert stream.status == 12
+    assert stream.head["grpc-accept-encoding"] == "identity"
+    assert stream.reset == 0  # what the client would still send is not wanted
+
+
+async def test_other_content_is_refused_as_HTTP_does(raw):
+    assert (await raw.ended(raw.call(ONCE, content_type="application/json"))).head == {":status": "415"}
+
+
+async def test_another_method_of_HTTP_is_refused(raw):
+    assert (await raw.ended(raw.call(ONCE, method="GET", end=True))).head[":status"] == "405"
+
+
+@pytest.mark.parametrize(
+    ("path", "wire", "status"),
+    [
+        (ONCE, framed(b"a") + framed(b"b"), "INTERNAL"),
+        (ONCE, b"", "INTERNAL"),
+        (ONCE, framed(b"abc")[:-1], "INTERNAL"),
+        (EACH, b"\0\0", "INTERNAL"),
+        (EACH, framed(b"a") + framed(b"abc")[:-1], "INTERNAL"),
+        (ONCE, b"\1" + framed(b"abc")[1:], "UNIMPLEMENTED"),
+        (EACH, framed(b"a") + b"\1" + framed(b"abc")[1:], "UNIMPLEMENTED"),
+        (ONCE, b"\0" + (LIMIT + 1).to_bytes(4), "RESOURCE_EXHAUSTED"),
+        (EACH, b"\0\xff\xff\xff\xff", "RESOURCE_EXHAUSTED"),
+        (BUG, framed(b""), "INTERNAL"),
+    ],
+)
+async def test_a_call_that_breaks_the_rules_fails_alone(raw, path, wire, status):
+    id = raw.call(path)
+    raw.send(id, wire, end=True)
+    stream = await raw.ended(id)
+    assert stream.status == grpc.StatusCode[status].value[0]
+    assert len(stream.sentence) > 10
+    again = raw.call(ONCE)
+    raw.send(again, framed(b"abc"), end=True)
+    assert (await raw.ended(again)).messages == [b"abc"]
+
+
+async def test_a_message_that_is_too_large_is_refused_before_it_has_come(raw):
+    id = raw.call(ONCE)
+    raw.send(id, b"\0\x7f\xff\xff\xff" + bytes(1000))
+    stream = await raw.ended(id)
+    assert (stream.status, stream.head["sluice-code"]) == (8, "body_too_large")
+
+
+@pytest.mark.parametrize("timeout", ["1n", "1u", "1m", "0S"])
+async def test_a_call_ends_at_its_deadline(raw, served, timeout):
+    id = raw.call(NEVER, grpc_timeout=timeout)
+    raw.send(id, framed(b""), end=True)
+    stream = await raw.ended(id)
+    assert (stream.status, stream.head["sluice-code"]) == (4, "deadline_exceeded")
+    await eventually(lambda: served.left == 1)
+
+
+async def test_a_stream_ends_at_its_deadline_although_the_client_still_sends(raw, served):
+    id = raw.call(EACH, grpc_timeout="1m")
+    raw.send(id, framed(b"abc"))
+    stream = await raw.ended(id)
+    assert (stream.status, stream.reset, served.left) == (4, 0, 1)
+
+
+async def test_a_deadline_that_cannot_be_read_is_refused(raw):
+    assert (await raw.ended(raw.call(ONCE, grpc_timeout="soon"))).status == 3
+
+
+async def test_a_call_that_the_client_resets_is_left(raw, served):
+    never, each = raw.call(NEVER), raw.call(EACH)
+    raw.send(never, framed(b""), end=True)
+    raw.send(each, framed(b"abc"))
+    await raw.until(lambda: raw.streams[each].messages)
+    for id in (never, each):
+        raw.h2.reset_stream(id, 8)
+    await raw.flush()
+    await eventually(lambda: served.left == 2)
+    again = raw.call(ONCE)
+    raw.send(again, framed(b"abc"), end=True)
+    assert (await raw.ended(again)).messages == [b"abc"]
+
+
+@pytest.mark.parametrize("how", ["abort", "goaway", "garbage"])
+async def test_the_calls_of_a_lost_connection_are_left(raw, served, how):
+    never, each = raw.call(NEVER), raw.call(EACH)
+    raw.send(never, framed(b""), end=True)
+    raw.send(each, framed(b"abc"))
+    await raw.until(lambda: raw.streams[each].messages)
+    if how == "abort":
+        raw.abort()
+    elif how == "goaway":
+        raw.h2.close_connection()
+        await raw.flush()
+    else:
+        await raw.write(bytes(9))  # a DATA frame of no stream
+    await eventually(lambda: served.left == 2 and not served.connections)
+
+
+async def test_a_client_of_HTTP_1_is_sent_away(served):
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+    await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    await eventually(lambda: not served.connections)
+
+
+async def test_header_lists_have_a_limit(raw, served):
+    raw.call(ONCE, x_long="x" * 20_000)
+    await raw.flush()
+    await raw.until_closed()
+    assert not served.connections
+
+
+async def test_a_ping_is_answered(raw):
+    raw.h2.ping(b"12345678")
+    await raw.until(lambda: any(isinstance(each, h2.events.PingAckReceived) for each in raw.events))
+
+
+async def test_a_client_that_does_not_read_is_held_back_by_its_windows(served):
+    async with connected(served.port, reads=False, window=1000) as raw:
+        id = raw.call(EACH)
+        message, sent = bytes(995), 0
+        while raw.h2.local_flow_control_window(id) >= 1000:
+            raw.send(id, framed(message))
+            sent += 1
+        await raw.until(lambda: raw.streams[id].data)
+        ping(raw)
+        await raw.until(lambda: pinged(raw))
+        assert sent > 1000
+        assert served.received <= 1 + Each.room
+        assert raw.h2.local_flow_control_window(id) < 1000  # and may not send more
+        raw.reads = True
+        for each in (None, id):
+            raw.h2.increment_flow_control_window(100 * 1024 * 1024, each)
+        raw.send(id, b"", end=True)
+        stream = await raw.ended(id)
+        assert stream.messages == [message] * sent
+
+
+def ping(raw):
+    raw.h2.ping(b"all read")
+
+
+def pinged(raw):
+    return any(isinstance(each, h2.events.PingAckReceived) for each in raw.events)
+
+
+async def test_a_client_that_does_not_read_its_socket_is_not_read_either(served):
+    async with connected(served.port, window=2**31 - 1) as raw:
+        raw.h2.increment_flow_control_window(2**31 - 1 - 65_535)
+        id = raw.call(EACH)
+        wire = framed(bytes(60_000))
+        count = 0
+        while count < 15:
+            raw.send(id, wire)
+            count += 1
+        await raw.flush()
+        await eventually(lambda: served.received == count)
+        stream = raw.streams[id]
+        await raw.until(lambda: len(stream.data) == count * len(wire))
+        raw.send(id, b"", end=True)
+        assert (await raw.ended(id)).status == 0
+
+
+async def test_an_answer_larger_than_the_windows_comes_in_parts(served):
+    async with connected(served.port, window=10) as raw:
+        id = raw.call(EACH)
+        message = bytes(range(256)) * 4
+        raw.send(id, framed(message), end=True)
+        assert (await raw.ended(id)).messages == [message]
+
+
+async def test_calls_share_a_connection(raw):
+    ids = [raw.call(ONCE) for _ in range(200)]
+    for id in ids:
+        raw.send(id, framed(b"%d" % id), end=True)
+    for id in ids:
+        assert (await raw.ended(id)).messages == [b"%d" % id]
+
+
+async def test_when_the_server_stops_open_calls_are_told_and_the_client_asked_to_go(raw, served):
+    id = raw.call(EACH)
+    raw.send(id, framed(b"abc"))
+    await raw.until(lambda: raw.streams[id].messages)
+    for connection in served.connections:
+        connection.stop()
+    stream = await raw.ended(id)
+    assert (stream.status, stream.tail["sluice-code"]) == (14, "draining")
+    await raw.until(lambda: any(isinstance(each, h2.events.ConnectionTerminated) for each in raw.events))
+    assert served.left == 1
+
+
+def identity(message):
+    return message
+
+
+@pytest.mark.parametrize("size", [0, 256 * 1024, LIMIT])
+async def test_the_asyncio_client_of_gRPC_streams(served, size):
+    async with grpc.aio.insecure_channel(served.address, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        call = channel.stream_stream(EACH)()
+        for number in range(4):
+            message = bytes([number]) * size
+            await call.write(message)
+            assert await call.read() == message
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_the_threaded_client_of_gRPC_calls_and_streams(served):
+    def talk():
+        with grpc.insecure_channel(served.address) as channel:
+            once = channel.unary_unary(ONCE)
+            assert [once(b"%d" % number, timeout=10) for number in range(20)] == [b"%d" % each for each in range(20)]
+            sent = [bytes([number % 256]) * 5000 for number in range(2000)]
+            assert list(channel.stream_stream(EACH)(iter(sent), timeout=60)) == sent
+            with pytest.raises(grpc.RpcError) as caught:
+                channel.unary_unary(REFUSED)(b"")
+            return caught.value
+
+    error = await asyncio.to_thread(talk)
+    assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, "Not “here”.")
+    assert ("sluice-code", "nowhere") in error.trailing_metadata()
+
+
+async def test_a_client_that_compresses_is_told_not_to(served):
+    async with grpc.aio.insecure_channel(served.address, compression=grpc.Compression.Gzip) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(ONCE)(bytes(10_000))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_client_that_cancels_is_left(served):
+    async with grpc.aio.insecure_channel(served.address) as channel:
+        call = channel.unary_unary(NEVER)(b"")
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await eventually(lambda: served.left == 1)
+
+
+# The gateway behind it.
+
+
+@pytest.fixture
+async def door(here):
+    async with connected(here.app.state.grpc.port) as door:
+        yield door
+
+
+def many(adder, tag=1, **more):
+    x = messages.Tensor(dtype="float32", shape=[1, 2], data=np.array([[1, 2]], "<f4").tobytes())
+    return messages.StepManyRequest(model="sum", sessions=[adder.id], inputs={"x": x}, tag=tag, **more)
+
+
+@pytest.mark.parametrize("method", ["Step", "Open", "Stream"])
+async def test_bytes_that_are_no_message_are_refused(door, method):
+    id = door.call(f"{SERVICE}/{method}")
+    door.send(id, framed(b"\xff\xff"), end=True)
+    stream = await door.ended(id)
+    assert (stream.status, (stream.tail or stream.head)["sluice-code"]) == (3, "bad_request")
+    assert "sluice.v1." in stream.sentence
+
+
+@pytest.mark.parametrize("how", ["reset", "abort"])
+@pytest.mark.parametrize("method", ["Stream", "StepMany"])
+async def test_steps_of_a_client_that_leaves_have_no_effect(here, door, puppet, method, how):
+    adder, gate = await here.open(), Gate(puppet)
+    id = door.call(f"{SERVICE}/{method}")
+    door.send(id, framed(many(adder).SerializeToString()), end=method == "StepMany")
+    await door.flush()
+    await puppet.until_running(1)
+    if how == "reset":
+        door.h2.reset_stream(id, 8)
+        await door.flush()
+    else:
+        door.abort()
+    await eventually(lambda: here.gateway.engine.scheduler.busy is False or not here.gateway.engine.scheduler.settled)
+    gate.open()
+    await eventually(here.nothing_left)
+    await adder.goes_on()
+
+
+async def test_a_stream_that_the_client_has_ended_ends_after_its_last_answer(here, door, puppet):
+    adder, gate = await here.open(), Gate(puppet)
+    id = door.call(f"{SERVICE}/Stream")
+    for tag in (7, 8):
+        door.send(id, framed(many(adder, tag).SerializeToString()), end=tag == 8)
+    await door.flush()
+    await puppet.until_running(1)
+    gate.open()
+    stream = await door.ended(id)
+    replies = list(map(messages.StepManyResponse.FromString, stream.messages))
+    assert [(reply.tag, list(reply.steps)) for reply in replies] == [(7, [1]), (8, [2])]
+    assert stream.status == 0
+
+
+async def test_requests_of_a_stream_are_refused_one_by_one(here, door):
+    adder = await here.open()
+    id = door.call(f"{SERVICE}/Stream")
+    door.send(id, framed(many(adder, 1, steps=[5]).SerializeToString()))
+    door.send(id, framed(messages.StepManyRequest(model="nothing", sessions=["x"], tag=2).SerializeToString()))
+    door.send(id, framed(many(adder, 3).SerializeToString()), end=True)
+    stream = await door.ended(id)
+    replies = {reply.tag: reply for reply in map(messages.StepManyResponse.FromString, stream.messages)}
+    assert replies[1].errors[0].error.code == "step_mismatch"
+    assert replies[2].error.code == "model_not_found"
+    assert list(replies[3].steps) == [1]
+
+
+async def test_health_tells_whether_the_gateway_is_ready(here):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{here.app.state.grpc.port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "sluice.v1.Sessions"):
+            reply = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            assert reply.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Check(health_pb2.HealthCheckRequest(service="other"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        watches = [health.Watch(health_pb2.HealthCheckRequest(service=service)) for service in ("", "other")]
+        first = [(await watch.read()).status for watch in watches]
+        assert first == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN]
+        here.gateway.draining = True
+        assert (await watches[0].read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        for watch in watches:
+            watch.cancel()
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_tells_the_services_and_their_messages(here, version):
+    asked = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="sluice.v1.Sessions"),
+    ]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{here.app.state.grpc.port}") as channel:
+        ask = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        services, files = [reply async for reply in ask(iter(asked))]
+    names = {service.name for service in services.list_services_response.service}
+    assert {"sluice.v1.Sessions", "grpc.health.v1.Health"} <= names
+    assert files.file_descriptor_response.file_descriptor_proto
+
+
+async def test_a_port_that_is_taken_is_refused_before_anything_starts(here):
+    address = f"127.0.0.1:{here.app.state.grpc.port}"
+    with pytest.raises(OSError, match="in use"):
+        GrpcServer(here.gateway, here.app.state.metrics, address)
