@@ -23,7 +23,7 @@ app.add_typer(models, name="models")
 
 @app.command(context_settings=_FORWARDED)
 def serve(context: typer.Context) -> None:
-    """Serve models over HTTP; `sluice serve --help` lists every setting."""
+    """Serve models over HTTP and gRPC; `sluice serve --help` lists every setting."""
     from services.cli.serve import serve as run
 
     raise typer.Exit(run(context.args))

@@ -136,6 +136,21 @@ class Backend:
             raise BackendError(f"The model server's description of model {model!r} cannot be read.") from None
         return dict(found.signature_def)
 
+    async def labelled(self, model: str, label: str, timeout_s: float) -> int:
+        """The version that the model server knows by a label; raises as `versions`.
+
+        Raises:
+            VersionNotFound: it knows none by this label.
+        """
+        request = tfs.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name, request.model_spec.version_label = model, label
+        try:
+            reply = await self._ask(self._metadata, request, model, timeout_s)
+        except (InputRejected, NotServed):
+            raise VersionNotFound(f"The model server knows no version of model {model!r} labelled {label!r}.") from None
+        version: int = reply.model_spec.version.value
+        return version
+
     async def contract(self, model: str, version: int, timeout_s: float) -> bytes:
         """The contract's JSON of a model version that has a `contract` signature; raises as `predict`."""
         outputs = await self.predict(model, version, "contract", {"probe": np.zeros(1, np.int32)}, (), timeout_s)

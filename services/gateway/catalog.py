@@ -137,6 +137,15 @@ class Catalog:
         reason = self.unreachable or self.models.get(name, Model(name)).trouble()
         return BackendUnavailable(f"Model {name!r} cannot be called now: {reason}.")
 
+    async def labelled(self, name: str, label: str) -> int:
+        """The version of a model that has a label; the model server is asked each time, as labels move.
+
+        Raises:
+            ModelNotFound, VersionNotFound, BackendUnavailable.
+        """
+        await self.find(name)
+        return await self._backend.labelled(name, label, _ASK_TIMEOUT_S)
+
     def get(self, name: str, version: int) -> ServedVersion:
         """A version that is known, such as that of an open session.
 

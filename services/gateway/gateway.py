@@ -94,6 +94,7 @@ class Gateway:
         model: str,
         *,
         version: int | None = None,
+        label: str | None = None,
         id: str | None = None,
         state: Mapping[str, Any] | None = None,
         ttl_s: float | None = None,
@@ -105,6 +106,10 @@ class Gateway:
             Draining, ModelNotFound, VersionNotFound, UnsupportedByModel, SessionExists, SessionsFull, BadRequest and
             the errors of wrong values in `state`.
         """
+        if label is not None:
+            if version is not None:
+                raise BadRequest("A session is opened on a version or on a label; both came.")
+            version = await self.catalog.labelled(model, label)
         served = await self._find(model, version, self.deadline(None, self.now()))
         signature = served.stepping("step")
         self._check_ttl(ttl_s)
@@ -369,7 +374,8 @@ class Gateway:
 
     def _check_many(self, model: str, ids: Sequence[str], numbers: Sequence[int] | None) -> None:
         if model not in self.catalog.models:
-            raise ModelNotFound(f"There is no model {model!r} with open sessions.")
+            known = ", ".join(sorted(self.catalog.models)) or "none"
+            raise ModelNotFound(f"There is no model {model!r}; the models here are: {known}.")
         if not ids:
             raise EmptyInput("A call for many sessions names one or more; got none.")
         if len(ids) > self.settings.queue_rows:

@@ -44,6 +44,7 @@ class OpenSession(Body):
     version: str | None = Field(
         None, pattern=r"^[0-9]{1,18}$", description="Model version to stay on; without it the newest."
     )
+    label: str | None = Field(None, description="Label of the version to stay on, where the model server has labels.")
     state: dict[str, Any] | None = Field(
         None, description="Initial state, name → row; states left out begin as the contract says."
     )
@@ -154,6 +155,7 @@ async def open_session(gateway: Here, model: ModelName, body: OpenSession | None
     view, opened = await gateway.open_session(
         model,
         version=int(body.version) if body.version else None,
+        label=body.label,
         id=body.session,
         state=body.state,
         ttl_s=body.ttl_s,

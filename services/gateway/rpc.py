@@ -54,6 +54,7 @@ class Sessions:
         view, created = await self._gateway.open_session(
             request.model,
             version=_version(request.version),
+            label=request.label or None,
             id=request.session or None,
             state=_arrays(request.state),
             ttl_s=request.ttl_s if request.HasField("ttl_s") else None,

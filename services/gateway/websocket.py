@@ -22,15 +22,17 @@ log = structlog.get_logger()
 async def serve_socket(socket: WebSocket, session: str) -> None:
     """Serve a socket until it closes, which leaves the session open and withdraws steps that are not answered."""
     gateway: Gateway = socket.app.state.gateway
+    request_id = socket.app.state.ids(socket.headers.raw).decode("latin-1")
     try:
         check_session_header(socket.headers.get("sluice-session"), session)
         timeout = socket.headers.get("sluice-timeout-ms")
         timeout_ms = None if timeout is None else read_timeout(timeout.encode())
         gateway.session(session)
     except SluiceError as error:
-        await socket.send_denial_response(JSONResponse(error_body(error), error.http_status, error_headers(error)))
+        headers = {**error_headers(error), "Sluice-Session": session, "X-Request-Id": request_id}
+        await socket.send_denial_response(JSONResponse(error_body(error), error.http_status, headers))
         return
-    await socket.accept(headers=[(b"sluice-session", session.encode())])
+    await socket.accept(headers=[(b"sluice-session", session.encode()), (b"x-request-id", request_id.encode())])
     stream = SocketStream(socket, gateway, socket.app.state.metrics, session, timeout_ms)
     try:
         async with asyncio.TaskGroup() as tasks:

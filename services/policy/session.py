@@ -225,7 +225,8 @@ class Step(Ticket):
         seen = blake2b(self.signature.name.encode(), digest_size=16)
         for name, array in self.inputs.items():
             seen.update(f"\0{name}{array.shape[1:]}".encode())
-            seen.update(repr(array[row].tolist()).encode() if array.dtype.hasobject else array[row].tobytes())
+            own = array[row : row + 1]  # still an array where a row is a single text
+            seen.update(repr(own.tolist()).encode() if array.dtype.hasobject else own.tobytes())
         return seen.digest()
 
     def outcome_with(self, outputs: Rows) -> Answers | SluiceError:

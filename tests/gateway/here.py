@@ -1,7 +1,6 @@
 """The whole gateway in one loop with a puppet model server, and what tests say to it."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -109,9 +108,14 @@ class Here:
         return self.gateway.catalog.ready and bool(self.gateway.catalog.models)
 
     async def open(self, **body: Any) -> Adder:
-        response = await self.http.post("/v1/models/sum/sessions", json=body)
+        return Adder(self.http, await self.opened("sum", **body))
+
+    async def opened(self, model: str, **body: Any) -> str:
+        """The id of a new session on any model."""
+        response = await self.http.post(f"/v1/models/{model}/sessions", json=body)
         assert response.status_code == 201, response.text
-        return Adder(self.http, response.json()["session"])
+        id: str = response.json()["session"]
+        return id
 
     async def adders(self, count: int) -> list[Adder]:
         return [await self.open() for _ in range(count)]
@@ -121,6 +125,11 @@ class Here:
         lines = (await self.http.get("/metrics")).text.splitlines()
         samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in samples}
+
+    async def columns(self, ids: list[str], xs: Any, model: str = "sum", **more: Any) -> httpx.Response:
+        """One step of many sessions."""
+        body = {"sessions": ids, "inputs": xs, **more}
+        return await self.http.post(f"/v1/models/{model}/sessions:step", json=body)
 
     def nothing_left(self) -> bool:
         scheduler = self.gateway.engine.scheduler

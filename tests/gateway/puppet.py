@@ -1,7 +1,8 @@
 """A model server on strings: it speaks TensorFlow Serving's wire and does what a test tells it, fault by fault.
 
 Its model `sum` adds up what a session sends: output `total` and state `h` are state + x. Its model `plain` has no
-contract and doubles rows. Order, loss and mix-ups show in the sums.
+contract and doubles rows. `halves` is `sum` in bfloat16, without a scan; `words` numbers the words that a session
+sends. Order, loss and mix-ups show in the sums.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import ml_dtypes
 import numpy as np
 
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
@@ -52,6 +54,17 @@ CONTRACT = {
 }
 
 
+def _only_step(dtype: str, axes: list[dict[str, Any]], output: str, state: dict[str, Any]) -> dict[str, Any]:
+    tensor = {"dtype": dtype, "axes": [_BATCH, *axes]}
+    states = [{"name": "h", "input": "h", "output": "h", **state}]
+    step = {"kind": "step", "inputs": {"x": tensor}, "outputs": {output: tensor}, "states": states}
+    return {"schema": 1, "signatures": {"step": step}}
+
+
+HALVES = _only_step("bfloat16", [_FEATURE], "total", {"dtype": "bfloat16", "shape": [FEATURES], "initial": 0.0})
+WORDS = _only_step("string", [], "said", {"dtype": "int64", "shape": [], "initial": 0})
+
+
 def step(x: np.ndarray, h: np.ndarray) -> dict[str, np.ndarray]:
     return {"total": x + h, "doubled": 2 * (x + h), "h": x + h}
 
@@ -65,8 +78,20 @@ def scan(x: np.ndarray, h: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndar
     }
 
 
-def contract(probe: np.ndarray) -> dict[str, np.ndarray]:
-    return {"contract": np.array([json.dumps(CONTRACT).encode()] * len(probe), dtype=object)}
+def written(document: dict[str, Any]) -> Callable[..., dict[str, np.ndarray]]:
+    """A contract signature."""
+    return lambda probe: {"contract": np.array([json.dumps(document).encode()] * len(probe), dtype=object)}
+
+
+def half_step(x: np.ndarray, h: np.ndarray) -> dict[str, np.ndarray]:
+    total = (x.astype(np.float32) + h.astype(np.float32)).astype(ml_dtypes.bfloat16)
+    return {"total": total, "h": total}
+
+
+def say(x: np.ndarray, h: np.ndarray) -> dict[str, np.ndarray]:
+    said = np.empty(len(x), object)
+    said[:] = [b"%d %s" % (number, word) for number, word in zip(h.tolist(), x.tolist(), strict=True)]
+    return {"said": said, "h": h + 1}
 
 
 def double(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -74,8 +99,15 @@ def double(x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 SIGNATURES: dict[str, dict[str, Callable[..., dict[str, np.ndarray]]]] = {
-    "sum": {"step": step, "scan": scan, "contract": contract, "serving_default": lambda x: {"total": np.cumsum(x, 1)}},
+    "sum": {
+        "step": step,
+        "scan": scan,
+        "contract": written(CONTRACT),
+        "serving_default": lambda x: {"total": np.cumsum(x, 1)},
+    },
     "plain": {"serving_default": double},
+    "halves": {"step": half_step, "contract": written(HALVES)},
+    "words": {"step": say, "contract": written(WORDS)},
 }
 
 
@@ -84,7 +116,7 @@ class Puppet:
 
     def __init__(self, folder: Path) -> None:
         self.address = f"unix:{folder / 'puppet.sock'}"
-        self.versions: dict[str, list[int]] = {"sum": [1], "plain": [1]}
+        self.versions: dict[str, list[int]] = {name: [1] for name in SIGNATURES}
         self.batches: list[tuple[str, int]] = []  # (signature, rows) of what ran, without contracts
         self.running = 0
         self.before: Callable[[tfs.PredictRequest], Any] | None = None
