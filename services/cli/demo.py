@@ -29,7 +29,8 @@ from services.client import AsyncClient, AsyncSession, SluiceError
 from services.log import quiet_import
 
 SEED = 11
-SHORTEST_MONTHS, LONGEST_MONTHS = 120, 180
+SHORTEST_MONTHS, LONGEST_MONTHS = 48, 96
+FIRST_MONTHS = 180  # of the client that is drawn in detail
 TOLERANCE = 1e-5
 _READY_S = 120.0
 # How the clients step, in turn.
@@ -96,11 +97,11 @@ def run(models_dir: Path, out: Path, count: int) -> int:
 
 
 def plan(series: Series, count: int, seed: int = SEED) -> list[Client]:
-    """Overlapping, staggered stretches of ten years or more; the first client's ends with the series."""
+    """Overlapping, staggered stretches of four years or more; the first client's is longer and ends with the series."""
     dice = random.Random(seed)  # noqa: S311 - a demo's dice
     clients = []
     for i in range(count):
-        months = dice.randint(SHORTEST_MONTHS, LONGEST_MONTHS)
+        months = dice.randint(SHORTEST_MONTHS, LONGEST_MONTHS) if i else FIRST_MONTHS
         start = dice.randint(0, len(series) - months) if i else len(series) - months
         door, stretch = DOORS[i % len(DOORS)], series[start : start + months]
         clients.append(Client(f"client-{i:03}", door, start, stretch, np.zeros(months, np.float32)))

@@ -18,7 +18,7 @@ def step_body(answers: Answers, wanted: list[str] | None) -> bytes:
     outputs = answers.outputs
     names = outputs if wanted is None else wanted
     return orjson.dumps(
-        {"outputs": {name: jsonable(outputs[name][0]) for name in names}, "step": answers.steps[0]},
+        {"outputs": {name: jsonable(outputs[name][0, ...]) for name in names}, "step": answers.steps[0]},
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
 

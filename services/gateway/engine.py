@@ -219,6 +219,8 @@ class Engine:
             done(outcome)
         except Exception:
             log.exception("an answer could not be given")
+            if not isinstance(outcome, SluiceError):
+                self._answer(done, Internal(_BUG))
 
     def _arm(self, when: float) -> None:
         """Pump at `when`, or before: a timer that is set for an earlier time finds nothing to do and sets it again."""

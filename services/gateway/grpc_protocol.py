@@ -24,6 +24,7 @@ log = structlog.get_logger()
 STREAM_WINDOW = 1024 * 1024  # bytes of one call that may come before we have read what came before
 _CONNECTION_WINDOW = 4 * STREAM_WINDOW
 _DEFAULT_WINDOW = 65_535
+_WINDOW_STEP = STREAM_WINDOW // 4  # windows are opened again by so much at a time
 _CONCURRENT_CALLS = 1000
 _FRAME_BYTES = 64 * 1024
 _HEADER_BYTES = 16 * 1024
@@ -55,8 +56,8 @@ class Call:
     """One call: an HTTP/2 stream. Everything is sent when its connection flushes."""
 
     __slots__ = (
-        "_closed", "_connection", "_deadline", "_drained", "_ended", "_handler", "_head_sent", "_inbox", "_last",
-        "_opened", "_out", "_timer", "_unread", "id", "unsent", "unsent_bytes",
+        "_closed", "_connection", "_credit", "_deadline", "_drained", "_ended", "_handler", "_head_sent", "_inbox",
+        "_last", "_opened", "_out", "_timer", "_unread", "id", "unsent", "unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: "GrpcProtocol", id: int) -> None:
@@ -67,7 +68,8 @@ class Call:
         self._connection = connection
         self._handler: Handler | None = None
         self._inbox = Inbox(connection.bytes_limit)
-        self._unread = 0  # bytes of the stream's window that are not given back
+        self._unread = 0  # bytes of the stream's window that the handler has no room for yet
+        self._credit = 0  # and those that are to be given back
         self._ended = False  # the client has sent all
         self._drained = False  # and the handler has it
         self._out: deque[bytes | memoryview] = deque()
@@ -146,6 +148,9 @@ class Call:
         if self._opened and not self._head_sent:
             h2.send_headers(self.id, _HEAD)
             self._head_sent = True
+        if self._credit and not self._ended:
+            h2.increment_flow_control_window(self._credit, self.id)
+            self._credit = 0
         if not self._push_messages(h2):
             return False
         if self._last is not None:
@@ -185,9 +190,10 @@ class Call:
             handler.receive(message)
 
     def _ran_dry(self, handler: Handler) -> None:
-        if self._unread >= STREAM_WINDOW // 4 and not self._ended:
-            self._connection.credit(self.id, self._unread)
+        if self._unread >= _WINDOW_STEP:
+            self._credit += self._unread
             self._unread = 0
+            self._connection.wants(self)
         if self._ended:
             if not self._inbox.empty:
                 raise CallFailed("INTERNAL", "The call ended in the middle of a message.")
@@ -347,11 +353,6 @@ class GrpcProtocol(asyncio.Protocol):
         self._wanting[call] = None
         self._soon()
 
-    def credit(self, id: int, window_bytes: int) -> None:
-        """The client may send so many bytes more on this call."""
-        self.h2.increment_flow_control_window(window_bytes, id)
-        self._soon()
-
     def ended(self, call: Call) -> None:
         """The call's stream is no more."""
         del self._calls[call.id]
@@ -385,7 +386,7 @@ class GrpcProtocol(asyncio.Protocol):
         for call in wanting:
             if not call.push():
                 self._blocked[call] = None
-        if self._unread >= _CONNECTION_WINDOW // 4:
+        if self._unread >= _WINDOW_STEP:
             self.h2.increment_flow_control_window(self._unread)
             self._unread = 0
         if data := self.h2.data_to_send():

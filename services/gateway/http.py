@@ -162,7 +162,7 @@ class Exchange:
         return int(declared[0]) if declared and declared[0].isdigit() else 0
 
     def _answer(self, reply: Reply) -> None:
-        if self.disconnected:
+        if self.disconnected or self.response_complete:
             return
         protocol, target = self._protocol, self._target
         lines = [STATUS_LINE[reply.status], _HEAD, b"%d" % len(reply.body)]

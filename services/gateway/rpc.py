@@ -143,7 +143,7 @@ class Sessions:
         answers: Answers = await self._gateway.engine.run(step)
         reply = messages.StepResponse(step=answers.steps[0], replayed=answers.replayed)
         for name in wanted or answers.outputs:
-            write_array(reply.outputs[name], answers.outputs[name][0])
+            write_array(reply.outputs[name], answers.outputs[name][0, ...])
         return reply
 
 

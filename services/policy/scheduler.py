@@ -255,7 +255,7 @@ def _own_rows(signature: Signature, outputs: Rows, span: slice, length: int) -> 
 
 def _copied(outputs: Rows, row: int) -> dict[str, Array]:
     """One row, so that remembering it does not keep the batch."""
-    return {name: np.array(array[row]) for name, array in outputs.items()}
+    return {name: array[row, ...].copy() for name, array in outputs.items()}
 
 
 def _not_finite(session: Session) -> SluiceError:

@@ -225,7 +225,7 @@ class Step(Ticket):
         seen = blake2b(self.signature.name.encode(), digest_size=16)
         for name, array in self.inputs.items():
             seen.update(f"\0{name}{array.shape[1:]}".encode())
-            own = array[row : row + 1]  # still an array where a row is a single text
+            own = array[row, ...]  # an array also where a row is a single text
             seen.update(repr(own.tolist()).encode() if array.dtype.hasobject else own.tobytes())
         return seen.digest()
 
@@ -245,13 +245,13 @@ class Step(Ticket):
 
     def _column(self, name: str, ran: Array | None) -> Array:
         kept = {row: np.asarray(rows[name]) for row, rows in self.replays.items()}
-        like = next(iter(kept.values())) if ran is None else ran[0]
+        like = next(iter(kept.values())) if ran is None else ran[0, ...]
         column = np.zeros((self.rows, *like.shape), like.dtype)
         if ran is not None:
             own = [row for row in range(self.rows) if row not in self.errors and row not in kept]
             column[own] = ran[own]
         for row, value in kept.items():
-            column[row] = value
+            column[row, ...] = value
         return column
 
 

@@ -345,7 +345,7 @@ def test_layers_of_ones_own_are_imported_first(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        "from services.cli.main import main; main()",
+        "from services.cli.__main__ import main; main()",
         "explain",
         "twice.keras",
         "--rows",

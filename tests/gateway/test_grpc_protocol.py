@@ -19,7 +19,7 @@ from services.gateway.rpc import GrpcServer
 from services.wire.grpc_frames import CallFailed, framed
 from services.wire.sluice.v1 import sessions_pb2 as messages
 from tests.gateway.here import Gate, eventually
-from tests.gateway.http2 import connected
+from tests.gateway.http2 import RawClient, connected
 
 LIMIT = 8 * 1024 * 1024
 ONCE, EACH, NEVER, BUG, REFUSED = "/test.Echo/Once", "/test.Echo/Each", "/test.Echo/Never", "/test.Echo/Bug", "/test/No"
@@ -109,6 +109,14 @@ async def served():
 async def raw(served):
     async with connected(served.port) as raw:
         yield raw
+
+
+def ping(raw):
+    raw.h2.ping(b"all read")
+
+
+def pinged(raw):
+    return any(isinstance(each, h2.events.PingAckReceived) for each in raw.events)
 
 
 async def test_an_unary_call_is_answered(raw):
@@ -267,8 +275,8 @@ async def test_header_lists_have_a_limit(raw, served):
 
 
 async def test_a_ping_is_answered(raw):
-    raw.h2.ping(b"12345678")
-    await raw.until(lambda: any(isinstance(each, h2.events.PingAckReceived) for each in raw.events))
+    ping(raw)
+    await raw.until(lambda: pinged(raw))
 
 
 async def test_a_client_that_does_not_read_is_held_back_by_its_windows(served):
@@ -292,29 +300,75 @@ async def test_a_client_that_does_not_read_is_held_back_by_its_windows(served):
         assert stream.messages == [message] * sent
 
 
-def ping(raw):
-    raw.h2.ping(b"all read")
+class Pipe:
+    """A transport that keeps what is written."""
+
+    def __init__(self):
+        self.written = []
+        self.reading = True
+
+    def set_write_buffer_limits(self, high): ...
+
+    def write(self, data):
+        self.written.append(data)
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
 
 
-def pinged(raw):
-    return any(isinstance(each, h2.events.PingAckReceived) for each in raw.events)
+@pytest.fixture
+async def piped():
+    """A connection without a socket on which a call of EACH is open, what it writes, and its client."""
+    served, pipe = Served(), Pipe()
+    protocol = GrpcProtocol({EACH.encode(): partial(Each, served)}, LIMIT, served.connections)
+    protocol.connection_made(pipe)
+    client = RawClient(None, None)
+    client.call(EACH)
+    protocol.data_received(client.h2.data_to_send())
+    await asyncio.sleep(0)
+    client.h2.receive_data(b"".join(pipe.written))
+    pipe.written.clear()
+    return protocol, pipe, client
 
 
-async def test_a_client_that_does_not_read_its_socket_is_not_read_either(served):
-    async with connected(served.port, window=2**31 - 1) as raw:
-        raw.h2.increment_flow_control_window(2**31 - 1 - 65_535)
-        id = raw.call(EACH)
-        wire = framed(bytes(60_000))
-        count = 0
-        while count < 15:
-            raw.send(id, wire)
-            count += 1
-        await raw.flush()
-        await eventually(lambda: served.received == count)
-        stream = raw.streams[id]
-        await raw.until(lambda: len(stream.data) == count * len(wire))
-        raw.send(id, b"", end=True)
-        assert (await raw.ended(id)).status == 0
+async def test_what_a_turn_of_the_loop_has_to_send_is_written_at_once(piped):
+    protocol, pipe, client = piped
+    for _ in range(3):
+        for _ in range(10):
+            client.send(1, framed(b"abc"))
+        protocol.data_received(client.h2.data_to_send())
+    assert not pipe.written
+    await asyncio.sleep(0)
+    assert len(pipe.written) == 1
+    assert pipe.written[0].count(b"abc") == 30
+
+
+async def test_a_client_may_send_much_and_reset_the_call_in_one_breath(piped, logs):
+    protocol, pipe, client = piped
+    client.send(1, framed(bytes(300_000)))
+    client.h2.reset_stream(1)
+    protocol.data_received(client.h2.data_to_send())
+    await asyncio.sleep(0)
+    client.h2.receive_data(b"".join(pipe.written))
+    assert not logs
+    assert not protocol.lost.done()
+
+
+async def test_while_the_client_does_not_read_its_socket_nothing_is_read_or_written(piped):
+    protocol, pipe, client = piped
+    protocol.pause_writing()
+    client.send(1, framed(b"abc"))
+    protocol.data_received(client.h2.data_to_send())
+    await asyncio.sleep(0)
+    assert not pipe.reading
+    assert not pipe.written
+    protocol.resume_writing()
+    await asyncio.sleep(0)
+    assert pipe.reading
+    assert pipe.written[0].count(b"abc") == 1
 
 
 async def test_an_answer_larger_than_the_windows_comes_in_parts(served):
@@ -343,10 +397,6 @@ async def test_when_the_server_stops_open_calls_are_told_and_the_client_asked_to
     assert (stream.status, stream.tail["sluice-code"]) == (14, "draining")
     await raw.until(lambda: any(isinstance(each, h2.events.ConnectionTerminated) for each in raw.events))
     assert served.left == 1
-
-
-def identity(message):
-    return message
 
 
 @pytest.mark.parametrize("size", [0, 256 * 1024, LIMIT])
@@ -426,10 +476,11 @@ async def test_steps_of_a_client_that_leaves_have_no_effect(here, door, puppet, 
     await puppet.until_running(1)
     if how == "reset":
         door.h2.reset_stream(id, 8)
-        await door.flush()
+        ping(door)
+        await door.until(lambda: pinged(door))
     else:
         door.abort()
-    await eventually(lambda: here.gateway.engine.scheduler.busy is False or not here.gateway.engine.scheduler.settled)
+        await eventually(lambda: not here.app.state.grpc._open)
     gate.open()
     await eventually(here.nothing_left)
     await adder.goes_on()
