@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -34,6 +35,13 @@ class Gateway:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+
+    @property
+    def grpc_url(self) -> str:
+        """Where gRPC listens, as the log says it."""
+        found = re.search(r"grpc=(\S+)", re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text()))
+        assert found, self.log.read_text()
+        return f"grpc://{found[1]}"
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
         data = None if body is None else json.dumps(body).encode()

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from services.client import Client
 from tests.end_to_end.serving import Gateway, serving, sluice
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -41,7 +42,21 @@ def simple() -> keras.Model:
     )
 
 
-MODELS = {"last_value": last_value, "stacked": stacked, "simple": simple}
+def cells() -> keras.Model:
+    cell = keras.layers.StackedRNNCells([keras.layers.LSTMCell(6), keras.layers.GRUCell(5)])
+    return keras.Sequential([keras.Input((None, 2)), keras.layers.RNN(cell, return_sequences=True)], name="cells")
+
+
+def windowed() -> keras.Model:
+    """A causal convolution, and a way round the recurrent layer."""
+    signal = keras.Input((None, 3), name="signal")
+    window = keras.layers.Conv1D(5, 3, padding="causal", dilation_rate=2, activation="tanh")(signal)
+    hidden = keras.layers.GRU(5, return_sequences=True)(window)
+    return keras.Model(signal, keras.layers.Dense(2)(keras.layers.Concatenate()([window, hidden])), name="windowed")
+
+
+MODELS = {each.__name__: each for each in (last_value, stacked, simple, cells, windowed)}
+DOORS = ("HTTP", "WebSocket", "columns", "gRPC", "gRPC stream", "gRPC columns")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +87,7 @@ def gateway(strangers: dict[str, keras.Model], tmp_path_factory: pytest.TempPath
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_client_gets_what_keras_gives_it_alone(
+def test_every_client_gets_what_keras_gives_it_alone_through_whichever_door_it_comes(
     name: str, gateway: Gateway, strangers: dict[str, keras.Model]
 ) -> None:
     dice = random.Random(name)
@@ -110,22 +125,39 @@ def features(model: keras.Model) -> int:
 
 
 def interleaved(gateway: Gateway, name: str, series: Any, dice: random.Random) -> list[list[tuple[int, Any]]]:
-    """Feed all clients in random order, by steps and scans of random length: (steps done, answer) by client."""
+    """Feed all clients in random order, by steps and scans of random length, each call through a door by chance.
+
+    Returns:
+        (steps done, answer) by client.
+    """
     done = [0] * CLIENTS
     answers: list[list[tuple[int, Any]]] = [[] for _ in done]
-    for client in range(CLIENTS):
-        gateway.open(name, f"{name}-{client}")
-    while open_clients := [client for client, steps in enumerate(done) if steps < STEPS]:
-        client = dice.choice(open_clients)
-        length = dice.choice([1, 1, 1, 2, 5])
-        chunk = series[client, done[client] : done[client] + length]
-        verb, inputs = ("step", chunk[0]) if len(chunk) == 1 and dice.random() < 0.7 else ("scan", chunk)
-        body = {"inputs": inputs.tolist(), "step": done[client]}
-        reply = gateway.call("POST", f"/v1/sessions/{name}-{client}:{verb}", body)
-        assert reply.status == 200, reply.body
-        done[client] = reply.body["step"]
-        answers[client].append((done[client], next(iter(reply.body["outputs"].values()))))
+    with Client(gateway.url) as http, Client(gateway.grpc_url) as grpc, http.stream(name) as sockets:
+        with grpc.stream(name) as stream:
+            for client in range(CLIENTS):
+                http.open(name, f"{name}-{client}")
+            while waiting := [client for client, steps in enumerate(done) if steps < STEPS]:
+                client, door = dice.choice(waiting), dice.choice(DOORS)
+                chunk = series[client, done[client] : done[client] + dice.choice([1, 1, 1, 2, 5])]
+                opener = grpc if "gRPC" in door else http
+                session = opener.session(f"{name}-{client}")
+                assert session.steps_done == done[client]
+                if len(chunk) > 1:
+                    output = only(session.scan(chunk))
+                elif door in ("WebSocket", "gRPC stream"):
+                    output = only((sockets if opener is http else stream).step(session, chunk[0]))
+                elif "columns" in door:
+                    output = only(opener.step_many(name, [session], chunk).outputs)[0]
+                else:
+                    output = only(session.step(chunk[0]))
+                done[client] += len(chunk)
+                answers[client].append((done[client], output))
     return answers
+
+
+def only(outputs: Any) -> Any:
+    (output,) = outputs.values()
+    return output
 
 
 def after_each_step(model: keras.Model, sequence: Any) -> Any:
