@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from services.policy.alarms import Alarms

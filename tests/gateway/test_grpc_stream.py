@@ -74,14 +74,15 @@ async def test_a_stream_steps_many_sessions(here, stub):
     await asyncio.gather(*(adder.goes_on() for adder in adders))
 
 
-async def test_steps_of_a_session_run_in_order_of_sending_and_answers_carry_their_tags(here, stub):
-    shared, *others = await here.adders(6)
-    async with talking(stub) as talk:
+async def test_steps_of_a_session_run_in_order_of_sending_and_answers_carry_their_tags(puppet):
+    async with running(puppet, session_queue_steps=64) as here, dialled(here) as stub:
+        shared, *others = await here.adders(6)
+        async with talking(stub) as talk:
+            for tag in range(50):
+                await talk.send([shared, others[tag % 5]], [(2 ** (tag % 20), 1), (tag, 1)], tag)
+            replies = await talk.hear_all(50)
         for tag in range(50):
-            await talk.send([shared, others[tag % 5]], [(2 ** (tag % 20), 1), (tag, 1)], tag)
-        replies = await talk.hear_all(50)
-    for tag in range(50):
-        assert answers(replies[tag], [shared, others[tag % 5]], [(2 ** (tag % 20), 1), (tag, 1)]), tag
+            assert answers(replies[tag], [shared, others[tag % 5]], [(2 ** (tag % 20), 1), (tag, 1)]), tag
 
 
 async def test_an_answer_does_not_wait_for_a_slower_one(here, stub):
@@ -226,21 +227,22 @@ async def test_a_client_that_hangs_up_in_the_middle_takes_its_stream_along(here)
     await asyncio.gather(*(adder.goes_on() for adder in adders))
 
 
-async def test_two_streams_share_sessions_and_batches(here, stub):
-    adders = await here.adders(4)
-    one, two = Talk(stub), Talk(stub)
-    for tag in range(10):
-        await one.send(adders, [(1, tag)] * 4, tag)
-        await two.send(adders[::-1], [(1, tag)] * 4, tag)
-    heard = [await one.hear_all(10), await two.hear_all(10)]
-    for adder in adders:
-        steps = sorted(reply.steps[n] for replies in heard for reply in replies.values() for n in range(4))
-        assert steps == sorted(list(range(1, 21)) * 4)
-        adder.total, adder.steps = [20, 90], 20
-        await adder.goes_on()
-    for talk in (one, two):
-        await talk.call.done_writing()
-        assert await talk.over() is grpc.StatusCode.OK
+async def test_two_streams_share_sessions_and_batches(puppet):
+    async with running(puppet, session_queue_steps=64) as here, dialled(here) as stub:
+        adders = await here.adders(4)
+        one, two = Talk(stub), Talk(stub)
+        for tag in range(10):
+            await one.send(adders, [(1, tag)] * 4, tag)
+            await two.send(adders[::-1], [(1, tag)] * 4, tag)
+        heard = [await one.hear_all(10), await two.hear_all(10)]
+        for adder in adders:
+            steps = sorted(reply.steps[n] for replies in heard for reply in replies.values() for n in range(4))
+            assert steps == sorted(list(range(1, 21)) * 4)
+            adder.total, adder.steps = [20, 90], 20
+            await adder.goes_on()
+        for talk in (one, two):
+            await talk.call.done_writing()
+            assert await talk.over() is grpc.StatusCode.OK
 
 
 async def test_a_message_that_cannot_be_read_ends_its_stream_and_no_other(here, stub):

@@ -91,11 +91,21 @@ def answer(signature: str, inputs: Arrays) -> dict[str, np.ndarray]:
 
 
 class RecordingScheduler(Scheduler):
-    """Keeps every outcome that it gave a ticket, also those of which the ticket's client never heard."""
+    """Keeps every outcome that it gave a ticket, also those of which the ticket's client never heard.
+
+    asked: what came in steps: the sessions by row, and the inputs of each, one for each time step.
+    """
 
     def __init__(self, batching: BatchingOptions, sessions: SessionOptions) -> None:
         super().__init__(batching, sessions)
         self.outcomes: dict[Ticket, list[Any]] = {}
+        self.asked: dict[Step, tuple[list[Session], list[list[int]]]] = {}
+
+    def offer(self, ticket: Ticket, now: float) -> None:
+        if isinstance(ticket, Step):
+            xs = ticket.inputs["x"].reshape(ticket.rows, -1)[:, : ticket.length].tolist()
+            self.asked[ticket] = ([session for _, session in ticket.living()], xs)
+        super().offer(ticket, now)
 
     def outcome(self, ticket: Ticket) -> Any:
         """None: it was refused at the door, or never came there."""

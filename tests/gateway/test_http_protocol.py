@@ -1,0 +1,495 @@
+"""HTTP on a connection: requests in any pieces, in any number ahead, of any version, and clients of any manners."""
+
+import asyncio
+import json
+import signal
+import socket
+
+import pytest
+
+from tests.gateway.here import Adder, Gate, Here, eventually, running
+from tests.gateway.raw import Connection, connected, request
+
+
+@pytest.fixture
+async def raw(here):
+    async with connected(here) as connection:
+        yield connection
+
+
+def step(adder: Adder, x: object = (3, 5), **more: str) -> bytes:
+    return request(f"/v1/sessions/{adder.id}:step", {"inputs": x}, **more)
+
+
+async def goes_on(raw: Connection, adder: Adder, x: tuple[float, float] = (3, 5)) -> None:
+    await raw.send(step(adder, x))
+    answer = await raw.answer()
+    assert (answer.status, answer.json) == (200, adder.added(x))
+
+
+async def waiting(here: Here, adder: Adder, count: int) -> None:
+    session = here.gateway.engine.scheduler.sessions.get(adder.id)
+    await eventually(lambda: len(session.steps) == count)
+
+
+# Requests in pieces, and ahead of their answers.
+
+
+async def test_a_request_may_come_byte_by_byte(here, raw):
+    adder = await here.open()
+    data = step(adder, (1, 2)) + step(adder, (3, 4))
+    await raw.send(*(data[at : at + 1] for at in range(len(data))))
+    for x in ((1, 2), (3, 4)):
+        assert (await raw.answer()).json == adder.added(x)
+
+
+@pytest.mark.parametrize("size", [2, 7, 64, 100, 1000])
+async def test_a_request_may_be_cut_anywhere(here, raw, size):
+    adder = await here.open()
+    data = b"".join(step(adder, (n, 1)) for n in range(20))
+    await raw.send(*(data[at : at + size] for at in range(0, len(data), size)))
+    for n in range(20):
+        assert (await raw.answer()).json == adder.added((n, 1))
+
+
+async def test_a_large_body_may_come_in_many_pieces(here, raw):
+    adder = await here.open()
+    data = request(f"/v1/sessions/{adder.id}:scan", {"inputs": [[1, 2]] * 4000})
+    await raw.send(*(data[at : at + 1000] for at in range(0, len(data), 1000)))
+    answer = await raw.answer()
+    assert answer.status == 200 and answer.json["step"] == 4000
+    assert answer.json["outputs"]["total"][-1] == [4000, 8000]
+    adder.total, adder.steps = [4000, 8000], 4000
+    await goes_on(raw, adder)
+
+
+def chunked(path: str, content: bytes, size: int) -> bytes:
+    chunks = [content[at : at + size] for at in range(0, len(content), size)]
+    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+    return f"POST {path} HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+async def test_a_body_may_be_chunked(here, raw, size):
+    adder = await here.open()
+    content = json.dumps({"inputs": [1, 2]}).encode()
+    for _ in range(3):
+        await raw.send(chunked(f"/v1/sessions/{adder.id}:step", content, size))
+        assert (await raw.answer()).json == adder.added((1, 2))
+    data = chunked(f"/v1/sessions/{adder.id}:step", content, size)
+    await raw.send(*(data[at : at + 1] for at in range(len(data))))
+    assert (await raw.answer()).json == adder.added((1, 2))
+
+
+async def test_requests_that_are_sent_ahead_are_answered_in_order(here, raw):
+    adder, other = await here.adders(2)
+    data = b""
+    for n in range(50):
+        data += step(adder, (n, 1)) + request("/healthz", method="GET") + step(other, (1, 2, 3))
+        data += request(f"/v1/sessions/{other.id}", method="GET") + request("/v1/nothing") + step(other, (n, n))
+    await raw.send(data)
+    for n in range(50):
+        assert (await raw.answer()).json == adder.added((n, 1))
+        assert (await raw.answer()).json == {"status": "alive"}
+        assert (await raw.answer()).is_refused(400, "shape_mismatch")
+        assert (await raw.answer()).json["step"] == n
+        assert (await raw.answer()).status == 404
+        assert (await raw.answer()).json == other.added((n, n))
+    await goes_on(raw, adder)
+
+
+@pytest.mark.parametrize("kind", ["wrong method", "unknown session", "nonsense", "too large", "unknown model"])
+async def test_a_thousand_refused_requests_in_one_go_are_a_thousand_answers(puppet, kind):
+    async with running(puppet, body_bytes=1000) as here, connected(here) as raw:
+        adder = await here.open()
+        wrong = {
+            "wrong method": request(f"/v1/sessions/{adder.id}:step", method="PUT"),
+            "unknown session": request("/v1/sessions/nobody:step", {"inputs": [1, 2]}),
+            "nonsense": request(f"/v1/sessions/{adder.id}:step", b"nonsense"),
+            "too large": request(f"/v1/sessions/{adder.id}:step", b" " * 1001),
+            "unknown model": request("/v1/models/nothing/sessions:step", {"sessions": ["a"], "inputs": [1]}),
+        }[kind]
+        sending = asyncio.create_task(raw.send(wrong * 1000 + step(adder, (1, 2))))
+        statuses = {(await raw.answer()).status for _ in range(1000)}
+        assert len(statuses) == 1 and statuses < {400, 404, 405, 413}
+        await sending
+        assert (await raw.answer()).json == adder.added((1, 2))
+        await goes_on(raw, adder)
+
+
+async def test_steps_sent_ahead_share_batches_with_others_and_keep_their_order(here, raw):
+    gate = Gate(here.puppet)
+    adder, other = await here.adders(2)
+    await raw.send(b"".join(step(adder, (10**n, 1)) for n in range(5)))
+    await here.puppet.until_running(1)
+    going_on = asyncio.create_task(other.goes_on())
+    gate.open()
+    for n in range(5):
+        assert (await raw.answer()).json == adder.added((10**n, 1))
+    await going_on
+
+
+# What a request's head may say.
+
+
+async def test_who_expects_100_is_told_to_go_on(here, raw):
+    adder = await here.open()
+    head, _, content = step(adder, (1, 2), Expect="100-continue").partition(b"\r\n\r\n")
+    await raw.send(head + b"\r\n\r\n")
+    assert (await raw.answer()).status == 100
+    await raw.send(content)
+    assert (await raw.answer()).json == adder.added((1, 2))
+    await raw.send(step(adder, (1, 2), Expect="100-continue"))  # the body comes along anyway
+    answer = await raw.answer()
+    assert (answer if answer.status != 100 else await raw.answer()).json == adder.added((1, 2))
+    await goes_on(raw, adder)
+
+
+async def test_who_expects_100_and_is_refused_is_not_told_to_go_on(puppet):
+    async with running(puppet, body_bytes=1000) as here, connected(here) as raw:
+        adder = await here.open()
+        head = f"POST /v1/sessions/{adder.id}:step HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n"
+        await raw.send((head + "Content-Length: 2000\r\n\r\n").encode())
+        assert (await raw.answer()).is_refused(413, "body_too_large")
+        await raw.send(b" " * 2000)  # it may come all the same
+        await goes_on(raw, adder)
+
+
+@pytest.mark.parametrize("path", ["/v1/sessions/{id}:step", "/v1/models/sum/sessions:step"])
+async def test_a_body_that_is_too_large_is_refused_and_the_connection_goes_on(puppet, path):
+    async with running(puppet, body_bytes=1000) as here, connected(here) as raw:
+        adder = await here.open()
+        path = path.format(id=adder.id)
+        for size in (1001, 5000, 200_000):
+            await raw.send(request(path, b" " * size))
+            assert (await raw.answer()).is_refused(413, "body_too_large")
+            await raw.send(chunked(path, b" " * size, 500))
+            assert (await raw.answer()).is_refused(413, "body_too_large")
+            await goes_on(raw, adder)
+        await raw.send(request(path, b" " * 1000))
+        assert (await raw.answer()).is_refused(400, "bad_request")
+        await goes_on(raw, adder)
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_has_come(puppet):
+    async with running(puppet, body_bytes=1000) as here:
+        adder = await here.open()
+        for head in ("Content-Length: 99999999999", "Transfer-Encoding: chunked"):
+            async with connected(here) as raw:
+                await raw.send(f"POST /v1/sessions/{adder.id}:step HTTP/1.1\r\nHost: g\r\n{head}\r\n\r\n".encode())
+                if head.startswith("T"):
+                    await raw.send(b"2000\r\n" + b" " * 0x2000)
+                assert (await raw.answer()).is_refused(413, "body_too_large")
+        await adder.goes_on()
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "12 13", "9" * 30, ""])
+async def test_a_length_that_is_none_is_refused_and_nothing_moves(here, raw, length):
+    adder = await here.open()
+    head = f"POST /v1/sessions/{adder.id}:step HTTP/1.1\r\nHost: g\r\nContent-Length: {length}\r\n\r\n"
+    await raw.send(head.encode() + b'{"inputs": [1, 2]}')
+    assert (await raw.answer()).status == 400
+    assert (await adder.view())["step"] == 0
+    await adder.goes_on()
+
+
+async def test_an_old_client_is_answered_and_parted_from(here):
+    adder = await here.open()
+    for more in ({}, {"Connection": "keep-alive"}):
+        async with connected(here) as raw:
+            await raw.send(step(adder, (1, 2), version="1.0", **more))
+            answer = await raw.answer()
+            assert answer.json == adder.added((1, 2))
+            assert answer.headers["connection"] == "close"
+            assert await raw.at_end()
+
+
+async def test_who_asks_to_close_is_parted_from_after_the_answer(here, raw):
+    adder = await here.open()
+    await raw.send(step(adder, (1, 2)) + step(adder, (3, 4), Connection="close"))
+    assert "connection" not in (first := await raw.answer()).headers
+    assert first.json == adder.added((1, 2))
+    last = await raw.answer()
+    assert (last.json, last.headers["connection"]) == (adder.added((3, 4)), "close")
+    assert await raw.at_end()
+    await adder.goes_on()
+
+
+HOT = ["/v1/sessions/{id}:step", "/v1/sessions/{id}:scan", "/v1/models/sum/sessions:step", "/v1/models/sum:predict"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"])
+@pytest.mark.parametrize("path", HOT)
+async def test_a_hot_path_takes_post_only(here, raw, path, method):
+    adder = await here.open()
+    await raw.send(request(path.format(id=adder.id), method=method))
+    answer = await raw.answer(method)
+    assert (answer.status, answer.headers["allow"], answer.headers["sluice-code"]) == (405, "POST", "bad_request")
+    if method == "HEAD":
+        assert answer.body == b"" and int(answer.headers["content-length"]) > 10
+    await goes_on(raw, adder)
+
+
+async def test_a_wrong_method_may_have_a_body(here, raw):
+    adder = await here.open()
+    await raw.send(request(f"/v1/sessions/{adder.id}:step", {"inputs": [1, 2]}, method="PUT"))
+    assert (await raw.answer()).status == 405
+    await goes_on(raw, adder)
+
+
+async def test_a_target_may_be_written_in_several_ways(here, raw):
+    adder = await here.open(session="a~b.c-d")
+    for target in (
+        "/v1/sessions/a~b.c-d:step",
+        "/v1/sessions/a%7Eb%2ec-d:step",
+        "/v1/sessions/a~b.c-d%3astep",
+        "/v1/sessions/a~b.c-d:step?",
+        "/v1/sessions/a~b.c-d:step?x=1&y=%00",
+        "http://g/v1/sessions/a~b.c-d:step",
+        "http://somewhere.else:99/v1/sessions/a~b.c-d:step?x",
+    ):
+        await raw.send(request(target, {"inputs": [1, 2]}))
+        answer = await raw.answer()
+        assert answer.json == adder.added((1, 2)), target
+        assert answer.headers["sluice-session"] == "a~b.c-d"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/sessions/a%0d%0aSet-Cookie:x:step",
+        "/v1/sessions/a%0ab:step",
+        "/v1/sessions/a%00b:step",
+        "/v1/sessions/a%20b:step",
+        "/v1/sessions/a%2fb:step",
+        "/v1/sessions/%C3%A4:step",
+        "/v1/sessions/:step",
+        "/v1/sessions//a:step",
+        "/v1/sessions/a:step/",
+        "//v1/sessions/a:step",
+        "/v1/sessions/a:Step",
+        "/v1/sessions/a:step:step",
+        "/v1/sessions/" + "a" * 129 + ":step",
+        "/v1/sessions/a%:step",
+        "/v1/sessions/a%zz:step",
+    ],
+)
+async def test_a_target_that_names_nothing_is_not_found(here, raw, target):
+    await raw.send(request(target, {"inputs": [1, 2]}))
+    answer = await raw.answer()
+    assert answer.status == 404
+    assert "set-cookie" not in answer.headers
+    await goes_on(raw, await here.open())
+
+
+@pytest.mark.parametrize("target", ["*", "g:80", "nonsense", "/\x01", "http://", "http:///"])
+async def test_a_target_that_is_none_is_refused(here, target):
+    async with connected(here) as raw:
+        await raw.send(request(target, {"inputs": [1, 2]}))
+        assert (await raw.answer()).status in (400, 404)
+    await (await here.open()).goes_on()
+
+
+@pytest.mark.parametrize("id", [b"a\r\nx: y", b"a\nx: y", b"a\x00b", b"a\rb", b"a\x1bb", b"\x7f"])
+async def test_a_request_id_cannot_bring_headers_along(here, id):
+    adder = await here.open()
+    for path in (f"/v1/sessions/{adder.id}:step", "/healthz"):
+        async with connected(here) as raw:
+            data = request(path, {"inputs": [1, 2]}, X_Request_Id="MARK").replace(b"MARK", id)
+            await raw.send(data)
+            answer = await raw.answer()
+            assert answer.status in (200, 400, 405)
+            assert "x" not in answer.headers
+            assert not set(answer.headers.get("x-request-id", "")) & set("\r\n\x00\x1b\x7f")
+
+
+async def test_a_request_id_of_other_bytes_comes_back_as_it_was(here, raw):
+    adder = await here.open()
+    data = request(f"/v1/sessions/{adder.id}:step", {"inputs": [1, 2]}, X_Request_Id="MARK")
+    await raw.send(data.replace(b"MARK", b't\tx y="z"'))
+    assert (await raw.answer()).headers["x-request-id"] == 't\tx y="z"'
+
+
+async def test_bytes_that_are_no_http_are_refused_and_harm_nobody(here):
+    adder = await here.open()
+    for data in (b"nonsense\r\n\r\n", b"\x00" * 100, b"\x16\x03\x01\x02\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+        async with connected(here) as raw:
+            await raw.send(data)
+            assert (await raw.answer()).status == 400
+            assert await raw.at_end()
+    await adder.goes_on()
+
+
+async def test_nonsense_behind_a_request_does_not_take_its_answer(here, raw):
+    gate = Gate(here.puppet)
+    adder = await here.open()
+    await raw.send(step(adder, (1, 2)))
+    await here.puppet.until_running(1)
+    await raw.send(b"nonsense\r\n\r\n")
+    gate.open()
+    await eventually(here.nothing_left)
+    adder.total, adder.steps = {0: ([0, 0], 0), 1: ([1, 2], 1)}[(await adder.view())["step"]]
+    await adder.goes_on()
+
+
+# Clients of all manners.
+
+
+STAGES = ["nothing", "half a head", "a head", "half a body", "a step", "a step and half a head", "several steps"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("how", ["abort", "close", "half close"])
+async def test_a_client_may_leave_at_any_stage(here, stage, how):
+    gate = Gate(here.puppet)
+    adder, other = await here.adders(2)
+    data = step(adder, (9, 9))
+    head = data.index(b"\r\n\r\n") + 4
+    sent = {
+        "nothing": b"",
+        "half a head": data[: head // 2],
+        "a head": data[:head],
+        "half a body": data[: (head + len(data)) // 2],
+        "a step": data,
+        "a step and half a head": data + data[: head // 2],
+        "several steps": data * 5,
+    }[stage]
+    async with connected(here) as raw:
+        await raw.send(sent)
+        if "step" in stage:
+            await waiting(here, adder, 1)
+        if how == "half close":
+            raw.writer.write_eof()
+        elif how == "close":
+            raw.writer.close()
+            await raw.writer.wait_closed()
+    if stage != "several steps":
+        await waiting(here, adder, 0)
+    gate.open()
+    await other.goes_on()
+    await eventually(lambda: len(here.server.server_state.connections) <= 2)  # those of `here.http`
+    await eventually(here.nothing_left)
+    done = (await adder.view())["step"]
+    # A connection with requests ahead is not read, so that the end of it is met when the first answer is written.
+    assert done in (range(3) if stage == "several steps" else [0])
+    adder.total, adder.steps = [9 * done] * 2, done
+    await adder.goes_on()
+
+
+async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):
+    adder, other = await here.adders(2)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", here.port))
+    raw = Connection(*await asyncio.open_connection(sock=client, limit=1024))
+    rows = [[1, 1]] * 500
+    asked, sent = request(f"/v1/sessions/{adder.id}:scan", {"inputs": rows}), 0
+
+    async def flood():
+        nonlocal sent
+        while True:
+            await raw.send(asked)
+            sent += 1
+
+    flooding, seen = asyncio.create_task(flood()), []
+
+    def stands_still():
+        seen.append((sent, here.gateway.session(adder.id).step))
+        return len(seen) > 300 and seen[-300] == seen[-1] and sent
+
+    await eventually(stands_still)
+    assert not flooding.done()
+    assert here.gateway.session(adder.id).step // 500 < sent  # there are requests that it has not even begun
+    (connection,) = [each for each in here.server.server_state.connections if each.flow.write_paused]
+    assert connection.transport.get_write_buffer_size() < 2**20
+    await other.goes_on()
+    done = here.gateway.session(adder.id).step // 500
+    for n in range(1, done + 2):  # when it reads, it goes on
+        assert (await raw.answer()).json["step"] == 500 * n
+    flooding.cancel()
+    await asyncio.gather(flooding, return_exceptions=True)
+    await raw.leave()
+    await eventually(here.nothing_left)
+    adder.steps = (await adder.view())["step"]
+    adder.total = [adder.steps] * 2
+    await adder.goes_on()
+
+
+async def test_a_connection_that_is_idle_for_long_is_closed(here, raw):
+    adder = await here.open()
+    await goes_on(raw, adder)
+    (connection,) = [
+        each for each in here.server.server_state.connections if each.client == raw.writer.get_extra_info("sockname")
+    ]
+    timer = connection.timeout_keep_alive_task
+    assert timer is not None and not timer.cancelled()
+    await raw.send(step(adder, (1, 1))[:10])
+    await eventually(timer.cancelled)  # it is not idle any more
+    await raw.send(step(adder, (1, 1))[10:])
+    assert (await raw.answer()).json == adder.added((1, 1))
+    connection.timeout_keep_alive_handler()
+    assert await raw.at_end()
+    await adder.goes_on()
+
+
+# The end of the gateway.
+
+
+@pytest.mark.parametrize("stage", ["running", "half a body", "sent ahead", "idle"])
+async def test_a_gateway_that_stops_answers_what_it_has_begun(puppet, stage):
+    async with running(puppet) as here:
+        gate = Gate(puppet)
+        adder = await here.open()
+        async with connected(here) as raw:
+            data = step(adder, (1, 2))
+            if stage == "idle":
+                gate.open()
+                await goes_on(raw, adder)
+            else:
+                await raw.send(data[:-5] if stage == "half a body" else data * (2 if stage == "sent ahead" else 1))
+            if stage in ("running", "sent ahead"):
+                await puppet.until_running(1)
+            here.server.handle_exit(signal.SIGTERM, None)
+            await eventually(lambda: here.gateway.draining)
+            if stage == "half a body":
+                await raw.send(data[-5:])
+                await puppet.until_running(1)
+            gate.open()
+            if stage != "idle":
+                answer = await raw.answer()
+                assert answer.json == adder.added((1, 2))
+            rest = await raw.reader.read()
+            assert rest.count(b"HTTP/1.1 200") <= (stage == "sent ahead")
+
+
+async def test_what_never_ends_is_told_that_the_gateway_stops(puppet):
+    async with running(puppet, drain_s=0.05) as here:
+        Gate(puppet)
+        adder = await here.open()
+        async with connected(here) as raw:
+            await raw.send(step(adder))
+            await puppet.until_running(1)
+            here.server.handle_exit(signal.SIGTERM, None)
+            assert (await raw.answer()).is_refused(503, "draining")
+            assert await raw.at_end()
+
+
+async def test_an_answer_that_cannot_be_written_is_told_as_a_bug(here, raw, monkeypatch):
+    adder = await here.open()
+
+    def stumble(*_):
+        raise RuntimeError("secret")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("services.gateway.calls.step_body", stumble)
+        patched.setattr("services.gateway.calls.many_body", stumble)
+        for data in (
+            step(adder),
+            request("/v1/models/sum/sessions:step", {"sessions": [adder.id], "inputs": [[1, 1]]}),
+        ):
+            await raw.send(data)
+            answer = await raw.answer()
+            assert answer.is_refused(500, "internal") and b"secret" not in answer.body
+    adder.total, adder.steps = [4, 6], 2
+    await goes_on(raw, adder)
