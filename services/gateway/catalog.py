@@ -27,6 +27,7 @@ Array = NDArray[Any]
 log = structlog.get_logger()
 
 _ASK_TIMEOUT_S = 5.0
+_NAME_LIMIT = 256
 _AVAILABLE = "AVAILABLE"
 _NOT_YET = "the model server has not answered yet"
 # The rest of a model's signatures are TensorFlow's own affair, or ours.
@@ -146,6 +147,14 @@ class Catalog:
         await self.find(name)
         return await self._backend.labelled(name, label, _ASK_TIMEOUT_S)
 
+    def known(self, name: str) -> None:
+        """Raises: ModelNotFound, BackendUnavailable: a model is not known, or not yet."""
+        if name in self.models:
+            return
+        if self.unreachable:
+            raise self._unavailable(name)
+        raise self._unknown(name)
+
     def get(self, name: str, version: int) -> ServedVersion:
         """A version that is known, such as that of an open session.
 
@@ -228,6 +237,8 @@ class Catalog:
         return "; ".join(f"model {name!r}: {reason}" for name, reason in sorted(lacking.items()) if reason)
 
     async def _discover(self, name: str) -> None:
+        if len(name) > _NAME_LIMIT:  # nobody has such a name, and the model server's answer would repeat it
+            raise self._unknown(name)
         if self.unreachable not in ("", _NOT_YET):
             raise BackendUnavailable(f"Model {name!r} cannot be called now: {self.unreachable}.")
         try:
@@ -237,8 +248,11 @@ class Catalog:
         except SluiceError as error:
             raise BackendUnavailable(f"Model {name!r} cannot be called now: {error.message}") from None
         if name not in self.models:
-            known = ", ".join(sorted(self.models)) or "none"
-            raise ModelNotFound(f"There is no model {name!r}; the models here are: {known}.")
+            raise self._unknown(name)
+
+    def _unknown(self, name: str) -> ModelNotFound:
+        known = ", ".join(sorted(self.models)) or "none"
+        return ModelNotFound(f"There is no model {name!r:.200}; the models here are: {known}.")
 
     async def _refresh(self, name: str) -> None:
         async with self._asking:

@@ -7,6 +7,7 @@ import asyncio
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from services.policy.errors import (
     DeadlineExceeded,
     Draining,
     EmptyInput,
+    InputNotFinite,
     ModelNotFound,
     SessionConflict,
     SessionExists,
@@ -373,16 +375,14 @@ class Gateway:
             ) from None
 
     def _check_many(self, model: str, ids: Sequence[str], numbers: Sequence[int] | None) -> None:
-        if model not in self.catalog.models:
-            known = ", ".join(sorted(self.catalog.models)) or "none"
-            raise ModelNotFound(f"There is no model {model!r}; the models here are: {known}.")
+        self.catalog.known(model)
         if not ids:
             raise EmptyInput("A call for many sessions names one or more; got none.")
         if len(ids) > self.settings.queue_rows:
             limit = self.settings.queue_rows
             raise BatchTooLarge(f"A call may step {limit} sessions; {len(ids)} came. Split it.", limit=limit)
         if len(set(ids)) < len(ids):
-            twice = next(id for id in ids if ids.count(id) > 1)
+            twice = next(id for id, count in Counter(ids).items() if count > 1)
             raise BadRequest(f"Each session may be named once in a call; {twice!r} is named twice.")
         if numbers is not None and len(numbers) != len(ids):
             raise BadRequest(f"There are {len(ids)} sessions and {len(numbers)} steps; give one for each, or null.")
@@ -446,7 +446,7 @@ def _numbers(number: int | None) -> tuple[int] | None:
 
 
 def _compatible_rows(saved: SavedState, served: ServedVersion) -> dict[str, Array]:
-    """Raises: StateIncompatible: the saved state has not the names, dtypes and shapes of the model's."""
+    """Raises: StateIncompatible: not the names, dtypes and shapes of the model's states. InputNotFinite."""
     states = {state.name: (numpy_dtype(state.dtype), state.shape) for state in served.stepping("step").states}
     came = {name: (array.dtype, array.shape) for name, array in saved.state.items()}
     if states != came:
@@ -454,6 +454,8 @@ def _compatible_rows(saved: SavedState, served: ServedVersion) -> dict[str, Arra
             f"The saved state is not of the form of model {served.model!r} version {served.version}: expected "
             f"{_forms(states)}; got {_forms(came)}."
         )
+    if not all(np.isfinite(array).all() for array in saved.state.values() if array.dtype.kind in "fcV"):
+        raise InputNotFinite("The saved state holds NaN or infinity, from which no session can go on.")
     return dict(saved.state)
 
 

@@ -5,7 +5,7 @@ It knows streams, windows, deadlines and statuses; what a method does is its han
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import h2.events
@@ -17,7 +17,8 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from services.gateway.calls import BUG
-from services.wire.grpc_frames import CallFailed, Header, Inbox, framed, is_grpc, read_timeout, trailers
+from services.gateway.slices import Sliced
+from services.wire.grpc_frames import BAD_REQUEST, CallFailed, Header, Inbox, framed, is_grpc, read_timeout, trailers
 
 log = structlog.get_logger()
 
@@ -27,7 +28,13 @@ _DEFAULT_WINDOW = 65_535
 _WINDOW_STEP = STREAM_WINDOW // 4  # windows are opened again by so much at a time
 _CONCURRENT_CALLS = 1000
 _FRAME_BYTES = 64 * 1024
-_HEADER_BYTES = 16 * 1024
+_HEADER_BYTES = 16 * 1024  # of one call's metadata
+_HEADER_BYTES_READ = 4 * _HEADER_BYTES  # what is read of it to refuse the call alone; beyond, the connection ends
+_FIELD_BYTES = 32  # what HTTP/2 adds to the size of each header field
+_INBOX_BYTES = 64 * 1024 * 1024  # of a connection's calls together, or of four messages if that is more
+_UNSENT_BYTES = 16 * 1024 * 1024  # answers of a connection's calls; beyond it no call's next message is begun
+_IDLE_EVENTS = 10_000  # events in _IDLE_S without a message or an end of a call; more of them are a flood
+_IDLE_S = 60.0
 _WRITE_BUFFER = 256 * 1024  # bytes that the socket has not taken; beyond it nothing is read or written
 _GRACE_S = 0.1  # who carries a call out knows its deadline, too, and can say more about it
 
@@ -57,7 +64,7 @@ class Call:
 
     __slots__ = (
         "_closed", "_connection", "_credit", "_deadline", "_drained", "_ended", "_handler", "_head_sent", "_inbox",
-        "_last", "_opened", "_out", "_timer", "_unread", "id", "unsent", "unsent_bytes",
+        "_kept", "_last", "_opened", "_out", "_timer", "_unread", "id", "unsent", "unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: "GrpcProtocol", id: int) -> None:
@@ -68,6 +75,7 @@ class Call:
         self._connection = connection
         self._handler: Handler | None = None
         self._inbox = Inbox(connection.bytes_limit)
+        self._kept = 0  # bytes of it that the connection has counted
         self._unread = 0  # bytes of the stream's window that the handler has no room for yet
         self._credit = 0  # and those that are to be given back
         self._ended = False  # the client has sent all
@@ -78,14 +86,16 @@ class Call:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def begin(self, headers: Mapping[bytes, bytes], methods: "Methods") -> None:
+    def begin(self, fields: Sequence[Header], methods: "Methods") -> None:
         """Find who carries the call out."""
+        headers = dict(fields)
+        size = sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
         if headers[b":method"] != b"POST":
             self._end_with([(b":status", b"405"), (b"allow", b"POST")])
         elif not is_grpc(headers.get(b"content-type", b"")):
             self._end_with([(b":status", b"415")])
         else:
-            self._guarded(self._find, headers, methods)
+            self._guarded(self._find, headers, size, methods)
 
     def time_left(self) -> float | None:
         """Seconds until the client's deadline; None: it has said none."""
@@ -97,18 +107,22 @@ class Call:
         self._connection.wants(self)
 
     def send(self, message: bytes) -> None:
+        if self._closed:
+            return
         frame = framed(message)
         self._out.append(frame)
         self.unsent += 1
-        self.unsent_bytes += len(frame)
+        self._count_unsent(len(frame))
         self._opened = True
         self._connection.wants(self)
 
     def finish(self, failure: CallFailed | None = None) -> None:
         """End the call; after a failure what was still to be sent is not."""
+        if self._closed:
+            return
+        self._drop_inbox()
         if failure is not None:
-            self._out.clear()
-            self.unsent = self.unsent_bytes = 0
+            self._drop_out()
         fields = trailers(failure)
         self._end_with(fields if self._opened else [*_HEAD, *fields])
 
@@ -123,8 +137,11 @@ class Call:
             self._handler.leave()
 
     def close(self) -> None:
-        """The stream is no more."""
+        """The stream is no more. What it held is given back, whoever still has the call."""
         self._closed = True
+        self._drop_inbox()
+        self._drop_out()
+        self._handler = None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -134,6 +151,9 @@ class Call:
             self._unread += window_bytes
             self._inbox.feed(data)
             self._read()
+            if self._connection.overfed and self._last is None:
+                sentence = "The messages of this connection that are not complete, or wait, are too large together."
+                self.fail(CallFailed("RESOURCE_EXHAUSTED", sentence, [("sluice-code", "body_too_large")]))
 
     def end(self) -> None:
         """The client has sent all."""
@@ -159,7 +179,10 @@ class Call:
             self._read()
         return True
 
-    def _find(self, headers: Mapping[bytes, bytes], methods: "Methods") -> None:
+    def _find(self, headers: Mapping[bytes, bytes], size: int, methods: "Methods") -> None:
+        if size > _HEADER_BYTES:
+            sentence = f"A call's metadata may have {_HEADER_BYTES} bytes; {size} came."
+            raise CallFailed("RESOURCE_EXHAUSTED", sentence, BAD_REQUEST)
         if timeout := headers.get(b"grpc-timeout"):
             self._limit(read_timeout(timeout))
         path = headers[b":path"]
@@ -180,13 +203,18 @@ class Call:
         """Hand the handler what it has room for, and let the client send as much again."""
         if self._handler is not None and self._last is None and not self._drained:
             self._guarded(self._hand_over, self._handler)
+        self._count_inbox()
 
     def _hand_over(self, handler: Handler) -> None:
         while not handler.full:
+            if self._connection.full:
+                self._connection.waits_for_others(self)
+                return
             message = self._inbox.take()
             if message is None:
                 self._ran_dry(handler)
                 return
+            self._connection.progressed()
             handler.receive(message)
 
     def _ran_dry(self, handler: Handler) -> None:
@@ -196,7 +224,7 @@ class Call:
             self._connection.wants(self)
         if self._ended:
             if not self._inbox.empty:
-                raise CallFailed("INTERNAL", "The call ended in the middle of a message.")
+                raise CallFailed("INTERNAL", "The call ended in the middle of a message.", BAD_REQUEST)
             self._drained = True
             handler.end()
 
@@ -212,6 +240,24 @@ class Call:
     def _end_with(self, fields: list[Header]) -> None:
         self._last = fields
         self._connection.wants(self)
+
+    def _count_inbox(self) -> None:
+        size = self._inbox.size
+        self._connection.inbox_bytes += size - self._kept
+        self._kept = size
+
+    def _count_unsent(self, more: int) -> None:
+        self.unsent_bytes += more
+        self._connection.unsent_bytes += more
+
+    def _drop_inbox(self) -> None:
+        self._inbox.clear()
+        self._count_inbox()
+
+    def _drop_out(self) -> None:
+        self._out.clear()
+        self.unsent = 0
+        self._count_unsent(-self.unsent_bytes)
 
     def _push_messages(self, h2: H2Connection) -> bool:
         while self._out:
@@ -231,13 +277,14 @@ class Call:
         if not parts:
             rest = memoryview(out[0])
             parts, out[0], left = [rest[:room]], rest[room:], 0
-        self.unsent_bytes -= room - left
+        self._count_unsent(left - room)
         return b"".join(parts)
 
     def _push_last(self, h2: H2Connection, fields: list[Header]) -> None:
         h2.send_headers(self.id, fields, end_stream=True)
         if not self._ended:
             h2.reset_stream(self.id, ErrorCodes.NO_ERROR)
+        self._connection.progressed()
         self._connection.ended(self)
 
 
@@ -259,12 +306,12 @@ class Unary:
 
     def receive(self, message: bytes) -> None:
         if self._message is not None:
-            raise CallFailed("INTERNAL", "This method takes one message; more than one came.")
+            raise CallFailed("INTERNAL", "This method takes one message; more than one came.", BAD_REQUEST)
         self._message = message
 
     def end(self) -> None:
         if self._message is None:
-            raise CallFailed("INTERNAL", "This method takes one message; none came.")
+            raise CallFailed("INTERNAL", "This method takes one message; none came.", BAD_REQUEST)
         self._task = asyncio.get_running_loop().create_task(self._run(self._message))
 
     def leave(self) -> None:
@@ -280,7 +327,7 @@ class Unary:
             self._call.finish()
 
 
-class GrpcProtocol(asyncio.Protocol):
+class GrpcProtocol(Sliced, asyncio.Protocol):
     """One connection. What a turn of the loop has to send on all its calls is written at once, at the turn's end."""
 
     def __init__(self, methods: Methods, bytes_limit: int, open: "set[GrpcProtocol]") -> None:
@@ -297,7 +344,12 @@ class GrpcProtocol(asyncio.Protocol):
         self._flushing = False
         self._writable = True
         self._stopping = False
-        self._transport: asyncio.Transport
+        self.inbox_bytes = 0  # of all calls: what has come and no handler has
+        self.unsent_bytes = 0  # and what was answered and is not sent
+        self._inbox_limit = max(4 * bytes_limit, _INBOX_BYTES)
+        self._waiting_for_others: dict[Call, None] = {}  # who takes no message because of other calls' answers
+        self._idle = 0  # events without progress
+        self._idle_since = 0.0
         self._heard: Mapping[type[h2.events.Event], Callable[[Any], None]] = {
             h2.events.RequestReceived: self._request,
             h2.events.DataReceived: self._data,
@@ -308,21 +360,40 @@ class GrpcProtocol(asyncio.Protocol):
             h2.events.ConnectionTerminated: self._goaway,
         }
 
+    @property
+    def held(self) -> bool:
+        return not self._writable
+
+    @property
+    def full(self) -> bool:
+        """Whether so many answers are unsent that nothing more is to be begun."""
+        return self.unsent_bytes >= _UNSENT_BYTES
+
+    @property
+    def overfed(self) -> bool:
+        """Whether the calls hold more bytes of the client than they may."""
+        return self.inbox_bytes > self._inbox_limit
+
     def connection_made(self, transport: Any) -> None:
-        self._transport = transport
+        self.transport = transport
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         self._open.add(self)
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(_CONNECTION_WINDOW - _DEFAULT_WINDOW)
         self._soon()
 
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
         if self._stopping:
             return
         try:
             events = self.h2.receive_data(data)
         except ProtocolError as error:
             log.info("connection refused", reason=str(error) or type(error).__name__)
+            self._leave()
+            return
+        if self._floods(events):
+            log.info("connection refused", reason="too many frames without a request")
+            self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             self._leave()
             return
         for event in events:
@@ -334,15 +405,17 @@ class GrpcProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read: it is not read either, as there are frames that have to be answered."""
         self._writable = False
-        self._transport.pause_reading()
+        self._pause()
 
     def resume_writing(self) -> None:
         self._writable = True
-        self._transport.resume_reading()
+        if not self.waits:
+            self.transport.resume_reading()
         self._soon()
 
     def connection_lost(self, reason: Exception | None) -> None:
         self._stopping = True
+        self.forget()
         self._open.discard(self)
         self._lose_calls()
         if not self.lost.done():
@@ -353,12 +426,22 @@ class GrpcProtocol(asyncio.Protocol):
         self._wanting[call] = None
         self._soon()
 
+    def waits_for_others(self, call: Call) -> None:
+        """The call takes messages again when the connection is not full any more."""
+        self._waiting_for_others[call] = None
+
+    def progressed(self) -> None:
+        """A message has come, or a call has ended."""
+        self._idle = 0
+
     def ended(self, call: Call) -> None:
         """The call's stream is no more."""
         del self._calls[call.id]
         self._wanting.pop(call, None)
         self._blocked.pop(call, None)
+        self._waiting_for_others.pop(call, None)
         call.close()
+        self._look_for_room()
 
     def stop(self) -> None:
         """End every call, and ask the client to go."""
@@ -368,10 +451,10 @@ class GrpcProtocol(asyncio.Protocol):
         if not self._stopping:
             self.h2.close_connection()
             self._stopping = True
-            self._transport.write(self.h2.data_to_send())
+            self.transport.write(self.h2.data_to_send())
 
     def abort(self) -> None:
-        self._transport.abort()
+        self.transport.abort()
 
     def _soon(self) -> None:
         if not self._flushing:
@@ -386,28 +469,45 @@ class GrpcProtocol(asyncio.Protocol):
         for call in wanting:
             if not call.push():
                 self._blocked[call] = None
+        self._look_for_room()
         if self._unread >= _WINDOW_STEP:
             self.h2.increment_flow_control_window(self._unread)
             self._unread = 0
         if data := self.h2.data_to_send():
-            self._transport.write(data)
+            self.transport.write(data)
+
+    def _look_for_room(self) -> None:
+        if self._waiting_for_others and not self.full:
+            self._wanting |= self._waiting_for_others
+            self._waiting_for_others.clear()
+            self._soon()
+
+    def _floods(self, events: list[h2.events.Event]) -> bool:
+        """Whether there were too many events since a message came or a call ended. Data count if there are none."""
+        now = self._loop.time()
+        if now - self._idle_since > _IDLE_S:
+            self._idle, self._idle_since = 0, now
+        self._idle += sum(1 for event in events if not (isinstance(event, h2.events.DataReceived) and event.data))
+        return self._idle > _IDLE_EVENTS
 
     def _leave(self) -> None:
         """The connection cannot be used any more; the client is told why, if it listens."""
         self._stopping = True
         self._lose_calls()
-        self._transport.write(self.h2.data_to_send())
-        self._transport.close()
+        self.transport.write(self.h2.data_to_send())
+        self.transport.close()
 
     def _lose_calls(self) -> None:
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            call.close()
             call.leave()
+            call.close()
+        for waiting in (self._wanting, self._blocked, self._waiting_for_others):
+            waiting.clear()
 
     def _request(self, event: h2.events.RequestReceived) -> None:
         call = self._calls[event.stream_id] = Call(self, event.stream_id)
-        call.begin(dict(event.headers), self._methods)
+        call.begin(event.headers, self._methods)
 
     def _data(self, event: h2.events.DataReceived) -> None:
         self._unread += event.flow_controlled_length
@@ -423,8 +523,8 @@ class GrpcProtocol(asyncio.Protocol):
     def _reset(self, event: h2.events.StreamReset) -> None:
         call = self._calls.get(event.stream_id)
         if call is not None:
-            self.ended(call)
             call.leave()
+            self.ended(call)
 
     def _room(self, _: h2.events.Event) -> None:
         """The client takes more."""
@@ -450,5 +550,5 @@ def _server_side() -> H2Connection:
         },
     )
     connection.max_inbound_frame_size = _FRAME_BYTES
-    connection.decoder.max_header_list_size = _HEADER_BYTES
+    connection.decoder.max_header_list_size = _HEADER_BYTES_READ
     return connection

@@ -9,15 +9,51 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from services.gateway.calls import Calls, MethodNotAllowed, Reply, RequestIds, Target, target_of
+from services.gateway.slices import Sliced
 from services.policy.errors import BodyTooLarge, SluiceError
 
 _HEAD = b"content-type: application/json\r\ncontent-length: "
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class GatewayProtocol(HttpToolsProtocol):
+class GatedTransport:
+    """uvicorn's view of a connection, which it cannot read on while parts of what came before still wait."""
+
+    def __init__(self, transport: Any, protocol: Sliced) -> None:
+        self.behind: Any = transport.behind if isinstance(transport, GatedTransport) else transport
+        self.write = self.behind.write
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not self._protocol.waits:
+            self.behind.resume_reading()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.behind, name)
+
+
+class SocketProtocol(Sliced, WebSocketsSansIOProtocol):
+    """One WebSocket."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(GatedTransport(transport, self))  # type: ignore[arg-type]
+
+    @property
+    def held(self) -> bool:
+        return self.read_paused
+
+    def take(self, data: bytes) -> None:
+        WebSocketsSansIOProtocol.data_received(self, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.forget()
+        super().connection_lost(exc)
+
+
+class GatewayProtocol(Sliced, HttpToolsProtocol):
     """One connection. A hot call's `Exchange` stands where uvicorn has its cycle, also among pipelined requests."""
 
     def __init__(self, calls: Calls, ids: RequestIds, **more: Any) -> None:
@@ -25,9 +61,43 @@ class GatewayProtocol(HttpToolsProtocol):
         self.calls = calls
         self.ids = ids
         self._running: Exchange | None = None
-        self._held = False  # the next request waits until the client has read the last answer
+        self._unread = False  # the next request waits until the client has read the last answer
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(GatedTransport(transport, self))  # type: ignore[arg-type]
+
+    @property
+    def held(self) -> bool:
+        """Requests that are sent ahead wait for their turn on the connection, not in memory."""
+        return self.flow.read_paused or bool(self.pipeline)
+
+    def take(self, data: bytes) -> None:
+        if self.parser is None:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._wants_socket():
+                self.handle_websocket_upgrade()
+            else:
+                self._parse_without_offer(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _wants_socket(self) -> bool:
+        return self._should_upgrade() and self.parser.get_method() == b"GET"
+
+    def _parse_without_offer(self, rest: bytes) -> None:
+        """A client may offer another protocol, such as h2c; the parser stops there and begins anew without it."""
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] not in (b"upgrade", b"connection")]
+        self.parser = httptools.HttpRequestParser(self)
+        self.take(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._wants_socket():
+            return
         target = None if self.parser.should_upgrade() else target_of(_path(self.url))
         if target is None:
             super().on_headers_complete()
@@ -41,12 +111,16 @@ class GatewayProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
 
     def on_body(self, body: bytes) -> None:
+        if self.parser.should_upgrade():
+            return
         if isinstance(self.cycle, Exchange):
             self.cycle.feed(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         if isinstance(self.cycle, Exchange):
             self.cycle.end()
         else:
@@ -65,18 +139,19 @@ class GatewayProtocol(HttpToolsProtocol):
         if not exchange.keep_alive:
             self.transport.close()
         if self.flow.write_paused:
-            self._held = True
+            self._unread = True
         else:
             self.on_response_complete()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._held:
-            self._held = False
+        if self._unread:
+            self._unread = False
             self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._held = False
+        self._unread = False
+        self.forget()
         if self._running is not None:
             self._running.leave()
         super().connection_lost(exc)

@@ -142,7 +142,7 @@ class Sessions:
         step = begin(request.session, _arrays(request.inputs), number, wanted, deadline)
         answers: Answers = await self._gateway.engine.run(step)
         reply = messages.StepResponse(step=answers.steps[0], replayed=answers.replayed)
-        for name in wanted or answers.outputs:
+        for name in dict.fromkeys(wanted or answers.outputs):
             write_array(reply.outputs[name], answers.outputs[name][0, ...])
         return reply
 
@@ -267,7 +267,8 @@ class Stream:
             cancel()
 
     def _answer(self, number: int, size: int, answer: messages.StepManyResponse) -> None:
-        del self._running[number]
+        if self._running.pop(number, None) is None:  # the stream was cut when the answer was on its way
+            return
         self._bytes -= size
         self._call.send(answer.SerializeToString())
         self._finish_if_done()
@@ -333,7 +334,7 @@ class GrpcServer:
 
 def _many(answers: Answers, wanted: Sequence[str] | None, tag: int) -> messages.StepManyResponse:
     reply = messages.StepManyResponse(steps=answers.steps, tag=tag)
-    for name in wanted or answers.outputs:
+    for name in dict.fromkeys(wanted or answers.outputs):
         if name in answers.outputs:
             write_array(reply.outputs[name], answers.outputs[name])
     for row, error in sorted(answers.errors.items()):

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from services.gateway.app import create_app
-from services.gateway.http import GatewayProtocol
+from services.gateway.http import GatewayProtocol, SocketProtocol
 from services.gateway.listener import listen
 from services.gateway.settings import Settings
 from services.policy.errors import Draining
@@ -87,7 +87,7 @@ def spare_the_collector() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 100)
+    gc.set_threshold(2_000, 10, 10)
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
@@ -95,7 +95,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app, loop="uvloop", lifespan="on",
         http=partial(GatewayProtocol, app.state.calls, app.state.ids),  # type: ignore[arg-type]
-        ws="websockets-sansio", ws_max_size=settings.body_bytes, ws_per_message_deflate=False,
+        ws=SocketProtocol, ws_max_size=settings.body_bytes, ws_per_message_deflate=False,
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_LAST_WORDS_S,
     )  # fmt: skip

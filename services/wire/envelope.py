@@ -17,6 +17,7 @@ from services.wire.sluice.v1 import sessions_pb2 as messages
 _MARK = b"SLUICE"
 _FORMAT = 1
 _CHECKSUM_BYTES = 16
+_STEPS = 1 << 53  # what every JSON client can count to
 _HEAD_BYTES = len(_MARK) + 2
 
 
@@ -56,7 +57,7 @@ def open_envelope(envelope: bytes) -> SavedState:
         message = messages.SavedState.FromString(payload)
     except DecodeError:
         raise ValueError("its content cannot be read") from None
-    if message.step < 0:
+    if not 0 <= message.step < _STEPS:
         raise ValueError(f"its time step is {message.step}")
     return SavedState(message.model, message.version, message.step, read_arrays(message.state))
 

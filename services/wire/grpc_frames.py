@@ -15,6 +15,8 @@ Metadata = Sequence[tuple[str, str]]
 
 STATUS: Mapping[str, int] = {code.name: code.value[0] for code in grpc.StatusCode}
 
+BAD_REQUEST: Metadata = [("sluice-code", "bad_request")]  # of calls that do not keep to the rules
+
 _PREFIX_BYTES = 5  # a flag for compression, and the message's length
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNIT_S: Mapping[bytes, float] = {b"H": 3600, b"M": 60, b"S": 1, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -66,13 +68,21 @@ class Inbox:
         del data[:end]
         return message
 
+    def clear(self) -> None:
+        self._data.clear()
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
     @property
     def empty(self) -> bool:
         return not self._data
 
     def _refusal(self, *, compressed: bool, size: int) -> CallFailed:
         if compressed:
-            return CallFailed("UNIMPLEMENTED", "Messages must not be compressed; the only encoding is identity.")
+            sentence = "Messages must not be compressed; the only encoding is identity."
+            return CallFailed("UNIMPLEMENTED", sentence, BAD_REQUEST)
         sentence = f"A message may have {self._bytes_limit} bytes; one of {size} bytes came. Send it in parts."
         return CallFailed("RESOURCE_EXHAUSTED", sentence, [("sluice-code", "body_too_large")])
 
@@ -91,7 +101,8 @@ def read_timeout(value: bytes) -> float:
     found = _TIMEOUT.fullmatch(value)
     if found is None:
         got = value.decode("latin-1")
-        raise CallFailed("INVALID_ARGUMENT", f"grpc-timeout is up to 8 digits and one of H M S m u n; got {got!r:.80}.")
+        sentence = f"grpc-timeout is up to 8 digits and one of H M S m u n; got {got!r:.80}."
+        raise CallFailed("INVALID_ARGUMENT", sentence, BAD_REQUEST)
     return min(int(found[1]) * _UNIT_S[found[2]], _LONGEST_TIMEOUT_S)
 
 

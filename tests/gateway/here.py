@@ -1,6 +1,7 @@
 """The whole gateway in one loop with a puppet model server, and what tests say to it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from fastapi import FastAPI
 
 from services.gateway.app import create_app
 from services.gateway.gateway import Gateway
-from services.gateway.listener import listen
+from services.gateway.listener import BACKLOG
 from services.gateway.server import Server, server_config
 from services.gateway.settings import Settings
 from tests.gateway.puppet import Puppet
@@ -142,7 +143,7 @@ async def running(puppet: Puppet, *, reached: bool = True, **more: Any) -> Async
     settings = Settings(**{"backend": puppet.address, "poll_s": 0.02, "grpc": "127.0.0.1:0", **more})
     app = create_app(settings)
     server = Server(server_config(app, settings), app, settings.drain_s)
-    listener = listen("127.0.0.1:0")
+    listener = _listener()
     serving = asyncio.create_task(server.serve([listener]))
     try:
         await eventually(lambda: server.started or serving.done())
@@ -157,6 +158,14 @@ async def running(puppet: Puppet, *, reached: bool = True, **more: Any) -> Async
     finally:
         server.should_exit = True
         await serving
+
+
+def _listener() -> socket.socket:
+    """A free port. That it says TCP makes asyncio send at once what is written in parts, as uvloop does anyway."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(BACKLOG)
+    return listener
 
 
 def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Its model `sum` adds up what a session sends: output `total` and state `h` are state + x. Its model `plain` has no
 contract and doubles rows. `halves` is `sum` in bfloat16, without a scan; `words` numbers the words that a session
-sends. Order, loss and mix-ups show in the sums.
+sends; `wide` has a large state. Order, loss and mix-ups show in the sums.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
 from services.wire.tensors import read_tensor, write_tensor
 
 FEATURES = 2
+WIDTH = 1024  # of a state that fills a page of memory
 _BATCH, _TIME, _FEATURE = {"name": "batch"}, {"name": "time"}, {"name": "feature", "size": FEATURES}
 
 
@@ -65,6 +66,9 @@ HALVES = _only_step("bfloat16", [_FEATURE], "total", {"dtype": "bfloat16", "shap
 WORDS = _only_step("string", [], "said", {"dtype": "int64", "shape": [], "initial": 0})
 
 
+WIDE = _only_step("float32", [_FEATURE], "total", {"dtype": "float32", "shape": [WIDTH], "initial": 0.0})
+
+
 def step(x: np.ndarray, h: np.ndarray) -> dict[str, np.ndarray]:
     return {"total": x + h, "doubled": 2 * (x + h), "h": x + h}
 
@@ -94,6 +98,11 @@ def say(x: np.ndarray, h: np.ndarray) -> dict[str, np.ndarray]:
     return {"said": said, "h": h + 1}
 
 
+def wide_step(x: np.ndarray, h: np.ndarray) -> dict[str, np.ndarray]:
+    h = h + x[:, :1]
+    return {"total": h[:, :FEATURES], "h": h}
+
+
 def double(x: np.ndarray) -> dict[str, np.ndarray]:
     return {"y": 2 * x}
 
@@ -108,6 +117,7 @@ SIGNATURES: dict[str, dict[str, Callable[..., dict[str, np.ndarray]]]] = {
     "plain": {"serving_default": double},
     "halves": {"step": half_step, "contract": written(HALVES)},
     "words": {"step": say, "contract": written(WORDS)},
+    "wide": {"step": wide_step, "contract": written(WIDE)},
 }
 
 

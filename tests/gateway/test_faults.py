@@ -119,11 +119,11 @@ async def test_a_model_server_that_dies_with_a_batch_moves_nothing_and_serves_ag
     refused(await adders[0].step(), 503, "backend_unavailable")
     here.puppet.before = None
     await here.puppet.start()
-    await eventually(lambda: _answered(here))
+    await eventually(lambda: answered(here))
     await asyncio.gather(*(adder.goes_on() for adder in adders))
 
 
-async def _answered(here):
+async def answered(here):
     response = await here.http.post("/v1/models/plain:predict", json={"instances": [[1, 2]]})
     return response.status_code == 200
 

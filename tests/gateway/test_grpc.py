@@ -18,7 +18,7 @@ from services.wire.sluice.v1 import sessions_pb2 as pb
 from services.wire.tensors import read_tensor
 from tests.gateway.here import PATIENCE_S, Adder, Gate, Here, eventually, running
 from tests.gateway.stub import SERVICE, Stub, dialled, failed, lists, many, tensor
-from tests.gateway.test_faults import spoiled
+from tests.gateway.test_faults import answered, spoiled
 
 SECONDS = pytest.approx
 
@@ -371,7 +371,7 @@ async def test_the_model_servers_faults_are_told(here, stub):
     await here.puppet.stop()
     await failed(stub.step(adder.id, (1, 1)), "UNAVAILABLE", "backend_unavailable")
     await here.puppet.start()
-    await eventually(lambda: not here.gateway.catalog.unreachable)
+    await eventually(lambda: answered(here))
     await goes_on(stub, adder)
 
 

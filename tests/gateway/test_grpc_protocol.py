@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
+from hyperframe.frame import DataFrame, PingFrame, PriorityFrame, SettingsFrame, WindowUpdateFrame
 
+from services.gateway import grpc_protocol
 from services.gateway.grpc_protocol import GrpcProtocol, Unary
 from services.gateway.rpc import GrpcServer
 from services.wire.grpc_frames import CallFailed, framed
@@ -197,6 +199,8 @@ async def test_a_call_that_breaks_the_rules_fails_alone(raw, path, wire, status)
     stream = await raw.ended(id)
     assert stream.status == grpc.StatusCode[status].value[0]
     assert len(stream.sentence) > 10
+    code = {"RESOURCE_EXHAUSTED": "body_too_large"}.get(status, "internal" if path == BUG else "bad_request")
+    assert (stream.tail or stream.head)["sluice-code"] == code
     again = raw.call(ONCE)
     raw.send(again, framed(b"abc"), end=True)
     assert (await raw.ended(again)).messages == [b"abc"]
@@ -268,10 +272,36 @@ async def test_a_client_of_HTTP_1_is_sent_away(served):
 
 
 async def test_header_lists_have_a_limit(raw, served):
-    raw.call(ONCE, x_long="x" * 20_000)
+    raw.call(ONCE, x_long="x" * 70_000)
     await raw.flush()
     await raw.until_closed()
     assert not served.connections
+
+
+@pytest.mark.parametrize("fields", [{"x_long": "x" * 20_000}, {f"x_{number}": "x" * 100 for number in range(200)}])
+async def test_a_call_with_too_much_metadata_fails_alone(raw, fields):
+    stream = await raw.ended(raw.call(ONCE, **fields))
+    assert (stream.status, stream.head["sluice-code"]) == (8, "bad_request")
+    again = raw.call(ONCE, x_long="x" * 15_000)
+    raw.send(again, framed(b"abc"), end=True)
+    assert (await raw.ended(again)).messages == [b"abc"]
+
+
+async def test_answers_that_one_call_does_not_fetch_hold_the_others_back(served, monkeypatch):
+    monkeypatch.setattr(grpc_protocol, "_UNSENT_BYTES", 5000)
+    async with connected(served.port, window=10) as raw:
+        full, other = raw.call(EACH), raw.call(EACH)
+        raw.reads = False
+        for _ in range(10):
+            raw.send(full, framed(bytes(995)))
+        raw.send(other, framed(b"abc"))
+        ping(raw)
+        await raw.until(lambda: pinged(raw))
+        assert served.received == 6
+        raw.h2.reset_stream(full)
+        await raw.until(lambda: raw.streams[other].messages)
+        (connection,) = served.connections
+        await eventually(lambda: connection.unsent_bytes == 0)
 
 
 async def test_a_ping_is_answered(raw):
@@ -306,6 +336,13 @@ class Pipe:
     def __init__(self):
         self.written = []
         self.reading = True
+        self.closing = False
+
+    def is_closing(self):
+        return self.closing
+
+    def close(self):
+        self.closing = True
 
     def set_write_buffer_limits(self, high): ...
 
@@ -355,6 +392,70 @@ async def test_a_client_may_send_much_and_reset_the_call_in_one_breath(piped, lo
     client.h2.receive_data(b"".join(pipe.written))
     assert not logs
     assert not protocol.lost.done()
+
+
+FLOODS = {
+    "ping": PingFrame(0, opaque_data=b"12345678"),
+    "settings": SettingsFrame(0, settings={4: 65_535}),
+    "priority": PriorityFrame(1, depends_on=0, stream_weight=3),
+    "window": WindowUpdateFrame(0, window_increment=1),
+    "data": DataFrame(1),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+async def test_a_flood_of_frames_without_requests_ends_the_connection(piped, kind):
+    protocol, pipe, client = piped
+    flood = FLOODS[kind].serialize()
+    for _ in range(10):
+        protocol.take(flood * 990)
+    client.send(1, framed(b"abc"))
+    protocol.take(client.h2.data_to_send())
+    for _ in range(10):
+        protocol.take(flood * 990)
+    assert not pipe.closing
+    for _ in range(2):
+        protocol.take(flood * 990)
+    assert pipe.closing
+    events = client.h2.receive_data(b"".join(pipe.written))
+    (goodbye,) = (each for each in events if isinstance(each, h2.events.ConnectionTerminated))
+    assert goodbye.error_code == 11  # ENHANCE_YOUR_CALM
+
+
+async def test_a_flood_of_calls_that_are_reset_ends_the_connection(piped):
+    protocol, pipe, client = piped
+    for _ in range(5001):
+        id = client.call(EACH)
+        client.h2.reset_stream(id)
+        protocol.take(client.h2.data_to_send())
+        if pipe.closing:
+            break
+    assert pipe.closing
+
+
+async def test_keepalive_pings_of_a_long_connection_are_no_flood(piped, monkeypatch):
+    protocol, pipe, _ = piped
+    monkeypatch.setattr(grpc_protocol, "_IDLE_S", -1.0)
+    for _ in range(12):
+        protocol.take(FLOODS["ping"].serialize() * 990)
+    assert not pipe.closing
+
+
+async def test_messages_that_are_not_complete_share_a_limit(piped):
+    protocol, pipe, client = piped
+    protocol._inbox_limit = 3000
+    other = client.call(EACH)
+    client.send(1, framed(bytes(5000))[:2000])
+    client.send(other, framed(bytes(5000))[:2000])
+    protocol.take(client.h2.data_to_send())
+    assert protocol.inbox_bytes == 2000
+    await asyncio.sleep(0)
+    events = client.h2.receive_data(b"".join(pipe.written))
+    (tail,) = (dict(each.headers) for each in events if isinstance(each, h2.events.TrailersReceived))
+    assert (tail["grpc-status"], tail["sluice-code"]) == ("8", "body_too_large")
+    client.h2.reset_stream(1)
+    protocol.take(client.h2.data_to_send())
+    assert protocol.inbox_bytes == 0
 
 
 async def test_while_the_client_does_not_read_its_socket_nothing_is_read_or_written(piped):

@@ -493,3 +493,26 @@ async def test_an_answer_that_cannot_be_written_is_told_as_a_bug(here, raw, monk
             assert answer.is_refused(500, "internal") and b"secret" not in answer.body
     adder.total, adder.steps = [4, 6], 2
     await goes_on(raw, adder)
+
+
+# Offers of other protocols.
+
+
+@pytest.mark.parametrize("offered", ["h2c", "websocket"])
+async def test_an_offer_to_upgrade_does_not_keep_a_hot_call_from_its_answer(here, raw, offered):
+    adder = await here.open()
+    await raw.send(step(adder, (3, 5), Upgrade=offered, Connection="Upgrade, HTTP2-Settings"))
+    answer = await raw.answer()
+    assert (answer.status, answer.json) == (200, adder.added((3, 5)))
+    await goes_on(raw, adder)
+    await raw.send(request("/healthz", method="GET", Upgrade="h2c", Connection="Upgrade, HTTP2-Settings"))
+    assert (await raw.answer()).status == 200
+
+
+async def test_requests_that_are_sent_far_ahead_wait_on_the_connection_and_are_all_answered(here, raw):
+    adder = await here.open()
+    count = 600
+    sending = asyncio.create_task(raw.send(b"".join(step(adder, (n, 1)) for n in range(count))))
+    for n in range(count):
+        assert (await raw.answer()).json == adder.added((n, 1))
+    await sending

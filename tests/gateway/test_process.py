@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -137,14 +138,15 @@ async def test_a_batch_that_never_ends_does_not_keep_a_gateway_from_stopping(pup
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_port_that_is_taken_is_told_and_ends_with_code_1(puppet):
-    async with serving(puppet.address) as served:
-        port = served.http.base_url.port
-        flags = ["--backend", puppet.address, "--http", f"127.0.0.1:{port}", "--grpc", "127.0.0.1:0"]
+@pytest.mark.parametrize("door", ["http", "grpc"])
+async def test_a_port_that_is_taken_is_told_and_ends_with_code_1(puppet, door):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addresses = {"http": "127.0.0.1:0", "grpc": "127.0.0.1:0", door: f"127.0.0.1:{taken.getsockname()[1]}"}
+        flags = [flag for name, address in addresses.items() for flag in (f"--{name}", address)]
         ended = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "services.cli", "serve", *flags],
+            [sys.executable, "-m", "services.cli", "serve", "--backend", puppet.address, *flags],
             cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
         assert ended.returncode == 1
-        assert str(port) in ended.stderr
+        assert addresses[door] in ended.stderr

@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.gateway.here import PATIENCE_S, Adder, Gate, Here, eventually, running
+from tests.gateway.test_faults import answered
 
 
 @asynccontextmanager
@@ -408,5 +409,5 @@ async def test_the_model_servers_faults_are_told_on_the_socket(here):
         await send(socket, [1, 1])
         await refused_reply(socket, "backend_unavailable")
         here.puppet.before = None
-        await eventually(lambda: not here.gateway.catalog.unreachable)
+        await eventually(lambda: answered(here))
         await step(socket, adder)

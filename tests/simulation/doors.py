@@ -52,6 +52,9 @@ class FixedCatalog:
         self.served = ServedVersion(MODEL, VERSION, contract, SIGNATURES, rows)
         self.models = {MODEL: SimpleNamespace(name=MODEL)}
 
+    def known(self, name: str) -> None:
+        """It is."""
+
     async def find(self, name: str, version: int | None = None) -> ServedVersion:
         return self.served
 
@@ -206,6 +209,7 @@ class HttpClient(Client):
     def __init__(self, world: World) -> None:
         super().__init__()
         self._heard = bytearray()
+        self._parts: list[bytes] = []  # to be sent, one a turn
         self._asked: list[asyncio.Future[Told]] = []
         self.wire = Wire(world.http_protocol(), self)
 
@@ -216,13 +220,16 @@ class HttpClient(Client):
         future = self.answer_to_come()
         self._asked.append(future)
         size = -(-len(data) // pieces)
-        self._send([data[start : start + size] for start in range(0, len(data), size)])
+        idle = not self._parts
+        self._parts += [data[start : start + size] for start in range(0, len(data), size)]
+        if idle:
+            self._send()
         return future
 
-    def _send(self, parts: Sequence[bytes]) -> None:
-        self.wire.deliver(parts[0])
-        if parts[1:]:
-            asyncio.get_running_loop().call_soon(self._send, parts[1:])
+    def _send(self) -> None:
+        self.wire.deliver(self._parts.pop(0))
+        if self._parts:
+            asyncio.get_running_loop().call_soon(self._send)
 
     def hear(self, data: bytes) -> None:
         self._heard += data

@@ -54,11 +54,11 @@ class Call:
             return []
         if "steps" not in self.told:
             return [(id, xs, number, self.told) for id, xs, number in zip(self.ids, self.xs, self.numbers, strict=True)]
+        column = self.told["outputs"].get("y") or [None] * len(self.ids)
         return [
             (id, xs, number, error or {"outputs": {"y": [y]}, "step": step})
             for id, xs, number, error, y, step in zip(
-                self.ids, self.xs, self.numbers, self.told["errors"], self.told["outputs"]["y"], self.told["steps"],
-                strict=True,
+                self.ids, self.xs, self.numbers, self.told["errors"], column, self.told["steps"], strict=True
             )
         ]  # fmt: skip
 

@@ -47,7 +47,7 @@ def test_a_compressed_message_is_refused():
     inbox.feed(b"\1\0\0\0\1x")
     with pytest.raises(CallFailed, match="compressed") as caught:
         inbox.take()
-    assert caught.value.status == "UNIMPLEMENTED"
+    assert (caught.value.status, *caught.value.metadata) == ("UNIMPLEMENTED", ("sluice-code", "bad_request"))
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,15 @@ def test_a_timeout_has_a_number_and_a_unit(value, seconds):
 def test_another_timeout_is_refused(value):
     with pytest.raises(CallFailed, match="grpc-timeout") as caught:
         read_timeout(value)
-    assert caught.value.status == "INVALID_ARGUMENT"
+    assert (caught.value.status, *caught.value.metadata) == ("INVALID_ARGUMENT", ("sluice-code", "bad_request"))
+
+
+def test_what_has_come_is_measured_and_dropped():
+    inbox = Inbox(40)
+    inbox.feed(framed(b"abc")[:-1])
+    assert inbox.size == 7
+    inbox.clear()
+    assert inbox.empty
 
 
 @pytest.mark.parametrize(
