@@ -1,5 +1,6 @@
 """The command `sluice serve`, without the other commands' framework: importing that would take a third of its start."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ WRONG_USAGE = 2
 
 def serve(arguments: Sequence[str]) -> int:
     """Serve until told to stop; the exit code: 1 if an address cannot be had, 2 if a setting cannot be used."""
+    gc.disable()  # until it listens: what is imported stays
     # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pydantic import ValidationError

@@ -85,8 +85,8 @@ def spare_the_collector() -> None:
     What a step makes is freed by its reference counts. Each full collection would walk all that has been imported and
     every open session, tens of milliseconds in which nobody is answered, and find nothing.
     """
-    gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(2_000, 10, 10)
 
 
