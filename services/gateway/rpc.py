@@ -32,6 +32,8 @@ log = structlog.get_logger()
 
 SERVICE = "sluice.v1.Sessions"
 _LIST_LIMIT = 1000
+# Calls are counted by the names that they have over HTTP.
+_COUNTED = {name: f"{name}_session" for name in ("open", "get", "fork", "renew", "close")} | {"list": "list_sessions"}
 _IF_EXISTS: Mapping[int, IfExists] = {
     messages.IF_EXISTS_ERROR: "error",
     messages.IF_EXISTS_RETURN: "return",
@@ -165,7 +167,7 @@ class Door:
             return partial(Stream, self)
         kind = getattr(messages, method.input_type.name)
         call = _snake(method.name)
-        return partial(Unary, partial(self._unary, call, kind, getattr(self.sessions, call)))
+        return partial(Unary, partial(self._unary, _COUNTED.get(call, call), kind, getattr(self.sessions, call)))
 
     async def _unary(
         self, name: str, kind: type[Message], act: Callable[[Any, float], Awaitable[Message]], data: bytes, call: Call

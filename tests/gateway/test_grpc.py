@@ -561,7 +561,7 @@ async def test_calls_are_counted_by_outcome_and_tell_of_no_session(here, stub):
     await failed(stub.Get(session="never-was"), "NOT_FOUND", "session_not_found")
     await failed(stub.Open(model="made-up"), "NOT_FOUND", "model_not_found")
     metrics = await here.metrics()
-    for call, outcome in [("step", "ok"), ("step", "step_mismatch"), ("step_many", "ok"), ("open", "ok")]:
+    for call, outcome in [("step", "ok"), ("step", "step_mismatch"), ("step_many", "ok"), ("open_session", "ok")]:
         assert metrics[f'sluice_requests_total{{call="{call}",model="sum",outcome="{outcome}"}}'] == 1
     assert not [name for name in metrics if "secret" in name or "never-was" in name or "made-up" in name]
 
