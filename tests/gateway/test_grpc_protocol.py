@@ -59,6 +59,7 @@ class Served:
 
     port: int = 0
     received: int = 0
+    begun: int = 0
     left: int = 0
     connections: set[GrpcProtocol] = field(default_factory=set)
 
@@ -70,6 +71,7 @@ class Served:
         return message
 
     async def never(self, message, call):
+        self.begun += 1
         try:
             await asyncio.Event().wait()
         finally:
@@ -539,7 +541,7 @@ async def test_a_client_that_compresses_is_told_not_to(served):
 async def test_a_client_that_cancels_is_left(served):
     async with grpc.aio.insecure_channel(served.address) as channel:
         call = channel.unary_unary(NEVER)(b"")
-        await asyncio.sleep(0.1)
+        await eventually(lambda: served.begun == 1)
         call.cancel()
         await eventually(lambda: served.left == 1)
 
