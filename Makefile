@@ -19,9 +19,9 @@ serve: $(BIN)/.demo var/models/temperature ## Serve the example models on HTTP=1
 test: $(BIN)/.dev ## Run all tests
 	coverage run -m pytest tests/policy -q
 	coverage report
-	pytest --ignore=tests/policy
+	pytest --ignore=tests/policy --numprocesses 2 --dist loadfile
 
-bench: $(BIN)/.dev ## Measure every door beside the bare model, about 10 minutes; BENCH="--only http --rounds 3"
+bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
 	python -m loadtests.bench $(BENCH)
 
 check: $(BIN)/.dev ## Lint, types, layers, generated files

@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.gateway.engine import BatchEnded
 from services.gateway.metrics import Metrics
 from services.gateway.settings import Settings
-from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Ticket
+from services.policy.batch import Batch, Lane, Ticket
+from services.policy.batching import BatchingOptions, Dispatcher
 from services.policy.contract import Signature, State
 from services.policy.errors import BackendError, SluiceError, error_classes
 from services.policy.scheduler import Scheduler
@@ -48,7 +49,7 @@ ADVICE = {
     "session_lost": "Open a new session.",
     "session_version_gone": "Open a new session, which begins on the newest version.",
     "body_too_large": "Send less at once, or raise `body_bytes`.",
-    "sequence_too_long": "Send the scan in parts, or raise `scan_steps`.",
+    "sequence_too_long": "Send a scan in parts, or raise `scan_steps`; shorten the sequence, or raise its bounds.",
     "batch_too_large": "Split the request, or raise `queue_rows`.",
     "state_not_finite": "Look at the input; the session can go on with another one.",
     "queue_full": "Wait as long as `Retry-After` says; see [batching](batching.md).",
@@ -57,6 +58,7 @@ ADVICE = {
     "backend_error": "Read the model server's own text in the sentence. The state is as it was before.",
     "backend_unavailable": "Wait as long as `Retry-After` says. The state is as it was before.",
     "sessions_full": "Close sessions, wait for some to expire, or raise `sessions_per_model`.",
+    "permission_denied": "Ask the operator of the gateway: the call is switched off there.",
     "draining": "Ask another gateway, or this one after it has started again.",
     "deadline_exceeded": "Allow more with `Sluice-Timeout-Ms`. A numbered step can be sent again as it is.",
 }
@@ -119,7 +121,11 @@ def _one_of_each() -> Metrics:
     scheduler.offer(Ticket(lane, {"x": np.zeros((1, 1))}, 1, inf), 0.0)
     found.request("step", "m", "ok")
     found.batch_ended(BatchEnded(Batch(lane, [], 1, 1, 0.0), BackendError("said no"), 0.0, [0.0]))
+    bucket = lane._replace(bounds=(8,))
+    found.batch_ended(BatchEnded(Batch(bucket, [], 1, 1, 0.0), None, 0.0, [0.0]))
     found.session_ended(session, Event.CLOSE)
+    found.generating("m", 1)
+    found.generated("m", 1, "end", 1)
     return found
 
 

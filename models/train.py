@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-EXAMPLES = ("temperature",)
+EXAMPLES = ("temperature", "clips", "dates", "language")
 
 
 class UnknownExample(ValueError):
@@ -26,7 +26,7 @@ def build(names: Iterable[str], out: Path) -> list[Path]:
 
 
 def data(name: str, out: Path) -> Path:
-    """Write an example model's data as OUT/NAME.csv and return that file.
+    """Write an example model's data as OUT/NAME.csv, beside it what does not fit into a table, and return that file.
 
     Raises:
         UnknownExample: the name is none of `EXAMPLES`.

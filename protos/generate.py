@@ -1,6 +1,7 @@
 """Generates the protobuf classes in services/wire; with --check, only says whether they are up to date."""
 
 import filecmp
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,16 @@ def generate(out: Path) -> list[Path]:
     compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}"]
     command = [*compiler, f"--python_out={out}", f"--mypy_out=quiet:{out}", *sources]
     subprocess.run(command, check=True)  # noqa: S603 - our own compiler on our own files
-    return sorted(path.relative_to(out) for path in out.rglob("*_pb2.py*") if "__pycache__" not in path.parts)
+    made = sorted(path for path in (out / "sluice").rglob("*_pb2.py*") if "__pycache__" not in path.parts)
+    for path in made:
+        _import_from_here(path)
+    return [path.relative_to(out) for path in made]
+
+
+def _import_from_here(path: Path) -> None:
+    """The compiler takes the root of the .proto files for that of the Python packages."""
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r"^(from|import) sluice\.", r"\1 services.wire.sluice.", text, flags=re.MULTILINE))
 
 
 def stale() -> list[Path]:

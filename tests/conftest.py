@@ -13,22 +13,39 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def temperature_dir() -> Path:
-    """A models directory with the trained `temperature` model; built once, and again when its sources are newer."""
-    folder = ROOT / "var" / "test-models"
+    """A models directory with the trained `temperature` model."""
+    return _trained("temperature")
+
+
+@pytest.fixture(scope="session")
+def dates_dir() -> Path:
+    """A models directory with the trained `dates` model."""
+    return _trained("dates")
+
+
+@pytest.fixture(scope="session")
+def clips_dir() -> Path:
+    """A models directory with the trained `clips` model."""
+    return _trained("clips")
+
+
+def _trained(name: str) -> Path:
+    """A models directory with this example model alone; built once, and again when its sources are newer."""
+    folder = ROOT / "var" / f"test-{name}"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / "test-models.lock").open("w") as lock:
+    with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_stale(folder / "temperature" / "1" / "saved_model.pb"):
-            shutil.rmtree(folder / "temperature", ignore_errors=True)
-            _build(folder)
+        if _is_stale(name, folder / name / "1" / "saved_model.pb"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            _build(name, folder)
     return folder
 
 
-def _is_stale(built: Path) -> bool:
-    sources = (ROOT / "models").rglob("*.py")
+def _is_stale(name: str, built: Path) -> bool:
+    sources = [*(ROOT / "models" / name).glob("*.py"), *(ROOT / "models" / "export").glob("*.py")]
     return not built.exists() or built.stat().st_mtime < max(source.stat().st_mtime for source in sources)
 
 
-def _build(folder: Path) -> None:
-    code = "import sys; from models import train; train.build(['temperature'], sys.argv[1])"
-    subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, check=True)
+def _build(name: str, folder: Path) -> None:
+    code = "import sys; from models import train; train.build([sys.argv[1]], sys.argv[2])"
+    subprocess.run([sys.executable, "-c", code, name, folder], cwd=ROOT, check=True)

@@ -36,7 +36,7 @@ def main(
     """Measure every door of the gateway, beside the bare model and a server that only echoes.
 
     Every round runs every case once, so that the figures of a round can be compared; the tables show the median of the
-    rounds. Results go to var/bench: results.json, four pictures, logs. A case that cannot be measured stands in the
+    rounds. Results go to var/bench: results.json, pictures, logs. A case that cannot be measured stands in the
     tables with its reason, and the exit code is 1 then.
     """
     chosen = _chosen(only)

@@ -3,10 +3,12 @@
 A ratio is taken round by round, as the speed of a shared machine wanders, and the median of the rounds counts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loadtests.bench.length_cases import BUCKETS, case_name
+from loadtests.bench.lengths import MIXES, Mix
 from loadtests.bench.results import Outcomes, Spread
 from loadtests.bench.workload import NARROW
 
@@ -61,6 +63,24 @@ def bars(outcomes: Outcomes) -> list[Bar]:
         return Bar(title, asked, unit, False, _spread(found))
 
     added_ms = _each(lambda a, b: a - b, values("http-1", "p50_ms"), values("predict-1", "p50_ms"))
+    direct_ms = values("predict-direct-1", "p50_ms")
+
+    def added(name: str) -> list[float]:
+        return _each(lambda a, b: a - b, values(f"predict-{name}-1", "p50_ms"), direct_ms)
+
+    def lengths(mix: Mix) -> Iterator[Bar]:
+        """The best way is the faster of the learned buckets, round by round."""
+        ways = {way: rates(case_name(mix, way)) for way in ("longest", "arrival", "learned4", "learned8", "offline")}
+        best = _each(max, ways["learned4"], ways["learned8"])
+        yield ratio(f"{mix.name}: 8 learned buckets / padded to the longest", ways["learned8"], ways["longest"], 3.0)
+        yield ratio(f"{mix.name}: 8 learned buckets / arrival order", ways["learned8"], ways["arrival"], 1.3)
+        yield ratio(f"{mix.name}: the best / the offline ideal", best, ways["offline"], 0.8)
+        for count in BUCKETS:
+            padding = values(case_name(mix, f"learned{count}"), "padding_over_optimum")
+            yield most(f"{mix.name}: padding of {count} learned buckets / optimum", padding, 1.05, "")
+
+    waiting = rates("generation-static")
+
     return [
         ratio("HTTP, 128 clients / echo, 128 clients", http, rates("echo-128"), 0.33),
         ratio("gRPC stream, 1 step a message / HTTP, 128 clients", rates("grpc-1"), http, 0.7),
@@ -74,7 +94,15 @@ def bars(outcomes: Outcomes) -> list[Bar]:
             "bytes",
         ),
         most("added to one client's p50", added_ms, 1.0, "ms"),
+        ratio("predict, HTTP, 64 clients / echo", rates("predict-rest-64"), rates("predict-rest-echo"), 0.3),
+        ratio("predict, gRPC, 64 at a time / gRPC echo", rates("predict-grpc-64"), rates("predict-grpc-echo"), 0.5),
+        most("added over HTTP to one predict's p50", added("rest"), 1.0, "ms"),
+        most("added over gRPC to one predict's p50", added("grpc"), 1.0, "ms"),
+        ratio("predict of 1 MiB, gRPC / gRPC echo", rates("predict-grpc-1m"), rates("predict-echo-1m"), 0.3),
+        ratio("infer of 1 MiB, v2 binary / gRPC echo", rates("predict-v2-1m"), rates("predict-echo-1m"), 0.3),
         most("start to ready", values("start", "ready_s"), 1.0, "s"),
+        *(bar for mix in MIXES for bar in lengths(mix)),
+        ratio("generation, running batch / clients that wait", rates("generation-running"), waiting, 2.0),
     ]
 
 

@@ -1,38 +1,43 @@
 """The cases: what each one measures, on what the run shares. Each stands for itself; one that fails stops no other."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
-from loadtests.bench import load, wrk
+from loadtests.bench import wrk
+from loadtests.bench.case import Case, Measure, python_load, watched
+from loadtests.bench.generation_cases import generation_cases
+from loadtests.bench.length_cases import length_cases
 from loadtests.bench.load import Load
-from loadtests.bench.processes import Child, python, run
 from loadtests.bench.results import Sample
 from loadtests.bench.stage import THREADS, Gateway, Stage
-from loadtests.bench.workload import NARROW, WIDE, Model
+from loadtests.bench.workload import (
+    INFER_PATH,
+    MEGABYTE,
+    NARROW,
+    PLAIN,
+    PLAIN_SIGNATURE,
+    PREDICT_BODY,
+    PREDICT_PATH,
+    SIGNATURE,
+    WIDE,
+    Model,
+    infer_request,
+)
 
 BATCHES = (1, 8, 32, 64, 128)
 CLIENTS = (1, 8, 32, 64, 128, 256)
 OPEN = (100, 10_000, 100_000)
 STARTS_A_ROUND = 2
 _SESSIONS = 512  # on the gateways of most cases; the largest call steps so many at a time
-_GRACE_S = 30
-
-Measure = Callable[[Stage, float], list[Sample]]
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Something to measure, once a round: `measure(stage, seconds)`, which may raise `Failed`."""
-
-    name: str
-    group: str
-    title: str
-    measure: Measure
+_STEPS = (NARROW.name, SIGNATURE)
+_CONNECTIONS, _CALLS = 8, 8  # of one gRPC call for each message: so many on each of so many
 
 
 def all_cases() -> list[Case]:
     """Every case, in the order of the table and of each round."""
-    return [*_limits(), *_echoes(), *_http(), *_grpc(), *_websockets(), *_columns(), *_open(), *_wide(), *_single()]
+    return [
+        *_limits(), *_echoes(), *_http(), *_grpc(), *_websockets(), *_columns(), *_open(), *_wide(), *_predict(),
+        *_single(), *length_cases(), *generation_cases(),
+    ]  # fmt: skip
 
 
 def case(name: str) -> Case:
@@ -75,7 +80,12 @@ def _stepping(model: Model, clients: int) -> Measure:
     def measure(stage: Stage, seconds: float) -> list[Sample]:
         gateway = _gateway(stage, model)
         return [
-            watched(stage, gateway, model, lambda: wrk.step_sessions(gateway.address, model, clients, clients, seconds))
+            watched(
+                stage,
+                gateway,
+                (model.name, SIGNATURE),
+                lambda: wrk.step_sessions(gateway.address, model, clients, clients, seconds),
+            )
         ]
 
     return measure
@@ -87,7 +97,7 @@ def _grpc() -> Iterator[Case]:
         def measure(stage: Stage, seconds: float, rows: int = rows, outstanding: int = outstanding) -> list[Sample]:
             gateway = _gateway(stage, NARROW)
             args = (gateway.grpc, rows, outstanding, seconds)
-            return [watched(stage, gateway, NARROW, lambda: _python_load("grpc_load", seconds, *args), rows)]
+            return [watched(stage, gateway, _STEPS, lambda: python_load("grpc_load", seconds, *args), rows)]
 
         sessions = f"{rows * outstanding} sessions"
         yield Case(f"grpc-{rows}", "grpc", f"gRPC stream, {_plural(rows, 'row')} a message, {sessions}", measure)
@@ -99,7 +109,7 @@ def _websockets() -> Iterator[Case]:
         def measure(stage: Stage, seconds: float, sockets: int = sockets) -> list[Sample]:
             gateway = _gateway(stage, NARROW)
             args = (gateway.address, sockets, seconds)
-            return [watched(stage, gateway, NARROW, lambda: _python_load("websocket_load", seconds, *args))]
+            return [watched(stage, gateway, _STEPS, lambda: python_load("websocket_load", seconds, *args))]
 
         yield Case(f"websocket-{sockets}", "websocket", f"WebSocket, {sockets} sockets", measure)
 
@@ -112,7 +122,7 @@ def _columns() -> Iterator[Case]:
                 gateway = _gateway(stage, NARROW)
                 wrk.check_columns(gateway.address, NARROW, rows)
                 args = (gateway.address, NARROW, callers, rows, seconds)
-                return [watched(stage, gateway, NARROW, lambda: wrk.step_columns(*args), rows)]
+                return [watched(stage, gateway, _STEPS, lambda: wrk.step_columns(*args), rows)]
 
             title = f"columnar, {rows} rows, {_plural(callers, 'caller')}"
             yield Case(f"columnar-{rows}x{callers}", "columnar", title, measure)
@@ -126,14 +136,65 @@ def _open() -> Iterator[Case]:
             memory = gateway.fill(NARROW, OPEN[0], count)
             # As many clients for every count: of 100 sessions no more than 100 can step at a time.
             args = (gateway.address, NARROW, OPEN[0], count, seconds)
-            return [{**watched(stage, gateway, NARROW, lambda: wrk.step_sessions(*args)), **memory}]
+            return [{**watched(stage, gateway, _STEPS, lambda: wrk.step_sessions(*args)), **memory}]
 
         yield Case(f"open-{count}", "open", f"HTTP, {OPEN[0]} clients, {count:,} open sessions", measure)
 
 
+def _predict() -> Iterator[Case]:
+    """TensorFlow Serving's Predict, beside servers that only echo and the model server called directly."""
+    at_once = f"{_CONNECTIONS * _CALLS} at a time"
+    for name, title, measure in (
+        ("rest-echo", "echo of predict, 64 clients", _echo(_rest(64), lambda stage: stage.echo)),
+        ("rest-64", "predict, HTTP, 64 clients", _predicting(_rest(64))),
+        ("grpc-echo", f"gRPC echo, {at_once}", _echo(_unary, lambda stage: stage.grpc_echo)),
+        ("grpc-64", f"predict, gRPC, {at_once}", _predicting(_unary, grpc=True)),
+        ("direct-1", "predict, model server alone, 1 client", _echo(_threads(1, 1), lambda stage: stage.backend)),
+        ("rest-1", "predict, HTTP, 1 client", _predicting(_rest(1))),
+        ("grpc-1", "predict, gRPC, 1 client", _predicting(_threads(1, 1), grpc=True)),
+        ("echo-1m", "gRPC echo of 1 MiB, 2 at a time", _echo(_threads(2, MEGABYTE), lambda stage: stage.grpc_echo)),
+        ("grpc-1m", "predict of 1 MiB, gRPC, 2 at a time", _predicting(_threads(2, MEGABYTE), grpc=True)),
+        ("v2-1m", "infer of 1 MiB, v2 binary over HTTP, 2 clients", _predicting(_infer(2, MEGABYTE))),
+    ):
+        yield Case(f"predict-{name}", "predict", title, measure)
+
+
+Send = Callable[[str, float], Load]  # to an address, for some seconds
+
+
+def _echo(send: Send, address: Callable[[Stage], str]) -> Measure:
+    return lambda stage, seconds: [send(address(stage), seconds).sample()]
+
+
+def _predicting(send: Send, *, grpc: bool = False) -> Measure:
+    def measure(stage: Stage, seconds: float) -> list[Sample]:
+        gateway = stage.gateway("gateway")
+        address = gateway.grpc if grpc else gateway.address
+        return [watched(stage, gateway, (PLAIN, PLAIN_SIGNATURE), lambda: send(address, seconds))]
+
+    return measure
+
+
+def _rest(clients: int) -> Send:
+    return lambda address, seconds: wrk.call(address, PREDICT_PATH, PREDICT_BODY, clients, seconds)
+
+
+def _infer(clients: int, values: int) -> Send:
+    body, headers = infer_request(values)
+    return lambda address, seconds: wrk.call(address, INFER_PATH, body, clients, seconds, headers)
+
+
+def _unary(address: str, seconds: float) -> Load:
+    return python_load("unary_load", seconds, address, _CONNECTIONS, _CALLS, seconds)
+
+
+def _threads(callers: int, values: int) -> Send:
+    return lambda address, seconds: python_load("predict_load", seconds, address, values, callers, seconds)
+
+
 def _single() -> Iterator[Case]:
     def predict(stage: Stage, seconds: float) -> list[Sample]:
-        return [_python_load("predict_load", seconds, stage.backend, seconds).sample()]
+        return [python_load("predict_load", seconds, stage.backend, "step", 1, seconds).sample()]
 
     def start(stage: Stage, _seconds: float) -> list[Sample]:
         return [{"ready_s": stage.start_to_ready()} for _ in range(STARTS_A_ROUND)]
@@ -142,25 +203,10 @@ def _single() -> Iterator[Case]:
     yield Case("start", "start", "start to ready", start)
 
 
-def watched(stage: Stage, gateway: Gateway, model: Model, work: Callable[[], Load], rows: int = 1) -> Sample:
-    """A load's figures, with the mean batch and the CPU seconds for 1,000 steps of both servers meanwhile."""
-    servers: dict[str, Child] = {"gateway": gateway.process, "model_server": stage.model_server}
-    before, cpu_before = gateway.batches(model), {name: server.cpu_s for name, server in servers.items()}
-    measured = work()
-    after = gateway.batches(model)
-    steps, batches = after[0] - before[0], after[1] - before[1]
-    cpu = {f"{name}_cpu_s": (server.cpu_s - cpu_before[name]) / steps * 1000 for name, server in servers.items()}
-    return {**measured.sample(rows), "mean_batch": steps / batches, **cpu}
-
-
 def _gateway(stage: Stage, model: Model) -> Gateway:
     gateway = stage.gateway("gateway")
     gateway.have_sessions(model, _SESSIONS if model is NARROW else 64)
     return gateway
-
-
-def _python_load(module: str, seconds: float, *args: object) -> Load:
-    return load.parse(run(python(f"loadtests.bench.{module}", *args), seconds + _GRACE_S))
 
 
 def _plural(count: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """A server that only echoes, on the gateway's server, loop and parser: what HTTP alone costs.
 
-`python -m loadtests.bench.echo HOST:PORT` parses each body and answers with one of a step answer's size.
+`python -m loadtests.bench.echo HOST:PORT` parses each body and answers with one of the size of a step's answer, or of a
+prediction's.
 """
 
 import sys
@@ -14,6 +15,7 @@ from loadtests.bench.workload import OUTPUT, ROW
 
 # An answer of the gateway, as it would be after a few thousand steps; the float32 of the model have more digits.
 ANSWER = orjson.dumps({"outputs": {OUTPUT: [round(value / 7, 9) for value in ROW]}, "step": 1234})
+PREDICTION = orjson.dumps({"predictions": [[round(ROW[0] / 7, 9)]]})
 
 
 async def app(
@@ -21,21 +23,20 @@ async def app(
     receive: Callable[[], Awaitable[dict[str, Any]]],
     send: Callable[[dict[str, Any]], Awaitable[None]],
 ) -> None:
-    """Any POST to a session's path."""
+    """Any POST to a session's path, or to a model's."""
     message = await receive()
     body = message["body"]
     while message["more_body"]:
         message = await receive()
         body += message["body"]
     orjson.loads(body)
-    session = scope["path"][len("/v1/sessions/") : -len(":step")].encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(ANSWER)).encode()),
-        (b"sluice-session", session),
-    ]
+    predicts = scope["path"].endswith(":predict")
+    answer = PREDICTION if predicts else ANSWER
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(answer)).encode())]
+    if not predicts:
+        headers.append((b"sluice-session", scope["path"][len("/v1/sessions/") : -len(":step")].encode()))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": ANSWER})
+    await send({"type": "http.response.body", "body": answer})
 
 
 def main(address: str) -> None:

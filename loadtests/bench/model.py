@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from loadtests.bench.generation import GENERATOR
 from loadtests.bench.processes import ROOT, python, run
-from loadtests.bench.workload import MODELS, Model
+from loadtests.bench.sequences import SEQUENCES
+from loadtests.bench.workload import MODELS, PLAIN
 
 _LIMIT_S = 600
 
@@ -14,13 +16,15 @@ def build_models(folder: Path) -> Path:
     Raises:
         Failed: the export failed.
     """
-    for model in MODELS:
-        if not _is_fresh(folder, model):
-            run(python("loadtests.bench.export", model.name, folder / model.name / "1"), _LIMIT_S)
+    exports = dict.fromkeys((*(model.name for model in MODELS), PLAIN), "export")
+    exports |= dict.fromkeys((SEQUENCES, GENERATOR), "export_sequences")
+    for name, module in exports.items():
+        if not _is_fresh(folder, name, module):
+            run(python(f"loadtests.bench.{module}", name, folder / name / "1"), _LIMIT_S)
     return folder
 
 
-def _is_fresh(folder: Path, model: Model) -> bool:
-    built = folder / model.name / "1" / "saved_model.pb"
-    sources = [*(ROOT / "models" / "export").glob("*.py"), ROOT / "loadtests" / "bench" / "export.py"]
+def _is_fresh(folder: Path, name: str, module: str) -> bool:
+    built = folder / name / "1" / "saved_model.pb"
+    sources = [*(ROOT / "models" / "export").glob("*.py"), ROOT / "loadtests" / "bench" / f"{module}.py"]
     return built.exists() and built.stat().st_mtime > max(source.stat().st_mtime for source in sources)

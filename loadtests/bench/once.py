@@ -11,20 +11,20 @@ _CONNECTIONS = 64
 _TOLD = 300  # characters of an answer that an error shows
 
 
-def send_once(address: str, requests: Iterator[bytes]) -> None:
-    """Send them, in any order.
+def send_once(address: str, requests: Iterator[bytes], connections: int = _CONNECTIONS) -> None:
+    """Send them, in any order; over one connection: one after the other.
 
     Raises:
         Failed: one was refused, or the connection was lost.
     """
-    uvloop.run(_send(address, requests))
+    uvloop.run(_send(address, requests, connections))
 
 
-async def _send(address: str, requests: Iterator[bytes]) -> None:
+async def _send(address: str, requests: Iterator[bytes], connections: int) -> None:
     host, _, port = address.rpartition(":")
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(_CONNECTIONS):
+            for _ in range(connections):
                 group.create_task(_one_by_one(host, int(port), requests))
     except* (OSError, EOFError, Failed) as errors:
         first = errors.exceptions[0]
@@ -37,7 +37,7 @@ async def _one_by_one(host: str, port: int, requests: Iterator[bytes]) -> None:
         for request in requests:
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
-            body = await reader.readexactly(int(head.partition(b"content-length:")[2].partition(b"\r\n")[0]))
+            body = await reader.readexactly(int(head.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]))
             if not head.startswith(b"http/1.1 2"):
                 path = request.partition(b" HTTP")[0].decode()
                 raise Failed(f"{path} was refused: {body[:_TOLD].decode(errors='replace')}")

@@ -1,6 +1,7 @@
 """The pictures of a run, as PNG files."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import matplotlib as mpl
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from loadtests.bench.cases import CLIENTS
+from loadtests.bench.length_cases import POLICIES, SHARES, case_name
+from loadtests.bench.lengths import MIXES, Mix
 from loadtests.bench.results import Outcome, Outcomes, Spread
 
 mpl.use("Agg")
@@ -25,6 +28,8 @@ _DOOR_COLOURS = {
     "grpc": "tab:green",
     "columnar": "tab:purple",
 }
+_WAY_COLOURS = {"longest": "tab:gray", "arrival": "tab:orange", "learned4": "tab:cyan", "learned8": "tab:blue"}
+_NOT_STEPS = ("wide", "lengths", "generation")  # groups whose steps cost something else
 _PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # behind labels
 _STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 11}
 
@@ -37,6 +42,7 @@ def draw(outcomes: Outcomes, folder: Path) -> list[Path]:
         "latency": _latency,
         "cpu": _cpu,
         "doors": _doors,
+        **{f"lengths-{mix.name}": partial(_lengths, mix) for mix in MIXES},
     }
     drawn = []
     for name, picture in pictures.items():
@@ -111,7 +117,9 @@ def _finish_clients(axes: Any) -> None:
 
 def _cpu(outcomes: Outcomes, axes: Any) -> bool:
     """CPU seconds for 1,000 steps, stacked by process."""
-    found = [outcome for outcome in outcomes.values() if outcome.figure("gateway_cpu_s") and outcome.group != "wide"]
+    found = [
+        outcome for outcome in outcomes.values() if outcome.figure("gateway_cpu_s") and outcome.group not in _NOT_STEPS
+    ]
     if not found:
         return False
     lefts = [0.0] * len(found)
@@ -150,6 +158,33 @@ def _doors(outcomes: Outcomes, axes: Any) -> bool:
     axes.axvline(100, color="tab:red", linestyle="--", linewidth=1.2)
     _finish_bars(axes, len(found))
     return True
+
+
+def _lengths(mix: Mix, outcomes: Outcomes, axes: Any) -> bool:
+    """Latency by offered load, p50 and p99 of every way to batch sequences, each up to 90 % of its own capacity."""
+    drawn = False
+    for way, colour in _WAY_COLOURS.items():
+        outcome = outcomes.get(case_name(mix, way))
+        for figure, form in (("p50_ms", "o-"), ("p99_ms", "s--")):
+            found = [(_figure(outcome, share, "per_s"), _figure(outcome, share, figure)) for share in SHARES]
+            points = [(rate, value) for rate, value in found if rate is not None and value is not None]
+            if points:
+                label = f"{POLICIES[way]}, {figure[:3]}"
+                axes.plot(*zip(*points, strict=True), form, color=colour, label=label, linewidth=1.8, markersize=4)
+                drawn = True
+    if not drawn:
+        return False
+    axes.set(title=f"Latency of sequences: {mix.title}", ylabel="milliseconds from the scheduled send", yscale="log")
+    axes.set(xlabel="offered sequences a second, Poisson: 30, 50, 70 and 90 % of each way's capacity", xlim=(0, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", frameon=False, fontsize=9)
+    return True
+
+
+def _figure(outcome: Outcome | None, share: int, figure: str) -> float | None:
+    return outcome.figure(f"open{share}_{figure}") if outcome else None
 
 
 def _share(outcome: Outcome, limit: float) -> Spread:

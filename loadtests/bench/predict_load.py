@@ -1,26 +1,34 @@
-"""Calls the model server directly, one call after another: `python -m loadtests.bench.predict_load ADDRESS SECONDS`.
+"""Calls Predict from a few threads: `python -m loadtests.bench.predict_load ADDRESS REQUEST CALLERS SECONDS`.
 
-Each call is one step of the narrow model, its state along with it, as bytes that were made before. Prints a line of
+Each thread sends its next call when the last one is answered, as bytes that were made before. REQUEST is `step`, one
+step of the narrow model with its state along, or the number of values in a row for the plain model. Prints a line of
 JSON.
 """
 
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import numpy as np
 
 from loadtests.bench.load import WARM_UP_S, Load, Meter, printed
-from loadtests.bench.workload import NARROW, SIGNATURE
+from loadtests.bench.workload import NARROW, SIGNATURE, predict_request
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
 from services.wire.tensors import write_tensor
 
 _SERVICE = "/tensorflow.serving.PredictionService/"
+PREDICT = _SERVICE + "Predict"
 _LIMIT_S = 10
+OPTIONS = [
+    ("grpc.default_authority", "localhost"),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+]
 
 
-def request(channel: grpc.Channel) -> bytes:
+def step_request(channel: grpc.Channel) -> bytes:
     """One row for every input that the model server says the step has."""
     asked = tfs.GetModelMetadataRequest(metadata_field=["signature_def"])
     asked.model_spec.name = NARROW.name
@@ -40,23 +48,28 @@ def request(channel: grpc.Channel) -> bytes:
     return made.SerializeToString()
 
 
-def run(address: str, seconds: float) -> Load:
-    meter = Meter(1)
-    with grpc.insecure_channel(address, options=[("grpc.default_authority", "localhost")]) as channel:
-        call: Any = channel.unary_unary(_SERVICE + "Predict", bytes, bytes)
-        body = request(channel)
+def run(address: str, request: str, callers: int, seconds: float) -> Load:
+    meter = Meter(callers)
+    with grpc.insecure_channel(address, options=OPTIONS) as channel, ThreadPoolExecutor(callers) as threads:
+        call: Any = channel.unary_unary(PREDICT, bytes, bytes)
+        body = step_request(channel) if request == "step" else predict_request(int(request))
         for duration in (WARM_UP_S, seconds):
             meter.begin()
             until = time.perf_counter() + duration
-            while time.perf_counter() < until:
-                call(body)
-                meter.answered([0])
+
+            def go_on(caller: int, until: float = until) -> None:
+                while time.perf_counter() < until:
+                    call(body, timeout=_LIMIT_S)
+                    meter.answered([caller])
+
+            for _ in threads.map(go_on, range(callers)):
+                pass
     return meter.end()
 
 
-def main(address: str, seconds: str) -> None:
+def main(address: str, request: str, callers: str, seconds: str) -> None:
     try:
-        load = run(address, float(seconds))
+        load = run(address, request, int(callers), float(seconds))
     except grpc.RpcError as error:
         sys.exit(f"{error.code().name}: {error.details()}")
     print(printed(load))  # noqa: T201 - the answer

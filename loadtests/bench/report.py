@@ -96,6 +96,10 @@ def _others(outcomes: Iterable[Outcome]) -> Table:
         "bytes_per_session": "bytes of an idle session",
         "open_s": "seconds to open the sessions and step each once",
         "ready_s": "seconds until ready",
+        "padding_share": "share of padding and filler in all elements that ran",
+        "padding_over_optimum": "padding of the learned bounds over the optimum's",
+        "open70_p50_ms": "p50 ms at 70 % of capacity, Poisson",
+        "open70_p99_ms": "p99 ms at 70 % of capacity, Poisson",
     }
     table = _table("Besides")
     for heading in ("case", "figure"):

@@ -4,6 +4,7 @@ Each is started when the first case asks for it, and all are stopped in reverse.
 """
 
 import http.client
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Self, TypeVar, cast
 from loadtests.bench.model import build_models
 from loadtests.bench.once import send_once
 from loadtests.bench.processes import Child, Failed, free_address, python
-from loadtests.bench.workload import NARROW, SIGNATURE, Model, open_request, step_request
+from loadtests.bench.workload import NARROW, Model, open_request, step_request
 from services.gateway.settings import Settings
 
 Thing = TypeVar("Thing")
@@ -78,15 +79,31 @@ class Gateway:
             self._filled[count] = {"bytes_per_session": taken / more, "open_s": seconds} if more else {}
         return self._filled[count]
 
-    def batches(self, model: Model) -> tuple[float, float]:
-        """Steps and batches of steps that have run so far."""
-        text = self.get("/metrics")[1].decode()
-        found = {"sluice_rows_total": 0.0, "sluice_batches_total": 0.0}
-        for line in text.splitlines():
-            name = line.partition("{")[0]
-            if name in found and f'model="{model.name}"' in line and f'signature="{SIGNATURE}"' in line:
-                found[name] += float(line.rpartition(" ")[2])
-        return found["sluice_rows_total"], found["sluice_batches_total"]
+    def batches(self, model: str, signature: str) -> tuple[float, float]:
+        """Rows and batches of a signature that have run so far."""
+        counted = self._counted(model, signature)
+        return sum(counted("sluice_rows_total")), sum(counted("sluice_batches_total"))
+
+    def elements(self, model: str, signature: str) -> tuple[float, float]:
+        """Elements of a signature's sequences that have run so far: real ones, and padding with filler."""
+        counted = self._counted(model, signature)
+        return sum(counted("sluice_elements_total", 'kind="real"')), sum(
+            counted("sluice_elements_total", 'kind="padding"')
+        )
+
+    def _counted(self, model: str, signature: str) -> Callable[..., list[float]]:
+        """Reads the metrics: what gives the values of a counter's series that have all of some labels."""
+        lines = self.get("/metrics")[1].decode().splitlines()
+        lane = f'model="{model}"', f'signature="{signature}"'
+
+        def counted(name: str, *labels: str) -> list[float]:
+            return [
+                float(line.rpartition(" ")[2])
+                for line in lines
+                if line.startswith(name + "{") and all(label in line for label in (*lane, *labels))
+            ]
+
+        return counted
 
 
 class Stage:
@@ -105,10 +122,10 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def gateway(self, name: str) -> Gateway:
-        """The gateway of this name, started and ready."""
+    def gateway(self, name: str, *settings: str) -> Gateway:
+        """The gateway of this name, started with these flags and ready."""
         assert self.backend
-        return self._once(name, lambda: self._ready(self._spawn(name)))
+        return self._once(name, lambda: self._ready(self._spawn(name, *settings)))
 
     def start_to_ready(self) -> float:
         """Seconds from starting one more gateway until it is ready; it is stopped again."""
@@ -133,6 +150,16 @@ class Stage:
     def echo(self) -> str:
         """The echo's address."""
         return self._once("echo", self._echo)
+
+    @property
+    def grpc_echo(self) -> str:
+        """The address of gRPC's own server that echoes."""
+        return self._once("grpc-echo", self._grpc_echo)
+
+    @property
+    def arrival(self) -> tuple[Child, str]:
+        """The server that batches in arrival order, and its address."""
+        return self._once("arrival", self._arrival)
 
     @property
     def limit(self) -> Child:
@@ -189,14 +216,34 @@ class Stage:
         until(answers, "the echo to answer")
         return address
 
+    def _grpc_echo(self) -> str:
+        return self._listening("grpc-echo", "loadtests.bench.grpc_echo")[1]
+
+    def _arrival(self) -> tuple[Child, str]:
+        return self._listening("arrival", "loadtests.bench.arrival", self.backend)
+
+    def _listening(self, name: str, module: str, *args: str) -> tuple[Child, str]:
+        """A server of the bench's own, once it accepts connections, and its address."""
+        address = free_address()
+        process = self._start(name, python(module, address, *args))
+
+        def accepts() -> bool:
+            process.check()
+            host, _, port = address.rpartition(":")
+            with socket.socket() as probe:
+                return probe.connect_ex((host, int(port))) == 0
+
+        until(accepts, f"{name} to accept connections")
+        return process, address
+
     @property
     def _socket(self) -> Path:
         return self._sockets / "model_server.sock"
 
-    def _spawn(self, name: str) -> Gateway:
+    def _spawn(self, name: str, *settings: str) -> Gateway:
         address, grpc = free_address(), free_address()
         args = ["serve", "--backend", f"unix:{self._socket}", "--models", self.models]
-        args += ["--http", address, "--grpc", grpc, *_ROOM]
+        args += ["--http", address, "--grpc", grpc, *_ROOM, *settings]
         return Gateway(self._start(name, python("services.cli", *args)), address, grpc)
 
     def _ready(self, gateway: Gateway) -> Gateway:

@@ -1,16 +1,21 @@
 """Load over HTTP by wrk, which costs less than any client in Python."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import httpx
 
 from loadtests.bench.load import Load
+from loadtests.bench.once import send_once
 from loadtests.bench.processes import Failed, find_wrk, run
+from loadtests.bench.sequences import write_requests
 from loadtests.bench.workload import ROW, STEP_BODY, Model, session
 
 _SCRIPTS = Path(__file__).parent / "lua"
 _GRACE_S = 30
+_JSON: Mapping[str, str] = {"content-type": "application/json"}
 _TOLD = 300  # characters of an answer that an error shows
 
 
@@ -25,6 +30,36 @@ def step_columns(address: str, model: Model, callers: int, rows: int, seconds: f
     prefix, row = session(model, 0)[:-1], json.dumps(ROW, separators=(",", ":"))
     args = [f"/v1/models/{model.name}/sessions:step", prefix, str(rows), row]
     return _run(address, "columnar.lua", callers, callers, seconds, args)
+
+
+def call(
+    address: str, path: str, body: bytes, clients: int, seconds: float, headers: Mapping[str, str] = _JSON
+) -> Load:
+    """`clients` connections send the same body to a path again and again.
+
+    Raises:
+        Failed: calls were refused, or the first one was, with its answer.
+    """
+    first = httpx.post(f"http://{address}{path}", content=body, headers=dict(headers), timeout=_GRACE_S)
+    if first.status_code != 200:
+        raise Failed(f"{path} answered {first.status_code}: {first.text[:_TOLD]}")
+    with NamedTemporaryFile() as file:
+        file.write(body)
+        file.flush()
+        args = [path, file.name, *(part for field in headers.items() for part in field)]
+        return _run(address, "call.lua", 1, clients, seconds, args)
+
+
+def call_many(address: str, requests: Sequence[bytes], clients: int, seconds: float) -> Load:
+    """`clients` connections send whole requests, one behind the other and again from the first.
+
+    Raises:
+        Failed: calls were refused, or the first one was, with its answer.
+    """
+    send_once(address, iter(requests[:1]), 1)
+    with NamedTemporaryFile() as file:
+        write_requests(requests, Path(file.name))
+        return _run(address, "many.lua", 1, clients, seconds, [file.name])
 
 
 def check_columns(address: str, model: Model, rows: int) -> None:

@@ -2,6 +2,9 @@
 
 from models.export.contract import Description, Meaning
 from models.export.errors import CannotStep, ExportError
-from models.export.exporter import export, export_file
+from models.export.exporter import export, export_endpoints, export_file
+from models.export.verify import Call
 
-__all__ = ["CannotStep", "Description", "ExportError", "Meaning", "export", "export_file"]
+__all__ = [
+    "Call", "CannotStep", "Description", "ExportError", "Meaning", "export", "export_endpoints", "export_file",
+]  # fmt: skip

@@ -1,7 +1,8 @@
 """Writes the serving contract: what the exported model says about how it wants to be served (docs/contract.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from models.export.plan import Plan
 from models.export.walk import Flow, Span
 
 SCHEMA = 1
+SEQUENCES = "sequences"  # the kind, and the SavedModel's signature
+TIME = "time"
 
 _DEFAULT_AXES: Mapping[int, tuple[str, ...]] = {1: ("feature",), 3: ("height", "width", "channel")}
 
@@ -43,12 +46,15 @@ class Description:
         tensors: by the name of an input or output.
         example: one row of the input without a batch axis, or by name one row of each of several inputs; one time step
             if the model can be stepped. Zeros by default.
+        buckets: by the name of an axis whose length differs from row to row (`time`), inclusive upper bounds of the
+            groups in which the gateway batches rows of like length; the last is the longest row that it accepts.
     """
 
     summary: str = ""
     time: str = ""
     tensors: Mapping[str, Meaning] = field(default_factory=dict)
     example: Any = None
+    buckets: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 UNDESCRIBED = Description()
@@ -58,13 +64,15 @@ def contract(plan: Plan, description: Description) -> dict[str, Any]:
     """The contract's JSON document.
 
     Raises:
-        ExportError: the description speaks of a tensor that the model does not have, names too many or few axes, or
-            gives an example of other inputs than the model's.
+        ExportError: the description speaks of a tensor that the model does not have, names too many or few axes
+            or one of them time, gives buckets that cannot be used, or an example of other inputs than the model's.
     """
     unknown = description.tensors.keys() - {*plan.inputs, *plan.outputs}
     if unknown:
         has = ", ".join([*plan.inputs, *plan.outputs])
         raise ExportError(f"description of '{min(unknown)}': expected one of the model's tensors ({has})")
+    _check_axes(plan, description)
+    _check_buckets(plan, description)
     return {
         "schema": SCHEMA,
         "summary": description.summary,
@@ -74,16 +82,53 @@ def contract(plan: Plan, description: Description) -> dict[str, Any]:
 
 
 def _signatures(plan: Plan, description: Description) -> dict[str, Any]:
-    rows = {"kind": "rows", **_tensors(plan, description, {Span.EACH})}
+    whole = _tensors(plan, description, {Span.EACH})
+    default = _sequences(plan, description, **whole) if plan.is_ragged else {"kind": "rows", **whole}
     if not plan.states:
-        return {"serving_default": rows}
+        return {"serving_default": default}
     states = [_state(state) for state in plan.states]
     scan = _tensors(plan, description, {Span.EACH, Span.ROW})
     return {
         "step": {"kind": "step", **_tensors(plan, description, set()), "states": states},
         "scan": {"kind": "scan", **scan, "states": states, "lengths": plan.lengths},
-        "serving_default": rows,
+        "serving_default": default,
     }
+
+
+def _sequences(
+    plan: Plan, description: Description, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> dict[str, Any]:
+    buckets = {axis: list(bounds) for axis, bounds in description.buckets.items()}
+    return {
+        "kind": SEQUENCES,
+        "calls": SEQUENCES,
+        "inputs": {name: _ragged(each) if plan.inputs[name].timed else each for name, each in inputs.items()},
+        "outputs": outputs,
+        "lengths": {TIME: plan.lengths},
+    } | ({"buckets": buckets} if buckets else {})
+
+
+def _ragged(tensor: Mapping[str, Any]) -> dict[str, Any]:
+    """The input with a time axis whose length differs from row to row, and what fills shorter rows."""
+    batch, time, *row = tensor["axes"]
+    return {**tensor, "axes": [batch, time | {"ragged": True}, *row], "pad": _zero(tensor["dtype"])}
+
+
+def _check_axes(plan: Plan, description: Description) -> None:
+    """An axis called time is taken for the steps, whose number differs from row to row."""
+    for name, about in description.tensors.items():
+        if plan.states and TIME in about.axes:
+            raise ExportError(f"description of '{name}': expected another name than '{TIME}' for an axis after time")
+
+
+def _check_buckets(plan: Plan, description: Description) -> None:
+    ragged = {TIME} if plan.is_ragged else set()
+    for axis, bounds in description.buckets.items():
+        if axis not in ragged:
+            has = ", ".join(ragged) or "none, as the model is served as rows"
+            raise ExportError(f"buckets of '{axis}': expected an axis whose length differs from row to row ({has})")
+        if not bounds or any(low >= high for low, high in pairwise([0, *bounds])):
+            raise ExportError(f"buckets of '{axis}': expected rising whole numbers from 1, got {list(bounds)}")
 
 
 def _tensors(plan: Plan, description: Description, with_time: set[Span]) -> dict[str, Any]:
@@ -96,7 +141,7 @@ def _tensors(plan: Plan, description: Description, with_time: set[Span]) -> dict
 
 def _tensor(name: str, flow: Flow, description: Description, has_time: bool) -> dict[str, Any]:
     about = description.tensors.get(name, Meaning())
-    time = [{"name": "time"} | _given(meaning=description.time)] if has_time else []
+    time = [{"name": TIME} | _given(meaning=description.time)] if has_time else []
     return {
         "dtype": flow.tensor.dtype,
         "axes": [{"name": "batch"}, *time, *_row_axes(name, flow, about)],
@@ -105,7 +150,7 @@ def _tensor(name: str, flow: Flow, description: Description, has_time: bool) -> 
 
 
 def _row_axes(name: str, flow: Flow, about: Meaning) -> list[dict[str, Any]]:
-    sizes = step_sizes(flow)
+    sizes = flow.row
     names = about.axes or dict.fromkeys(_default_axes(len(sizes)), "")
     if len(names) != len(sizes):
         raise ExportError(f"description of '{name}': expected {len(sizes)} axes after batch and time, got {len(names)}")
@@ -113,11 +158,6 @@ def _row_axes(name: str, flow: Flow, about: Meaning) -> list[dict[str, Any]]:
         {"name": axis} | ({} if size is None else {"size": size}) | _given(meaning=meaning)
         for size, (axis, meaning) in zip(sizes, names.items(), strict=True)
     ]
-
-
-def step_sizes(flow: Flow) -> tuple[int | None, ...]:
-    """The sizes of the axes after batch and, where there is one, time."""
-    return tuple(flow.tensor.shape[2 if flow.timed else 1 :])
 
 
 def _default_axes(rank: int) -> tuple[str, ...]:
@@ -158,8 +198,12 @@ def _example(plan: Plan, description: Description) -> dict[str, Any]:
     return {"signature": "step" if plan.states else "serving_default", "inputs": rows}
 
 
+def _zero(dtype: str) -> float | bool:
+    return {"float": 0.0, "bfloat": 0.0, "bool": False}.get(dtype.rstrip("0123456789"), 0)
+
+
 def _zeros(flow: Flow) -> Any:
-    row: Any = 0.0 if flow.tensor.dtype.startswith(("float", "bfloat")) else 0
-    for size in reversed(step_sizes(flow)):
+    row: Any = _zero(flow.tensor.dtype)
+    for size in reversed(flow.row):
         row = [row] * (size or 1)
     return row

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -12,8 +13,9 @@ from models.export.contract import UNDESCRIBED, Description, contract
 from models.export.errors import ExportError
 from models.export.imports import import_classes, load
 from models.export.plan import plan_for
-from models.export.signatures import write_saved_model
-from models.export.verify import verify
+from models.export.saved_model import Endpoints, write_saved_model
+from models.export.signatures import endpoints
+from models.export.verify import Call, calls, tolerance, verify
 
 Writer = Callable[[Path], object]
 
@@ -44,11 +46,45 @@ def export(
     plan = plan_for(model)
     document = contract(plan, description)
     with _published(out) as folder:
-        write_saved_model(model, plan, document, folder)
-        for name, write in (assets or {}).items():
-            write(folder / "assets.extra" / name)
-        verify(model, plan, description, folder)
+        write_saved_model(model, endpoints(model, plan), document, folder)
+        _write_assets(folder, assets)
+        verify(folder, list(calls(model, plan, description)), tolerance(model))
     return out
+
+
+def export_endpoints(
+    model: keras.Model,
+    endpoints: Endpoints,
+    contract: Mapping[str, Any],
+    out: Path,
+    expected: Sequence[Call],
+    assets: Mapping[str, Writer] | None = None,
+) -> Path:
+    """Export signatures that were written by hand, as an encoder-decoder's are, with the contract that names them.
+
+    Args:
+        model: holds every variable, table and layer that the endpoints use.
+        endpoints: by signature, the function that runs and the specifications of its inputs.
+        contract: the document, as docs/contract.md says.
+        out: as in `export`.
+        expected: calls of the exported folder and what Keras answers to them; compared within `TOLERANCE`.
+        assets: as in `export`.
+
+    Raises:
+        ExportError: `out` is not a free version folder, or the exported model answers differently.
+    """
+    out = Path(out)
+    _check_free(out)
+    with _published(out) as folder:
+        write_saved_model(model, endpoints, contract, folder)
+        _write_assets(folder, assets)
+        verify(folder, expected)
+    return out
+
+
+def _write_assets(folder: Path, assets: Mapping[str, Writer] | None) -> None:
+    for name, write in (assets or {}).items():
+        write(folder / "assets.extra" / name)
 
 
 def export_file(

@@ -37,8 +37,13 @@ class Plan:
         return tuple(state for each in self.memories for state in each.states)
 
     @property
+    def is_ragged(self) -> bool:
+        """Whether sequences of uneven lengths can share a batch: time is the one axis of a row without a size."""
+        return bool(self.states) and all(None not in flow.row for flow in self.inputs.values())
+
+    @property
     def lengths(self) -> str:
-        """The name of a scan's input that holds the rows' lengths."""
+        """The name of the input that holds the rows' lengths."""
         return unused_name("lengths", set(self.inputs))
 
 

@@ -33,7 +33,9 @@ def _run(session: tf.compat.v1.Session, signature: Any, values: Arrays) -> Array
 
 
 def storable(array: np.ndarray) -> np.ndarray:
-    """An array that numpy can write to a file: bfloat16 is not a dtype of its own, and float32 holds all its values."""
+    """An array that numpy can write to a file: it has no bfloat16, and float32 holds all its values; texts as bytes."""
+    if array.dtype == object:
+        return array.astype(np.bytes_)
     return array.astype(np.float32) if array.dtype == tf.bfloat16.as_numpy_dtype else array
 
 

@@ -4,7 +4,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.export import replay
-from models.export.contract import Description, Meaning, step_sizes
+from models.export.contract import SEQUENCES, Description, Meaning
 from models.export.entries import Entry, entries
 from models.export.errors import ExportError
 from models.export.imports import load
@@ -33,6 +33,8 @@ _STEPS = 8
 _ROWS = 3
 _FREE_SIZE = 16
 _MASKED = 0.3
+# Of the rows of one batch; what stands beyond them must change nothing.
+_LENGTHS = (_STEPS, 1, 5)
 # Two chunks of uneven lengths, one of them 0: 7, 4 and 2 steps in all.
 _CHUNKS = ((4, 3, 0), (3, 1, 2))
 
@@ -46,7 +48,7 @@ class Call:
     Attributes:
         signature: the signature's name.
         inputs: arrays by name; states left out are those of the call before.
-        expected: arrays by output name.
+        expected: arrays by output name, of bytes where the output is a string.
         valid: which elements of an output's first axes to compare, by output name; all where absent.
     """
 
@@ -56,24 +58,24 @@ class Call:
     valid: Arrays
 
 
-def verify(model: keras.Model, plan: Plan, description: Description, folder: Path) -> None:
-    """Compare the SavedModel in `folder`, loaded by a fresh process, with Keras on seeded random inputs.
+def verify(folder: Path, calls: Sequence[Call], allowed: float = TOLERANCE) -> None:
+    """Compare the SavedModel in `folder`, loaded by a fresh process, with what Keras answers.
 
     Raises:
         ExportError: the folder cannot be loaded and run, or an output differs by more than is allowed.
     """
-    calls = list(_calls(model, plan, description))
-    allowed = _tolerance(model)
     for call, answer in zip(calls, _replayed(folder, calls), strict=True):
         _compare(call, answer, allowed)
 
 
-def _tolerance(model: keras.Model) -> float:
+def tolerance(model: keras.Model) -> float:
+    """The largest difference that rounding explains, by the coarsest dtype that the model computes in."""
     computed = {layer.compute_dtype for layer in model._flatten_layers()}
     return next((allowed for dtype, allowed in TOLERANCES.items() if dtype in computed), TOLERANCE)
 
 
-def _calls(model: keras.Model, plan: Plan, description: Description) -> Iterator[Call]:
+def calls(model: keras.Model, plan: Plan, description: Description) -> Iterator[Call]:
+    """Calls of a planned model on seeded random inputs, with Keras's answers."""
     x = _samples(model, plan, description)
     with tf.device("/CPU:0"):
         if not plan.states:
@@ -81,6 +83,8 @@ def _calls(model: keras.Model, plan: Plan, description: Description) -> Iterator
             return
         y = _running_outputs(model, plan, x)
     yield from _whole_calls(plan, x, y)
+    if plan.is_ragged:
+        yield _sequences_call(plan, x, y)
     yield from _step_calls(plan, x, y)
     yield from _scan_calls(plan, x, y)
 
@@ -103,7 +107,7 @@ def _sample(
     random: np.random.Generator, name: str, flow: Flow, entry: Entry, typical: tuple[float, float] | None
 ) -> np.ndarray:
     """Whole numbers below the vocabulary where there is an embedding."""
-    sizes = tuple(_FREE_SIZE if size is None else size for size in step_sizes(flow))
+    sizes = tuple(_FREE_SIZE if size is None else size for size in flow.row)
     shape = (_ROWS, *((_STEPS,) if flow.timed else ()), *sizes)
     dtype = flow.tensor.dtype
     if dtype == "string":
@@ -180,6 +184,19 @@ def _whole_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
         yield Call("serving_default", _cut(plan, x, rows, steps), expected, {})
 
 
+def _sequences_call(plan: Plan, x: Arrays, y: Arrays) -> Call:
+    lengths = np.array(_LENGTHS, np.int32)
+    return Call(
+        SEQUENCES,
+        {**x, plan.lengths: lengths},
+        {
+            name: y[name] if flow.timed else y[name][np.arange(_ROWS), lengths - 1]
+            for name, flow in plan.outputs.items()
+        },
+        {name: np.arange(_STEPS) < lengths[:, None] for name, flow in plan.outputs.items() if flow.timed},
+    )
+
+
 def _step_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
     for rows in (1, _ROWS):
         for t in range(_STEPS):
@@ -217,7 +234,7 @@ def _initial_states(plan: Plan, rows: int) -> Arrays:
     return {state.name: np.repeat(state.initial[np.newaxis], rows, axis=0) for state in plan.states}
 
 
-def _replayed(folder: Path, calls: list[Call]) -> list[Arrays]:
+def _replayed(folder: Path, calls: Sequence[Call]) -> list[Arrays]:
     with TemporaryDirectory() as scratch:
         files = [Path(scratch) / "calls.npz", Path(scratch) / "answers.npz"]
         named: dict[str, Any] = {
@@ -255,11 +272,13 @@ def _compare(call: Call, answer: Arrays, allowed: float) -> None:
 
 
 def _difference(answer: np.ndarray, expected: np.ndarray, valid: np.ndarray | None) -> float:
-    """The largest difference relative to max(1, |expected|); infinite where the shapes differ or only one is finite."""
+    """The largest relative to max(1, |expected|); infinite where shapes or texts differ, or only one is finite."""
     if answer.shape != expected.shape:
         return math.inf
     if valid is not None:
         answer, expected = answer[valid], expected[valid]
+    if answer.dtype.kind == "S":
+        return 0.0 if (answer == replay.storable(expected)).all() else math.inf
     answer, expected = answer.astype(np.float64), expected.astype(np.float64)
     relative = np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))
     relative = np.where(np.isfinite(relative), relative, math.inf)

@@ -45,6 +45,11 @@ class Flow:
     def timed(self) -> bool:
         return self.span is Span.EACH
 
+    @property
+    def row(self) -> tuple[int | None, ...]:
+        """The sizes of the axes after batch and, where there is one, time."""
+        return tuple(self.tensor.shape[2 if self.timed else 1 :])
+
 
 class Walk(ABC):
     """One way to run a model. Subclasses say what a layer does, and what a layer that remembers."""
@@ -143,17 +148,21 @@ class Step(Walk):
 
 
 class Whole(Walk):
-    """Whole sequences, [batch, time, ...], each from its initial state."""
+    """Whole sequences, [batch, time, ...], each from its initial state.
 
-    def __init__(self, memories: Iterable[Memory]) -> None:
+    Each row ends at its own length, int32 [batch], where there are `lengths`, and otherwise with the array.
+    """
+
+    def __init__(self, memories: Iterable[Memory], lengths: tf.Tensor | None = None) -> None:
         self._memories = iter(memories)
+        self._lengths = lengths
 
     def layer(self, layer: keras.Operation, span: Span, args: Any, kwargs: Any) -> Any:
         return rules.sequence(layer, *args, **kwargs) if span is Span.EACH else layer(*args, **kwargs)
 
     def remembering(self, layer: keras.Layer, sequence: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
         memory = next(self._memories)
-        output, _ = memory.scan(sequence, mask, memory.initial(tf.shape(sequence)[0]), lengths=None)
+        output, _ = memory.scan(sequence, mask, memory.initial(tf.shape(sequence)[0]), self._lengths)
         return output
 
     def spread(self, row: tf.Tensor, over: tf.Tensor) -> tf.Tensor:
@@ -167,9 +176,9 @@ class Scan(Whole):
     """
 
     def __init__(self, memories: Iterable[Memory], states: Mapping[str, tf.Tensor], lengths: tf.Tensor) -> None:
-        super().__init__(memories)
+        super().__init__(memories, lengths)
+        self._ends = tf.maximum(lengths - 1, 0)
         self._states = states
-        self._lengths = lengths
         self.new_states: dict[str, tf.Tensor] = {}
 
     def enter(self, tensor: tf.Tensor, planned: Flow) -> Flow:
@@ -189,7 +198,7 @@ class Scan(Whole):
         return self._unfolded(row)
 
     def concluded(self, row: tf.Tensor) -> tf.Tensor:
-        return tf.gather(self._unfolded(row), tf.maximum(self._lengths - 1, 0), axis=1, batch_dims=1)
+        return tf.gather(self._unfolded(row), self._ends, axis=1, batch_dims=1)
 
     def _unfolded(self, rows: tf.Tensor) -> tf.Tensor:
         return tf.reshape(rows, [tf.shape(self._lengths)[0], -1, *tf.unstack(tf.shape(rows)[1:])])

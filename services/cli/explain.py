@@ -16,11 +16,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from services.cli.explanation import CannotExplain, Layer, Numbers, Subject, explanation
+from services.cli.explanation import WRONG_USAGE, CannotExplain, Layer, Numbers, Subject, explanation
 from services.log import quiet_import
-from services.policy.contract import Contract, ContractError, Signature, State, parse_contract
+from services.policy.contract import Contract, Signature, State
+from services.policy.contract_document import ContractError, parse_contract
 
-WRONG_USAGE, NOT_REACHABLE = 2, 3
+NOT_REACHABLE = 3
+GATEWAY = "http://127.0.0.1:8080"
+MODELS = Path("var/models")  # where `sluice models build` and the pages' exports go
 _WIDEST = 100  # columns; wider text is hard to read
 _ANSWER_WITHIN_S = 10.0
 _BEHIND_IT_IS_DOWN = (502, 503, 504)
@@ -30,27 +33,31 @@ _K = " k is 3 for a GRU, 1 for a SimpleRNN."
 _BY_STATES = "It names states, not layers: h and c are an LSTM's, h alone is a GRU's or a SimpleRNN's."
 
 
-def run(target: str, numbers: Numbers, url: str, imports: Sequence[str]) -> None:
+def run(target: str, numbers: Numbers, url: str | None, imports: Sequence[str]) -> None:
     """Print the explanation of `target`.
 
     Raises:
         CannotExplain: there is no such file, folder or model, or it cannot be read.
     """
-    show(find(target, url.rstrip("/"), imports), numbers, Console(highlight=False, emoji=False))
+    show(find(target, url, imports), numbers, Console(highlight=False, emoji=False))
 
 
-def find(target: str, url: str, imports: Sequence[str]) -> Subject:
-    """What is known about FILE.keras, DIR/NAME/VERSION, or the NAME of a served model.
+def find(target: str, given_url: str | None, imports: Sequence[str]) -> Subject:
+    """What is known about FILE.keras, DIR/NAME/VERSION, or the NAME of a model.
+
+    Without a gateway's address a NAME is looked for among the models that were built here, and then at `GATEWAY`.
 
     Raises:
         CannotExplain: as `run`.
     """
-    path = Path(target)
+    path, url = Path(target), (given_url or GATEWAY).rstrip("/")
     if path.suffix == ".keras" or path.is_file():
         from services.cli.keras_file import from_keras
 
         return from_keras(path, url, imports)
     is_name = path.name == target
+    if given_url is None and is_name and (versions := _versions(MODELS / target)):
+        return from_folder(versions[-1], url)
     if path.is_dir() and (target.isdecimal() or not is_name):  # a served model may be called as a folder nearby is
         return from_folder(path, url)
     if not is_name:
@@ -81,7 +88,7 @@ def from_folder(folder: Path, url: str) -> Subject:
     """What an exported version folder says; one without a contract is explained as rows."""
     folder = folder.resolve()
     if not (folder.name.isdecimal() and (folder / "saved_model.pb").is_file()):
-        versions = sorted((each for each in folder.iterdir() if each.name.isdecimal()), key=lambda each: int(each.name))
+        versions = _versions(folder)
         hint = f"try {versions[-1]}" if versions else "export a model with `sluice export FILE.keras --out …`"
         raise CannotExplain(
             f"{folder}: expected an exported version, DIR/NAME/VERSION with a saved_model.pb in it and a whole number "
@@ -94,6 +101,12 @@ def from_folder(folder: Path, url: str) -> Subject:
     keras_file = folder / "assets.extra" / "model.keras"
     hint = f"`sluice explain {_near(keras_file)}` knows them." if keras_file.is_file() else _BY_STATES
     return _described(folder.parent.name, f"version {folder.name}, exported to {_near(folder)}", read, url, hint)
+
+
+def _versions(folder: Path) -> list[Path]:
+    """The version folders of a model's folder, the newest last; none where there is no such folder."""
+    found = (each for each in folder.glob("*") if each.name.isdecimal())
+    return sorted(found, key=lambda each: int(each.name))
 
 
 def from_gateway(name: str, url: str) -> Subject:
@@ -188,6 +201,15 @@ def _served(metadata: Any) -> Mapping[str, Any]:
 
 
 def _get(address: str) -> Any:
+    return get(address, "The name of a file ends in .keras, and that of a version folder is DIR/NAME/VERSION")
+
+
+def get(address: str, otherwise: str) -> Any:
+    """The JSON that a gateway answers; where none is, the sentence ends with what can be done `otherwise`.
+
+    Raises:
+        CannotExplain: no gateway is there, or it refuses.
+    """
     url = address.partition("/v1/")[0]
     if not url.startswith(("http://", "https://")):
         raise CannotExplain(f"--url: expected http://HOST:PORT, got {url!r}", WRONG_USAGE)
@@ -202,7 +224,7 @@ def _get(address: str) -> Any:
         reason = getattr(error, "reason", error)
         raise CannotExplain(
             f"{url}: expected a gateway there, got {reason}; start one with `sluice serve`, or give another --url. "
-            "The name of a file ends in .keras, and that of a version folder is DIR/NAME/VERSION",
+            f"{otherwise}",
             NOT_REACHABLE,
         ) from None
 

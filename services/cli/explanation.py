@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.cli.grouping import (
+    PICTURE,
     STEPS,
     Size,
     batches,
@@ -26,13 +27,16 @@ from services.cli.grouping import (
     row_shape,
     shape,
     thing_of,
+    whole_rows,
 )
-from services.policy.contract import Axis, Contract, Signature, State, Tensor, numpy_dtype
+from services.policy.contract import TIME, Axis, Contract, Signature, State, Tensor, numpy_dtype
 
+WRONG_USAGE = 2
 KERAS_BATCH_SIZE = 32  # what `fit`, `evaluate` and `predict` take without `batch_size`
 _BY = "×"  # noqa: RUF001 - matrices are multiplied, and this is how people write it
 _LONGEST_REQUEST = 100  # characters of JSON in a command line; longer ones go into a file
-_ORDER = ("rows", "scan", "step")
+_WHOLE = ("rows", "sequences")  # kinds of which a request gives whole rows, and gets all that belongs to them
+_ORDER = (*_WHOLE, "encode", "scan", "step", "decode")
 
 
 class CannotExplain(Exception):
@@ -102,6 +106,11 @@ class Subject:
         return self.tensor.axes[1].size if self.tensor.has_time else None
 
     @property
+    def bounds(self) -> tuple[int, ...]:
+        """The longest rows of the groups that rows are batched in by their length; empty where nothing says it."""
+        return self.entry.bounds.get(TIME, ())
+
+    @property
     def states(self) -> tuple[State, ...]:
         signature = self.contract.step or self.contract.scan
         return signature.states if signature else ()
@@ -109,10 +118,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """The asker's own numbers, where given."""
+    """The asker's own numbers, where given; `time` is how many time steps a row has."""
 
     rows: int | None = None
     batch_size: int | None = None
+    time: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +132,18 @@ class Section:
 
 
 def explanation(subject: Subject, numbers: Numbers) -> list[Section]:
-    """The sections, in order of reading."""
+    """The sections, in order of reading.
+
+    Raises:
+        CannotExplain: the asker's time steps are not those of the model.
+    """
+    if numbers.time is not None:
+        _check_time(subject, numbers.time)
     size = _full_batch(subject, numbers)
     return [
         Section("1. What goes in", tuple(_inputs(subject, size))),
         Section("2. How rows are grouped", tuple(_grouping(subject, numbers))),
-        Section("3. What meets in one matrix product, and what follows", tuple(_products(subject, size))),
+        Section("3. What meets in one matrix product, and what follows", tuple(_products(subject, numbers, size))),
         Section("4. What it remembers", tuple(_memory(subject))),
         Section("5. How Sluice serves it", tuple(_serving(subject))),
     ]
@@ -137,7 +153,30 @@ def _full_batch(subject: Subject, numbers: Numbers) -> Size:
     """The first axis of the largest batch, in a number if there is one."""
     if numbers.rows is None:
         return numbers.batch_size or subject.batch or "batch"
-    return min(numbers.rows, _batch_size(subject, numbers))
+    return min(_row_count(subject, numbers.rows, numbers), _batch_size(subject, numbers))
+
+
+def _row_count(subject: Subject, rows: int, numbers: Numbers) -> int:
+    return whole_rows(subject.tensor, rows, _steps(subject, numbers))
+
+
+def _steps(subject: Subject, numbers: Numbers) -> int | None:
+    """How many time steps a row has: what the model fixes, what the asker says, or else a clip as short as is usual."""
+    given = subject.time or numbers.time
+    return given or (subject.bounds[0] if subject.bounds and thing_of(subject.tensor) == PICTURE else None)
+
+
+def _check_time(subject: Subject, time: int) -> None:
+    longest = subject.bounds[-1] if subject.bounds else time
+    if not subject.tensor.has_time:
+        wanted = "none, as rows have no time steps here"
+    elif subject.time not in {None, time}:
+        wanted = f"{subject.time}, as every row has here"
+    elif time > longest:
+        wanted = f"{longest} or less, which is the longest row here"
+    else:
+        return
+    raise CannotExplain(f"--time: expected {wanted}; got {time}", WRONG_USAGE)
 
 
 def _batch_size(subject: Subject, numbers: Numbers) -> int:
@@ -190,27 +229,45 @@ def _grouping(subject: Subject, numbers: Numbers) -> Iterator[RenderableType]:
         return
     size = _batch_size(subject, numbers)
     default = "" if numbers.batch_size else " (not given: the model's own)" if subject.batch else " (Keras's default)"
-    yield _text(f"{counted(numbers.rows, 'row')} at batch size {size}{default}: {batches(numbers.rows, size, tensor)}.")
+    rows, steps = _row_count(subject, numbers.rows, numbers), _steps(subject, numbers)
+    yield _text(
+        f"{_counted_rows(subject, numbers.rows, steps)} at batch size {size}{default}: "
+        f"{batches(rows, size, tensor, steps or TIME)}."
+    )
     if tensor.has_time:
-        yield _text(f"A row (a sample) is {_row_words(tensor)}. So it depends on what your {numbers.rows} are:")
+        yield _text(f"A row (a sample) is {_row_words(tensor, steps)}. So it depends on what your {numbers.rows} are:")
         columns = (f"your {numbers.rows} are", "array", f"at batch size {size}")
-        yield _table(columns, readings(tensor, numbers.rows, size), whole=1)
+        yield _table(columns, readings(tensor, numbers.rows, size, steps), whole=1)
+    if steps and not subject.time and not numbers.time:
+        yield _text(
+            f"The model takes rows of any length up to {subject.bounds[-1]}. {steps} is assumed here, as its shortest "
+            "rows are batched in that length; --time T says another."
+        )
     if subject.batch and {each for _, each in grouped(numbers.rows, size)} != {subject.batch}:
         yield _text(f"Keras itself refuses batches of other than {subject.batch} rows here. Sluice does not.")
 
 
-def _row_words(tensor: Tensor) -> str:
-    steps, thing = tensor.axes[1].size, thing_of(tensor)
+def _counted_rows(subject: Subject, n: int, steps: int | None) -> str:
+    rows = whole_rows(subject.tensor, n, steps)
+    if rows == n or not steps:
+        return counted(n, "row")
+    left = f", {n % steps} left over" if n % steps else ""
+    return f"{counted(n, PICTURE)} ({counted(rows, 'clip')} of {steps}{left})"
+
+
+def _row_words(tensor: Tensor, steps: int | None) -> str:
+    thing = thing_of(tensor)
     if steps is None:
         return f"a whole sequence of {thing}s, as long as your array says; {STEPS} stands for its length"
-    return f"{counted(steps, thing)}, {keras_shape(tensor)}"
+    clip = "a clip of " if thing == PICTURE else ""
+    return f"{clip}{counted(steps, thing)}, {keras_shape(tensor, steps)}"
 
 
-def _products(subject: Subject, size: Size) -> Iterator[RenderableType]:
+def _products(subject: Subject, numbers: Numbers, size: Size) -> Iterator[RenderableType]:
     """Three answers: what is computed at once, what waits for what, and what never meets."""
     rows = "rows" if size in {"batch", 1} else f"{size} rows"
     if subject.framewise and subject.tensor.has_time:
-        yield _text(_framewise(subject, size))
+        yield _text(_framewise(subject, _steps(subject, numbers), size))
     if subject.layers:
         yield from _each_step(subject, size, rows)
     elif not subject.framewise:
@@ -224,12 +281,12 @@ def _products(subject: Subject, size: Size) -> Iterator[RenderableType]:
     )
 
 
-def _framewise(subject: Subject, size: Size) -> str:
+def _framewise(subject: Subject, steps: int | None, size: Size) -> str:
     named = ", ".join(subject.framewise)
     text = f"{named} (TimeDistributed) takes every {thing_of(subject.tensor)} alone, and none waits for another"
-    if subject.time is None or isinstance(size, str):
+    if steps is None or isinstance(size, str):
         return f"{text}."
-    return f"{text}: {size} {_BY} {subject.time} = {size * subject.time} in a full batch."
+    return f"{text}: {size} {_BY} {steps} = {size * steps} in a full batch."
 
 
 def _each_step(subject: Subject, size: Size, rows: str) -> Iterator[RenderableType]:
@@ -314,6 +371,12 @@ def _serving(subject: Subject) -> Iterator[RenderableType]:
         yield _text(
             "Steps of many clients share batches of any mixture; each client gets what it would have got alone."
         )
+    if subject.entry.kind == "sequences":
+        groups = f", in groups of up to {', '.join(map(str, subject.bounds))} time steps" if subject.bounds else ""
+        yield _text(
+            f"Rows of different lengths may come in one request. They are padded to share batches{groups}; padding "
+            "changes no answer."
+        )
     if not subject.obstacle:
         yield Text()
         if subject.export:
@@ -327,11 +390,15 @@ def _calls(subject: Subject) -> Iterator[tuple[str, str, str]]:
         yield "step", _taken(step, row_shape), "one time step of a session: no batch axis"
     if scan:
         yield "scan", _taken(scan, row_shape), "some time steps of a session, in order"
-    for signature in subject.contract.signatures.values():
-        if signature.kind == "rows":
-            named = "" if signature.name == "serving_default" else f" {signature.name}"
+    for name, signature in subject.contract.signatures.items():
+        if signature.kind in _WHOLE:
+            named = "" if name == "serving_default" else f" {name}"
             words = "rows, each from the initial state" if subject.layers else "rows"
             yield f"predict{named}", _taken(signature, lambda tensor: shape("rows", tensor)), words
+
+    if generation := subject.contract.generation:
+        taken = _taken(generation.encode, lambda tensor: shape("rows", tensor))
+        yield "generate", taken, "rows; the answer to each is written token by token"
 
 
 def _taken(signature: Signature, write: Callable[[Tensor], str]) -> str:
@@ -344,10 +411,12 @@ def _requests(subject: Subject) -> Iterator[RenderableType]:
     name, inputs = _example(subject)
     signature = subject.contract.signatures[name]
     model = f"{subject.url}/v1/models/{subject.name}"
-    if signature.kind == "rows":
+    if signature.kind in {*_WHOLE, "encode"}:
         row = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-        which = {} if name == "serving_default" else {"signature_name": name}
-        yield from _request(f"curl -s {model}:predict", which | {"instances": [row]}, signature)
+        generates = signature.kind == "encode"
+        which = {} if generates or name == "serving_default" else {"signature_name": name}
+        call = f"curl -s {model}:{'generate' if generates else 'predict'}"
+        yield from _request(call, which | {"instances": [row]}, signature)
         return
     yield _code(f"curl -s {model}/sessions -H 'Content-Type: application/json' \\\n  -d '{{\"session\": \"mine\"}}'")
     yield from _request(f"curl -s {subject.url}/v1/sessions/mine:{signature.kind}", {"inputs": inputs}, signature)

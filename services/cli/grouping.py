@@ -9,6 +9,8 @@ from services.policy.contract import TIME, Tensor
 
 STEPS = "T"  # stands for a number of time steps that each array may choose
 
+PICTURE = "picture"
+
 Size = int | str
 
 
@@ -28,15 +30,16 @@ def batches(rows: int, batch_size: int, tensor: Tensor, time: Size = TIME) -> st
     return f"{counted(parts[0][0], 'batch')} of {texts[0]}{last}"
 
 
-def readings(tensor: Tensor, n: int, batch_size: int) -> list[tuple[str, str, str]]:
-    """What `n` of something can be: in words, the array that they make, and its batches.
+def readings(tensor: Tensor, n: int, batch_size: int, steps: int | None) -> list[tuple[str, str, str]]:
+    """What `n` of something can be: in words, the array that they make, and its batches; the likeliest first.
 
     Args:
         tensor: an input with a time axis.
         n: what people have, rows or time steps.
         batch_size: rows in a full batch.
+        steps: time steps of a row, None where nothing says it.
     """
-    steps, thing = tensor.axes[1].size, thing_of(tensor)
+    thing = thing_of(tensor)
     if steps is None:
         return [
             (f"{thing}s, each a row", shape(n, tensor, 1), batches(n, batch_size, tensor, 1)),
@@ -54,10 +57,16 @@ def readings(tensor: Tensor, n: int, batch_size: int) -> list[tuple[str, str, st
         ]
     rows, left = divmod(n, steps)
     rest = f" ({left} left over)" if left else ""
-    return [
-        (f"rows of {counted(steps, thing)}", shape(n, tensor), batches(n, batch_size, tensor)),
-        (f"{thing}s, {steps} to a row{rest}", shape(rows, tensor), batches(rows, batch_size, tensor)),
-    ]
+    whole = f"rows of {counted(steps, thing)}", shape(n, tensor, steps), batches(n, batch_size, tensor, steps)
+    cut = f"{thing}s, {steps} to a row{rest}", shape(rows, tensor, steps), batches(rows, batch_size, tensor, steps)
+    if not rows:
+        return [whole]
+    return [whole, cut] if whole_rows(tensor, n, steps) == n else [cut, whole]
+
+
+def whole_rows(tensor: Tensor, n: int, steps: int | None) -> int:
+    """How many rows `n` of something are likeliest: pictures lie about singly, and people count them so."""
+    return n // steps if steps and n >= steps and thing_of(tensor) == PICTURE else n
 
 
 def shape(rows: Size, tensor: Tensor, time: Size = TIME) -> str:
@@ -70,9 +79,9 @@ def row_shape(tensor: Tensor) -> str:
     return f"[{', '.join(map(str, row_sizes(tensor)))}]"
 
 
-def keras_shape(tensor: Tensor) -> str:
-    """One row's shape as Keras takes it: a tuple, None where any size will do."""
-    sizes = [axis.size for axis in tensor.axes[1:]]
+def keras_shape(tensor: Tensor, time: int | None = None) -> str:
+    """One row's shape as Keras takes it: a tuple, None where any size will do, `time` for the time steps if given."""
+    sizes = [time if axis.size is None and axis.name == TIME else axis.size for axis in tensor.axes[1:]]
     return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
 
 
@@ -86,7 +95,7 @@ def thing_of(tensor: Tensor) -> str:
     """What one time step of a row is, as people count it."""
     axes = tensor.axes[2:]
     if {"height", "width"} <= {axis.name for axis in axes}:
-        return "picture"
+        return PICTURE
     return "number" if all(axis.size == 1 for axis in axes) else "step"
 
 

@@ -8,7 +8,8 @@ from zipfile import is_zipfile
 
 from services.cli.explanation import CannotExplain, Layer, Subject
 from services.log import quiet_import
-from services.policy.contract import TIME, Axis, Contract, Signature, Tensor, parse_contract
+from services.policy.contract import TIME, Axis, Contract, Signature, Tensor
+from services.policy.contract_document import parse_contract
 
 _AXES = {1: ("feature",), 3: ("height", "width", "channel")}  # as the exporter names them
 _LONGEST_REASON = 200  # characters; Keras writes a model's whole configuration
@@ -79,7 +80,7 @@ def _exported(model: Any) -> tuple[Contract | None, str]:
         read = parse_contract(contract(plan_for(model), UNDESCRIBED))
     except ExportError as error:
         return None, str(error)
-    rows = {name: each for name, each in read.signatures.items() if each.kind == "rows"}
+    rows = {name: each for name, each in read.signatures.items() if each.kind in ("rows", "sequences")}
     timed = read.step is not None or _begins_with_time(model)
     sized = {name: replace(each, inputs=_inputs(model, timed)) for name, each in rows.items()}
     return replace(read, signatures={**read.signatures, **sized}), ""

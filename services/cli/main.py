@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from services.log import configure, quiet_import
+from services.memory import keep_freed_memory
 
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
@@ -33,6 +34,7 @@ def serve(context: typer.Context) -> None:
 def model_server(context: typer.Context) -> None:
     """Run the embedded model server alone, with TensorFlow Serving's flags."""
     configure()
+    keep_freed_memory()
     from services.model_server.main import main as run
 
     raise typer.Exit(run(context.args))
@@ -99,7 +101,15 @@ def explain(
         int | None, typer.Option(min=1, metavar="N", help="How many rows (samples, whole sequences) you have.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, metavar="B", help="How many rows a batch holds.")] = None,
-    url: Annotated[str, typer.Option(help="The gateway that serves NAME.")] = "http://127.0.0.1:8080",
+    steps: Annotated[
+        int | None, typer.Option("--time", min=1, metavar="T", help="How many time steps (frames, months) a row has.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="The gateway that serves NAME.", show_default="NAME in var/models, or else http://127.0.0.1:8080"
+        ),
+    ] = None,
     imports: Annotated[
         list[str] | None,
         typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
@@ -110,7 +120,35 @@ def explain(
     from services.cli.explanation import CannotExplain, Numbers
 
     try:
-        run(target, Numbers(rows, batch_size), url, imports or ())
+        run(target, Numbers(rows, batch_size, steps), url, imports or ())
+    except CannotExplain as error:
+        _fail(str(error), error.code)
+
+
+@app.command()
+def buckets(
+    name: Annotated[str, typer.Argument(help="The name of a model that a gateway serves.")],
+    url: Annotated[
+        str | None, typer.Option(help="The gateway that serves NAME.", show_default="http://127.0.0.1:8080")
+    ] = None,
+    lengths: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Lengths to look at instead of those that came: one a line, or columns of a .csv or .npz file. "
+            "Without --url no gateway is asked for its bounds.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw lengths and padding too, as .png or .svg.")
+    ] = None,
+) -> None:
+    """Show what lengths a model's sequences have, what their padding costs, and what other bounds would save."""
+    from services.cli.buckets import run
+    from services.cli.explanation import CannotExplain
+
+    try:
+        run(name, url, lengths, plot)
     except CannotExplain as error:
         _fail(str(error), error.code)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from services.log import configure
+from services.memory import keep_freed_memory
 
 WRONG_USAGE = 2
 
@@ -28,6 +29,7 @@ def serve(arguments: Sequence[str]) -> int:
     except ValidationError as error:
         return _wrong("; ".join(_told(error.errors())))
     configure()
+    keep_freed_memory()
     return run(settings)
 
 

@@ -1,4 +1,4 @@
-"""The Python client: sessions over HTTP and gRPC, asynchronous and not, numpy in and out."""
+"""The Python client: sessions and predictions over HTTP and gRPC, asynchronous and not, numpy in and out."""
 
 from services.client.client import AsyncClient
 from services.client.errors import NoAnswer

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -12,12 +13,16 @@ from numpy.typing import ArrayLike
 from services.client.grpc import GrpcTransport
 from services.client.http import HttpTransport
 from services.client.many import StepMany
+from services.client.predict import Asked, Predictions
 from services.client.retry import Patience, persistently
 from services.client.session import AsyncSession
 from services.client.stream import AsyncStream
 from services.client.transport import Transport
 from services.client.turns import turn
-from services.client.values import Columns, IfExists, Opened, Opening, Page, Values, arrays_of
+from services.client.values import Array, Columns, IfExists, ModelSpec, Opened, Opening, Page, Values, arrays_of
+from services.wire.rest import DEFAULT_SIGNATURE
+
+_VERSION_LIMIT = (1 << 63) - 1
 
 
 class AsyncClient:
@@ -47,6 +52,39 @@ class AsyncClient:
     ) -> None:
         self._patience = Patience(attempts, timeout_s, total_s, sleep, clock)
         self._transport = transport_to(url, headers or {})
+        self._predictions = Predictions(self._transport)
+
+    async def predict(
+        self,
+        model: str,
+        values: Values,
+        outputs: Sequence[str] | None = None,
+        *,
+        signature: str = DEFAULT_SIGNATURE,
+        version: int | str | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, Array]:
+        """Run rows through a model: name → `[rows, ...]`, or the array itself if the signature has one input.
+
+        Numbers may have any dtype that says the same in the signature's; text is `str` or `bytes`. Without `version`
+        and `label` the newest version answers. `timeout_s` is for this call what it is for all in `AsyncClient`.
+
+        Returns output name → array, in the signature's dtypes, text as `bytes`; `outputs` names those that are wanted.
+        The signatures are asked for once, and again after a refusal. Over HTTP, float16, bfloat16, uint16 and complex
+        inputs are refused, and bytes of an output that are not UTF-8 arrive whole only if its name ends with `_bytes`.
+
+        Raises:
+            SluiceError: the gateway's refusal, or what is wrong with the values.
+            NoAnswer: the gateway could not be reached.
+            ValueError: both a version and a label, or a version that is no number; lists of different lengths.
+        """
+        spec = _spec(model, version, label)
+        patience = self._patience
+        if timeout_s is not None:
+            patience = replace(patience, timeout_s=timeout_s, total_s=max(timeout_s, patience.total_s))
+        asked = Asked(spec, signature, arrays_of(values), outputs or ())
+        return await persistently(partial(self._predictions.run, asked), patience)
 
     async def open(
         self,
@@ -144,6 +182,16 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _spec(model: str, version: int | str | None, label: str | None) -> ModelSpec:
+    if version is None:
+        return ModelSpec(model, None, label)
+    if label is not None:
+        raise ValueError(f"Either a version or a label; got {version!r} and {label!r}.")
+    if not str(version).isdecimal() or int(version) > _VERSION_LIMIT:
+        raise ValueError(f"A version is a whole number of up to 63 bits; got {version!r}.")
+    return ModelSpec(model, int(version))
 
 
 def transport_to(url: str, headers: Mapping[str, str]) -> Transport:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from services.client.values import Kind
-from services.policy.contract import parse_contract
+from services.policy.contract_document import parse_contract
 
 Fetch = Callable[[str, str, float], Awaitable[Any]]
 Dtypes = Mapping[str, str]

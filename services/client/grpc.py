@@ -1,4 +1,4 @@
-"""Calls over gRPC: the service `sluice.v1.Sessions`."""
+"""Calls over gRPC: the services `sluice.v1.Sessions` and `tensorflow.serving.PredictionService`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -8,9 +8,24 @@ from google.protobuf.message import Message
 
 from services.client import grpc_messages as messages
 from services.client.grpc_stream import StreamLane
+from services.client.signatures import Signatures, metadata_request, read_metadata
 from services.client.transport import Lane
-from services.client.values import Answer, Call, Kind, ManyCall, Opened, Opening, Page, SessionView
-from services.policy.errors import SluiceError
+from services.client.values import (
+    Answer,
+    Array,
+    Call,
+    Kind,
+    ManyCall,
+    ModelSpec,
+    Opened,
+    Opening,
+    Page,
+    PredictCall,
+    SessionView,
+)
+from services.policy.errors import BackendError, SluiceError
+from services.wire.predict_frames import PredictRequest, read_outputs, write_request
+from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
 from services.wire.sluice.v1 import sessions_pb2 as pb
 
 Reply = TypeVar("Reply", bound=Message)
@@ -28,6 +43,7 @@ _METHODS: dict[str, type[Message]] = {
     "PutState": pb.OpenResponse,
     "Close": pb.CloseResponse,
 }
+_PREDICTION = "/tensorflow.serving.PredictionService"
 _UNLIMITED = -1
 _OPTIONS = [
     ("grpc.max_receive_message_length", _UNLIMITED),
@@ -45,7 +61,10 @@ class GrpcTransport:
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
-        self._methods = {name: self._method(name, reply) for name, reply in _METHODS.items()}
+        self._methods = {name: self._method(f"/sluice.v1.Sessions/{name}", reply) for name, reply in _METHODS.items()}
+        metadata, predict = f"{_PREDICTION}/GetModelMetadata", f"{_PREDICTION}/Predict"
+        self._methods["GetModelMetadata"] = self._method(metadata, tfs.GetModelMetadataResponse)
+        self._methods["Predict"] = self._channel.unary_unary(predict, None, None)  # bytes out, bytes in
         self._stream = self._channel.stream_stream(
             "/sluice.v1.Sessions/Stream",
             request_serializer=pb.StepManyRequest.SerializeToString,
@@ -89,20 +108,34 @@ class GrpcTransport:
     async def close(self, session: str, timeout_s: float) -> None:
         await self._ask("Close", pb.CloseRequest(session=session), timeout_s)
 
+    async def signatures(self, spec: ModelSpec, timeout_s: float) -> Signatures:
+        return read_metadata(await self._ask("GetModelMetadata", metadata_request(spec), timeout_s))
+
+    async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:
+        spec = call.spec
+        request = PredictRequest(
+            spec.model, call.signature.name, call.inputs, spec.version, spec.label, tuple(call.outputs)
+        )
+        answer = await self._ask("Predict", write_request(request), timeout_s)
+        try:
+            return {name: array.copy() for name, array in read_outputs(answer).items()}
+        except ValueError as error:
+            raise BackendError(f"The answer of model {spec.model!r} cannot be read: {error}.") from None
+
     def lane(self, timeout_s: float) -> Lane:
         return StreamLane(lambda: self._stream(None, metadata=self._metadata))
 
     async def aclose(self) -> None:
         await self._channel.close(None)
 
-    def _method(self, name: str, reply: type[Message]) -> Any:
+    def _method(self, path: str, reply: type[Message]) -> Any:
         return self._channel.unary_unary(
-            f"/sluice.v1.Sessions/{name}",
+            path,
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=reply.FromString,
         )
 
-    async def _ask(self, method: str, request: Message, timeout_s: float) -> Any:
+    async def _ask(self, method: str, request: Message | bytes, timeout_s: float) -> Any:
         try:
             return await self._methods[method](request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:

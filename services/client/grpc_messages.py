@@ -11,8 +11,9 @@ import orjson
 from services.client.errors import NoAnswer, error_of
 from services.client.tensors import read_tensors, write_tensors
 from services.client.values import Answer, Call, IfExists, ManyCall, Opened, Opening, SessionView
-from services.policy.errors import SluiceError
+from services.policy.errors import BackendError, BadRequest, SluiceError
 from services.wire.sluice.v1 import sessions_pb2 as pb
+from services.wire.statuses import http_status
 
 _IF_EXISTS: dict[IfExists, pb.IfExists.ValueType] = {
     "error": pb.IF_EXISTS_ERROR,
@@ -111,6 +112,8 @@ def refusal(error: grpc.aio.AioRpcError) -> SluiceError:
     details = orjson.loads(trailing.get("sluice-details", "{}"))
     if not code and error.code() in _BROKEN:
         return NoAnswer(f"The gateway did not answer: {reason or error.code().name}.")
+    if code == BackendError.code and http_status(error.code().name) == BadRequest.http_status:
+        code = BadRequest.code  # the model server's word about the request, passed on; HTTP has this code for it, too
     return error_of(
         code,
         reason,

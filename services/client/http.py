@@ -11,10 +11,24 @@ import orjson
 
 from services.client.contracts import OutputDtypes
 from services.client.errors import NoAnswer, error_of
+from services.client.predict_json import predict_body, read_outputs
 from services.client.refusals import refusal
 from services.client.rows import dumps, many_body, read_answer, read_array, step_body, write_inputs
+from services.client.signatures import Signatures, read_metadata_json
 from services.client.transport import Lane
-from services.client.values import Answer, Array, Call, Kind, ManyCall, Opened, Opening, Page, SessionView
+from services.client.values import (
+    Answer,
+    Array,
+    Call,
+    Kind,
+    ManyCall,
+    ModelSpec,
+    Opened,
+    Opening,
+    Page,
+    PredictCall,
+    SessionView,
+)
 from services.client.websocket import SocketLane
 from services.policy.errors import SluiceError
 
@@ -83,6 +97,14 @@ class HttpTransport:
     async def close(self, session: str, timeout_s: float) -> None:
         await self._call("DELETE", _session(session), timeout_s, session=session)
 
+    async def signatures(self, spec: ModelSpec, timeout_s: float) -> Signatures:
+        return read_metadata_json(await self._json("GET", f"{_version(spec)}/metadata", timeout_s))
+
+    async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:
+        path = f"{_version(call.spec)}:predict"
+        response = await self._call("POST", path, timeout_s, content=predict_body(call))
+        return read_outputs(response.content, call.signature.outputs)
+
     def lane(self, timeout_s: float) -> Lane:
         return SocketLane(self._url, {**self._headers, **_limit(timeout_s)}, self._dtypes)
 
@@ -134,6 +156,12 @@ def _limit(timeout_s: float) -> dict[str, str]:
 
 def _model(name: str) -> str:
     return f"/v1/models/{quote(name, safe='')}"
+
+
+def _version(spec: ModelSpec) -> str:
+    if spec.version is not None:
+        return f"{_model(spec.model)}/versions/{spec.version}"
+    return _model(spec.model) + ("" if spec.label is None else f"/labels/{quote(spec.label, safe='')}")
 
 
 def _session(id: str) -> str:

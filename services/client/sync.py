@@ -27,6 +27,15 @@ class ClientOptions(TypedDict, total=False):
     clock: Callable[[], float]
 
 
+class PredictOptions(TypedDict, total=False):
+    """The options of `AsyncClient.predict`."""
+
+    signature: str
+    version: int | str | None
+    label: str | None
+    timeout_s: float | None
+
+
 class OpenOptions(TypedDict, total=False):
     """The options of `AsyncClient.open`."""
 
@@ -153,6 +162,12 @@ class Client:
         except BaseException:
             self._loop.close()
             raise
+
+    def predict(
+        self, model: str, values: Values, outputs: Sequence[str] | None = None, **options: Unpack[PredictOptions]
+    ) -> dict[str, Array]:
+        """As `AsyncClient.predict`, with the same options."""
+        return self._loop.run(self._inner.predict(model, values, outputs, **options))
 
     def open(self, model: str, session: str | None = None, **options: Unpack[OpenOptions]) -> Session:
         """As `AsyncClient.open`, with the same options."""

@@ -1,9 +1,22 @@
 """What a client asks of a transport. One call is one attempt: transports wait and repeat nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from services.client.values import Answer, Call, Kind, ManyCall, Opened, Opening, Page, SessionView
+from services.client.values import (
+    Answer,
+    Array,
+    Call,
+    Kind,
+    ManyCall,
+    ModelSpec,
+    Opened,
+    Opening,
+    Page,
+    PredictCall,
+    SessionView,
+)
+from services.policy.contract import Signature
 from services.policy.errors import SluiceError
 
 
@@ -41,6 +54,11 @@ class Transport(Protocol):
     async def put_state(self, session: str, envelope: bytes, timeout_s: float) -> Opened: ...
 
     async def close(self, session: str, timeout_s: float) -> None: ...
+
+    async def signatures(self, spec: ModelSpec, timeout_s: float) -> Mapping[str, Signature]: ...
+
+    async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:
+        """The outputs by name: those that the call names, and others where the transport cannot leave them out."""
 
     def lane(self, timeout_s: float) -> Lane:
         """A way for steps that may each take `timeout_s` seconds."""

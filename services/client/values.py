@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from services.policy.contract import Signature
 from services.policy.errors import SluiceError
 
 Array = NDArray[Any]
@@ -103,6 +104,25 @@ class ManyCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model in the newest version, unless `version` or `label` names one."""
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictCall:
+    """A call of a model's signature; `inputs` are as it takes them, no `outputs` for all."""
+
+    spec: ModelSpec
+    signature: Signature
+    inputs: Mapping[str, Array]
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Outputs without a batch axis, and the number of time steps done with them."""
 
@@ -118,4 +138,35 @@ def arrays_of(values: Values) -> dict[str, Array]:
         ValueError: lists of different lengths.
     """
     named = values if isinstance(values, Mapping) else {BARE: values}
-    return {name: np.array(value) for name, value in named.items()}
+    return {name: array_of(value) for name, value in named.items()}
+
+
+def array_of(value: ArrayLike) -> Array:
+    """A new array of what a caller gave; text and whole numbers of 64 bits in lists are kept as they are.
+
+    Raises:
+        ValueError: lists of different lengths.
+    """
+    try:
+        array = np.array(value)
+    except UnicodeDecodeError:  # text beside bytes
+        return np.array(value, object)
+    if isinstance(value, np.ndarray) or array.dtype.kind not in "SUf":
+        return array
+    if array.dtype.kind == "f":  # which numpy takes for whole numbers on both sides of 2**63
+        return _whole(value, array) if (array >= _BEYOND_INT64).any() else array
+    texts = np.array(value, object)  # numpy's own arrays of text lose zeros at the end
+    return texts if is_text(texts) else array
+
+
+def is_text(objects: Array) -> bool:
+    return all(isinstance(each, str | bytes) for each in objects.ravel())
+
+
+def _whole(value: ArrayLike, array: Array) -> Array:
+    exact = np.array(value, object)
+    whole = all(isinstance(each, int) and 0 <= each <= _UINT64_MAX for each in exact.ravel())
+    return exact.astype(np.uint64) if whole else array
+
+
+_BEYOND_INT64, _UINT64_MAX = 1 << 63, (1 << 64) - 1

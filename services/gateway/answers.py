@@ -1,5 +1,6 @@
 """Turns answers and errors into JSON bodies and headers: the same rules for hot paths and for FastAPI's."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,10 +8,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from services.policy.errors import SluiceError
+from services.policy.errors import BadRequest, SluiceError
 from services.policy.session import Answers
+from services.wire.statuses import http_status
 
 Array = NDArray[Any]
+
+_TF_SERVING = re.compile(r"/v1/models/(?!.*(/(sessions|contract|buckets)\b|:generate$)).*", re.IGNORECASE | re.DOTALL)
 
 
 def step_body(answers: Answers, wanted: list[str] | None) -> bytes:
@@ -60,7 +64,16 @@ def _texts(value: Any) -> Any:
 
 def is_tf_serving(path: str) -> bool:
     """Whether a path is one of TensorFlow Serving's own calls, well formed or not."""
-    return path.endswith((":predict", ":classify", ":regress"))
+    return _TF_SERVING.fullmatch(path) is not None
+
+
+def as_tf_serving(error: SluiceError) -> tuple[int, str, str]:
+    """HTTP status, code and sentence of an error on these paths: the model server's own, where it has spoken."""
+    if error.origin is None:
+        return error.http_status, error.code, error.message
+    name, sentence = error.origin
+    status = http_status(name)
+    return status, BadRequest.code if status == BadRequest.http_status else error.code, sentence or error.message
 
 
 def error_body(error: SluiceError) -> dict[str, Any]:
@@ -69,9 +82,10 @@ def error_body(error: SluiceError) -> dict[str, Any]:
     return {"error": error.message, "code": error.code, **details}
 
 
-def tf_serving_error_body(error: SluiceError) -> dict[str, Any]:
-    """`{"error": sentence}`, as TensorFlow Serving's own paths answer."""
-    return {"error": error.message}
+def plain_body(error: SluiceError, path: str) -> dict[str, Any]:
+    """An error's body: on paths of other servers' protocols `{"error": sentence}`, as there."""
+    theirs = is_tf_serving(path) or path.startswith("/v2/")
+    return {"error": error.message} if theirs else error_body(error)
 
 
 def error_headers(error: SluiceError) -> Mapping[str, str]:

@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from services.gateway.answers import error_body, error_headers, is_tf_serving, tf_serving_error_body
+from services.gateway import generate_rest, oip
+from services.gateway.answers import error_headers, is_tf_serving, plain_body
 from services.gateway.backend import Backend
 from services.gateway.calls import Calls, RequestIds
 from services.gateway.catalog import Catalog
@@ -25,8 +26,9 @@ from services.gateway.openapi import describe
 from services.gateway.rest import router
 from services.gateway.rpc import GrpcServer
 from services.gateway.settings import Settings
-from services.policy.errors import BadRequest, SluiceError
+from services.policy.errors import BadRequest, NotFound, SluiceError
 from services.policy.scheduler import Scheduler
+from services.wire.rest_paths import rest_call
 
 _DESCRIPTION = """
 Sessions for stateful recurrent networks, and rows batched across clients, in front of TensorFlow Serving.
@@ -46,10 +48,13 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("sluice"),
         lifespan=lambda app: _lifespan(app, settings, metrics),
         separate_input_output_schemas=False,
+        redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.metrics = metrics
     app.include_router(router)
+    app.include_router(generate_rest.router)
+    app.include_router(oip.router)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
@@ -87,6 +92,7 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
 
         def retire(model: str, version: int) -> None:
             scheduler.retire(model, version, engine.now())
+            gateway.buckets.forget(model, version)
             engine.changed()
 
         catalog = Catalog(backend, lambda: _models_in(settings), retire)
@@ -94,8 +100,9 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         stack.push_async_callback(engine.close)
         watching = asyncio.create_task(catalog.watch(settings.poll_s))
         stack.push_async_callback(_cancelled, watching)
-        app.state.gateway = app.state.calls.gateway = gateway = Gateway(settings, catalog, engine)
-        app.state.grpc = rpc = GrpcServer(gateway, metrics, settings.grpc)
+        app.state.gateway = gateway = Gateway(settings, catalog, engine, metrics)
+        inference = app.state.calls.open(gateway)
+        app.state.grpc = rpc = GrpcServer(gateway, metrics, inference, settings.grpc)
         stack.push_async_callback(rpc.stop)
         await rpc.start()
         yield
@@ -126,7 +133,7 @@ async def _cancelled(task: "asyncio.Task[Any]") -> None:
 def _answer(request: Request, error: SluiceError, status: int | None = None) -> JSONResponse:
     session = request.path_params.get("session")
     about = {"Sluice-Session": session} if session else {}
-    body = tf_serving_error_body(error) if is_tf_serving(request.url.path) else error_body(error)
+    body = plain_body(error, request.url.path)
     return JSONResponse(body, status or error.http_status, {**error_headers(error), **about})
 
 
@@ -140,6 +147,23 @@ async def _refuse_fields(request: Request, error: RequestValidationError) -> JSO
 
 
 async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
-    answer = _answer(request, BadRequest(f"{request.method} {request.url.path}: {error.detail}."), error.status_code)
+    method, path, status = request.method, request.url.path, error.status_code
+    refused = BadRequest(f"There is nothing at {method} {path:.200}; /docs shows all paths.")
+    if status == BadRequest.http_status:  # FastAPI knows no other reason
+        refused = BadRequest("The body cannot be read: it takes JSON in UTF-8.")
+    if status == NotFound.http_status and is_tf_serving(path):
+        status = BadRequest.http_status  # as TensorFlow Serving says it
+        refused = _no_call(request) or refused
+    answer = _answer(request, refused, status)
     answer.headers.update(error.headers or {})
     return answer
+
+
+def _no_call(request: Request) -> BadRequest | None:
+    """Why a request on TensorFlow Serving's paths is none of its calls."""
+    raw, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
+    try:
+        rest_call(request.method, f"{raw}?{query}" if query else raw)
+    except BadRequest as refused:
+        return refused
+    return None

@@ -19,8 +19,9 @@ from services.policy.errors import (
     SluiceError,
     VersionNotFound,
 )
+from services.wire.predict_frames import PredictRequest, read_outputs, write_request
+from services.wire.sluice.tf.v1 import tensorflow_pb2 as tf
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import read_tensor, write_tensor
 
 Array = NDArray[Any]
 Reply = TypeVar("Reply", bound=Message)
@@ -43,6 +44,10 @@ _REJECTIONS = {
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.FAILED_PRECONDITION,
 }
+
+
+# What a call says that did not come to the model server, or back from it.
+_TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
 class NotServed(Exception):
@@ -68,8 +73,9 @@ class Backend:
 
     def _connect(self) -> None:
         self._channel = grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
-        self._predict = self._method("PredictionService/Predict", tfs.PredictResponse)
+        self._predict = self._bytes_method("PredictionService/Predict")
         self._metadata = self._method("PredictionService/GetModelMetadata", tfs.GetModelMetadataResponse)
+        self._forwarded: dict[str, Any] = {}
         self._status = self._method("ModelService/GetModelStatus", tfs.GetModelStatusResponse)
 
     async def predict(
@@ -86,14 +92,24 @@ class Backend:
         Raises:
             BackendUnavailable, BackendError, InputRejected, DeadlineExceeded, VersionNotFound.
         """
-        request = tfs.PredictRequest(output_filter=outputs)
-        _specify(request.model_spec, model, version)
-        request.model_spec.signature_name = signature
-        for name, array in inputs.items():
-            write_tensor(request.inputs[name], array)
+        request = write_request(PredictRequest(model, signature, inputs, version, outputs=tuple(outputs)))
+        reply = await self._call(self._predict, request, model, version, timeout_s)
         try:
-            reply = await self._predict(request, timeout=timeout_s)
-            return {name: read_tensor(tensor) for name, tensor in reply.outputs.items()}
+            return read_outputs(reply)
+        except ValueError as error:
+            raise BackendError(f"The model server's answer for model {model!r} cannot be read: {error}.") from None
+
+    async def forward(self, method: str, request: bytes, timeout_s: float) -> bytes:
+        """Pass a call on as it is; `method` is such as `PredictionService/Classify`. Raises as `predict`."""
+        call = self._forwarded.get(method)
+        if call is None:
+            call = self._forwarded[method] = self._bytes_method(method)
+        reply: bytes = await self._call(call, request, "", 0, timeout_s)
+        return reply
+
+    async def _call(self, method: Any, request: Any, model: str, version: int, timeout_s: float) -> Any:
+        try:
+            return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _translate(error, model, version) from None
         except asyncio.CancelledError:
@@ -101,11 +117,7 @@ class Backend:
             if task is not None and task.cancelling():
                 raise
             # The channel was closed under the call, which is no reason to end the one who made it.
-            raise BackendUnavailable(
-                f"The connection to the model server was given up; ask model {model!r} again."
-            ) from None
-        except ValueError as error:
-            raise BackendError(f"The model server's answer for model {model!r} cannot be read: {error}.") from None
+            raise BackendUnavailable("The connection to the model server was given up; ask again.") from None
 
     async def versions(self, model: str, timeout_s: float) -> list[VersionStatus]:
         """The versions of a model that the server knows of, the newest last.
@@ -124,7 +136,7 @@ class Backend:
         ]
         return sorted(found, key=lambda each: each.version)
 
-    async def signatures(self, model: str, version: int, timeout_s: float) -> dict[str, tfs.SignatureDef]:
+    async def signatures(self, model: str, version: int, timeout_s: float) -> dict[str, tf.SignatureDef]:
         """The signatures of a model version, as TensorFlow describes them; raises as `versions`."""
         request = tfs.GetModelMetadataRequest(metadata_field=["signature_def"])
         _specify(request.model_spec, model, version)
@@ -146,8 +158,10 @@ class Backend:
         request.model_spec.name, request.model_spec.version_label = model, label
         try:
             reply = await self._ask(self._metadata, request, model, timeout_s)
-        except (InputRejected, NotServed):
-            raise VersionNotFound(f"The model server knows no version of model {model!r} labelled {label!r}.") from None
+        except (InputRejected, NotServed) as error:
+            unknown = VersionNotFound(f"The model server knows no version of model {model!r} labelled {label!r}.")
+            unknown.origin = getattr(error, "origin", None)
+            raise unknown from None
         version: int = reply.model_spec.version.value
         return version
 
@@ -192,6 +206,11 @@ class Backend:
                 raise NotServed(model) from None
             raise _translate(error, model, 0) from None
 
+    def _bytes_method(self, name: str) -> Any:
+        return self._channel.unary_unary(
+            f"/tensorflow.serving.{name}", request_serializer=None, response_deserializer=None
+        )
+
     def _method(self, name: str, reply: type[Reply]) -> Any:
         return self._channel.unary_unary(
             f"/tensorflow.serving.{name}",
@@ -206,6 +225,13 @@ def _specify(spec: tfs.ModelSpec, model: str, version: int) -> None:
 
 
 def _translate(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceError:
+    translated = _translated(error, model, version)
+    if error.code() not in _TRANSPORT:
+        translated.origin = error.code().name, error.details() or ""
+    return translated
+
+
+def _translated(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceError:
     code, text = error.code(), error.details() or "it gave no reason"
     if code is grpc.StatusCode.UNAVAILABLE:
         return BackendUnavailable(

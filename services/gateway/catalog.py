@@ -10,7 +10,8 @@ import structlog
 from numpy.typing import NDArray
 
 from services.gateway.backend import Backend, NotServed, VersionStatus
-from services.policy.contract import Contract, ContractError, Signature, Tensor, parse_contract
+from services.policy.contract import Contract, Signature, Tensor
+from services.policy.contract_document import ContractError, parse_contract
 from services.policy.errors import (
     BackendError,
     BackendUnavailable,
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 _ASK_TIMEOUT_S = 5.0
 _NAME_LIMIT = 256
+_LABELS = 64  # of one model that are remembered
 _AVAILABLE = "AVAILABLE"
 _NOT_YET = "the model server has not answered yet"
 # The rest of a model's signatures are TensorFlow's own affair, or ours.
@@ -39,7 +41,8 @@ class ServedVersion:
     """One model version that can be called. `contract` is None for a plain SavedModel.
 
     `signatures` are all that can be called, from the contract where it names them and from TensorFlow's metadata
-    otherwise; `rows` are a signature's inputs without the batch axis: what one client sends.
+    otherwise; `rows` are a signature's inputs without the batch axis: what one client sends. `plain` are all the
+    signatures that TensorFlow's metadata shows.
     """
 
     model: str
@@ -47,6 +50,7 @@ class ServedVersion:
     contract: Contract | None
     signatures: Mapping[str, Signature]
     rows: Mapping[str, Mapping[str, Tensor]]
+    plain: Mapping[str, Signature] = field(default_factory=dict)
 
     @property
     def kinds(self) -> list[str]:
@@ -63,6 +67,20 @@ class ServedVersion:
                 f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.signatures))}."
             )
         return self.signatures[name]
+
+    def predicts(self, name: str) -> Signature | None:
+        """A signature as predict takes it: a contract's of rows or sequences, TensorFlow's own otherwise."""
+        told = self.contract.signatures.get(name) if self.contract else None
+        return told if told is not None and told.kind in ("rows", "sequences") else self.plain.get(name)
+
+    def predicted(self, name: str) -> Signature:
+        """As `predicts`. Raises: SignatureNotFound."""
+        signature = self.predicts(name)
+        if signature is None:
+            raise SignatureNotFound(
+                f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.plain))}."
+            )
+        return signature
 
     def stepping(self, kind: str) -> Signature:
         """The `step` or `scan` signature.
@@ -87,10 +105,15 @@ class Model:
     statuses: list[VersionStatus] = field(default_factory=list)
     served: dict[int, ServedVersion] = field(default_factory=dict)
     broken: dict[int, Exception] = field(default_factory=dict)  # available, but this is why it cannot be called
+    labels: dict[str, int] = field(default_factory=dict)  # those that clients have asked for
 
     @property
     def newest(self) -> ServedVersion | None:
         return self.served[max(self.served)] if self.served else None
+
+    def labels_of(self, version: int) -> list[str]:
+        """The labels of a version, of those that clients have asked for."""
+        return sorted(label for label, labelled in self.labels.items() if labelled == version)
 
     def trouble(self) -> str:
         """Why no version can be called; empty if one can."""
@@ -138,14 +161,28 @@ class Catalog:
         reason = self.unreachable or self.models.get(name, Model(name)).trouble()
         return BackendUnavailable(f"Model {name!r} cannot be called now: {reason}.")
 
+    def at_hand(self, name: str, version: int | None = None, label: str | None = None) -> ServedVersion | None:
+        """As `find`, without asking the model server: None if that is needed to know."""
+        model = self.models.get(name)
+        if model is None:
+            return None
+        if label is not None:
+            version = model.labels.get(label)
+            return model.served.get(version) if version is not None else None
+        return model.newest if version is None else model.served.get(version)
+
     async def labelled(self, name: str, label: str) -> int:
-        """The version of a model that has a label; the model server is asked each time, as labels move.
+        """The version of a model that has a label now.
 
         Raises:
             ModelNotFound, VersionNotFound, BackendUnavailable.
         """
         await self.find(name)
-        return await self._backend.labelled(name, label, _ASK_TIMEOUT_S)
+        version = await self._backend.labelled(name, label, _ASK_TIMEOUT_S)
+        labels = self.models[name].labels
+        if len(labels) < _LABELS or label in labels:
+            labels[label] = version
+        return version
 
     def known(self, name: str) -> None:
         """Raises: ModelNotFound, BackendUnavailable: a model is not known, or not yet."""
@@ -188,8 +225,14 @@ class Catalog:
                 if self._serves(model, version):
                     await self._ask(model)
             if self._serves(model, version):
-                raise BackendError(error.message) from None
+                failed = BackendError(error.message)
+                failed.origin = error.origin
+                raise failed from None
             raise
+
+    async def forward(self, method: str, request: bytes, timeout_s: float) -> bytes:
+        """Pass a call on to the back end as it is; see `Backend.forward`."""
+        return await self._backend.forward(method, request, timeout_s)
 
     def _serves(self, name: str, version: int) -> bool:
         return name in self.models and version in self.models[name].served
@@ -274,11 +317,20 @@ class Catalog:
                 del model.served[version]
                 self._retire(name, version)
                 log.info("version gone", model=name, version=version)
+        for label in [*model.labels]:
+            await self._look_up(model, label)
         model.broken = {version: reason for version, reason in model.broken.items() if version in available}
         if statuses:
             self.models[name] = model
         else:
             self.models.pop(name, None)
+
+    async def _look_up(self, model: Model, label: str) -> None:
+        """Labels move: what is known of them is asked for again with everything else."""
+        try:
+            model.labels[label] = await self._backend.labelled(model.name, label, _ASK_TIMEOUT_S)
+        except VersionNotFound:
+            del model.labels[label]
 
     async def _load(self, model: Model, version: int) -> None:
         try:
@@ -289,12 +341,14 @@ class Catalog:
                 log.warning("version cannot be called", model=model.name, version=version, reason=str(error))
             model.broken[version] = error
             return
-        callable_ = {name: each for name, each in described.items() if name not in _HIDDEN and can_be_called(each)}
-        plain = {name: plain_signature(name, each) for name, each in callable_.items()}
-        signatures = {**plain, **(contract.signatures if contract else {})}
+        told = contract.signatures if contract else {}
+        hidden = {*_HIDDEN, *({each.name for each in told.values()} - told.keys())}  # who says another name calls these
+        callable_ = {name: each for name, each in described.items() if name not in hidden and can_be_called(each)}
+        plain = {name: plain_signature(name, each) for name, each in described.items()}
+        signatures = {**{name: plain[name] for name in callable_}, **told}
         rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
         model.broken.pop(version, None)
-        model.served[version] = ServedVersion(model.name, version, contract, signatures, rows)
+        model.served[version] = ServedVersion(model.name, version, contract, signatures, rows, plain)
         log.info("version ready", model=model.name, version=version, signatures=sorted(signatures))
 
     async def _contract(self, name: str, version: int) -> Contract:

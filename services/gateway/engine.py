@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import structlog
 from numpy.typing import NDArray
 
-from services.policy.batching import Batch, Ticket
+from services.policy.batch import Batch, Ticket
 from services.policy.errors import Internal, SluiceError
 from services.policy.scheduler import DELIVERED, Cancelled, Scheduler, feeds
 from services.policy.session import Event, Session
@@ -107,6 +107,26 @@ class Engine:
             return self._loop.call_soon(done, []).cancel
         return partial(self._cancel_all, tickets)
 
+    def submit_parts(self, tickets: Sequence[Ticket], done: Done) -> Callable[[], None]:
+        """As `submit_all` for the parts of one request: the first error withdraws the others and is the outcome."""
+        outcomes: dict[int, Any] = {}
+        failed = False
+
+        def settled(index: int, outcome: Any) -> None:
+            nonlocal failed
+            if failed:
+                return
+            outcomes[index] = outcome
+            if failed := isinstance(outcome, SluiceError):
+                self._cancel_all(tickets)
+                done(outcome)
+            elif len(outcomes) == len(tickets):
+                done([outcomes[i] for i in range(len(tickets))])
+
+        for index, ticket in enumerate(tickets):
+            self.submit(ticket, partial(settled, index))
+        return partial(self._cancel_all, tickets)
+
     def cancel(self, ticket: Ticket) -> None:
         """Withdraw a ticket, which then has no effect; nothing happens if it is settled."""
         self.scheduler.cancel(ticket, self.now())
@@ -163,6 +183,7 @@ class Engine:
         self._pumping = False
         now = self.now()
         self.scheduler.tick(now)
+        self._go_on()
         while (batch := self.scheduler.take(now)) is not None:
             self._launch(batch)
         self._deliver()
@@ -200,18 +221,28 @@ class Engine:
             log.exception("batch failed", model=lane.model, signature=lane.signature)
             return Internal(_BUG)
 
+    def _go_on(self) -> None:
+        """Those whose next ticket can still share the batches that are formed now hear first."""
+        settled = self.scheduler.settled
+        if any(ticket.goes_on for ticket in settled):
+            self.scheduler.settled = [ticket for ticket in settled if not ticket.goes_on]
+            self._tell([ticket for ticket in settled if ticket.goes_on])
+
     def _deliver(self) -> None:
         settled, self.scheduler.settled = self.scheduler.settled, []
-        for ticket in settled:
-            done, outcome = ticket.reply, ticket.outcome
-            ticket.inputs, ticket.outcome, ticket.reply = {}, DELIVERED, None
-            if not isinstance(outcome, Cancelled):
-                self._answer(done, outcome)
+        self._tell(settled)
         for session, event in self.scheduler.ended:
             self._observer.session_ended(session, event)
         self.scheduler.ended.clear()
         if not self.scheduler.busy:
             self._idle.set()
+
+    def _tell(self, settled: Sequence[Ticket]) -> None:
+        for ticket in settled:
+            done, outcome = ticket.reply, ticket.outcome
+            ticket.inputs, ticket.outcome, ticket.reply = {}, DELIVERED, None
+            if not isinstance(outcome, Cancelled):
+                self._answer(done, outcome)
 
     def _answer(self, done: Done, outcome: Any) -> None:
         """One client's trouble with its answer is not the others'."""

@@ -9,12 +9,13 @@ import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.gateway.answers import error_body, error_headers, is_tf_serving, tf_serving_error_body
+from services.gateway.answers import error_headers, plain_body
 from services.gateway.calls import BUG, RequestIds
 from services.gateway.gateway import Gateway
 from services.gateway.http import body_too_large
 from services.gateway.metrics import Metrics
 from services.policy.errors import Internal, SluiceError
+from services.wire.content import inflate
 
 log = structlog.get_logger()
 
@@ -33,14 +34,16 @@ class Front:
         self._ids = ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, its body read within the limit and called JSON unless the header says bytes."""
+        """Pass a request on, its body whole, within the limit, and called JSON unless the header says bytes."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = self._ids(scope["headers"])
         headers = dict(scope["headers"])
         try:
-            body = await read_body(receive, self._gateway().settings.body_bytes, headers.get(b"content-length"))
+            limit = self._gateway().settings.body_bytes
+            body = await read_body(receive, limit, headers.get(b"content-length"))
+            body = inflate(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
         except ClientGone:
             return
         except SluiceError as error:
@@ -107,7 +110,7 @@ async def read_body(receive: Receive, limit: int, declared: bytes | None) -> byt
 async def refuse(
     scope: Scope, send: Callable[[Message], Awaitable[None]], error: SluiceError, request_id: bytes
 ) -> None:
-    body = orjson.dumps((tf_serving_error_body if is_tf_serving(scope["path"]) else error_body)(error))
+    body = orjson.dumps(plain_body(error, scope["path"]))
     headers = [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
     headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers.append((b"x-request-id", request_id))

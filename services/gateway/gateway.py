@@ -3,7 +3,6 @@
 It checks values against the contract and hands rows to the engine; it does not know HTTP, gRPC or JSON.
 """
 
-import asyncio
 import re
 import secrets
 import time
@@ -16,16 +15,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from services.gateway.buckets import BucketTable
 from services.gateway.catalog import Catalog, ServedVersion
 from services.gateway.engine import Engine
+from services.gateway.generation import Generations, Watcher
+from services.gateway.predict import Predict, Prediction, Predictions, check_wanted
 from services.gateway.settings import Settings
-from services.policy.batching import Lane, Ticket, rows_like
 from services.policy.columnar import Columns, divided
 from services.policy.contract import Axis, Signature, State, Tensor, numpy_dtype
 from services.policy.errors import (
     BadRequest,
     BatchTooLarge,
-    DeadlineExceeded,
     Draining,
     EmptyInput,
     InputNotFinite,
@@ -41,6 +41,7 @@ from services.policy.errors import (
     UnsupportedByModel,
     VersionNotFound,
 )
+from services.policy.generation import Limits
 from services.policy.session import Event, Session, Step
 from services.policy.slab import Slab
 from services.policy.tensors import bound_for, padded, read_inputs, read_tensor, time_steps
@@ -75,10 +76,16 @@ class Gateway:
     Ids of sessions carry `generation`, made at boot, so that an id of an earlier run is told from a wrong one.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog, engine: Engine) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, engine: Engine, watcher: Watcher) -> None:
         self.settings = settings
         self.catalog = catalog
         self.engine = engine
+        self.buckets = BucketTable(settings.bucket_options)
+        largest = settings.batching.max_rows
+        self.predictions = Predictions(catalog, engine, self.buckets, largest, settings.queue_rows)
+        self.generations = Generations(
+            self.predictions, engine, self.buckets, watcher, Limits(), largest, settings.queue_rows
+        )
         self.draining = False
         self.generation = f"{time.time_ns() // 1_000_000:x}"
         self._wall_offset_s = time.time() - engine.now()
@@ -112,7 +119,7 @@ class Gateway:
             if version is not None:
                 raise BadRequest("A session is opened on a version or on a label; both came.")
             version = await self.catalog.labelled(model, label)
-        served = await self._find(model, version, self.deadline(None, self.now()))
+        served = await self._find(model, version)
         signature = served.stepping("step")
         self._check_ttl(ttl_s)
         rows = read_states(state or {}, signature.states)
@@ -288,50 +295,16 @@ class Gateway:
         sessions = [self._session_of(model, id) for id in ids]
         return divided(sessions, read, deadline, numbers, self.settings.batching.max_rows)
 
-    async def predict(
-        self,
-        model: str,
-        version: int | None,
-        signature: str,
-        read: Callable[[Mapping[str, Tensor]], Mapping[str, Array]],
-        deadline: float,
-    ) -> dict[str, Array]:
-        """Run rows in batches shared with other clients. `read` gives them, name → `[rows, ...]`, for the inputs."""
-        served = await self._find(model, version, deadline)
-        try:
-            return await self._predict(served, signature, read(served.signature(signature).inputs), deadline)
-        except VersionNotFound:
-            # It went while the rows waited: who asked for the newest gets the one that replaced it.
-            served = await self._find(model, version, deadline)
-        return await self._predict(served, signature, read(served.signature(signature).inputs), deadline)
+    async def predict(self, asked: Predict, deadline: float) -> Prediction:
+        """Run rows in batches shared with other clients; see `Predictions`."""
+        return await self.predictions.run(asked, deadline)
 
-    async def _find(self, model: str, version: int | None, deadline: float) -> ServedVersion:
-        """As `Catalog.find`, which may have to ask the model server; in time."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await self.catalog.find(model, version)
-        except TimeoutError:
-            raise DeadlineExceeded(f"The model server did not say in time whether it serves model {model!r}.") from None
-
-    async def _predict(
-        self, served: ServedVersion, signature: str, inputs: Mapping[str, Array], deadline: float
-    ) -> dict[str, Array]:
-        """Run rows of one version; more than one batch holds is split."""
-        rows = self._count_rows(served, inputs)
-        lane = Lane(served.model, served.version, signature, rows_like(inputs))
-        largest = self.settings.batching.max_rows
-        parts = [slice(start, min(start + largest, rows)) for start in range(0, rows, largest)]
-        tickets = [
-            Ticket(lane, {name: array[part] for name, array in inputs.items()}, part.stop - part.start, deadline)
-            for part in parts
-        ]
-        if len(tickets) == 1:
-            return dict(await self.engine.run(tickets[0]))
-        return joined(await all_or_none([self.engine.run(ticket) for ticket in tickets]))
+    async def _find(self, model: str, version: int | None) -> ServedVersion:
+        return await self.predictions.find(model, version, None, self.deadline(None, self.now()))
 
     def model_of(self, call: str, name: str) -> str:
         """The model that a call is about, for metrics: empty if there is none such, so that names stay few."""
-        if call in ("predict", "step_many"):
+        if call not in ("step", "scan"):
             return name if name in self.catalog.models else ""
         session = self.engine.scheduler.sessions.find(name)
         return session.model if session else ""
@@ -368,7 +341,7 @@ class Gateway:
 
     async def _saved_on(self, saved: SavedState) -> ServedVersion:
         try:
-            return await self._find(saved.model, saved.version, self.deadline(None, self.now()))
+            return await self._find(saved.model, saved.version)
         except (ModelNotFound, VersionNotFound) as error:
             raise StateIncompatible(
                 f"The saved state is of a model version that is not served. {error.message}"
@@ -409,20 +382,6 @@ class Gateway:
         if ttl_s is not None and not 0 < ttl_s <= limit:
             raise BadRequest(f"ttl_s is in seconds, more than 0 and at most {limit:g}; got {ttl_s}.")
 
-    def _count_rows(self, served: ServedVersion, inputs: Mapping[str, Array]) -> int:
-        counts: dict[str, int] = {name: len(array) if array.ndim else 0 for name, array in inputs.items()}
-        if len(set(counts.values())) > 1:
-            raise ShapeMismatch(f"All inputs of a request have the same number of rows; got {counts}.")
-        rows = next(iter(counts.values()), 0)
-        if rows == 0:
-            raise EmptyInput(f"A request to model {served.model!r} needs one row or more; got none.")
-        if rows > self.settings.queue_rows:
-            raise BatchTooLarge(
-                f"A request may have {self.settings.queue_rows} rows, as many as may wait; {rows} came. Split it.",
-                limit=self.settings.queue_rows,
-            )
-        return rows
-
 
 def read_states(value: Mapping[str, Any], states: Sequence[State]) -> dict[str, Array]:
     """Explicit initial states, state name → row, checked against the contract."""
@@ -461,28 +420,3 @@ def _compatible_rows(saved: SavedState, served: ServedVersion) -> dict[str, Arra
 
 def _forms(forms: Mapping[str, tuple[Any, tuple[int, ...]]]) -> str:
     return ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in forms.items()) or "none"
-
-
-def check_wanted(wanted: Sequence[str] | None, signature: Signature) -> None:
-    """Raises: BadRequest for an output that the signature does not have."""
-    unknown = [name for name in wanted or () if name not in signature.outputs]
-    if unknown:
-        raise BadRequest(
-            f"There is no output {', '.join(map(repr, unknown))}; "
-            f"this model has {', '.join(map(repr, signature.outputs))}."
-        )
-
-
-def joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """The outputs of a request that was split, name → all its rows."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-async def all_or_none(runs: Sequence[Any]) -> list[Any]:
-    """Run all; the first error cancels the rest."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run) for run in runs]
-    except* SluiceError as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -5,7 +5,8 @@ It knows streams, windows, deadlines and statuses; what a method does is its han
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import h2.events
@@ -15,12 +16,16 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import DataFrame
 
 from services.gateway.calls import BUG
 from services.gateway.slices import Sliced
 from services.wire.grpc_frames import BAD_REQUEST, CallFailed, Header, Inbox, framed, is_grpc, read_timeout, trailers
 
 log = structlog.get_logger()
+
+# h2 makes this text of every frame, of all its bytes, for a log that nobody keeps.
+DataFrame.__repr__ = object.__repr__  # type: ignore[method-assign]
 
 STREAM_WINDOW = 1024 * 1024  # bytes of one call that may come before we have read what came before
 _CONNECTION_WINDOW = 4 * STREAM_WINDOW
@@ -265,6 +270,7 @@ class Call:
             if room <= 0:
                 return False
             h2.send_data(self.id, self._part(room))
+            self._connection.collect()
         return True
 
     def _part(self, room: int) -> bytes:
@@ -291,18 +297,25 @@ class Call:
 Methods = Mapping[bytes, Callable[[Call], Handler]]
 
 
-class Unary:
-    """A call with one message each way, carried out in a task. `act` may raise `CallFailed`."""
+Answered = Callable[[bytes | CallFailed | None], None]
+Begin = Callable[[bytes, Call, Answered], Callable[[], object]]
 
-    __slots__ = ("_act", "_call", "_message", "_task")
+
+class Unary:
+    """A call with one message of the client. `begin` gets it and whom to answer, once; it returns what cancels it.
+
+    The answer is a message, or None where `begin` has sent all messages itself. `begin` may raise `CallFailed`.
+    """
+
+    __slots__ = ("_begin", "_call", "_cancel", "_message")
 
     full = False
 
-    def __init__(self, act: Callable[[bytes, Call], Awaitable[bytes]], call: Call) -> None:
-        self._act = act
+    def __init__(self, begin: Begin, call: Call) -> None:
+        self._begin = begin
         self._call = call
         self._message: bytes | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._cancel: Callable[[], object] | None = None
 
     def receive(self, message: bytes) -> None:
         if self._message is not None:
@@ -312,19 +325,55 @@ class Unary:
     def end(self) -> None:
         if self._message is None:
             raise CallFailed("INTERNAL", "This method takes one message; none came.", BAD_REQUEST)
-        self._task = asyncio.get_running_loop().create_task(self._run(self._message))
+        self._cancel = self._begin(self._message, self._call, self._answer)
 
     def leave(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        if self._cancel is not None:
+            self._cancel()
 
-    async def _run(self, message: bytes) -> None:
+    def _answer(self, answer: bytes | CallFailed | None) -> None:
+        if isinstance(answer, CallFailed):
+            self._call.finish(answer)
+            return
+        if answer is not None:
+            self._call.send(answer)
+        self._call.finish()
+
+
+def awaited(act: Callable[[bytes, Call], Awaitable[bytes]]) -> Begin:
+    """What `Unary` begins, for a call that is carried out in a task; `act` may raise `CallFailed`."""
+
+    async def run(message: bytes, call: Call, done: Answered) -> None:
         try:
-            self._call.send(await self._act(message, self._call))
+            answer: bytes | CallFailed = await act(message, call)
         except CallFailed as failure:
-            self._call.finish(failure)
+            answer = failure
+        done(answer)
+
+    return _in_task(run)
+
+
+def streamed(act: Callable[[bytes, Call], AsyncGenerator[bytes]]) -> Begin:
+    """As `awaited`, for a call with any number of answers. Those that the client has no room for wait in the call."""
+
+    async def run(message: bytes, call: Call, done: Answered) -> None:
+        try:
+            async with aclosing(act(message, call)) as answers:
+                async for answer in answers:
+                    call.send(answer)
+        except CallFailed as failure:
+            done(failure)
         else:
-            self._call.finish()
+            done(None)
+
+    return _in_task(run)
+
+
+def _in_task(run: Callable[[bytes, Call, Answered], Coroutine[Any, Any, None]]) -> Begin:
+    def begin(message: bytes, call: Call, done: Answered) -> Callable[[], object]:
+        return asyncio.get_running_loop().create_task(run(message, call, done)).cancel
+
+    return begin
 
 
 class GrpcProtocol(Sliced, asyncio.Protocol):
@@ -341,6 +390,7 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         self._wanting: dict[Call, None] = {}  # who has something to send, in order
         self._blocked: dict[Call, None] = {}  # who waits for the client's windows
         self._unread = 0  # bytes of the connection's window that are not given back
+        self._written: list[bytes] = []  # what is sent when this turn's calls have had theirs
         self._flushing = False
         self._writable = True
         self._stopping = False
@@ -426,6 +476,11 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         self._wanting[call] = None
         self._soon()
 
+    def collect(self) -> None:
+        """Take what HTTP/2 has written, before it grows: a large message would be moved with each frame."""
+        if data := self.h2.data_to_send():
+            self._written.append(data)
+
     def waits_for_others(self, call: Call) -> None:
         """The call takes messages again when the connection is not full any more."""
         self._waiting_for_others[call] = None
@@ -473,8 +528,10 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         if self._unread >= _WINDOW_STEP:
             self.h2.increment_flow_control_window(self._unread)
             self._unread = 0
-        if data := self.h2.data_to_send():
-            self.transport.write(data)
+        self.collect()
+        if self._written:
+            self.transport.writelines(self._written)
+            self._written = []
 
     def _look_for_room(self) -> None:
         if self._waiting_for_others and not self.full:

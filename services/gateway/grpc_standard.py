@@ -4,16 +4,18 @@ Reflection's version v1 has the same messages as v1alpha, under another name.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from services.gateway.grpc_protocol import STREAM_WINDOW, Call, Methods, Unary
+from services.gateway.grpc_protocol import STREAM_WINDOW, Call, Methods, Unary, awaited
 from services.wire.grpc_frames import CallFailed
+from services.wire.official import official_pool
 
 HEALTH = health.SERVICE_NAME
 _REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -32,7 +34,7 @@ class Health:
 
     def methods(self) -> Methods:
         return {
-            f"/{HEALTH}/Check".encode(): partial(Unary, self._check),
+            f"/{HEALTH}/Check".encode(): partial(Unary, awaited(self._check)),
             f"/{HEALTH}/Watch".encode(): partial(_Watch, self),
         }
 
@@ -121,9 +123,10 @@ class _Reflection:
     def leave(self) -> None: ...
 
 
-def reflection_methods(services: Sequence[str]) -> Methods:
-    """Reflection about these services and itself, under both of its names."""
-    servicer = reflection.ReflectionServicer((*services, reflection.SERVICE_NAME))
+def reflection_methods(services: Mapping[str, FileDescriptor]) -> Methods:
+    """Reflection about these services, by name and with the file of each, and itself, under both of its names."""
+    told = {**services, HEALTH: health_pb2.DESCRIPTOR, reflection.SERVICE_NAME: reflection_pb2.DESCRIPTOR}
+    servicer = reflection.ReflectionServicer(tuple(told), official_pool(told.values()))
     names = (reflection.SERVICE_NAME, _REFLECTION_V1)
     return {f"/{name}/ServerReflectionInfo".encode(): partial(_Reflection, servicer) for name in names}
 

@@ -5,7 +5,6 @@ It takes a hot call over from uvicorn's protocol between the request's head and 
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -15,7 +14,7 @@ from services.gateway.calls import Calls, MethodNotAllowed, Reply, RequestIds, T
 from services.gateway.slices import Sliced
 from services.policy.errors import BodyTooLarge, SluiceError
 
-_HEAD = b"content-type: application/json\r\ncontent-length: "
+_HEAD = b"content-type: %b\r\ncontent-length: %d"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -98,7 +97,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade() and not self._wants_socket():
             return
-        target = None if self.parser.should_upgrade() else target_of(_path(self.url))
+        target = None if self.parser.should_upgrade() else target_of(self.parser.get_method(), self.url)
         if target is None:
             super().on_headers_complete()
             return
@@ -217,7 +216,7 @@ class Exchange:
     def _go_on(self) -> None:
         if not self._started or self._cancel is not None:
             return
-        if self._method != b"POST":
+        if self._method != b"POST" and not self._target.tf_serving:
             self._refuse(MethodNotAllowed(f"This path takes POST; got {self._method.decode()}."))
         elif max(self._size, self._declared()) > self._limit:
             self._refuse(body_too_large(self._limit))
@@ -240,7 +239,7 @@ class Exchange:
         if self.disconnected or self.response_complete:
             return
         protocol, target = self._protocol, self._target
-        lines = [STATUS_LINE[reply.status], _HEAD, b"%d" % len(reply.body)]
+        lines = [STATUS_LINE[reply.status], _HEAD % (reply.content_type, len(reply.body))]
         lines += [b"\r\nx-request-id: ", protocol.ids(self._headers), b"\r\n"]
         if target.session is not None:
             lines += [b"sluice-session: ", target.session.encode(), b"\r\n"]
@@ -256,10 +255,3 @@ class Exchange:
 
 def body_too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"A request body may have {limit} bytes; a larger one came. Send it in parts.", limit=limit)
-
-
-def _path(url: bytes) -> str:
-    """The path of a request's target, percent signs undone."""
-    raw = url.partition(b"?")[0] if url.startswith(b"/") else httptools.parse_url(url).path or b""
-    path = raw.decode("latin-1")
-    return unquote(path) if "%" in path else path

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -38,12 +38,29 @@ class Metrics:
         self._sizes = Histogram(
             "sluice_batch_rows", "Rows of a batch, without filler.", _LANE, buckets=_ROWS, registry=registry
         )
+        self._elements = Counter(
+            "sluice_elements",
+            "Elements along ragged axes that ran, by bucket: real ones, and padding (filler rows among it).",
+            (*_LANE, "bucket", "kind"), registry=registry,
+        )  # fmt: skip
         self._failures = Counter(
             "sluice_backend_errors", "Batches that failed, by error code.", ("model", "reason"), registry=registry
         )
         self._ended = Counter(
             "sluice_sessions_ended", "Sessions that ended, by reason.", ("model", "reason"), registry=registry
         )
+
+        self._generating = Gauge(
+            "sluice_generating_instances", "Instances that are being generated.", ("model",), registry=registry
+        )
+        self._generated = Counter(
+            "sluice_generations", "Instances generated, by outcome: end, length, an error code or client_gone.",
+            ("model", "version", "outcome"), registry=registry,
+        )  # fmt: skip
+        self._steps = Counter(
+            "sluice_generation_steps", "Decoder steps of the instances that ended.", ("model", "version"),
+            registry=registry,
+        )  # fmt: skip
 
     def watch(self, scheduler: Scheduler) -> None:
         """Report queue depth, batches in flight and open sessions from now on."""
@@ -64,11 +81,22 @@ class Metrics:
         self._filler.labels(*labels).inc(event.batch.size - event.batch.rows)
         self._sizes.labels(*labels).observe(event.batch.rows)
         self._run.labels(*labels).observe(event.run_s)
+        if lane.bounds:
+            bucket, real = "x".join(map(str, lane.bounds)), sum(ticket.elements for ticket in event.batch.tickets)
+            self._elements.labels(*labels, bucket, "real").inc(real)
+            self._elements.labels(*labels, bucket, "padding").inc(event.batch.elements - real)
         wait = self._wait.labels(*labels)
         for waited_s in event.waited_s:
             wait.observe(waited_s)
         if event.error is not None:
             self._failures.labels(lane.model, event.error.code).inc()
+
+    def generating(self, model: str, change: int) -> None:
+        self._generating.labels(model).inc(change)
+
+    def generated(self, model: str, version: int, outcome: str, steps: int) -> None:
+        self._generated.labels(model, str(version), outcome).inc()
+        self._steps.labels(model, str(version)).inc(steps)
 
     def session_ended(self, session: Session, event: Event) -> None:
         self._ended.labels(session.model, session.phase).inc()

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from services.gateway.rest import ErrorInfo
+from services.policy.batch import PRIORITIES
 from services.policy.errors import SluiceError, error_classes
 
 _ERROR = {"$ref": "#/components/schemas/ErrorInfo"}
@@ -21,6 +22,17 @@ _NUMBER = {
     "type": "integer",
     "minimum": 0,
     "description": "Time steps done so far. Given, the call runs exactly once: a repeat gets the same answer again.",
+}
+_ERRORS = 'Errors are `{"error": sentence}` alone; the code is in the header `Sluice-Code`.'
+_CLASSES = [["sunny", 0.9], ["cloudy", 0.1]]
+_STATUS = {
+    "model_version_status": [
+        {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    ]
+}
+_METADATA = {
+    "model_spec": {"name": "temperature", "signature_name": "", "version": "1"},
+    "metadata": {"signature_def": {"signature_def": {}}},
 }
 _WANTED = {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "Outputs wanted; all if absent."}
 
@@ -44,7 +56,8 @@ def describe(app: FastAPI) -> None:
 
 
 def _add_errors(operation: dict[str, Any]) -> None:
-    schema = _TF_SERVING_ERROR if operation["operationId"].startswith("predict") else _ERROR
+    theirs = operation["operationId"].startswith(("tf_serving_", "oip_"))  # protocols of other servers
+    schema = _TF_SERVING_ERROR if theirs else _ERROR
     operation["responses"].pop("422", None)  # FastAPI's own form of a bad request; ours is 400
     for status, codes in _codes_by_status().items():
         operation["responses"].setdefault(
@@ -63,14 +76,34 @@ def _codes_by_status() -> dict[int, list[str]]:
 def _hot_paths() -> dict[str, Any]:
     session = _path("session", "The session's id.", "station-7", pattern="^[A-Za-z0-9._~-]{1,128}$")
     model = _path("model", "The model's name.", "temperature", pattern="^[^/:]+$")
-    version = _path("version", "The model's version.", "1", pattern="^[0-9]{1,18}$")
     return {
         "/v1/sessions/{session}:step": {"post": _step(session)},
         "/v1/sessions/{session}:scan": {"post": _scan(session)},
         "/v1/models/{model}/sessions:step": {"post": _step_many(model)},
-        "/v1/models/{model}:predict": {"post": _predict([model], "")},
-        "/v1/models/{model}/versions/{version}:predict": {"post": _predict([model, version], "_version")},
+        "/v2/models/{model}/infer": {"post": _infer([model], "")},
+        "/v2/models/{model}/versions/{version}/infer": {"post": _infer([model, _VERSION], "_version")},
+        **_tf_serving(model),
     }
+
+
+def _tf_serving(model: dict[str, Any]) -> dict[str, Any]:
+    """TensorFlow Serving's calls, of the newest version, of a version by its number, and by its label."""
+    label = _path("label", "A label of the model's version.", "stable")
+    paths: dict[str, Any] = {}
+    for where, parameters, suffix in (
+        ("", [model], ""),
+        ("/versions/{version}", [model, _VERSION], "_version"),
+        ("/labels/{label}", [model, label], "_label"),
+    ):
+        path = f"/v1/models/{{model}}{where}"
+        paths |= {
+            f"{path}:predict": {"post": _predict(parameters, suffix)},
+            f"{path}:classify": {"post": _examples("classify", parameters, suffix, _CLASSES)},
+            f"{path}:regress": {"post": _examples("regress", parameters, suffix, [25.8])},
+            path: {"get": _about("status", parameters, suffix, _STATUS)},
+            f"{path}/metadata": {"get": _about("metadata", parameters, suffix, _METADATA)},
+        }
+    return paths
 
 
 def _path(name: str, description: str, example: str, **schema: str) -> dict[str, Any]:
@@ -85,12 +118,20 @@ _TIMEOUT = {
     "description": "Whole milliseconds from arrival; the answer is 504 after it.",
     "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
 }  # fmt: skip
+_PRIORITY = {
+    "name": "Sluice-Priority", "in": "header", "required": False,
+    "description": "Who goes first where requests wait for one model.",
+    "schema": {"type": "string", "enum": list(PRIORITIES), "default": "normal"},
+}  # fmt: skip
+
+
+_VERSION = _path("version", "The model's version.", "1", pattern="^[0-9]{1,18}$")
 
 
 def _step(session: dict[str, Any]) -> dict[str, Any]:
     return _operation(
         "step_session", "Step", "sessions", "Run one time step of a session and get the model's outputs for it.",
-        [session, _TIMEOUT],
+        [session, _TIMEOUT, _PRIORITY],
         _object({"inputs": _ROW, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [26.1], "step": 0}),
         _answer({"outputs": {"forecast": [25.8]}, "step": 1}),
     )  # fmt: skip
@@ -100,7 +141,7 @@ def _scan(session: dict[str, Any]) -> dict[str, Any]:
     chunk = {"description": "A chunk [time, ...] for each input by name; or the chunk itself where there is one input."}
     return _operation(
         "scan_session", "Scan", "sessions", "Run a chunk of time steps of a session in one call.",
-        [session, _TIMEOUT],
+        [session, _TIMEOUT, _PRIORITY],
         _object({"inputs": chunk, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [[26.1], [25.8]]}),
         _answer({"outputs": {"forecast": [[25.8], [25.1]]}, "step": 2}),
     )  # fmt: skip
@@ -116,7 +157,7 @@ def _step_many(model: dict[str, Any]) -> dict[str, Any]:
         "step_sessions", "Step many", "sessions",
         "Run one time step of many sessions of a model in one call. A session that cannot be stepped has `null` and an "
         "error; the others are answered.",
-        [model, _TIMEOUT],
+        [model, _TIMEOUT, _PRIORITY],
         _object(
             {"sessions": ids, "inputs": rows, "steps": numbers, "outputs": _WANTED}, ["sessions", "inputs"],
             {"sessions": ["station-7", "station-8"], "inputs": [[26.1], [25.8]], "steps": [0, None]},
@@ -145,11 +186,58 @@ def _predict(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         "example": {"predictions": [[[25.8], [25.1]]]},
     }
     return _operation(
-        f"predict{suffix}", "Predict", "models",
-        "TensorFlow Serving's predict, batched with other clients' rows. Errors are `{\"error\": sentence}` alone; the "
-        "code is in the header `Sluice-Code`.",
-        [*parameters, _TIMEOUT], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
+        f"tf_serving_predict{suffix}", "Predict", "models",
+        f"TensorFlow Serving's predict, batched with other clients' rows. {_ERRORS}",
+        [*parameters, _TIMEOUT, _PRIORITY], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
     )  # fmt: skip
+
+
+def _infer(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
+    tensor = {"type": "object", "required": ["name", "datatype", "shape"]}
+    fields = {
+        "id": {"type": "string", "description": "Comes back with the answer."},
+        "parameters": {
+            "type": "object",
+            "description": "sequence_id, sequence_start, sequence_end: the sequence that the request belongs to. "
+            "timeout: microseconds. signature_name: instead of serving_default. binary_data_output: answers as bytes.",
+        },
+        "inputs": {"type": "array", "items": tensor, "description": "Each with data, or with bytes after the JSON."},
+        "outputs": {"type": "array", "items": {"type": "object"}, "description": "Outputs wanted; all if absent."},
+    }
+    given = {"name": "inputs", "datatype": "FP32", "shape": [1, 2, 1], "data": [26.1, 25.8]}
+    gotten = {"name": "forecast", "datatype": "FP32", "shape": [1, 2, 1], "data": [25.8, 25.1]}
+    return _operation(
+        f"oip_infer{suffix}", "Infer", "open inference protocol",
+        "The Open Inference Protocol's infer, batched with other clients' rows; or a sequence's next request, which is "
+        f"a step of the session of that name. {_ERRORS}",
+        [*parameters, _TIMEOUT], {**_object(fields, ["inputs"], {"inputs": [given]}), "additionalProperties": True},
+        {
+            "type": "object", "required": ["model_name", "model_version", "outputs"],
+            "example": {"model_name": "temperature", "model_version": "1", "outputs": [gotten]},
+        },
+    )  # fmt: skip
+
+
+def _examples(call: str, parameters: list[dict[str, Any]], suffix: str, result: Any) -> dict[str, Any]:
+    example = {"type": "object", "description": 'A tf.Example: feature → value, list of values, or {"b64": text}.'}
+    fields = {
+        "signature_name": {"type": "string", "description": "Without it: serving_default."},
+        "context": {**example, "description": "Features that all examples share."},
+        "examples": {"type": "array", "items": example},
+    }
+    return _operation(
+        f"tf_serving_{call}{suffix}", call.capitalize(), "models", f"TensorFlow Serving's {call}, passed on. {_ERRORS}",
+        [*parameters, _TIMEOUT], _object(fields, ["examples"], {"examples": [{"age": 32.5}]}),
+        {"type": "object", "properties": {"results": {"type": "array"}}, "example": {"results": [result]}},
+    )  # fmt: skip
+
+
+def _about(call: str, parameters: list[dict[str, Any]], suffix: str, answer: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "operationId": f"tf_serving_{call}{suffix}", "summary": call.capitalize(), "tags": ["models"],
+        "description": f"TensorFlow Serving's {call} of a model. {_ERRORS}", "parameters": [*parameters, _TIMEOUT],
+        "responses": _responses({"type": "object", "example": answer}),
+    }  # fmt: skip
 
 
 def _object(properties: dict[str, Any], required: list[str], example: dict[str, Any]) -> dict[str, Any]:
@@ -170,5 +258,9 @@ def _operation(
     return {
         "operationId": id, "summary": summary, "tags": [tag], "description": description, "parameters": parameters,
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": {"200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}}},
+        "responses": _responses(answer),
     }  # fmt: skip
+
+
+def _responses(answer: dict[str, Any]) -> dict[str, Any]:
+    return {"200": {"description": "The answer.", "content": {"application/json": {"schema": answer}}}}

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
 
+from services.gateway.buckets import Buckets
 from services.gateway.calls import check_session_header
 from services.gateway.gateway import Gateway, IfExists, SessionView
 from services.gateway.metrics import Metrics
@@ -44,7 +45,9 @@ class OpenSession(Body):
     version: str | None = Field(
         None, pattern=r"^[0-9]{1,18}$", description="Model version to stay on; without it the newest."
     )
-    label: str | None = Field(None, description="Label of the version to stay on, where the model server has labels.")
+    label: str | None = Field(
+        None, pattern="^.+$", description="Label of the version to stay on, where the model server has labels."
+    )
     state: dict[str, Any] | None = Field(
         None, description="Initial state, name → row; states left out begin as the contract says."
     )
@@ -102,6 +105,38 @@ class ModelList(BaseModel):
 class ContractInfo(BaseModel):
     contract: dict[str, Any] | None = Field(description="As the model wrote it; null for a plain SavedModel.")
     shapes: dict[str, str] = Field(description="What each signature takes and gives, in words.")
+
+
+class AxisBuckets(BaseModel):
+    bounds: list[int] = Field(description="Increasing and inclusive; the last is the longest sequence accepted.")
+    learned: bool = Field(description="Whether they follow the lengths that come; else they are given, and stay.")
+    lengths: dict[str, float] = Field(
+        description="How often each length came: those of late count 1, older ones less; many are rounded up."
+    )
+
+
+class BucketsInfo(BaseModel):
+    model: str
+    version: str
+    signatures: dict[str, dict[str, AxisBuckets]] = Field(
+        description="By signature and ragged axis; without those that pad nothing."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "temperature",
+                    "version": "1",
+                    "signatures": {
+                        "serving_default": {
+                            "time": {"bounds": [16, 64, 2048], "learned": True, "lengths": {"12": 34.0, "60": 2.5}}
+                        }
+                    },
+                }
+            ]
+        }
+    )
 
 
 class Readiness(BaseModel):
@@ -244,7 +279,8 @@ async def list_models(gateway: Here) -> ModelList:
             ModelInfo(
                 name=model.name,
                 versions=[
-                    VersionInfo(version=str(each.version), state=each.state, labels=[]) for each in model.statuses
+                    VersionInfo(version=str(each.version), state=each.state, labels=model.labels_of(each.version))
+                    for each in model.statuses
                 ],
                 kinds=model.newest.kinds if model.newest else [],
                 summary=model.newest.summary if model.newest else "",
@@ -262,6 +298,32 @@ async def get_contract(gateway: Here, model: ModelName, version: Version = None)
         contract=dict(served.contract.document) if served.contract else None,
         shapes={name: str(signature) for name, signature in served.signatures.items()},
     )
+
+
+@router.get(_MODEL + "/buckets", tags=["models"])
+async def get_buckets(gateway: Here, model: ModelName, version: Version = None) -> BucketsInfo:
+    """To what lengths a model's sequences are padded, and what lengths came."""
+    served = await gateway.catalog.find(model, int(version) if version else None)
+    return BucketsInfo(
+        model=served.model,
+        version=str(served.version),
+        signatures={
+            name: _axes(gateway.buckets.of(served, signature))
+            for name, signature in served.signatures.items()
+            if signature.ragged_axes
+        },
+    )
+
+
+def _axes(buckets: Buckets) -> dict[str, AxisBuckets]:
+    return {
+        name: AxisBuckets(
+            bounds=list(axis.bounds),
+            learned=name not in buckets.given,
+            lengths={str(length): count for length, count in sorted(axis.lengths.counts.items())},
+        )
+        for name, axis in buckets.axes.items()
+    }
 
 
 @router.get("/healthz", tags=["operation"])

@@ -4,13 +4,11 @@ It knows messages, metadata and status codes; what a call means is the gateway's
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import orjson
 import structlog
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -18,19 +16,37 @@ from google.protobuf.message import DecodeError, Message
 from services.gateway.calls import BUG
 from services.gateway.engine import complete
 from services.gateway.gateway import Gateway, IfExists, SessionView
-from services.gateway.grpc_protocol import STREAM_WINDOW, Call, GrpcProtocol, Handler, Methods, Unary
-from services.gateway.grpc_standard import HEALTH, Health, reflection_methods
+from services.gateway.generation_rpc import SERVICE as GENERATION_SERVICE
+from services.gateway.generation_rpc import GenerationDoor
+from services.gateway.grpc_failures import error_message, failure
+from services.gateway.grpc_protocol import Call, GrpcProtocol, Handler, Methods, Unary, awaited
+from services.gateway.grpc_standard import Health, reflection_methods
+from services.gateway.grpc_stream import Stream
+from services.gateway.inference import Inference
 from services.gateway.listener import BACKLOG, listen
 from services.gateway.metrics import Metrics
+from services.gateway.oip_rpc import SERVICE as OIP_SERVICE
+from services.gateway.oip_rpc import OipDoor
+from services.gateway.tf_serving_rpc import MODEL_SERVICE, PREDICTION_SERVICE, TfServingDoor
 from services.policy.errors import BadRequest, Internal, SluiceError
 from services.policy.session import Answers, Step
 from services.wire.arrays import read_arrays, write_array
-from services.wire.grpc_frames import CallFailed
+from services.wire.sluice.oip.v1 import inference_pb2
+from services.wire.sluice.tfs.v1 import serving_pb2
+from services.wire.sluice.v1 import generation_pb2
 from services.wire.sluice.v1 import sessions_pb2 as messages
 
 log = structlog.get_logger()
 
 SERVICE = "sluice.v1.Sessions"
+# What health and reflection tell about: a service's name on the wire, and the file that defines it.
+_SERVICES = {
+    SERVICE: messages.DESCRIPTOR,
+    GENERATION_SERVICE: generation_pb2.DESCRIPTOR,
+    PREDICTION_SERVICE: serving_pb2.DESCRIPTOR,
+    MODEL_SERVICE: serving_pb2.DESCRIPTOR,
+    OIP_SERVICE: inference_pb2.DESCRIPTOR,
+}
 _LIST_LIMIT = 1000
 # Calls are counted by the names that they have over HTTP.
 _COUNTED = {name: f"{name}_session" for name in ("open", "get", "fork", "renew", "close")} | {"list": "list_sessions"}
@@ -39,9 +55,6 @@ _IF_EXISTS: Mapping[int, IfExists] = {
     messages.IF_EXISTS_RETURN: "return",
     messages.IF_EXISTS_RESTART: "restart",
 }
-# Requests of one stream that may await their answer or its sending, and their bytes; beyond it no more are read.
-_STREAM_LIMIT = 1024
-_STREAM_BYTES_LIMIT = STREAM_WINDOW
 _LAST_WORDS_S = 0.5  # for clients to read how their calls ended
 
 
@@ -167,7 +180,8 @@ class Door:
             return partial(Stream, self)
         kind = getattr(messages, method.input_type.name)
         call = _snake(method.name)
-        return partial(Unary, partial(self._unary, _COUNTED.get(call, call), kind, getattr(self.sessions, call)))
+        act = partial(self._unary, _COUNTED.get(call, call), kind, getattr(self.sessions, call))
+        return partial(Unary, awaited(act))
 
     async def _unary(
         self, name: str, kind: type[Message], act: Callable[[Any, float], Awaitable[Message]], data: bytes, call: Call
@@ -185,9 +199,9 @@ class Door:
             self._count(name, request, "ok")
             return reply.SerializeToString()
         self._count(name, request, refused.code)
-        raise _failure(refused)
+        raise failure(refused)
 
-    def begin(self, data: bytes, done: Callable[[messages.StepManyResponse], None]) -> Callable[[], None]:
+    def begin(self, data: bytes, done: Callable[[Message], None]) -> Callable[[], None]:
         """Begin one request of a stream; what it returns cancels it. Every other error becomes an answer, too.
 
         Raises:
@@ -198,12 +212,12 @@ class Door:
             _parse(request, data)
         except BadRequest as error:
             self._count("stream", request, error.code)
-            raise _failure(error) from None
+            raise failure(error) from None
 
         def answer(reply: messages.StepManyResponse | SluiceError) -> None:
             if isinstance(reply, SluiceError):
                 self._count("stream", request, reply.code)
-                reply = messages.StepManyResponse(tag=request.tag, error=_error(reply))
+                reply = messages.StepManyResponse(tag=request.tag, error=error_message(reply))
             else:
                 self._count("stream", request, "ok")
             done(reply)
@@ -229,57 +243,6 @@ class Door:
         self._metrics.request(call, model, outcome)
 
 
-class Stream:
-    """One bidirectional stream: requests are begun as they come, answers are sent as they are ready.
-
-    Requests are taken as long as not too many, and not too large ones, await their answer or its sending; who sends
-    faster has to wait.
-    """
-
-    __slots__ = ("_bytes", "_call", "_door", "_ended", "_number", "_running")
-
-    def __init__(self, door: Door, call: Call) -> None:
-        self._door = door
-        self._call = call
-        self._number = 0
-        self._running: dict[int, Callable[[], None]] = {}  # what cancels each request
-        self._bytes = 0  # of the requests that run
-        self._ended = False
-        call.open()
-
-    @property
-    def full(self) -> bool:
-        call = self._call
-        return (
-            len(self._running) + call.unsent >= _STREAM_LIMIT or self._bytes + call.unsent_bytes >= _STREAM_BYTES_LIMIT
-        )
-
-    def receive(self, message: bytes) -> None:
-        self._number = number = self._number + 1
-        self._bytes += len(message)
-        self._running[number] = self._door.begin(message, partial(self._answer, number, len(message)))
-
-    def end(self) -> None:
-        self._ended = True
-        self._finish_if_done()
-
-    def leave(self) -> None:
-        running, self._running = self._running, {}
-        for cancel in running.values():
-            cancel()
-
-    def _answer(self, number: int, size: int, answer: messages.StepManyResponse) -> None:
-        if self._running.pop(number, None) is None:  # the stream was cut when the answer was on its way
-            return
-        self._bytes -= size
-        self._call.send(answer.SerializeToString())
-        self._finish_if_done()
-
-    def _finish_if_done(self) -> None:
-        if self._ended and not self._running:
-            self._call.finish()
-
-
 class GrpcServer:
     """The gRPC port, while it is open.
 
@@ -287,14 +250,17 @@ class GrpcServer:
         OSError: the address cannot be had.
     """
 
-    def __init__(self, gateway: Gateway, metrics: Metrics, address: str) -> None:
+    def __init__(self, gateway: Gateway, metrics: Metrics, inference: Inference, address: str) -> None:
         self._gateway = gateway
         self._listener = listen(address)
-        self._health = Health((SERVICE,), lambda: gateway.catalog.ready and not gateway.draining)
+        self._health = Health(tuple(_SERVICES), lambda: gateway.catalog.ready and not gateway.draining)
         self._methods = {
             **Door(gateway, metrics).methods(),
+            **GenerationDoor(gateway, metrics).methods(),
+            **TfServingDoor(gateway, metrics).methods(),
+            **OipDoor(gateway, metrics, inference).methods(),
             **self._health.methods(),
-            **reflection_methods((SERVICE, HEALTH)),
+            **reflection_methods(_SERVICES),
         }
         self._open: set[GrpcProtocol] = set()
         self._server: asyncio.Server | None = None
@@ -340,22 +306,8 @@ def _many(answers: Answers, wanted: Sequence[str] | None, tag: int) -> messages.
         if name in answers.outputs:
             write_array(reply.outputs[name], answers.outputs[name])
     for row, error in sorted(answers.errors.items()):
-        reply.errors.append(messages.StepError(index=row, error=_error(error)))
+        reply.errors.append(messages.StepError(index=row, error=error_message(error)))
     return reply
-
-
-def _error(error: SluiceError) -> messages.Error:
-    details = orjson.dumps(dict(error.details)).decode() if error.details else ""
-    return messages.Error(code=error.code, message=error.message, retry_after_s=error.retry_after_s, details=details)
-
-
-def _failure(error: SluiceError) -> CallFailed:
-    metadata = [("sluice-code", error.code)]
-    if error.retry_after_s is not None:
-        metadata.append(("retry-after", str(error.retry_after_s)))
-    if error.details:
-        metadata.append(("sluice-details", json.dumps(dict(error.details))))  # in ASCII, as header fields have to be
-    return CallFailed(error.grpc_status, error.message, metadata)
 
 
 def _parse(request: Message, data: bytes) -> None:

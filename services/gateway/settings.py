@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from services.policy.batching import BatchingOptions
+from services.policy.lengths import BucketOptions
 from services.policy.sessions import SessionOptions
 
 _PREFIX = "SLUICE_"
@@ -45,6 +46,13 @@ def _address(text: str) -> str:
     return text
 
 
+def _increasing_bounds(bounds: tuple[int, ...]) -> tuple[int, ...]:
+    if not bounds or list(bounds) != sorted(set(bounds)):
+        raise ValueError(f"expected increasing lengths, got {list(bounds)}")
+    return bounds
+
+
+Bounds = Annotated[tuple[PositiveInt, ...], AfterValidator(_increasing_bounds)]
 Sizes = Annotated[tuple[PositiveInt, ...], NoDecode, BeforeValidator(_split), AfterValidator(_increasing)]
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
@@ -95,6 +103,17 @@ class Settings(BaseSettings):
     body_bytes: PositiveInt = Field(
         16 * 1024 * 1024, description="Largest request body, in bytes; beyond it: 413 body_too_large."
     )
+    buckets: PositiveInt = Field(
+        BucketOptions().buckets,
+        description="Buckets that are learned for each ragged axis, where the contract gives no bounds.",
+    )
+    bucket_bounds: dict[str, dict[str, Bounds]] = Field(
+        {}, description="By model and ragged axis, the buckets' inclusive upper bounds, instead of the contract's."
+    )
+    sequence_limit: PositiveInt = Field(
+        BucketOptions().limit,
+        description="Longest sequence, where no bounds are given; beyond it: 413 sequence_too_long.",
+    )
     scan_steps: PositiveInt = Field(4096, description="Most time steps of one scan; beyond it: 413 sequence_too_long.")
 
     session_idle_s: Seconds = Field(
@@ -119,6 +138,9 @@ class Settings(BaseSettings):
         SessionOptions().remembered_s, description="How long the reason of an ended session is remembered, in seconds."
     )
 
+    allow_reload: bool = Field(
+        False, description="Pass gRPC's HandleReloadConfigRequest on to the model server; else: permission_denied."
+    )
     poll_s: Seconds = Field(1.0, description="How often the model server is asked for its versions, in seconds.")
     drain_s: Seconds = Field(10.0, description="How long running requests may take to end at a stop, in seconds.")
     intra_op_threads: int = Field(
@@ -131,6 +153,10 @@ class Settings(BaseSettings):
     @property
     def batching(self) -> BatchingOptions:
         return BatchingOptions(self.allowed_batch_sizes, self.in_flight, self.linger_ms / 1000, self.queue_rows)
+
+    @property
+    def bucket_options(self) -> BucketOptions:
+        return BucketOptions(self.bucket_bounds, self.buckets, self.sequence_limit)
 
     @property
     def sessions(self) -> SessionOptions:

@@ -60,7 +60,8 @@ class Sliced:
         """Take what waits as long as the turn allows."""
         waiting, until = self._waiting, time.monotonic() + _TURN_S
         while waiting and not self.held:
-            part = bytes(waiting[:PART_BYTES])
+            with memoryview(waiting) as view:
+                part = bytes(view[:PART_BYTES])
             del waiting[:PART_BYTES]
             self.take(part)
             if time.monotonic() >= until:

@@ -10,7 +10,7 @@ from fastapi import WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
 from services.gateway.answers import error_body, error_headers, step_body
-from services.gateway.calls import BUG, check_session_header, read_step, read_timeout
+from services.gateway.calls import BUG, Said, Target, read_headers, read_step
 from services.gateway.gateway import Gateway
 from services.gateway.metrics import Metrics
 from services.policy.errors import Internal, SluiceError
@@ -24,16 +24,14 @@ async def serve_socket(socket: WebSocket, session: str) -> None:
     gateway: Gateway = socket.app.state.gateway
     request_id = socket.app.state.ids(socket.headers.raw).decode("latin-1")
     try:
-        check_session_header(socket.headers.get("sluice-session"), session)
-        timeout = socket.headers.get("sluice-timeout-ms")
-        timeout_ms = None if timeout is None else read_timeout(timeout.encode())
+        said = read_headers(socket.headers.raw, Target("step", session))
         gateway.session(session)
     except SluiceError as error:
         headers = {**error_headers(error), "Sluice-Session": session, "X-Request-Id": request_id}
         await socket.send_denial_response(JSONResponse(error_body(error), error.http_status, headers))
         return
     await socket.accept(headers=[(b"sluice-session", session.encode()), (b"x-request-id", request_id.encode())])
-    stream = SocketStream(socket, gateway, socket.app.state.metrics, session, timeout_ms)
+    stream = SocketStream(socket, gateway, socket.app.state.metrics, session, said)
     try:
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(stream.write())
@@ -58,14 +56,12 @@ class _Slot:
 class SocketStream:
     """Reads messages as long as not too many await their reply or its sending; who sends faster has to wait."""
 
-    def __init__(
-        self, socket: WebSocket, gateway: Gateway, metrics: Metrics, session: str, timeout_ms: int | None
-    ) -> None:
+    def __init__(self, socket: WebSocket, gateway: Gateway, metrics: Metrics, session: str, said: Said) -> None:
         self._socket = socket
         self._gateway = gateway
         self._metrics = metrics
         self._session = session
-        self._timeout_ms = timeout_ms
+        self._said = said
         self._slots: deque[_Slot] = deque()
         # Beyond what may wait in a session a message is refused, which is a reply, too.
         self._room = asyncio.Semaphore(2 * gateway.settings.session_queue_steps)
@@ -103,8 +99,9 @@ class SocketStream:
         gateway = self._gateway
         try:
             inputs, number, wanted = read_step(body)
-            deadline = gateway.deadline(self._timeout_ms, gateway.now())
+            deadline = gateway.deadline(self._said.timeout_ms, gateway.now())
             slot.step = gateway.step(self._session, inputs, number, wanted, deadline)
+            slot.step.handicap_s = self._said.handicap_s
             gateway.engine.submit(slot.step, partial(self._answer, slot, wanted))
         except SluiceError as error:
             self._answer(slot, None, error)

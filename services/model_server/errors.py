@@ -4,17 +4,6 @@ from typing import Any
 
 from services.model_server.runtime import tf
 
-# gRPC status → HTTP status on TensorFlow Serving's REST paths.
-HTTP_STATUS = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "NOT_FOUND": 404,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-    "UNIMPLEMENTED": 501,
-}
-
 
 class ServingError(Exception):
     """A call that failed; `status` is the name of a gRPC status."""
@@ -23,10 +12,6 @@ class ServingError(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-
-    @property
-    def http_status(self) -> int:
-        return HTTP_STATUS.get(self.status, 500)
 
 
 class InvalidArgument(ServingError):
@@ -44,6 +29,9 @@ _STATUSES: dict[int, str] = {
     tf.errors.INVALID_ARGUMENT: "INVALID_ARGUMENT",
     tf.errors.DEADLINE_EXCEEDED: "DEADLINE_EXCEEDED",
     tf.errors.NOT_FOUND: "NOT_FOUND",
+    tf.errors.ALREADY_EXISTS: "ALREADY_EXISTS",
+    tf.errors.PERMISSION_DENIED: "PERMISSION_DENIED",
+    tf.errors.UNAUTHENTICATED: "UNAUTHENTICATED",
     tf.errors.RESOURCE_EXHAUSTED: "RESOURCE_EXHAUSTED",
     tf.errors.FAILED_PRECONDITION: "FAILED_PRECONDITION",
     tf.errors.ABORTED: "ABORTED",
@@ -51,6 +39,7 @@ _STATUSES: dict[int, str] = {
     tf.errors.UNIMPLEMENTED: "UNIMPLEMENTED",
     tf.errors.INTERNAL: "INTERNAL",
     tf.errors.UNAVAILABLE: "UNAVAILABLE",
+    tf.errors.DATA_LOSS: "DATA_LOSS",
 }
 
 

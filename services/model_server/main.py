@@ -2,21 +2,30 @@
 
 import os
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
 from pydantic import ValidationError
 
-from services.model_server.settings import ModelServerSettings, load
+from services.model_server.flags import load
+from services.model_server.listening import Rest, check_ports
+from services.model_server.settings import ModelServerSettings
+
+if TYPE_CHECKING:
+    from services.model_server.models import Loader, Models
+    from services.model_server.monitoring import Monitoring
+    from services.model_server.rest import RestOptions
 
 log = structlog.get_logger()
 
 _GRACE_S = 5.0
+_MICROSECONDS = 1e6
+_NAME = "default"  # of a model whose folder alone is given
 
 
 def main(args: Sequence[str]) -> int:
@@ -31,30 +40,46 @@ def main(args: Sequence[str]) -> int:
 
 
 def run(settings: ModelServerSettings) -> int:
-    """Serve until SIGTERM, SIGINT or, if asked for, the end of the parent; 1 if an address cannot be had."""
-    stopping = threading.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        # A child outlives signals that reach all processes at once: its parent may still need it to finish.
-        signal.signal(each, signal.SIG_IGN if settings.stop_with_parent else lambda *_: stopping.set())
-    if settings.stop_with_parent:
-        threading.Thread(target=_stop_at_end_of_input, args=(stopping,), daemon=True).start()
+    """Serve until SIGTERM, SIGINT or, if asked for, the end of the parent; 1 if that cannot be done."""
+    stopping = _told_to_stop(settings)
     try:
-        _check_ports(settings)  # TensorFlow takes seconds to import: say at once that it would be in vain
+        # TensorFlow takes seconds to import: say at once that it would be in vain
+        check_ports(settings.host, settings.port, settings.rest_api_port)
     except OSError as error:
         return _cannot_start(error)
-    from services.model_server import rpc
-    from services.model_server.models import Models
-    from services.model_server.servable import Servable, Threads
+    if settings.without_effect:
+        log.info("accepted without effect, see --help", flags=settings.without_effect)
+    from services.model_server.errors import ServingError
 
-    threads = Threads(settings.tensorflow_intra_op_parallelism, settings.tensorflow_inter_op_parallelism)
-    models = Models(lambda: _folders(settings), lambda path: Servable(path, threads))
     try:
-        models.refresh()
-        addresses = _grpc_addresses(settings)
-        server = rpc.server(models, addresses)
-        rest = _start_rest(settings, models)
-    except OSError as error:
+        return _serve(settings, stopping)
+    except (OSError, ServingError) as error:
         return _cannot_start(error)
+
+
+def _serve(settings: ModelServerSettings, stopping: threading.Event) -> int:
+    """Raises: OSError, ServingError: it cannot be started."""
+    from services.model_server import rpc
+    from services.model_server.calls import Calls
+    from services.model_server.monitoring import Monitoring
+    from services.model_server.rest import application
+
+    options = _rest_options(settings)
+
+    def known(name: str) -> bool:
+        return models.knows(name)
+
+    monitoring = Monitoring(known)
+    models = _models(settings, _loader(settings, monitoring))
+    _start(settings, models, stopping)
+    if stopping.is_set():
+        return 0
+    calls = Calls(models, monitoring)
+    addresses = _grpc_addresses(settings)
+    server = rpc.server(calls, addresses)
+    if settings.grpc_socket_path is not None and settings.grpc_socket_permissions is not None:
+        settings.grpc_socket_path.chmod(int(settings.grpc_socket_permissions, 8))
+    rest = Rest(application(calls, options), settings.host, settings.rest_api_port, _GRACE_S)
     server.start()
     log.info("ready", grpc=addresses, rest=settings.rest_api_port or None)
     models.watch(settings.file_system_poll_wait_seconds, stopping)
@@ -65,12 +90,71 @@ def run(settings: ModelServerSettings) -> int:
     return 0
 
 
-def _folders(settings: ModelServerSettings) -> Mapping[str, Path]:
-    from services.model_server.models import folders_in
+def _rest_options(settings: ModelServerSettings) -> "RestOptions":
+    """What the files say that are read once; each is checked before a model is loaded."""
+    from services.model_server.config import check_batching, metrics_path_in, read_file
+    from services.model_server.rest import RestOptions
 
-    if settings.model_name is not None and settings.model_base_path is not None:
-        return {settings.model_name: settings.model_base_path}
-    return folders_in(settings.models or Path())
+    if settings.batching_parameters_file is not None:
+        check_batching(read_file(settings.batching_parameters_file))
+    monitoring = settings.monitoring_config_file
+    path = metrics_path_in(read_file(monitoring)) if monitoring is not None else None
+    return RestOptions(settings.rest_api_enable_cors_support, path)
+
+
+def _loader(settings: ModelServerSettings, monitoring: "Monitoring") -> "Loader":
+    from services.model_server.servable import Servable, Threads
+    from services.model_server.warmup import requests_of, warm_up
+
+    threads = Threads(*settings.threads)
+
+    def loaded(path: Path) -> Servable:
+        with monitoring.load(str(path)):
+            servable = Servable(path, threads, settings.tags)
+        recorded = requests_of(path) if settings.enable_model_warmup else None
+        if recorded is not None:
+            with monitoring.warm_up(str(path)):
+                warm_up(servable, recorded, max(settings.num_request_iterations_for_warmup, 1))
+        return servable
+
+    return loaded
+
+
+def _models(settings: ModelServerSettings, loader: "Loader") -> "Models":
+    from services.model_server.folders import models_in
+    from services.model_server.models import Models
+    from services.model_server.versions import Retries
+
+    folder = settings.models
+    return Models(
+        dict if folder is None else partial(models_in, folder),
+        loader,
+        any_labels=settings.allow_version_labels_for_unavailable_models,
+        retries=Retries(settings.max_num_load_retries, settings.load_retry_interval_micros / _MICROSECONDS),
+    )
+
+
+def _start(settings: ModelServerSettings, models: "Models", stopping: threading.Event) -> None:
+    """Load what there is of a folder of models; of models that are named, each must come.
+
+    Raises:
+        OSError, ServingError: that cannot be done.
+    """
+    from services.model_server.config import ModelConfig
+    from services.model_server.config_file import ConfigFile
+
+    poll_s = settings.file_system_poll_wait_seconds
+    if settings.models is not None:
+        models.refresh()
+    elif settings.model_config_file is not None:
+        file = ConfigFile(settings.model_config_file)
+        models.start(file.configs, poll_s, stopping)
+        if (every_s := settings.model_config_file_poll_wait_seconds) > 0:
+            watch = partial(file.watch, every_s, models.configure, stopping)
+            threading.Thread(target=watch, name="config", daemon=True).start()
+    elif settings.model_base_path is not None:
+        name = settings.model_name or _NAME
+        models.start({name: ModelConfig(name, settings.model_base_path)}, poll_s, stopping)
 
 
 def _grpc_addresses(settings: ModelServerSettings) -> list[str]:
@@ -80,57 +164,20 @@ def _grpc_addresses(settings: ModelServerSettings) -> list[str]:
     return addresses
 
 
-def _start_rest(settings: ModelServerSettings, models: "object") -> "_Rest":
-    """Raises: OSError: the port cannot be had."""
-    from services.model_server.rest import application
-
-    config = uvicorn.Config(
-        application(models),  # type: ignore[arg-type]
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(_GRACE_S),
-    )
-    sockets = [_bound(settings.host, settings.rest_api_port)] if settings.rest_api_port else []
-    return _Rest(config, sockets)
-
-
-def _check_ports(settings: ModelServerSettings) -> None:
-    for port in filter(None, (settings.port, settings.rest_api_port)):
-        _bound(settings.host, port).close()
-
-
-def _bound(host: str, port: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((host, port))
-    except OSError as error:
-        made.close()
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return made
-
-
-def _cannot_start(error: OSError) -> int:
+def _cannot_start(error: Exception) -> int:
     log.error("cannot start", reason=str(error))
     return 1
 
 
-class _Rest:
-    """REST beside the main thread; without `sockets` there is none."""
-
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-        self._server = uvicorn.Server(config)  # hears no signals outside of the main thread
-        self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="rest", daemon=True)
-        if sockets:
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Take no more requests, and wait for those that run."""
-        self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join()
+def _told_to_stop(settings: ModelServerSettings) -> threading.Event:
+    """Set when the process is to end."""
+    stopping = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        # A child outlives signals that reach all processes at once: its parent may still need it to finish.
+        signal.signal(each, signal.SIG_IGN if settings.stop_with_parent else lambda *_: stopping.set())
+    if settings.stop_with_parent:
+        threading.Thread(target=_stop_at_end_of_input, args=(stopping,), daemon=True).start()
+    return stopping
 
 
 def _stop_at_end_of_input(stopping: threading.Event) -> None:

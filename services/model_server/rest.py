@@ -1,113 +1,185 @@
-"""TensorFlow Serving's REST paths for predict, status and metadata, as one ASGI application."""
+"""TensorFlow Serving's REST API, as one ASGI application: JSON to calls, and their answers to JSON."""
 
 import asyncio
 import re
-from collections.abc import Callable
-from http import HTTPStatus
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
-from google.protobuf.json_format import MessageToDict
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.model_server.calls import Calls, classify, metadata, regress
 from services.model_server.errors import InvalidArgument, NotFound, ServingError
-from services.model_server.models import Models, Version
-from services.model_server.rpc import signature_map
-from services.policy.errors import SluiceError
+from services.model_server.monitoring import CONTENT_TYPE
+from services.model_server.runtime import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    regression_pb2,
+)
+from services.policy.errors import BodyTooLarge, SluiceError
+from services.wire.content import inflate
+from services.wire.examples import encode_classifications, encode_regressions, parse_examples
+from services.wire.model_json import SIGNATURES, encode_metadata, encode_status
 from services.wire.rest import encode_predict, parse_predict
+from services.wire.rest_paths import RestCall, rest_call
+from services.wire.statuses import http_status
 
 log = structlog.get_logger()
 
-_ANY_CALL = re.compile(r"/v1/.*", re.IGNORECASE)
-_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18}))?", re.IGNORECASE)
+_BODY_LIMIT = 1 << 28  # bytes
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
 
-Handler = Callable[[Models, str, int | None, bytes], Response]
+
+@dataclass(frozen=True, slots=True)
+class RestOptions:
+    """`cors`: every answer says that pages from anywhere may read it. `metrics_path`: of the Prometheus page."""
+
+    cors: bool = False
+    metrics_path: str | None = None
 
 
-def application(models: Models) -> ASGIApp:
+def application(calls: Calls, options: RestOptions) -> ASGIApp:
     """The REST paths of a server; calls run in worker threads."""
+    headers = _CORS if options.cors else {}
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        body = await request.body()
-        response = await asyncio.shield(run_in_threadpool(_answer, models, request, body))
+        try:
+            body = await _read(request)
+        except BodyTooLarge as error:
+            response = _refusal(error.http_status, error.message)
+        else:
+            response = await asyncio.shield(run_in_threadpool(_answer, calls, options, request, body))
+        response.headers.update(headers)
         await response(scope, receive, send)
 
     return answer
 
 
-def _answer(models: Models, request: Request, body: bytes) -> Response:
+async def _read(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > _BODY_LIMIT:
+            raise BodyTooLarge(f"a request body may have {_BODY_LIMIT} bytes; a larger one came", limit=_BODY_LIMIT)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _answer(calls: Calls, options: RestOptions, request: Request, body: bytes) -> Response:
     try:
-        handler, name, number = _route(request)
-        return handler(models, name, number, body)
-    except (ServingError, SluiceError) as error:
+        return _routed(calls, options, request, body)
+    except SluiceError as error:
         return _refusal(error.http_status, error.message)
+    except ServingError as error:
+        return _refusal(http_status(error.status), error.message)
     except Exception:
         log.exception("call failed", path=request.url.path)
-        return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong inside the model server")
+        return _refusal(500, "something went wrong inside the model server")
 
 
-def _route(request: Request) -> tuple[Handler, str, int | None]:
-    """What a request asks for: how it is answered, the model, and the version if one is named.
-
-    Raises:
-        ServingError: nothing that is here; TensorFlow Serving answers 404 outside of /v1/, and 400 inside.
-    """
-    path = request.url.path + ("?" + request.url.query if request.url.query else "")
-    if not _ANY_CALL.fullmatch(path):
-        raise NotFound(f"there is nothing at {path}")
-    called = _CALL.match(path)
-    handler = _HANDLERS.get((request.method, path[called.end() :])) if called else None
-    if called is None or handler is None:
-        raise InvalidArgument(f"malformed request: {request.method} {path}")
-    name, number = called.groups()
-    return handler, name, int(number) if number else None
-
-
-def _predict(models: Models, name: str, number: int | None, body: bytes) -> Response:
-    asked = parse_predict(body)
-    servable = models.find(name, number).servable
-    signature = servable.signatures.get(asked.signature_name)
-    if signature is None:
-        raise InvalidArgument(f"there is no signature {asked.signature_name!r}; {servable.listed()}")
-    outputs = servable.predict(signature.name, asked.tensors(signature.inputs, any_shape=True))
-    return Response(encode_predict(outputs, row_format=asked.row_format), media_type="application/json")
+def _routed(calls: Calls, options: RestOptions, request: Request, body: bytes) -> Response:
+    if request.method not in _METHODS:
+        return _refusal(501, f"{request.method} is not a method that is served")
+    if request.method == "OPTIONS":
+        return _preflight(request)
+    if options.metrics_path is not None and request.url.path == options.metrics_path:
+        return _metrics(calls, request)
+    path = request.scope["raw_path"].decode("latin-1")
+    query = request.scope["query_string"].decode("latin-1")
+    call = rest_call(request.method, f"{path}?{query}" if query else path)
+    if call is None:
+        raise NotFound(f"there is nothing at {request.url.path!r:.200}; calls are below /v1/models/")
+    answer = _CALLS[call.verb]
+    plain = inflate(body, request.headers.get("content-encoding", ""), _BODY_LIMIT)
+    return Response(answer(calls, call, plain), media_type="application/json")
 
 
-def _status(models: Models, name: str, number: int | None, _: bytes) -> Response:
-    return JSONResponse({"model_version_status": [_version_status(each) for each in models.versions(name, number)]})
+def _preflight(request: Request) -> Response:
+    origin = request.headers.get("origin", "")
+    if not _ORIGIN.fullmatch(origin):
+        raise InvalidArgument(f"OPTIONS takes the header Origin, such as http://example.com; got {origin!r:.200}")
+    return Response()
 
 
-def _version_status(version: Version) -> dict[str, object]:
-    code, message = (version.error.status, version.error.message) if version.error else ("OK", "")
-    return {
-        "version": str(version.number),
-        "state": version.state,
-        "status": {"error_code": code, "error_message": message},
-    }
+def _metrics(calls: Calls, request: Request) -> Response:
+    if request.url.query:
+        raise InvalidArgument(f"the metrics are at {request.url.path}, without a query")
+    return Response(calls.monitoring.page(), headers={"content-type": CONTENT_TYPE})
 
 
-def _metadata(models: Models, name: str, number: int | None, _: bytes) -> Response:
-    version = models.find(name, number)
-    signatures = MessageToDict(
-        signature_map(version), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return JSONResponse(
-        {
-            "model_spec": {"name": name, "version": str(version.number), "signature_name": ""},
-            "metadata": {"signature_def": signatures},
-        }
-    )
+def _predict(calls: Calls, call: RestCall, body: bytes) -> bytes:
+    with calls.monitoring.request(call.model, "Predict", "REST"):
+        asked = parse_predict(body)
+        servable = calls.find(_spec(call)).servable
+        signature = servable.signatures.get(asked.signature_name)
+        if signature is None:
+            raise InvalidArgument(f"there is no signature {asked.signature_name!r}; {servable.listed()}")
+        outputs = servable.predict(signature.name, asked.tensors(signature.inputs, any_shape=True))
+        return encode_predict(outputs, row_format=asked.row_format)
+
+
+def _classify(calls: Calls, call: RestCall, body: bytes) -> bytes:
+    return encode_classifications(_examined(classification_pb2.ClassificationRequest(), classify, calls, call, body))
+
+
+def _regress(calls: Calls, call: RestCall, body: bytes) -> bytes:
+    return encode_regressions(_examined(regression_pb2.RegressionRequest(), regress, calls, call, body))
+
+
+def _examined(request: Any, run: Callable[..., Any], calls: Calls, call: RestCall, body: bytes) -> Any:
+    with calls.monitoring.request(call.model, call.verb.capitalize(), "REST"):
+        asked = parse_examples(body, call.verb)
+        request.input.ParseFromString(asked.input.SerializeToString())
+        _specify(request.model_spec, call, asked.signature_name)
+        return run(request, calls.find).result
+
+
+def _status(calls: Calls, call: RestCall, _: bytes) -> bytes:
+    request = get_model_status_pb2.GetModelStatusRequest()
+    _specify(request.model_spec, call)
+    return encode_status(calls.status(request))
+
+
+def _metadata(calls: Calls, call: RestCall, _: bytes) -> bytes:
+    request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=[SIGNATURES])
+    _specify(request.model_spec, call)
+    return encode_metadata(metadata(request, calls.find))
+
+
+_CALLS: Mapping[str, Callable[[Calls, RestCall, bytes], bytes]] = {
+    "predict": _predict,
+    "classify": _classify,
+    "regress": _regress,
+    "status": _status,
+    "metadata": _metadata,
+}
+
+
+def _spec(call: RestCall) -> Any:
+    spec = get_model_status_pb2.GetModelStatusRequest().model_spec
+    _specify(spec, call)
+    return spec
+
+
+def _specify(spec: Any, call: RestCall, signature: str = "") -> None:
+    spec.name, spec.signature_name = call.model, signature
+    if call.version is not None:
+        spec.version.value = call.version
+    elif call.label is not None:
+        spec.version_label = call.label
 
 
 def _refusal(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status)
-
-
-_HANDLERS: dict[tuple[str, str], Handler] = {
-    ("POST", ":predict"): _predict,
-    ("GET", "/metadata"): _metadata,
-    ("GET", ""): _status,
-}

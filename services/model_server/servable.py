@@ -13,7 +13,7 @@ from services.model_server.errors import InvalidArgument, ServingError, from_ten
 from services.model_server.runtime import config_pb2, tf
 from services.policy.contract import Signature
 from services.wire.signatures import plain_signature
-from services.wire.tensors import dtype_name
+from services.wire.tensors import dtype_name, read_tensor
 
 Array = NDArray[Any]
 
@@ -34,6 +34,7 @@ class _Prepared:
     """A signature that can be called without looking anything up."""
 
     inputs: Mapping[str, np.dtype[Any]]
+    defaults: Mapping[str, Array]
     outputs: tuple[str, ...]
     call: Callable[..., Sequence[Any]]
 
@@ -45,7 +46,7 @@ class Servable:
         ServingError: the folder holds no SavedModel that can be loaded.
     """
 
-    def __init__(self, path: Path, threads: Threads) -> None:
+    def __init__(self, path: Path, threads: Threads, tags: Sequence[str] = (_SERVE,)) -> None:
         graph = tf.Graph()
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=threads.intra_op,
@@ -55,7 +56,7 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=graph, config=config)
         try:
             with graph.as_default():
-                loaded = tf.compat.v1.saved_model.loader.load(self._session, [_SERVE], str(path))
+                loaded = tf.compat.v1.saved_model.loader.load(self._session, [*tags], str(path))
             shown = {name: each for name, each in loaded.signature_def.items() if not name.startswith(_INTERNAL)}
             self._prepared = {name: self._prepare(each) for name, each in shown.items()}
         except Exception as error:  # whatever lies there, the server goes on
@@ -66,6 +67,8 @@ class Servable:
     def predict(self, signature: str, inputs: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
         """Run a signature: input name → array in, output name → array out; none `wanted` means all outputs.
 
+        An input for which the signature has a default may be left out.
+
         Raises:
             InvalidArgument: names, dtypes or shapes that the signature does not take.
             ServingError: TensorFlow's own error, with its code.
@@ -74,7 +77,7 @@ class Servable:
         if prepared is None:
             raise ServingError("FAILED_PRECONDITION", f"there is no signature {signature!r}; {self.listed()}")
         _check_wanted(wanted, prepared.outputs)
-        feed = _feed(inputs, prepared.inputs)
+        feed = _feed({**prepared.defaults, **inputs}, prepared.inputs)
         try:
             values = prepared.call(*feed)
         except (tf.errors.OpError, ValueError) as error:
@@ -88,7 +91,8 @@ class Servable:
             [definition.inputs[name].name for name in inputs], [definition.outputs[name].name for name in outputs]
         )
         dtypes = {name: np.dtype(tf.as_dtype(definition.inputs[name].dtype).as_numpy_dtype) for name in inputs}
-        return _Prepared(dtypes, tuple(outputs), call)
+        defaults = {name: read_tensor(tensor) for name, tensor in definition.defaults.items()}
+        return _Prepared(dtypes, defaults, tuple(outputs), call)
 
     def _callable(self, feed: list[str], fetch: list[str]) -> Callable[..., Sequence[Any]]:
         """From arrays to arrays without Session.run's look at every argument, which takes as long as a small model.

@@ -5,18 +5,13 @@ It does not know what rows mean, who asked, how a model is called, or what time 
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any, NamedTuple
+from operator import itemgetter
 
-import numpy as np
-from numpy.typing import NDArray
-
-from services.policy.errors import BatchTooLarge, DeadlineExceeded, QueueFull, SluiceError
-
-Array = NDArray[Any]
-Rows = Mapping[str, Array]
+from services.policy.batch import Batch, Lane, Ticket
+from services.policy.cost import RunCost
+from services.policy.errors import BatchTooLarge, QueueFull
 
 _SWEEP_FROM = 64
 
@@ -47,85 +42,25 @@ class BatchingOptions:
         return self.allowed_batch_sizes[bisect_left(self.allowed_batch_sizes, rows)]
 
 
-class Lane(NamedTuple):
-    """What rows must agree in to share a batch."""
+class Queue:
+    """The waiting tickets of one lane, oldest deadline first, as their priorities count it.
 
-    model: str
-    version: int
-    signature: str
-    rows_like: tuple[tuple[str, Any, tuple[int, ...]], ...] = ()  # (input, numpy dtype, row shape)
-    outputs: tuple[str, ...] = ()  # the outputs asked for; none: all of them
-    time_bound: int | None = None  # rows are padded to this many time steps
-    alone: int = 0  # tells apart the lanes of tickets that must run alone
-
-
-def rows_like(inputs: Rows) -> tuple[tuple[str, Any, tuple[int, ...]], ...]:
-    """The form of rows, name → `[rows, ...]`, for `Lane`: only rows of one form can be stacked."""
-    return tuple([(name, array.dtype, array.shape[1:]) for name, array in inputs.items()])
-
-
-class Ticket:
-    """One request's rows: waiting, running, or settled with an outcome, which is given exactly once.
-
-    inputs: name → `[rows, ...]`, one row or more; `deadline` and `queued_at`, since when it waits (wherever that was),
-    in the caller's monotonic seconds. `reply` is the caller's own and never looked at here.
+    A withdrawn ticket's entry stays until it comes up. `oldest_at` and `deadline` are no later than those of any ticket
+    that waits.
     """
 
-    __slots__ = ("deadline", "inputs", "lane", "outcome", "queue", "queued_at", "reply", "rows")
-
-    def __init__(self, lane: Lane, inputs: Rows, rows: int, deadline: float) -> None:
-        self.lane = lane
-        self.inputs = inputs
-        self.rows = rows
-        self.deadline = deadline
-        self.queued_at = 0.0
-        self.queue: Queue | None = None  # where it waits
-        self.outcome: Any = None
-        self.reply: Any = None
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """Rows that run together: `tickets` in order, `size` rows on the wire of which `rows` are real."""
-
-    lane: Lane
-    tickets: list[Ticket]
-    rows: int
-    size: int
-    started_at: float
-
-    def spans(self) -> Iterator[tuple[Ticket, slice]]:
-        """Each ticket with the rows of the batch that are its own."""
-        start = 0
-        for ticket in self.tickets:
-            yield ticket, slice(start, start + ticket.rows)
-            start += ticket.rows
-
-    def stacked(self) -> dict[str, Array]:
-        """The tickets' inputs, name → `[size, ...]`. Filler rows repeat the last real one, so that they are valid."""
-        return {name: self._stack([ticket.inputs[name] for ticket in self.tickets]) for name in self.tickets[0].inputs}
-
-    def _stack(self, parts: list[Array]) -> Array:
-        filler = self.size - self.rows
-        if filler:
-            parts.append(np.repeat(parts[-1][-1:], filler, axis=0))
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
-
-
-class Queue:
-    """The waiting tickets of one lane, oldest deadline first. A withdrawn ticket's entry stays until it comes up."""
-
-    __slots__ = ("heap", "oldest_at", "rows")
+    __slots__ = ("deadline", "heap", "oldest_at", "rows")
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, Ticket]] = []
         self.rows = 0
-        self.oldest_at = inf
+        self.oldest_at = self.deadline = inf
 
     def push(self, ticket: Ticket, arrival: int) -> None:
-        heapq.heappush(self.heap, (ticket.deadline, arrival, ticket))
+        heapq.heappush(self.heap, (ticket.deadline + ticket.handicap_s, arrival, ticket))
         ticket.queue = self
         self.oldest_at = min(self.oldest_at, ticket.queued_at)
+        self.deadline = min(self.deadline, ticket.deadline)
         self.rows += ticket.rows
 
     def pop(self) -> Ticket:
@@ -145,6 +80,14 @@ class Queue:
     def tickets(self) -> list[Ticket]:
         return [ticket for _, _, ticket in self.heap if ticket.queue is self]
 
+    def due(self, horizon: float) -> list[Ticket]:
+        """The tickets whose deadline is no later."""
+        if self.deadline > horizon:
+            return []
+        waiting = self.tickets()
+        self.deadline = min(ticket.deadline for ticket in waiting)
+        return [ticket for ticket in waiting if ticket.deadline <= horizon]
+
 
 class Dispatcher:
     """The lanes of one model, which share its model server: oldest deadline first, so no lane starves.
@@ -160,6 +103,8 @@ class Dispatcher:
         self._arrivals = 0
         # (version, signature) → the shortest run so far: what no deadline can beat.
         self._fastest_run_s: dict[tuple[int, str], float] = {}
+        # (version, signature) → what runs take, where rows are padded to buckets.
+        self._costs: dict[tuple[int, str], RunCost] = {}
 
     def offer(self, ticket: Ticket, now: float) -> None:
         """Queue a ticket.
@@ -208,6 +153,8 @@ class Dispatcher:
         if succeeded:
             key = (batch.lane.version, batch.lane.signature)
             self._fastest_run_s[key] = min(now - batch.started_at, self._fastest_run_s.get(key, inf))
+            if batch.lane.bounds:
+                self._costs.setdefault(key, RunCost()).observe(batch.elements, now - batch.started_at)
 
     def hopeless(self, now: float) -> list[Ticket]:
         """Waiting tickets whose deadline has passed or is nearer than the fastest run seen: they get no slot.
@@ -216,9 +163,7 @@ class Dispatcher:
         """
         found: list[Ticket] = []
         for lane, queue in self._queues.items():
-            horizon = now + self._fastest(lane) if self.running else now
-            if queue.heap[0][0] <= horizon:
-                found += [ticket for ticket in queue.tickets() if ticket.deadline <= horizon]
+            found += queue.due(now + self._fastest(lane) if self.running else now)
         return found
 
     def next_wakeup(self) -> float:
@@ -232,7 +177,7 @@ class Dispatcher:
         lingers = self.options.linger_s > 0 and not self.running and queue.rows < self.options.max_rows
         if not lingers:
             return queue.oldest_at
-        return min(queue.oldest_at + self.options.linger_s, queue.heap[0][0] - 2 * self._fastest(lane))
+        return min(queue.oldest_at + self.options.linger_s, queue.deadline - 2 * self._fastest(lane))
 
     def _fastest(self, lane: Lane) -> float:
         return self._fastest_run_s.get((lane.version, lane.signature), 0.0)
@@ -256,25 +201,43 @@ class Dispatcher:
         queue = self._queues[lane]
         tickets: list[Ticket] = []
         rows = 0
-        while queue.rows and rows + queue.heap[0][2].rows <= self.options.max_rows:
+        as_it_is = lane.batch_axis == "none"
+        while queue.rows and rows + queue.heap[0][2].rows <= self.options.max_rows and not (as_it_is and tickets):
             tickets.append(queue.pop())
             rows += tickets[-1].rows
         self.waiting_rows -= rows
         self._tidy(lane, queue)
-        return Batch(lane, tickets, rows, self.options.size_for(rows), now)
+        if lane.bounds and not lane.alone:
+            tickets += self._riders(lane, rows)
+            rows = sum(ticket.rows for ticket in tickets)
+        return Batch(lane, tickets, rows, rows if as_it_is else self.options.size_for(rows), now)
+
+    def _riders(self, lane: Lane, rows: int) -> list[Ticket]:
+        """Tickets of shorter buckets that had better run in this batch, which has `rows` rows, than later.
+
+        In the place of filler rows they cost nothing. Beyond that a whole queue rides along if that is cheaper than a
+        batch of its own. Whose first deadline is older goes first.
+        """
+        cost = self._costs.get((lane.version, lane.signature), RunCost())
+        shorter = [(queue.heap[0][:2], other, queue) for other, queue in self._queues.items() if lane.carries(other)]
+        riders: list[Ticket] = []
+        for _, other, queue in sorted(shorter, key=itemgetter(0)):
+            fits = rows + queue.rows <= self.options.max_rows
+            rides = fits and cost.rides(queue.rows, other.elements, lane.elements)
+            room = self.options.max_rows - rows if rides else self.options.size_for(rows) - rows
+            while queue.rows and queue.heap[0][2].rows <= room:
+                riders.append(queue.pop())
+                room -= riders[-1].rows
+                rows += riders[-1].rows
+                self.waiting_rows -= riders[-1].rows
+            self._tidy(other, queue)
+        return riders
 
     def _tidy(self, lane: Lane, queue: Queue) -> None:
         """After tickets have left: a lane exists only while something waits in it."""
         if not queue.rows:
             del self._queues[lane]
         elif self.options.linger_s > 0:
-            queue.oldest_at = min(ticket.queued_at for ticket in queue.tickets())
-
-
-def too_late(ticket: Ticket, now: float) -> SluiceError:
-    """The error of a ticket whose deadline has passed or cannot be met."""
-    waited_ms = max(0, round((now - ticket.queued_at) * 1000)) if ticket.queued_at else 0
-    return DeadlineExceeded(
-        f"The answer of model {ticket.lane.model!r} did not come in time: {waited_ms} ms had passed when the deadline "
-        "came or could no longer be met. Allow more with Sluice-Timeout-Ms, or send less at once."
-    )
+            waiting = queue.tickets()
+            queue.oldest_at = min(ticket.queued_at for ticket in waiting)
+            queue.deadline = min(ticket.deadline for ticket in waiting)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.policy.batching import Rows
+from services.policy.batch import Rows
 from services.policy.contract import Signature
 from services.policy.errors import SluiceError
 from services.policy.session import Answers, Session, Step

@@ -1,23 +1,22 @@
 """The serving contract: what a model version says about how it wants to be served.
 
-It reads the JSON form (docs/contract.md); it does not know where that came from.
+It does not know how that is written down.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA = 1
 TIME = "time"  # the name of the axis along which a scan goes
-Kind = Literal["rows", "step", "scan"]
-
-
-class ContractError(ValueError):
-    """A contract that cannot be read: the sentence names the field, what was expected and what came."""
+Kind = Literal["rows", "sequences", "step", "scan", "encode", "decode"]
+Text = Literal["utf-8", "words"]
+# What is known of the first axis of a signature's tensors: that it is the batch; that it looks so, and a request whose
+# outputs come back with other rows is run again as it is; or that it is not, and every request runs as it is.
+BatchAxis = Literal["promised", "assumed", "none"]
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -28,6 +27,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     """
     if name == "string":
         return np.dtype(object)
+    if not name.isalnum() or not name[:1].isalpha():  # numpy has a language for dtypes; names are meant here
+        raise TypeError(name)
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
@@ -40,25 +41,38 @@ def fits(array: NDArray[Any], shape: Sequence[int | None]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis of a tensor; `size` is None where a request may choose it."""
+    """One axis of a tensor; `size` is None where a request may choose it.
+
+    Along a `ragged` one rows of one request may differ, each with `least` elements or more.
+    """
 
     name: str
     size: int | None = None
     meaning: str = ""
+    ragged: bool = False
+    least: int = 1
 
     def __str__(self) -> str:
+        if self.ragged:
+            return f"{self.name}≥{self.least}"
         return self.name if self.size is None else f"{self.name}={self.size}"
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input or an output. `axes` starts with the batch axis; a signature read from metadata may not know them."""
+    """An input or an output. `axes` starts with the batch axis; a signature read from metadata may not know them.
+
+    `pad` fills what is padded along ragged axes. Where `text` says so, a client may give a string for the values along
+    the ragged axis: its UTF-8 bytes, or its words.
+    """
 
     name: str
     dtype: str
     axes: tuple[Axis, ...]
     meaning: str = ""
     unit: str = ""
+    pad: Any = 0
+    text: Text | None = None
 
     @property
     def shape(self) -> tuple[int | None, ...]:
@@ -75,7 +89,7 @@ class Tensor:
 
     def row(self) -> "Tensor":
         """The same tensor without its batch axis: what one client sends or gets."""
-        return Tensor(self.name, self.dtype, self.axes[1:], self.meaning, self.unit)
+        return replace(self, axes=self.axes[1:])
 
     def __str__(self) -> str:
         """For people, such as `float32 [time, feature=1], sea-surface temperature in °C`."""
@@ -98,7 +112,12 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One way to call the model. `inputs` and `outputs` leave out states and `lengths`."""
+    """One way to call the model. `inputs` and `outputs` leave out states, lengths and masks.
+
+    `name` is what the model server calls it. `lengths` is a scan's input. Of sequences, `length_inputs` and
+    `mask_inputs` name the inputs that hold a ragged axis's lengths, int32 `[batch]`, and its mask, bool
+    `[batch, axis]`; `bounds` are the inclusive upper bounds of an axis's buckets, where the model gives any.
+    """
 
     name: str
     kind: Kind
@@ -106,6 +125,21 @@ class Signature:
     outputs: Mapping[str, Tensor]
     states: tuple[State, ...] = ()
     lengths: str | None = None
+    batch_axis: BatchAxis = "promised"
+    length_inputs: Mapping[str, str] = field(default_factory=dict)
+    mask_inputs: Mapping[str, str] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def ragged_axes(self) -> tuple[Axis, ...]:
+        """The axes along which rows may differ, in the order in which the inputs have them."""
+        named = {axis.name: axis for tensor in self.inputs.values() for axis in tensor.axes if axis.ragged}
+        return tuple(named.values())
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """The inputs that hold lengths and masks: a client may give them beside arrays that it has padded itself."""
+        return frozenset((*self.length_inputs.values(), *self.mask_inputs.values()))
 
     def unlike_promised(self, outputs: Mapping[str, NDArray[Any]], rows: int, time: int | None) -> list[str]:
         """The outputs, new states included, that are missing or not as promised for a batch of this size.
@@ -128,12 +162,31 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class Generation:
+    """How an encoder-decoder generates: `encode` gives a row's first states, `decode` the logits of the next token.
+
+    `input` is the int32 input of `decode` that takes the last token, `logits` its output `[batch, token]`; `start` is
+    the first token, `end` the last one, `max_steps` the most that are generated; `tokens` is each token's text.
+    """
+
+    encode: Signature
+    decode: Signature
+    input: str
+    logits: str
+    start: int
+    end: int
+    max_steps: int
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """Everything the gateway knows about one model version's signatures. `document` is the JSON it was read from."""
 
     summary: str
     signatures: Mapping[str, Signature]
     document: Mapping[str, Any]
+    generation: Generation | None = None
     step: Signature | None = field(init=False)
     scan: Signature | None = field(init=False)
 
@@ -145,122 +198,13 @@ class Contract:
     def kinds(self) -> list[str]:
         """What a client can do with the model, in the API's words."""
         kinds = {signature.kind for signature in self.signatures.values()}
-        return [*(["session"] if "step" in kinds else []), *(["rows"] if "rows" in kinds else [])]
+        offered = {
+            "session": "step" in kinds,
+            "sequences": "sequences" in kinds,
+            "generation": self.generation is not None,
+            "rows": "rows" in kinds,
+        }
+        return [kind for kind, is_offered in offered.items() if is_offered]
 
     def _first(self, kind: Kind) -> Signature | None:
         return next((signature for signature in self.signatures.values() if signature.kind == kind), None)
-
-
-def parse_contract(document: Any) -> Contract:
-    """Read a contract's JSON document.
-
-    Raises:
-        ContractError: a field is missing, unknown in kind, or of the wrong form.
-    """
-    fields = _object(document, "contract")
-    schema = fields.get("schema")
-    if schema != SCHEMA:
-        raise ContractError(
-            f"contract.schema: expected {SCHEMA}, got {schema!r}; export the model again or update Sluice"
-        )
-    named = _object(fields.get("signatures"), "contract.signatures")
-    signatures = {name: _signature(name, value) for name, value in named.items()}
-    _check_same_states([each for each in signatures.values() if each.states])
-    return Contract(summary=str(fields.get("summary", "")), signatures=signatures, document=fields)
-
-
-def _check_same_states(signatures: Sequence[Signature]) -> None:
-    """Steps and scans of one model go on from each other's state."""
-    forms = {frozenset((state.name, state.dtype, state.shape) for state in each.states) for each in signatures}
-    if len(forms) > 1:
-        names = ", ".join(each.name for each in signatures)
-        raise ContractError(f"contract.signatures: {names} must have the same states, by name, dtype and shape")
-
-
-def _signature(name: str, value: Any) -> Signature:
-    where = f"contract.signatures.{name}"
-    fields = _object(value, where)
-    kind = _kind(fields.get("kind"), where)
-    lengths = fields.get("lengths")
-    if kind == "scan" and not isinstance(lengths, str):
-        raise ContractError(f"{where}.lengths: a scan names its lengths input; got {lengths!r}")
-    states = _array(fields.get("states", []), f"{where}.states")
-    if kind != "rows" and not states:
-        raise ContractError(f"{where}.states: a {kind} has one state or more; got none")
-    return Signature(
-        name=name,
-        kind=kind,
-        inputs=_tensors(fields.get("inputs"), f"{where}.inputs"),
-        outputs=_tensors(fields.get("outputs"), f"{where}.outputs"),
-        states=tuple(_state(state, f"{where}.states[{i}]") for i, state in enumerate(states)),
-        lengths=lengths,
-    )
-
-
-def _kind(kind: Any, where: str) -> Kind:
-    for known in get_args(Kind):
-        if kind == known:
-            return known  # type: ignore[no-any-return]
-    raise ContractError(f"{where}.kind: expected one of {', '.join(get_args(Kind))}; got {kind!r}")
-
-
-def _tensors(value: Any, where: str) -> dict[str, Tensor]:
-    return {name: _tensor(name, tensor, f"{where}.{name}") for name, tensor in _object(value, where).items()}
-
-
-def _tensor(name: str, value: Any, where: str) -> Tensor:
-    fields = _object(value, where)
-    axes = tuple(
-        _axis(axis, f"{where}.axes[{i}]") for i, axis in enumerate(_array(fields.get("axes"), f"{where}.axes"))
-    )
-    if not axes:
-        raise ContractError(f"{where}.axes: the batch axis comes first; got none")
-    return Tensor(name, _dtype(fields, where), axes, str(fields.get("meaning", "")), str(fields.get("unit", "")))
-
-
-def _axis(value: Any, where: str) -> Axis:
-    fields = _object(value, where)
-    return Axis(_text(fields, "name", where), _size(fields.get("size"), where), str(fields.get("meaning", "")))
-
-
-def _size(size: Any, where: str) -> int | None:
-    if size is None or (type(size) is int and size >= 0):
-        return size
-    raise ContractError(f"{where}.size: expected a whole number or nothing; got {size!r}")
-
-
-def _state(value: Any, where: str) -> State:
-    fields = _object(value, where)
-    shape = tuple(_array(fields.get("shape"), f"{where}.shape"))
-    if not all(type(size) is int and size >= 0 for size in shape):
-        raise ContractError(f"{where}.shape: a state's row has a fixed shape; got {list(shape)}")
-    name, input_, output = (_text(fields, key, where) for key in ("name", "input", "output"))
-    return State(name, input_, output, _dtype(fields, where), shape, fields.get("initial", 0.0))
-
-
-def _dtype(fields: Mapping[str, Any], where: str) -> str:
-    name = _text(fields, "dtype", where)
-    try:
-        numpy_dtype(name)
-    except TypeError:
-        raise ContractError(f"{where}.dtype: expected a dtype such as float32, int64 or string; got {name!r}") from None
-    return name
-
-
-def _object(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ContractError(f"{where}: expected an object; got {type(value).__name__}")
-    return value
-
-
-def _array(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ContractError(f"{where}: expected an array; got {type(value).__name__}")
-    return value
-
-
-def _text(fields: Mapping[str, Any], key: str, where: str) -> str:
-    value = fields.get(key)
-    if not isinstance(value, str) or not value:
-        raise ContractError(f"{where}.{key}: expected a name; got {value!r}")
-    return value

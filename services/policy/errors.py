@@ -4,6 +4,7 @@
     ├── BadRequest             400 INVALID_ARGUMENT    malformed JSON or fields
     │   ├── ShapeMismatch, DtypeMismatch, MissingInput, UnknownInput, InputNotFinite, EmptyInput
     │   └── SignatureNotFound, UnsupportedByModel
+    ├── PermissionDenied       403 PERMISSION_DENIED
     ├── NotFound               404 NOT_FOUND           ModelNotFound, VersionNotFound, SessionNotFound
     ├── Conflict               409                     SessionExists, StepMismatch, SessionConflict, StateIncompatible
     ├── SessionEnded           410 FAILED_PRECONDITION SessionClosed, -Expired, -Evicted, -Lost, -VersionGone
@@ -26,7 +27,8 @@ class SluiceError(Exception):
     """An answer that is an error.
 
     `details` are machine-readable facts for the client (finite JSON values); `retry_after_s` is how long it should
-    wait before it tries again, in whole seconds, where waiting helps.
+    wait before it tries again, in whole seconds, where waiting helps. `origin` is what the model server said, if it
+    did: the name of a gRPC status, and its sentence.
     """
 
     code: ClassVar[str]
@@ -38,6 +40,7 @@ class SluiceError(Exception):
         super().__init__(message)
         self.message = message
         self.details: Mapping[str, Any] = details
+        self.origin: tuple[str, str] | None = None
 
 
 class BadRequest(SluiceError):
@@ -92,6 +95,12 @@ class UnsupportedByModel(BadRequest):
     """The model has no step or no scan signature, so it cannot hold sessions or scan."""
 
     code = "unsupported_by_model"
+
+
+class PermissionDenied(SluiceError):
+    """The call is switched off on this gateway, or not for this client."""
+
+    code, http_status, grpc_status = "permission_denied", 403, "PERMISSION_DENIED"
 
 
 class NotFound(SluiceError):
@@ -189,7 +198,7 @@ class BodyTooLarge(TooLarge):
 
 
 class SequenceTooLong(TooLarge):
-    """A scan has more time steps than allowed in one call."""
+    """A scan has more time steps than allowed in one call, or a sequence is longer than its longest bucket."""
 
     code = "sequence_too_long"
 

@@ -10,8 +10,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from services.policy.alarms import Alarms
-from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Rows, Ticket, too_late
-from services.policy.contract import Signature
+from services.policy.batch import Batch, Lane, Rows, Ticket, too_late
+from services.policy.batching import BatchingOptions, Dispatcher
+from services.policy.contract import BatchAxis, Signature
 from services.policy.errors import BackendError, InputRejected, SluiceError, StateNotFinite
 from services.policy.session import Answers, Event, Session, Step, ended_error
 from services.policy.sessions import SessionOptions, SessionTable
@@ -59,6 +60,8 @@ class Scheduler:
                 raise ticket.errors[0]
             if not ticket.blocked:
                 self._start(ticket, now)
+        elif ticket.admitted:
+            self._dispatcher(ticket.lane).offer_again(ticket, now)
         else:
             self._dispatcher(ticket.lane).offer(ticket, now)
         if ticket.outcome is None:
@@ -90,15 +93,16 @@ class Scheduler:
         failure = result if isinstance(result, SluiceError) else _unlike_promised(batch, result)
         self.dispatchers[batch.lane.model].finished(batch, now, succeeded=failure is None)
         if isinstance(failure, InputRejected) and len(batch.tickets) > 1:
-            self._separate(batch, now)
+            self._separate(batch, now, batch.lane.batch_axis)
+        elif failure is not result and failure is not None and batch.lane.batch_axis == "assumed":
+            self._separate(batch, now, "none")
         elif failure is not None:
             for ticket in batch.tickets:
                 self._settle(ticket, failure, now)
         elif isinstance(batch.tickets[0], Step):
             self._finish_steps(batch, result, now)  # type: ignore[arg-type]
         else:
-            for ticket, span in batch.spans():
-                self._settle(ticket, {name: array[span] for name, array in result.items()}, now)  # type: ignore[union-attr]
+            self._finish_rows(batch, result, now)  # type: ignore[arg-type]
         return failure
 
     def tick(self, now: float) -> None:
@@ -195,13 +199,18 @@ class Scheduler:
         ticket.outcome = outcome
         self.settled.append(ticket)
 
-    def _separate(self, batch: Batch, now: float) -> None:
+    def _separate(self, batch: Batch, now: float, batch_axis: BatchAxis) -> None:
         """One row may have spoiled the batch: run each ticket that is still wanted once more, alone."""
         for ticket in batch.tickets:
             if ticket.outcome is None:
                 self._separated += 1
-                ticket.lane = ticket.lane._replace(alone=self._separated)
+                ticket.lane = ticket.lane._replace(alone=self._separated, batch_axis=batch_axis)
                 self._dispatcher(ticket.lane).offer_again(ticket, now)
+
+    def _finish_rows(self, batch: Batch, outputs: Rows, now: float) -> None:
+        for ticket, span in batch.spans():
+            as_it_is = batch.lane.batch_axis == "none"
+            self._settle(ticket, outputs if as_it_is else {name: array[span] for name, array in outputs.items()}, now)
 
     def _finish_steps(self, batch: Batch, outputs: Rows, now: float) -> None:
         """Move the states of the steps that are still wanted and whose new state is finite, then answer all."""
@@ -266,7 +275,8 @@ def _not_finite(session: Session) -> SluiceError:
 
 def _unlike_promised(batch: Batch, outputs: Rows) -> BackendError | None:
     """What is wrong with a batch's answer: as many rows as the batch, and all that the signature promised."""
-    wrong = [f"{name} {list(array.shape)}" for name, array in outputs.items() if array.shape[:1] != (batch.size,)]
+    rows = () if batch.lane.batch_axis == "none" else (batch.size,)
+    wrong = [f"{name} {list(array.shape)}" for name, array in outputs.items() if array.shape[: len(rows)] != rows]
     if not outputs:
         wrong.append("all of them")
     first = batch.tickets[0]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.policy.batching import Lane, Rows, Ticket, rows_like
+from services.policy.batch import Lane, Rows, Ticket, rows_like
 from services.policy.contract import Signature
 from services.policy.errors import (
     SessionClosed,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.policy.alarms import Alarms
-from services.policy.batching import Rows
+from services.policy.batch import Rows
 from services.policy.contract import Signature
 from services.policy.errors import (
     SessionExists,

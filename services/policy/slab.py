@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.policy.batching import Rows
+from services.policy.batch import Rows
 from services.policy.contract import Signature, State, numpy_dtype
 from services.policy.tensors import initial_row
 

@@ -64,7 +64,8 @@ class Inbox:
             raise self._refusal(compressed=bool(data[0]), size=end - _PREFIX_BYTES)
         if len(data) < end:
             return None
-        message = bytes(data[_PREFIX_BYTES:end])
+        with memoryview(data) as view:
+            message = bytes(view[_PREFIX_BYTES:end])
         del data[:end]
         return message
 

@@ -26,7 +26,9 @@ from services.policy.errors import (
     UnknownInput,
     UnsupportedByModel,
 )
+from services.policy.sequences import check_rows, text_values
 from services.policy.tensors import read_tensor
+from services.wire.nested import unevenness
 
 Array = NDArray[Any]
 
@@ -56,9 +58,38 @@ class PredictBody:
         Raises:
             MissingInput, UnknownInput, ShapeMismatch, DtypeMismatch, EmptyInput.
         """
+        columns = self._named_columns(inputs)
+        return {name: self._read(columns[name], tensor, any_shape=any_shape) for name, tensor in inputs.items()}
+
+    def rows(self, inputs: Mapping[str, Tensor], limit: int) -> dict[str, list[Array]]:
+        """The rows of a signature's `inputs`, which may differ in length: name → each row's array.
+
+        Raises:
+            BatchTooLarge: more rows than `limit`; besides all that `tensors` raises, with the row first.
+        """
+        if self.row_format and isinstance(self.value, list):
+            check_rows(len(self.value), limit)
+        columns = self._named_columns(inputs)
+        for column in columns.values():
+            check_rows(len(column) if isinstance(column, list) else 0, limit)
+        return {name: self._read_rows(columns[name], tensor) for name, tensor in inputs.items()}
+
+    def _named_columns(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
         columns = self._columns(inputs) if self.row_format else _named(self.value, inputs)
         check_names(columns, inputs)
-        return {name: self._read(columns[name], tensor, any_shape=any_shape) for name, tensor in inputs.items()}
+        return columns
+
+    def _read_rows(self, column: Any, tensor: Tensor) -> list[Array]:
+        if not isinstance(column, list):
+            raise ShapeMismatch(f"Input {tensor.name!r} is a list of rows, each {tensor.row()}; got {column!r:.80}.")
+        row, found = tensor.row(), list[Array]()
+        for number, value in enumerate(column):
+            written = text_values(value, tensor) if tensor.text and isinstance(value, str) else value
+            try:
+                found.append(self._read(written, row, any_shape=False))
+            except BadRequest as error:
+                raise type(error)(f"Row {number}: {error.message}", **{**error.details, "row": number}) from None
+        return found
 
     def _columns(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
         rows = self.value
@@ -91,13 +122,18 @@ def parse_json(body: bytes) -> Any:
     return _parse(body, rest_ignored=False)
 
 
+def parse_json_lenient(body: bytes) -> Any:
+    """As `parse_json`; what follows the value is ignored, as in TensorFlow Serving."""
+    return _parse(body, rest_ignored=True)
+
+
 def parse_predict(body: bytes) -> PredictBody:
     """The fields of a predict request. As in TensorFlow Serving, other fields and what follows the text are ignored.
 
     Raises:
         BadRequest, MissingInput: what is wrong with them.
     """
-    fields = _parse(body, rest_ignored=True)
+    fields = parse_json_lenient(body)
     if not isinstance(fields, dict):
         raise BadRequest('The body is an object with "instances" (rows) or "inputs" (columns).')
     given = [name for name in ("instances", "inputs") if name in fields]
@@ -150,8 +186,10 @@ _INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
 _LENIENT = json.JSONDecoder(parse_int=_whole, parse_float=_finite)
 
 
-def encode_predict(outputs: Mapping[str, Array], *, row_format: bool) -> bytes:
+def encode_predict(outputs: Mapping[str, Array | list[Array]], *, row_format: bool) -> bytes:
     """A predict answer's body; one output stands without its name, and bytes are `{"b64": …}` if the name says so.
+
+    Outputs are arrays, or a list of arrays where rows differ in shape.
 
     Raises:
         ShapeMismatch: rows are asked for, and the outputs do not agree on how many there are.
@@ -159,14 +197,14 @@ def encode_predict(outputs: Mapping[str, Array], *, row_format: bool) -> bytes:
     """
     if not row_format:
         columns = {name: _writable(name, array) for name, array in outputs.items()}
-        return _dumps({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))})
-    counts = {array.shape[:1] for array in outputs.values()}
+        return write_json({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))})
+    counts = {(len(array),) if isinstance(array, list) else array.shape[:1] for array in outputs.values()}
     if len(counts) != 1 or () in counts:
         raise ShapeMismatch('The outputs have no common number of rows; ask with "inputs" instead of "instances".')
     if len(outputs) == 1:
-        return _dumps({"predictions": next(_writable(name, array) for name, array in outputs.items())})
+        return write_json({"predictions": next(_writable(name, array) for name, array in outputs.items())})
     rows = zip(*(_rows(name, array) for name, array in outputs.items()), strict=True)
-    return _dumps({"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]})
+    return write_json({"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]})
 
 
 def check_names(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> None:
@@ -198,7 +236,7 @@ def mixes_words(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(mixes_words, value.values()))
     try:
-        kinds = set(map(type, np.array(value, object).flat))
+        kinds = set(map(type, np.array(value, object).ravel()))
     except ValueError:  # nested too deeply, which is somebody else's finding
         return False
     return bool in kinds and not kinds.isdisjoint((int, float))
@@ -215,21 +253,30 @@ def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}, which JSON requests cannot carry: use gRPC.")
     try:
         if tensor.dtype == "string":
-            return np.array(_unwrapped(value), object)
+            return _texts_of(value, tensor)
         array = np.asarray(value)
     except (ValueError, RecursionError):
-        raise ShapeMismatch(
-            f"Input {tensor.name!r} takes {tensor}; the lists that came differ in length or are nested too deeply."
-        ) from None
+        raise _uneven(value, tensor) from None
     if has_words and array.dtype.kind in "iuf" and mixes_words(value):
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; numbers mixed with true or false came.")
     return _exact(value, array) if tensor.dtype == "uint64" and array.dtype.kind == "f" else array
 
 
+def _texts_of(value: Any, tensor: Tensor) -> Array:
+    array = np.array(_unwrapped(value), object)
+    if list in set(map(type, array.ravel())):  # numpy takes lists of different lengths for objects
+        raise _uneven(value, tensor)
+    return array
+
+
+def _uneven(value: Any, tensor: Tensor) -> ShapeMismatch:
+    return ShapeMismatch(f"Input {tensor.name!r} takes {tensor}; {unevenness(value)}.")
+
+
 def _exact(value: Any, array: Array) -> Array:
     """As numpy takes whole numbers on both sides of 2**63 for floats, make them whole again."""
     exact = np.array(value, object)
-    whole = all(type(each) is int and each >= 0 for each in exact.flat)
+    whole = all(type(each) is int and each >= 0 for each in exact.ravel())
     return exact.astype(np.uint64) if whole else array
 
 
@@ -237,10 +284,15 @@ def _unwrapped(value: Any) -> Any:
     """The same lists with every `{"b64": …}` as bytes."""
     if isinstance(value, list):
         return [_unwrapped(each) for each in value]
-    return _from_base64(value["b64"]) if isinstance(value, dict) and value.keys() == {"b64"} else value
+    return from_base64(value["b64"]) if isinstance(value, dict) and value.keys() == {"b64"} else value
 
 
-def _from_base64(text: Any) -> bytes:
+def from_base64(text: Any) -> bytes:
+    """The bytes that `{"b64": text}` stands for.
+
+    Raises:
+        BadRequest: it is not base64.
+    """
     try:
         padded = text + "=" * (-len(text) % 4)
         return base64.b64decode(padded, validate=True)
@@ -248,21 +300,27 @@ def _from_base64(text: Any) -> bytes:
         raise BadRequest(f'"b64" holds base64 text in the standard alphabet; got {text!r:.80}.') from None
 
 
-def _writable(name: str, array: Array) -> Any:
-    """What `_dumps` can write for an array."""
+def _writable(name: str, array: Array | list[Array]) -> Any:
+    """What `write_json` can write for an array, or for several."""
+    if isinstance(array, list):
+        return [_writable(name, each) for each in array]
     if array.dtype.hasobject:
         return _texts(array.tolist(), as_base64=name.endswith(_BYTES_SUFFIX))
     if array.dtype.kind == "c":
         raise UnsupportedByModel(f"Output {name!r} is complex, which JSON answers cannot carry: use gRPC.")
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
-    value = np.ascontiguousarray(array) if array.ndim else array[()]
-    return value if _all_finite(array) else _with_tokens(value)
+    return encode_floats(np.ascontiguousarray(array) if array.ndim else array[()])
 
 
-def _rows(name: str, array: Array) -> Iterable[Any]:
-    """What `_dumps` can write for each row of an array."""
-    if array.dtype.hasobject or _all_finite(array):
+def encode_floats(value: Any) -> Any:
+    """What `write_json` can write for an array or a scalar; floats that are not finite as TensorFlow Serving does."""
+    return value if _all_finite(value) else _with_tokens(value)
+
+
+def _rows(name: str, array: Array | list[Array]) -> Iterable[Any]:
+    """What `write_json` can write for each row of an array."""
+    if isinstance(array, list) or array.dtype.hasobject or _all_finite(array):
         rows: Iterable[Any] = _writable(name, array)
         return rows
     return (_writable(name, row) for row in array)
@@ -272,7 +330,7 @@ def _with_tokens(value: Any) -> orjson.Fragment:
     """Floats of which some are not finite: orjson writes null for these, and for nothing else here."""
     floats = np.asarray(value)
     tokens = iter([_TOKENS[str(each)] for each in floats[~np.isfinite(floats)]])
-    return orjson.Fragment(re.sub(b"null", lambda _: next(tokens), _dumps(value)))
+    return orjson.Fragment(re.sub(b"null", lambda _: next(tokens), write_json(value)))
 
 
 def _texts(value: Any, *, as_base64: bool) -> Any:
@@ -285,5 +343,6 @@ def _all_finite(array: Array) -> bool:
     return array.dtype.kind not in "fV" or bool(np.isfinite(array).all())
 
 
-def _dumps(value: Any) -> bytes:
+def write_json(value: Any) -> bytes:
+    """A JSON text; arrays may stand in it."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

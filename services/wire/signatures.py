@@ -3,13 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-from services.policy.contract import Axis, Signature, Tensor
+from services.policy.contract import Axis, BatchAxis, Signature, Tensor
 from services.wire.tensors import DTYPE_NAMES
 
 
 def plain_signature(name: str, described: Any) -> Signature:
     """A signature as TensorFlow's metadata describes it: rows of what shape it says."""
-    return Signature(name, "rows", _tensors(described.inputs), _tensors(described.outputs))
+    tensors = [*described.inputs.values(), *described.outputs.values()]
+    batches = bool(described.inputs) and all(map(_may_batch, tensors))
+    axis: BatchAxis = "assumed" if batches else "none"
+    return Signature(name, "rows", _tensors(described.inputs), _tensors(described.outputs), batch_axis=axis)
+
+
+def _may_batch(info: Any) -> bool:
+    """Whether a tensor's first axis can be the batch: there is one, and its size is open."""
+    shape = info.tensor_shape
+    return not shape.unknown_rank and len(shape.dim) > 0 and shape.dim[0].size < 0
 
 
 def can_be_called(described: Any) -> bool:

@@ -52,8 +52,9 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     return "string" if dtype.hasobject else dtype.name
 
 
-_NUMPY_DTYPES = {number: numpy_dtype(name) for number, name in DTYPE_NAMES.items()}
-_NUMBERS = {dtype: number for number, dtype in _NUMPY_DTYPES.items()}
+# DataType number of the wire → numpy dtype.
+NUMPY_DTYPES = {number: numpy_dtype(name) for number, name in DTYPE_NAMES.items()}
+_NUMBERS = {dtype: number for number, dtype in NUMPY_DTYPES.items()}
 
 # Where numbers lie when they are not in `tensor_content`; the others lie in `int_val`.
 _VALUE_FIELDS: dict[str, str] = {
@@ -69,7 +70,13 @@ _VALUE_FIELDS: dict[str, str] = {
     "complex128": "dcomplex_val",
 }
 _HALVES = ("float16", "bfloat16")
-_FILL_LIMIT = 1 << 26  # values that a short list may be filled up to: a large shape costs its sender nothing
+_FILL_LIMIT = 1 << 26  # bytes that a short list may be filled up to: a large shape costs its sender nothing
+_RANK_LIMIT = 64  # numpy's
+
+
+def dtype_number(dtype: np.dtype[Any]) -> int:
+    """The DataType number of a numpy dtype."""
+    return _NUMBERS[dtype]
 
 
 def write_tensor(message: TensorMessage, array: Array) -> None:
@@ -89,14 +96,14 @@ def read_tensor(message: TensorMessage) -> Array:
     Raises:
         ValueError: unknown dtype, unknown or negative shape, or a number of values that does not fit the shape.
     """
-    dtype = _NUMPY_DTYPES.get(message.dtype)
+    dtype = NUMPY_DTYPES.get(message.dtype)
     if dtype is None:
         raise ValueError(f"dtype number {message.dtype} is not one this server reads: {sorted(DTYPE_NUMBERS)}")
     shape = _shape(message.tensor_shape)
     if 0 in shape:
         return np.empty(shape, dtype)
     if message.tensor_content and message.dtype != _STRING:
-        return np.frombuffer(message.tensor_content, dtype).reshape(shape)
+        return _content(message.tensor_content, dtype, shape)
     return _fill(_values(message, dtype), shape)
 
 
@@ -104,7 +111,16 @@ def _shape(message: Any) -> tuple[int, ...]:
     shape = tuple(dim.size for dim in message.dim)
     if message.unknown_rank or any(size < 0 for size in shape):
         raise ValueError(f"a tensor needs a known shape; got {'unknown rank' if message.unknown_rank else shape}")
+    if len(shape) > _RANK_LIMIT:
+        raise ValueError(f"a tensor may have {_RANK_LIMIT} axes; got {len(shape)}")
     return shape
+
+
+def _content(content: bytes, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    size = math.prod(shape) * dtype.itemsize
+    if len(content) != size:
+        raise ValueError(f"shape {list(shape)} of {dtype.name} takes {size} bytes; got {len(content)}")
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def _values(message: Any, dtype: np.dtype[Any]) -> Array:
@@ -113,9 +129,7 @@ def _values(message: Any, dtype: np.dtype[Any]) -> Array:
     if name == "string":
         return _objects(message.string_val)
     field = _VALUE_FIELDS.get(name, "int_val")
-    values = getattr(message, field, None)
-    if values is None:
-        raise ValueError(f"{name} is read from tensor_content only")
+    values = getattr(message, field)
     if dtype.kind in "fc" and name not in _HALVES:
         return _packed(message, field, dtype)
     # Whole numbers and bit patterns are cut to the width of their dtype, as TensorFlow does.
@@ -144,7 +158,7 @@ def _packed(message: Any, field: str, dtype: np.dtype[Any]) -> Array:
 def _fill(values: Array, shape: tuple[int, ...]) -> Array:
     """`values` in `shape`; as in TensorFlow, a short list repeats its last value, and an empty one stands for zeros."""
     size = math.prod(shape)
-    if values.size > size or values.size < size > _FILL_LIMIT:
+    if values.size > size or (values.size < size and size * values.itemsize > _FILL_LIMIT):
         raise ValueError(f"shape {list(shape)} takes {size} values; got {values.size}")
     if values.size < size:
         last = values[-1:] if values.size else _zero(values.dtype)

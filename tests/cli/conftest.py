@@ -1,6 +1,7 @@
 """Keras files that are explained, and the command as a function of its arguments."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,14 +38,21 @@ class Told(NamedTuple):
         return " ".join(self.error.split())
 
 
+def told(*args: object) -> Told:
+    """What `sluice` says to these arguments."""
+    result = CliRunner().invoke(app, [*map(str, args)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return Told(result.exit_code, result.stdout, result.stderr)
+
+
 @pytest.fixture(scope="session")
 def explain() -> Callable[..., Told]:
-    def run(*args: object) -> Told:
-        result = CliRunner().invoke(app, ["explain", *map(str, args)])
-        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        return Told(result.exit_code, result.stdout, result.stderr)
+    return partial(told, "explain")
 
-    return run
+
+@pytest.fixture(scope="session")
+def buckets() -> Callable[..., Told]:
+    return partial(told, "buckets")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ import pytest
 from tests.cli.conftest import Told
 from tests.docs.pages import blocks
 
+pytestmark = pytest.mark.timeout(900)  # the first test that needs the trained clips model trains it
+
 Explain = Callable[..., Told]
 
 CONTRACT = {
@@ -54,6 +56,36 @@ CONTRACT = {
     },
     "example": {"signature": "step", "inputs": {"wind": [3.5, -1.0]}},
 }  # fmt: skip
+DATES = {
+    "schema": 1,
+    "summary": "",
+    "signatures": {
+        "encode": {
+            "kind": "encode",
+            "inputs": {
+                "text": {
+                    "dtype": "int32",
+                    "axes": [{"name": "batch"}, {"name": "time", "ragged": True}],
+                    "text": "utf-8",
+                }
+            },
+            "outputs": {},
+            "states": [{"name": "h", "input": "h", "output": "h", "dtype": "float32", "shape": [8]}],
+            "lengths": {"time": "lengths"},
+        },
+        "decode": {
+            "kind": "decode",
+            "inputs": {"token": {"dtype": "int32", "axes": [{"name": "batch"}]}},
+            "outputs": {"logits": {"dtype": "float32", "axes": [{"name": "batch"}, {"name": "token", "size": 3}]}},
+            "states": [{"name": "h", "input": "h", "output": "h", "dtype": "float32", "shape": [8]}],
+        },
+    },
+    "generation": {
+        "encode": "encode", "decode": "decode", "input": "token", "logits": "logits",
+        "start": 0, "end": 1, "max_steps": 9, "tokens": ["", "", "x"],
+    },
+    "example": {"signature": "encode", "inputs": {"text": "1 May"}},
+}  # fmt: skip
 SIGNATURES = {
     "serving_default": {
         "inputs": {"x": {"name": "x:0", "dtype": "DT_FLOAT", "tensor_shape": {"dim": [{"size": "-1"}, {"size": "4"}]}}},
@@ -64,6 +96,7 @@ SIGNATURES = {
 }  # fmt: skip
 ANSWERS: dict[str, tuple[int, Any]] = {
     "/v1/models/wind/contract": (200, {"contract": CONTRACT, "shapes": {}}),
+    "/v1/models/dates/contract": (200, {"contract": DATES, "shapes": {}}),
     "/v1/models/plain/contract": (200, {"contract": None, "shapes": {}}),
     "/v1/models/plain/metadata": (200, {"metadata": {"signature_def": {"signature_def": SIGNATURES}}}),
     "/v1/models/empty/contract": (200, {"contract": None, "shapes": {}}),
@@ -119,8 +152,8 @@ def test_1000_temperatures_in_batches_of_100_are_ten_batches_of_100_rows(files: 
 
 def test_90_images_in_clips_of_3_are_one_batch_and_90_clips_are_three(files: Path, explain: Explain) -> None:
     told = explain(files / "clips.keras", "--rows", 90, "--batch-size", 30)
-    assert "90 rows at batch size 30: 3 batches of [30, 3, 32, 32, 3]." in told.words
-    assert "A row (a sample) is 3 pictures, (3, 32, 32, 3)." in told.words
+    assert "90 pictures (30 clips of 3) at batch size 30: 1 batch of [30, 3, 32, 32, 3]." in told.words
+    assert "A row (a sample) is a clip of 3 pictures, (3, 32, 32, 3)." in told.words
     assert "rows of 3 pictures [90, 3, 32, 32, 3] 3 batches of [30, 3, 32, 32, 3]" in told.words
     assert "pictures, 3 to a row [30, 3, 32, 32, 3] 1 batch of [30, 3, 32, 32, 3]" in told.words
     assert "frames (TimeDistributed) takes every picture alone, and none waits for another: 30 × 3 = 90" in told.words
@@ -134,13 +167,72 @@ def test_90_images_in_clips_of_3_are_one_batch_and_90_clips_are_three(files: Pat
 
 def test_frames_without_a_recurrent_layer_are_clips_too(files: Path, explain: Explain) -> None:
     told = explain(files / "features.keras", "--rows", 91, "--batch-size", 40)
-    assert "2 batches of [40, 3, 32, 32, 3] and a last one of [11, 3, 32, 32, 3]." in told.words
-    assert "pictures, 3 to a row" in told.words
-    assert "[30, 3, 32, 32, 3]" in told.words  # 30 * 3 = 90
+    assert "91 pictures (30 clips of 3, 1 left over) at batch size 40: 1 batch of [30, 3, 32, 32, 3]." in told.words
+    assert "rows of 3 pictures [91, 3, 32, 32, 3] 2 batches of [40, 3, 32, 32, 3] and a last one of [11, " in told.words
     assert re.search(r"\(1\b.*\bleft\b.*\bover\)", told.words)
     assert "Nothing: each row begins afresh" in told.words
     assert ":predict" in told.words
     assert "sessions" not in told.words
+
+
+def test_pictures_too_few_for_a_row_are_taken_for_rows(files: Path, explain: Explain) -> None:
+    told = explain(files / "clips.keras", "--rows", 2, "--batch-size", 30)
+    assert "2 rows at batch size 30: 1 batch of [2, 3, 32, 32, 3]." in told.words
+    assert "rows of 3 pictures [2, 3, 32, 32, 3] 1 batch of [2, 3, 32, 32, 3]" in told.words
+    assert "to a row" not in told.words
+
+
+def test_a_model_of_clips_of_any_length_takes_90_pictures_for_clips_of_3_and_says_so(
+    clips_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, explain: Explain
+) -> None:
+    """The plain command, with the model where `sluice models build` puts it."""
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var" / "models").symlink_to(clips_dir)
+    monkeypatch.chdir(tmp_path)
+    told = explain("clips", "--rows", 90, "--batch-size", 30)
+    assert told.code == 0, told.error
+    assert "[batch, time≥1, height=32, width=32, channel=3]" in told.words
+    assert "90 pictures (30 clips of 3) at batch size 30: 1 batch of [30, 3, 32, 32, 3]." in told.words
+    assert "takes rows of any length up to 24. 3 is assumed here" in told.words
+    assert "rows of 3 pictures [90, 3, 32, 32, 3] 3 batches of [30, 3, 32, 32, 3]" in told.words
+    assert "all 30 rows of a batch go in together" in told.words
+    assert "predict [rows, time, 32, 32, 3]" in told.words
+    assert "in groups of up to 3, 6, 12, 24 time steps" in told.words
+
+
+def test_clips_of_another_length_are_asked_for(clips_dir: Path, explain: Explain) -> None:
+    told = explain(clips_dir / "clips" / "1", "--rows", 90, "--batch-size", 30, "--time", 5)
+    assert "90 pictures (18 clips of 5) at batch size 30: 1 batch of [18, 5, 32, 32, 3]." in told.words
+    assert "all 18 rows of a batch" in told.words
+    assert "assumed" not in told.words
+    network = clips_dir / "clips" / "1" / "assets.extra" / "model.keras"
+    told = explain(network, "--rows", 90, "--batch-size", 30, "--time", 3)
+    assert "takes every picture alone, and none waits for another: 30 × 3 = 90" in told.words
+    assert "lstm: LSTM(64) [30, 32] × [32, 256] [30, 64] × [64, 256]" in told.words
+    assert "A row (a sample) is a whole sequence of pictures" in explain(network, "--rows", 90).words
+
+
+def test_numbers_are_cut_to_windows_of_the_length_that_is_asked_for(files: Path, explain: Explain) -> None:
+    told = explain(files / "forecaster.keras", "--rows", 1000, "--batch-size", 100, "--time", 10)
+    assert "1000 rows at batch size 100: 10 batches of [100, 10, 1]." in told.words
+    assert "numbers, 10 to a row [100, 10, 1] 1 batch of [100, 10, 1]" in told.words
+
+
+@pytest.mark.parametrize(
+    ("target", "time", "reason"),
+    [
+        ("clips.keras", 5, "expected 3, as every row has here; got 5"),
+        ("pictures.keras", 5, "expected none, as rows have no time steps here; got 5"),
+        ("served", 25, "expected 24 or less, which is the longest row here; got 25"),
+    ],
+)
+def test_a_length_that_no_row_can_have_is_refused(
+    files: Path, clips_dir: Path, target: str, time: int, reason: str, explain: Explain
+) -> None:
+    told = explain(clips_dir / "clips" / "1" if target == "served" else files / target, "--time", time)
+    assert told.code == 2
+    assert f"--time: {reason}" in told.reason
+    assert told.text == ""
 
 
 def test_the_last_batch_is_smaller_where_the_batch_size_does_not_divide(files: Path, explain: Explain) -> None:
@@ -248,6 +340,14 @@ def test_a_served_model_is_explained_by_its_contract(gateway: str, explain: Expl
     assert "memory/slots state of memory [7, 3] float32 0.5 84" in told.words  # 7 * 3 * 4
     assert "One session takes 142 bytes of state" in told.words  # 24 + 24 + 5 * 2 + 84
     assert f'curl -s {gateway}/v1/sessions/mine:step \\ -d \'{{"inputs": {{"wind": [3.5, -1.0]}}}}\'' in told.words
+
+
+def test_an_encoder_decoder_is_explained_by_what_it_encodes(gateway: str, explain: Explain) -> None:
+    told = explain("dates", "--url", gateway, "--rows", 64)
+    assert told.code == 0
+    assert "text takes int32 [batch, time≥1]." in told.words
+    assert "generate [rows, time] rows; the answer to each is written token by token" in told.words
+    assert f'curl -s {gateway}/v1/models/dates:generate \\ -d \'{{"instances": ["1 May"]}}\'' in told.words
 
 
 def test_a_served_model_without_a_contract_is_explained_as_rows(gateway: str, explain: Explain) -> None:
@@ -389,4 +489,5 @@ def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_every_option_is_on_the_page() -> None:
     text = (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(--[a-z-]+) ", text, re.MULTILINE)) == {"--rows", "--batch-size", "--url", "--import"}
+    options = {"--rows", "--batch-size", "--time", "--url", "--import"}
+    assert set(re.findall(r"^\| `(--[a-z-]+) ", text, re.MULTILINE)) == options

@@ -5,12 +5,16 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import grpc.aio
 import pytest
 
 from services.client import AsyncClient
+from tests.client import over_grpc, over_http
+from tests.client.faults import Serve, Time
+from tests.client.sums import Sums
 from tests.end_to_end.serving import serving
 
 # gRPC's asyncio shuts down with its last channel and leaves a socket unclosed, which is a warning: this keeps it up.
@@ -49,3 +53,19 @@ def urls(puppet_address: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 async def client(request: pytest.FixtureRequest, urls: Urls) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(getattr(urls, request.param)) as client:
         yield client
+
+
+@pytest.fixture
+def sums() -> Sums:
+    return Sums()
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture(params=[over_http, over_grpc], ids=["http", "grpc"])
+def served(request: pytest.FixtureRequest) -> Serve:
+    module: ModuleType = request.param
+    return module.served

@@ -1,4 +1,4 @@
-"""`Sums` as the gRPC service `sluice.v1.Sessions`."""
+"""`Sums` as the gRPC services `sluice.v1.Sessions` and `tensorflow.serving.PredictionService`."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -10,6 +10,7 @@ import numpy as np
 
 from services.client.tensors import read_tensors, write_tensors
 from services.policy.errors import SluiceError
+from services.wire.predict_frames import read_request, write_response
 from services.wire.sluice.v1 import sessions_pb2 as pb
 from tests.client.sums import Cut, Sums
 
@@ -20,7 +21,7 @@ async def served(sums: Sums) -> AsyncIterator[tuple[str, list[int]]]:
     service = Service(sums)
     server = grpc.aio.server()
     port = server.add_insecure_port("127.0.0.1:0")
-    server.add_generic_rpc_handlers((service.handlers(),))
+    server.add_generic_rpc_handlers((service.handlers(), service.prediction_handlers()))
     await server.start()
     try:
         yield f"grpc://127.0.0.1:{port}", service.streams
@@ -47,6 +48,21 @@ class Service:
             self._stream, pb.StepManyRequest.FromString, lambda reply: reply.SerializeToString()
         )
         return grpc.method_handlers_generic_handler("sluice.v1.Sessions", handlers)
+
+    def prediction_handlers(self) -> grpc.GenericRpcHandler:
+        handlers = {
+            "Predict": grpc.unary_unary_rpc_method_handler(self._predict),
+            "GetModelMetadata": grpc.unary_unary_rpc_method_handler(self._metadata),
+        }
+        return grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", handlers)
+
+    async def _metadata(self, _: bytes, __: Any) -> bytes:
+        return self._sums.metadata().SerializeToString()
+
+    async def _predict(self, message: bytes, context: Any) -> bytes:
+        async with self._faulty(context):
+            request = read_request(message)
+            return write_response("sum", 1, request.signature, {"y": self._sums.predict(request.inputs["x"])})
 
     async def _get(self, request: pb.GetRequest, _: Any) -> pb.Session:
         total = self._sums.find(request.session)

@@ -7,7 +7,10 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
+import numpy as np
+
 from services.policy.errors import SluiceError
+from services.wire.model_json import encode_metadata
 from tests.client.sums import CONTRACT, Cut, Sums, view
 
 _SESSION = re.compile(r"/v1/sessions/(\w+)(:step)?")
@@ -19,7 +22,7 @@ class _Broken(Exception):
 
 @contextlib.asynccontextmanager
 async def served(sums: Sums) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
-    """Its URL, and the headers of the requests that came."""
+    """Its URL, and the headers of the requests that came, with the `peer` of the connection on which each did."""
     seen: list[dict[str, str]] = []
     connections: set[asyncio.Task[Any] | None] = set()
 
@@ -27,7 +30,7 @@ async def served(sums: Sums) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
         connections.add(asyncio.current_task())
         with contextlib.suppress(_Broken, asyncio.IncompleteReadError, ConnectionError):
             while True:
-                writer.write(await _answer(sums, reader, seen))
+                writer.write(await _answer(sums, reader, seen, str(writer.get_extra_info("peername"))))
                 await writer.drain()
         writer.transport.abort()
 
@@ -39,12 +42,12 @@ async def served(sums: Sums) -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
         await asyncio.gather(*connections)
 
 
-async def _answer(sums: Sums, reader: asyncio.StreamReader, seen: list[dict[str, str]]) -> bytes:
+async def _answer(sums: Sums, reader: asyncio.StreamReader, seen: list[dict[str, str]], peer: str) -> bytes:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
     method, path, _ = head[0].split()
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    seen.append(headers)
+    seen.append({**headers, "peer": peer})
     try:
         return _reply(200, *_run(sums, method, path, json.loads(body) if body else {}))
     except SluiceError as error:
@@ -56,6 +59,10 @@ async def _answer(sums: Sums, reader: asyncio.StreamReader, seen: list[dict[str,
 def _run(sums: Sums, method: str, path: str, body: Any) -> tuple[Any, dict[str, str]]:
     if path.startswith("/v1/models/sum/contract"):
         return {"contract": CONTRACT, "shapes": {}}, {}
+    if path == "/v1/models/sum/metadata":
+        return json.loads(encode_metadata(sums.metadata())), {}
+    if path == "/v1/models/sum:predict":
+        return _predict(sums, body), {}
     session, verb = _SESSION.fullmatch(path).groups()
     if method == "GET":
         return view(session, sums.find(session)), {}
@@ -73,6 +80,16 @@ def _run(sums: Sums, method: str, path: str, body: Any) -> tuple[Any, dict[str, 
     if fault is Cut.AFTER:
         raise _Broken
     return result
+
+
+def _predict(sums: Sums, body: Any) -> Any:
+    fault = sums.fault()
+    if isinstance(fault, SluiceError):
+        raise fault
+    answer = {"outputs": sums.predict(np.array(body["inputs"]["x"])).tolist()}
+    if fault is not None:
+        raise _Broken
+    return answer
 
 
 def _reply(status: int, body: Any, headers: dict[str, str]) -> bytes:

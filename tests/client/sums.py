@@ -1,4 +1,7 @@
-"""A small, obvious gateway for one model, `sum`, and what a test wants to go wrong with it."""
+"""A small, obvious gateway for one model, `sum`, and what a test wants to go wrong with it.
+
+Its predict gives y = `factor`·x in `dtype`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from services.policy.contract import numpy_dtype
 from services.policy.errors import SessionClosed, SessionNotFound, SluiceError, StepMismatch
+from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
+from services.wire.tensors import DTYPE_NUMBERS
 from tests.gateway.puppet import CONTRACT
 
 __all__ = ["CONTRACT", "Cut", "Sums", "Total", "view"]
@@ -40,6 +46,11 @@ class Sums:
     totals: dict[str, Total] = field(default_factory=lambda: {"a": Total(), "b": Total()})
     calls: list[tuple[str, Any, int | None]] = field(default_factory=list)  # (session, x, number), as they came
 
+    dtype: str = "float32"
+    factor: float = 1.5
+    predicts: list[Any] = field(default_factory=list)  # x, as it came
+    described: int = 0  # how often the metadata were asked for
+
     def fault(self) -> Fault:
         return self.faults.pop(0) if self.faults else None
 
@@ -52,6 +63,21 @@ class Sums:
         if session not in self.totals:
             raise SessionClosed(f"Session {session!r} was closed.")
         del self.totals[session]
+
+    def metadata(self) -> tfs.GetModelMetadataResponse:
+        self.described += 1
+        signatures = tfs.SignatureDefMap()
+        signature = signatures.signature_def["serving_default"]
+        for info in (signature.inputs["x"], signature.outputs["y"]):
+            info.dtype = DTYPE_NUMBERS[self.dtype]  # type: ignore[assignment]
+            info.tensor_shape.dim.add().size = -1
+        reply = tfs.GetModelMetadataResponse()
+        reply.metadata["signature_def"].value = signatures.SerializeToString()
+        return reply
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        self.predicts.append(x.tolist())
+        return (x * self.factor).astype(numpy_dtype(self.dtype))
 
     def step(self, session: str, x: Sequence[float], number: int | None) -> tuple[np.ndarray, int, bool]:
         """One step: the total, the number of steps done, and whether it was answered before."""

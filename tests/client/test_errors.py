@@ -69,6 +69,12 @@ def test_a_grpc_refusal_that_is_not_the_gateways_says_what_came() -> None:
     assert type(grpc_refusal(failed("UNIMPLEMENTED", "Method not found!"))) is SluiceError
 
 
+@pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"])
+def test_what_the_model_server_says_about_a_request_is_a_bad_request(status: str) -> None:
+    error = grpc_refusal(failed(status, "A sentence.", ("sluice-code", "backend_error")))
+    assert (type(error), error.code, error.message) == (BadRequest, "bad_request", "A sentence.")
+
+
 def test_what_came_stands_on_the_exception_and_not_on_its_class() -> None:
     error = error_of("queue_full", "A sentence.", retry_after_s=7)
     assert (error.retry_after_s, QueueFull.retry_after_s) == (7, 1)

@@ -1,9 +1,6 @@
 """Whatever breaks, a numbered step takes effect once; the client waits as it is told, and not for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -24,57 +21,10 @@ from services.policy.errors import (
     StepMismatch,
 )
 from tests.client import over_grpc, over_http, over_websocket
+from tests.client.faults import Serve, Time, calling, waits
 from tests.client.sums import Cut, Sums
 
 X = {"x": [1.0, 2.0]}
-Serve = Callable[[Sums], AbstractAsyncContextManager[tuple[str, Any]]]
-
-
-@dataclass
-class Time:
-    """A clock that moves when somebody sleeps."""
-
-    now: float = 1000.0
-    slept: list[float] = field(default_factory=list)
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    def clock(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def sums() -> Sums:
-    return Sums()
-
-
-@pytest.fixture
-def time() -> Time:
-    return Time()
-
-
-@pytest.fixture(params=[over_http, over_grpc], ids=["http", "grpc"])
-def served(request: pytest.FixtureRequest) -> Serve:
-    module: ModuleType = request.param
-    return module.served
-
-
-@asynccontextmanager
-async def calling(served: Serve, sums: Sums, time: Time, **options: Any) -> AsyncIterator[AsyncClient]:
-    async with (
-        served(sums) as (url, _),
-        AsyncClient(url, sleep=time.sleep, clock=time.clock, **options) as client,
-    ):
-        yield client
-
-
-def waits(seconds: int, kind: type[SluiceError] = QueueFull) -> SluiceError:
-    """A refusal that says how long to wait."""
-    error = kind("Not now.")
-    vars(error)["retry_after_s"] = seconds
-    return error
 
 
 async def test_a_step_whose_answer_is_lost_takes_effect_once(served: Serve, sums: Sums, time: Time) -> None:

@@ -72,3 +72,10 @@ def test_a_client_leaves_no_thread_behind() -> None:
     with Client("http://127.0.0.1:1", attempts=1) as client, pytest.raises(NoAnswer):
         client.open("sum")
     assert threading.active_count() == before
+
+
+def test_rows_are_predicted(client: Client) -> None:
+    assert client.predict("plain", [[1, 2]], ["y"], version=1, timeout_s=5)["y"].tolist() == [[2, 4]]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda row: client.predict("plain", {"x": [[row, 0]]})["y"][0, 0], range(40)))
+    assert answers == [2 * row for row in range(40)]

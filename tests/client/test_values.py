@@ -8,7 +8,7 @@ import pytest
 
 from services.client.rows import dumps, many_body, read_array, step_body, write_inputs
 from services.client.tensors import read_tensors, write_tensors
-from services.client.values import BARE, Call, ManyCall, arrays_of
+from services.client.values import BARE, Call, ManyCall, array_of, arrays_of
 from services.policy.contract import numpy_dtype
 from services.policy.errors import InputNotFinite
 from services.wire.sluice.v1 import sessions_pb2 as pb
@@ -57,6 +57,22 @@ def test_text_may_be_given_as_str_or_bytes() -> None:
         write_tensors(request.inputs, inputs)
         assert list(request.inputs["x"].strings) == [b"one", b"two"]
         assert request.inputs["x"].dtype == "string"
+
+
+@pytest.mark.parametrize(
+    "value", [[b"ends in zero\x00", b""], ["ends in zero\x00"], [b"\xff", "beside text"], b"\x00", [["a"], ["b"]]]
+)
+def test_text_in_lists_is_kept_to_its_last_byte(value: Any) -> None:
+    assert array_of(value).tolist() == value
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [([0, 2**64 - 1], "uint64"), ([-1, 2**63], "float64"), ([0.5, 2.0**64], "float64"), ([2**64], "object")],
+)
+def test_whole_numbers_in_lists_are_kept_where_a_dtype_can_hold_them(value: Any, dtype: str) -> None:
+    array = array_of(value)
+    assert (array.dtype, array.tolist()) == (np.dtype(dtype), value)
 
 
 def test_null_is_nan() -> None:

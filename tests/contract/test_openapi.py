@@ -87,12 +87,15 @@ def map_path_parameters(context, path_parameters):
 
 @schemathesis.hook
 def map_body(context, body):
-    """Half of all bytes are a saved state."""
+    """Half of all bytes are a saved state, and half of all tensors fit the models."""
+    if isinstance(body, dict) and context.operation.path.endswith("/infer") and len(str(body)) % 2:
+        return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
     return Binary(SAVED) if isinstance(body, Binary) and hash(body) % 2 else body
 
 
 PAGE = create_app(Settings(backend="nowhere:1")).openapi()
-OPERATIONS = {each.ok().label: each.ok() for each in schemathesis.openapi.from_dict(PAGE).get_all_operations()}
+ALL = (each.ok() for each in schemathesis.openapi.from_dict(PAGE).get_all_operations())
+OPERATIONS = {each.label: each for each in ALL if "/labels/" not in each.label}  # as versions, but for the name
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as asked for", "otherwise"])
@@ -150,14 +153,22 @@ def test_every_error_code_is_documented_with_its_status(page, error):
     statuses = {each.http_status for each in error_classes(SluiceError) if each.code == error}
     for path in page["paths"].values():
         for operation in path.values():
-            assert any(
-                error in operation["responses"].get(str(status), {}).get("description", "").split(", ")
-                for status in statuses
-            ) or operation["operationId"].startswith("readyz"), operation["operationId"]
+            assert (
+                any(
+                    error in operation["responses"].get(str(status), {}).get("description", "").split(", ")
+                    for status in statuses
+                )
+                or "ready" in operation["operationId"]
+            ), operation["operationId"]
 
 
 def test_errors_of_tensorflow_servings_paths_are_documented_as_its_own(page):
     for path, operations in page["paths"].items():
         for operation in operations.values():
             error = operation["responses"]["404"]["content"]["application/json"]["schema"]
-            assert ("$ref" in error) != path.endswith(":predict"), path
+            ours = (
+                "/sessions" in path
+                or not path.startswith(("/v1/models/", "/v2"))
+                or path.endswith(("/contract", "/buckets", ":generate"))
+            )
+            assert ("$ref" in error) == ours, path

@@ -1,6 +1,5 @@
 """The Python programs on the page about clients print what it shows, except for the digits of floats."""
 
-import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -9,17 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import Block, blocks
-from tests.docs.test_requests import WRITTEN_AS, file_name
+from tests.docs.programs import file_name, here, prints
 from tests.end_to_end.serving import Gateway, environment
 
 PAGE = "docs/clients.md"
-GRPC_WRITTEN_AS = "127.0.0.1:8081"
 PROGRAMS = [
     pytest.param(block, following, id=file_name(block))
     for block, following in pairwise([*blocks(PAGE), Block("", "", "")])
     if block.language == "python"
 ]
-_FLOAT = r"-?\d+\.\d+"
 
 
 @pytest.mark.parametrize(("program", "shown"), PROGRAMS)
@@ -29,24 +26,12 @@ def test_a_program_prints_what_the_page_shows(program: Block, shown: Block, gate
     file.write_text(here(program.text, gateway), encoding="utf-8")
     ran = subprocess.run([sys.executable, file], cwd=workplace, env=environment(), capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    assert agrees(shown.text, ran.stdout), f"{ran.stdout}\nis not\n{shown.text}"
+    assert prints(shown.text, ran.stdout), f"{ran.stdout}\nis not\n{shown.text}"
 
 
 @pytest.mark.parametrize(
     ("shown", "printed"), [("1 [2.5]", "2 [2.5]"), ("1 [2.5]", "1 [2]"), ("one\n", "one\ntwo\n"), ("1.5.", "1.5")]
 )
 def test_a_print_that_differs_is_noticed(shown: str, printed: str) -> None:
-    assert agrees(shown, shown)
-    assert not agrees(shown, printed)
-
-
-def here(text: str, gateway: Gateway) -> str:
-    """A program with the addresses of this gateway."""
-    found = re.search(r"\bgrpc=(\S+)", gateway.log.read_text(encoding="utf-8"))
-    assert found is not None, "the gateway does not say where it listens for gRPC"
-    return text.replace(WRITTEN_AS, gateway.url).replace(GRPC_WRITTEN_AS, found[1])
-
-
-def agrees(shown: str, printed: str) -> bool:
-    parts = map(re.escape, re.split(_FLOAT, shown.strip()))
-    return re.fullmatch(_FLOAT.join(parts), printed.strip()) is not None
+    assert prints(shown, shown)
+    assert not prints(shown, printed)

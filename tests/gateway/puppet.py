@@ -2,7 +2,8 @@
 
 Its model `sum` adds up what a session sends: output `total` and state `h` are state + x. Its model `plain` has no
 contract and doubles rows. `halves` is `sum` in bfloat16, without a scan; `words` numbers the words that a session
-sends; `wide` has a large state. Order, loss and mix-ups show in the sums.
+sends; `wide` has a large state. `spans` adds up sequences, and `texts` finds the largest byte of each. Order, loss
+and mix-ups show in the sums.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import grpc.aio
 import ml_dtypes
 import numpy as np
 
+from services.wire.sluice.tf.v1 import tensorflow_pb2 as tf
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
 from services.wire.tensors import read_tensor, write_tensor
 
@@ -69,6 +71,85 @@ WORDS = _only_step("string", [], "said", {"dtype": "int64", "shape": [], "initia
 WIDE = _only_step("float32", [_FEATURE], "total", {"dtype": "float32", "shape": [WIDTH], "initial": 0.0})
 
 
+def _sequences(inputs: dict[str, Any], outputs: dict[str, Any], axis: str) -> dict[str, Any]:
+    default = {"kind": "sequences", "calls": "sequences", "inputs": inputs, "outputs": outputs}
+    default |= {"lengths": {axis: "lengths"}, "buckets": {axis: [2, 4, 8]}}
+    return {"schema": 1, "signatures": {"serving_default": default}}
+
+
+_SPAN = {"name": "time", "ragged": True}
+SPANS = _sequences(
+    {"x": _tensor(_BATCH, _SPAN, _FEATURE, pad=-1.0)},
+    {"total": _tensor(_BATCH, _FEATURE), "running": _tensor(_BATCH, _TIME, _FEATURE)},
+    "time",
+)
+_BYTE = {"name": "byte", "ragged": True, "least": 0}
+TEXTS = _sequences(
+    {"x": {"dtype": "int32", "text": "utf-8", "axes": [_BATCH, _BYTE]}},
+    {"largest": {"dtype": "int32", "axes": [_BATCH]}},
+    "byte",
+)
+
+
+def add_up(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    valid = np.arange(x.shape[1]) < lengths[:, np.newaxis]
+    assert (x[~valid] == -1).all(), "it is padded with what the contract says"
+    totals = np.cumsum(x, 1)
+    last = totals[np.arange(len(x)), lengths - 1]
+    return {"total": last, "running": np.where(valid[..., np.newaxis], totals, np.nan).astype(np.float32)}
+
+
+def find_largest(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    return {"largest": np.array([max(row[:n], default=-1) for row, n in zip(x, lengths, strict=True)], np.int32)}
+
+
+ALPHABET = ["", *"abcdefghijklmnopqrstuvwxyz"]  # a token's text; the first one starts and ends
+_LETTERS = 16
+_WORD = [
+    {"name": "word", "input": "word", "output": "word", "dtype": "int32", "shape": [_LETTERS]},
+    {"name": "at", "input": "at", "output": "at", "dtype": "int32", "shape": []},
+]
+SPELLER = {
+    "schema": 1,
+    "signatures": {
+        "encode": {
+            "kind": "encode",
+            "inputs": {"x": {"dtype": "int32", "text": "utf-8", "axes": [_BATCH, {"name": "byte", "ragged": True}]}},
+            "outputs": {},
+            "states": _WORD,
+            "lengths": {"byte": "lengths"},
+            "buckets": {"byte": [4, _LETTERS]},
+        },
+        "decode": {
+            "kind": "decode",
+            "inputs": {"token": {"dtype": "int32", "axes": [_BATCH]}},
+            "outputs": {"logits": _tensor(_BATCH, {"name": "token", "size": len(ALPHABET)})},
+            "states": _WORD,
+        },
+    },
+    "generation": {
+        "encode": "encode", "decode": "decode", "input": "token", "logits": "logits", "start": 0, "end": 0,
+        "max_steps": _LETTERS + 1, "tokens": ALPHABET,
+    },
+}  # fmt: skip
+
+
+def encode_word(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    word = np.zeros((len(x), _LETTERS), np.int32)
+    word[:, : x.shape[1]] = np.where(np.arange(x.shape[1]) < lengths[:, np.newaxis], x - 96, 0)
+    return {"word": word, "at": np.zeros(len(x), np.int32)}
+
+
+def spell(token: np.ndarray, word: np.ndarray, at: np.ndarray) -> dict[str, np.ndarray]:
+    """The word's letter at `at`, if the last token was the one before; everything else is unlikely, `z` least."""
+    letters = np.pad(word, ((0, 0), (0, 1)))
+    before = np.where(at > 0, letters[np.arange(len(at)), at - 1], 0)
+    following = np.where(token == before, letters[np.arange(len(at)), at], ALPHABET.index("x"))
+    logits = np.full((len(at), len(ALPHABET)), -5.0, np.float32)
+    logits[np.arange(len(at)), following] = 5
+    return {"logits": logits, "word": word, "at": at + 1}
+
+
 def step(x: np.ndarray, h: np.ndarray) -> dict[str, np.ndarray]:
     return {"total": x + h, "doubled": 2 * (x + h), "h": x + h}
 
@@ -118,11 +199,18 @@ SIGNATURES: dict[str, dict[str, Callable[..., dict[str, np.ndarray]]]] = {
     "halves": {"step": half_step, "contract": written(HALVES)},
     "words": {"step": say, "contract": written(WORDS)},
     "wide": {"step": wide_step, "contract": written(WIDE)},
+    "spans": {"sequences": add_up, "contract": written(SPANS)},
+    "speller": {"encode": encode_word, "decode": spell, "contract": written(SPELLER)},
+    "texts": {"sequences": find_largest, "contract": written(TEXTS)},
 }
 
 
 class Puppet:
-    """`before` runs ahead of every answer and may wait or raise; `twist` may change the answer's outputs."""
+    """`before` runs ahead of every answer and may wait or raise; `twist` may change the answer's outputs.
+
+    Where `forwarded` is set, it answers every call but those about its models' states with these bytes, and `asked`
+    are the messages that came.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.address = f"unix:{folder / 'puppet.sock'}"
@@ -131,6 +219,8 @@ class Puppet:
         self.running = 0
         self.before: Callable[[tfs.PredictRequest], Any] | None = None
         self.twist: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
+        self.forwarded: bytes | None = None
+        self.asked: list[tuple[str, bytes]] = []
         self._server: grpc.aio.Server | None = None
         self._changed = asyncio.Condition()
 
@@ -152,18 +242,35 @@ class Puppet:
             await asyncio.wait_for(self._changed.wait_for(lambda: self.running >= batches), 10)
 
     def _handlers(self, service: str) -> grpc.GenericRpcHandler:
-        methods = {
+        methods: dict[str, tuple[Any, Any]] = {
             "PredictionService": {
                 "Predict": (self._predict, tfs.PredictRequest),
                 "GetModelMetadata": (self._metadata, tfs.GetModelMetadataRequest),
+                "Classify": (self._classify, tfs.ClassificationRequest),
+                "Regress": (self._regress, tfs.RegressionRequest),
+                "MultiInference": (None, None),
             },
-            "ModelService": {"GetModelStatus": (self._status, tfs.GetModelStatusRequest)},
+            "ModelService": {
+                "GetModelStatus": (self._status, tfs.GetModelStatusRequest),
+                "HandleReloadConfigRequest": (None, None),
+            },
         }[service]
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(call, request.FromString, lambda reply: reply.SerializeToString())
-            for name, (call, request) in methods.items()
+            name: grpc.unary_unary_rpc_method_handler(self._raw(f"/tensorflow.serving.{service}/{name}", *method))
+            for name, method in methods.items()
         }
         return grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", handlers)
+
+    def _raw(self, path: str, call: Any, kind: Any) -> Callable[[bytes, Any], Any]:
+        async def answer(message: bytes, context: Any) -> bytes:
+            if self.forwarded is not None and call != self._status:
+                self.asked.append((path, message))
+                return self.forwarded
+            if call is None:
+                await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nobody told me to answer")
+            return (await call(kind.FromString(message), context)).SerializeToString()  # type: ignore[no-any-return]
+
+        return answer
 
     async def _predict(self, request: tfs.PredictRequest, context: Any) -> tfs.PredictResponse:
         spec = request.model_spec
@@ -195,14 +302,37 @@ class Puppet:
             self.running += change
             self._changed.notify_all()
 
-    async def _metadata(self, request: tfs.GetModelMetadataRequest, _: Any) -> tfs.GetModelMetadataResponse:
+    async def _classify(self, request: tfs.ClassificationRequest, context: Any) -> tfs.ClassificationResponse:
+        reply = tfs.ClassificationResponse()
+        for _ in range(await self._examples(request, context)):
+            reply.result.classifications.add().classes.add(label="sum", score=0.5)
+        return reply
+
+    async def _regress(self, request: tfs.RegressionRequest, context: Any) -> tfs.RegressionResponse:
+        reply = tfs.RegressionResponse()
+        for _ in range(await self._examples(request, context)):
+            reply.result.regressions.add(value=0.5)
+        return reply
+
+    async def _examples(self, request: Any, context: Any) -> int:
+        if request.model_spec.name not in self.versions:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        given: Any = getattr(request.input, request.input.WhichOneof("kind") or "example_list")
+        return len(given.examples)
+
+    async def _metadata(self, request: tfs.GetModelMetadataRequest, context: Any) -> tfs.GetModelMetadataResponse:
+        if request.model_spec.name not in self.versions:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
         signatures = tfs.SignatureDefMap()
         for name in SIGNATURES[request.model_spec.name]:
-            info = signatures.signature_def[name].inputs["x"]
-            info.dtype = tfs.DT_FLOAT
-            for size in (-1, FEATURES):
-                info.tensor_shape.dim.add().size = size
+            described = signatures.signature_def[name]
+            for info in (described.inputs["x"], described.outputs["y"]):
+                info.dtype = tf.DT_FLOAT
+                for size in (-1, FEATURES):
+                    info.tensor_shape.dim.add().size = size
         reply = tfs.GetModelMetadataResponse()
+        reply.model_spec.name = request.model_spec.name
+        reply.model_spec.version.value = request.model_spec.version.value or 1
         reply.metadata["signature_def"].value = signatures.SerializeToString()
         return reply
 

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
+from services.wire.statuses import http_status
 from services.wire.tensors import read_tensor
 from tests.gateway.here import Adder, Gate, Here, eventually, refused, refused_as_tf_serving, running
 from tests.gateway.puppet import Puppet
@@ -90,7 +91,7 @@ async def test_the_model_servers_own_error_is_passed_on(here, fault):
     for response in await asyncio.gather(adder.step(), other.step()):
         assert "as the test told me" in refused(response, 502, "backend_error")["error"]
     response = await here.http.post("/v1/models/plain:predict", json={"instances": [[1, 2]]})
-    assert "as the test told me" in refused_as_tf_serving(response, 502, "backend_error")
+    assert "as the test told me" in refused_as_tf_serving(response, http_status(fault), "backend_error")
     here.puppet.before = None
     await asyncio.gather(adder.goes_on(), other.goes_on())
 

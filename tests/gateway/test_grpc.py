@@ -7,9 +7,11 @@ import grpc.aio
 import ml_dtypes
 import numpy as np
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from services.gateway import catalog
 from services.wire.arrays import read_array
@@ -551,6 +553,33 @@ async def test_reflection_tells_of_the_service_and_its_messages(stub, version):
     assert {SERVICE.full_name, "grpc.health.v1.Health"} <= names
     assert pb.DESCRIPTOR.serialized_pb in files.file_descriptor_response.file_descriptor_proto
     assert unknown.error_response.error_code
+
+
+async def test_reflection_calls_other_services_by_their_official_names(here):
+    def learned():
+        with grpc.insecure_channel(f"127.0.0.1:{here.app.state.grpc.port}") as channel:
+            pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+            service = pool.FindServiceByName("tensorflow.serving.PredictionService")
+            return {method.name: (method.input_type.full_name, _types(method.input_type)) for method in service.methods}
+
+    told = await asyncio.to_thread(learned)
+    assert told.keys() == {"Predict", "Classify", "Regress", "MultiInference", "GetModelMetadata"}
+    name, fields = told["Predict"]
+    assert name == "tensorflow.serving.PredictRequest"
+    assert fields == {
+        "model_spec": "tensorflow.serving.ModelSpec",
+        "output_filter": None,
+        "inputs": "tensorflow.TensorProto",
+    }
+
+
+def _types(message):
+    """Field → the message in it; of a map the message that is its value."""
+    found = {each.name: each.message_type for each in message.fields}
+    for name, kind in found.items():
+        if kind is not None and kind.GetOptions().map_entry:
+            found[name] = kind.fields_by_name["value"].message_type
+    return {name: kind and kind.full_name for name, kind in found.items()}
 
 
 async def test_calls_are_counted_by_outcome_and_tell_of_no_session(here, stub):

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hyperframe.frame import DataFrame, PingFrame, PriorityFrame, SettingsFrame, WindowUpdateFrame
 
 from services.gateway import grpc_protocol
-from services.gateway.grpc_protocol import GrpcProtocol, Unary
+from services.gateway.grpc_protocol import GrpcProtocol, Unary, awaited
 from services.gateway.rpc import GrpcServer
 from services.wire.grpc_frames import CallFailed, framed
 from services.wire.sluice.v1 import sessions_pb2 as messages
@@ -88,7 +88,7 @@ class Served:
 async def echoes() -> AsyncIterator[Served]:
     served = Served()
     unary = {ONCE: served.once, NEVER: served.never, REFUSED: served.refused}
-    methods = {path.encode(): partial(Unary, act) for path, act in unary.items()}
+    methods = {path.encode(): partial(Unary, awaited(act)) for path, act in unary.items()}
     methods[EACH.encode()] = partial(Each, served)
     methods[BUG.encode()] = lambda call: 1 / 0
     loop = asyncio.get_running_loop()
@@ -350,6 +350,9 @@ class Pipe:
 
     def write(self, data):
         self.written.append(data)
+
+    def writelines(self, parts):
+        self.write(b"".join(parts))
 
     def pause_reading(self):
         self.reading = False
@@ -655,4 +658,4 @@ async def test_reflection_tells_the_services_and_their_messages(here, version):
 async def test_a_port_that_is_taken_is_refused_before_anything_starts(here):
     address = f"127.0.0.1:{here.app.state.grpc.port}"
     with pytest.raises(OSError, match="in use"):
-        GrpcServer(here.gateway, here.app.state.metrics, address)
+        GrpcServer(here.gateway, here.app.state.metrics, here.app.state.calls.inference, address)

@@ -215,7 +215,7 @@ async def test_who_asks_to_close_is_parted_from_after_the_answer(here, raw):
     await adder.goes_on()
 
 
-HOT = ["/v1/sessions/{id}:step", "/v1/sessions/{id}:scan", "/v1/models/sum/sessions:step", "/v1/models/sum:predict"]
+HOT = ["/v1/sessions/{id}:step", "/v1/sessions/{id}:scan", "/v1/models/sum/sessions:step"]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"])
@@ -228,6 +228,15 @@ async def test_a_hot_path_takes_post_only(here, raw, path, method):
     if method == "HEAD":
         assert answer.body == b"" and int(answer.headers["content-length"]) > 10
     await goes_on(raw, adder)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"])
+async def test_another_method_on_a_path_of_tensorflow_serving_is_no_call_as_there(here, raw, method):
+    await raw.send(request("/v1/models/sum:predict", method=method))
+    answer = await raw.answer(method)
+    assert (answer.status, answer.headers["sluice-code"]) == (400, "bad_request")
+    await raw.send(request("/healthz", method="GET"))
+    assert (await raw.answer()).json == {"status": "alive"}
 
 
 async def test_a_wrong_method_may_have_a_body(here, raw):
@@ -410,6 +419,7 @@ async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):
     flooding.cancel()
     await asyncio.gather(flooding, return_exceptions=True)
     await raw.leave()
+    await eventually(lambda: connection not in here.server.server_state.connections)  # what it sent ahead is forgotten
     await eventually(here.nothing_left)
     adder.steps = (await adder.view())["step"]
     adder.total = [adder.steps] * 2

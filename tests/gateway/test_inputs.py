@@ -194,7 +194,7 @@ async def test_a_sequence_that_is_too_long_is_refused(puppet):
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
 async def test_a_hot_path_takes_post_only(here, method):
     adder = await here.open()
-    for path in (f"/v1/sessions/{adder.id}:step", f"/v1/sessions/{adder.id}:scan", "/v1/models/sum:predict"):
+    for path in (f"/v1/sessions/{adder.id}:step", f"/v1/sessions/{adder.id}:scan"):
         response = await here.http.request(method, path)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
         assert response.headers["sluice-code"] == "bad_request"
@@ -268,4 +268,4 @@ async def test_an_answer_is_json_whoever_asks(here):
 
 @pytest.mark.parametrize("path", ["/v1/models/a:b:predict", "/v1/models/sum/versions/x:predict", "/v1/models/:predict"])
 async def test_a_predict_path_that_is_malformed_answers_as_tensorflow_serving(here, path):
-    refused_as_tf_serving(await here.http.post(path, json={"instances": [1]}), 404, "bad_request")
+    refused_as_tf_serving(await here.http.post(path, json={"instances": [1]}), 400, "bad_request")

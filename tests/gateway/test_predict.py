@@ -71,6 +71,71 @@ async def test_a_split_request_that_does_not_fit_leaves_nothing_behind(puppet):
         await eventually(here.nothing_left)
 
 
+async def test_requests_of_high_priority_go_first_over_every_door(puppet):
+    async with running(puppet, in_flight=1, allowed_batch_sizes="1") as here:
+        gate, answered = Gate(puppet), []
+
+        async def sent(number, path, body, **more):
+            response = await here.http.post(path, json=body, **more)
+            assert response.status_code == 200, response.text
+            answered.append(number)
+
+        session = await here.open()
+        step, infer = f"/v1/sessions/{session.id}:step", "/v2/models/sum/infer"
+        x = {"name": "x", "datatype": "FP32", "shape": [1, 1, 2], "data": [1, 2]}
+        tasks = [asyncio.create_task(sent(0, step, {"inputs": [1, 2]}))]
+        await puppet.until_running(1)
+        total, dispatcher = "/v1/models/sum:predict", here.gateway.engine.scheduler.dispatchers["sum"]
+        for number, path, body, more in (
+            (5, infer, {"inputs": [x], "parameters": {"priority": 3}}, {}),
+            (4, total, {"instances": [[[1, 1]]]}, {"headers": {"Sluice-Priority": "low"}}),
+            (3, total, {"instances": [[[1, 1]]]}, {}),
+            (2, total, {"instances": [[[1, 1]]]}, {"headers": {"Sluice-Priority": "high"}}),
+            (1, infer, {"inputs": [x], "parameters": {"priority": 1}}, {}),
+        ):
+            before = dispatcher.waiting_rows
+            tasks.append(asyncio.create_task(sent(number, path, body, **more)))
+            await eventually(lambda before=before: dispatcher.waiting_rows == before + 1)
+        gate.open()
+        await asyncio.gather(*tasks)
+        assert answered == [0, 2, 1, 3, 5, 4]
+
+
+async def test_the_open_inference_protocol_takes_the_header_where_its_parameter_says_nothing(puppet):
+    async with running(puppet, in_flight=1, allowed_batch_sizes="1") as here:
+        gate, answered = Gate(puppet), []
+
+        async def sent(number, **more):
+            x = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}
+            await here.http.post("/v2/models/plain/infer", json={"inputs": [x]}, **more)
+            answered.append(number)
+
+        tasks = [asyncio.create_task(sent(0))]
+        await puppet.until_running(1)
+        dispatcher = here.gateway.engine.scheduler.dispatchers["plain"]
+        for number, more in ((2, {}), (1, {"headers": {"Sluice-Priority": "high"}})):
+            before = dispatcher.waiting_rows
+            tasks.append(asyncio.create_task(sent(number, **more)))
+            await eventually(lambda before=before: dispatcher.waiting_rows == before + 1)
+        gate.open()
+        await asyncio.gather(*tasks)
+        assert answered == [0, 1, 2]
+
+
+async def test_an_answer_that_cannot_be_written_is_an_error_also_of_a_request_that_had_to_wait(here, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("services.gateway.calls.encode_predict", broken)
+    response = await asyncio.wait_for(predict(here, [[1, 2]]), 10)  # the first request has to look the model up
+    refused_as_tf_serving(response, 500, "internal")
+
+
+async def test_another_priority_than_the_three_is_refused(here):
+    response = await predict(here, [[1, 2]], headers={"Sluice-Priority": "urgent"})
+    assert "high, normal, low; got 'urgent'" in refused_as_tf_serving(response, 400, "bad_request")
+
+
 async def test_requests_of_different_shapes_never_share_a_batch(puppet):
     async with running(puppet, in_flight=1) as here:
         gate = Gate(puppet)
@@ -100,12 +165,20 @@ async def test_numbers_that_are_not_finite_go_in_and_come_out_as_tensorflow_serv
 
 
 async def test_an_answer_with_too_few_rows_is_a_backend_error_for_all_of_the_batch(here):
-    here.puppet.twist = lambda outputs: {"y": outputs["y"][:-1]}
-    responses = await asyncio.gather(*(predict(here, [[n, n]]) for n in range(3)))
-    for response in responses:
+    async def totals(n):
+        return await here.http.post("/v1/models/sum:predict", json={"instances": [[[n, n]]]})
+
+    here.puppet.twist = lambda outputs: {"total": outputs["total"][:-1]}
+    for response in await asyncio.gather(*(totals(n) for n in range(3))):
         assert "rows" in refused_as_tf_serving(response, 502, "backend_error")
     here.puppet.twist = None
-    assert (await predict(here, [[1, 2]])).json() == {"predictions": [[2, 4]]}
+    assert (await totals(2)).json() == {"predictions": [[[2, 2]]]}
+
+
+async def test_without_a_contract_requests_whose_outputs_are_no_rows_are_run_as_they_came(here):
+    here.puppet.twist = lambda outputs: {"y": outputs["y"].sum(axis=0)}
+    responses = await asyncio.gather(*(here.http.post(PLAIN, json={"inputs": [[n, n], [n, 1]]}) for n in range(3)))
+    assert [each.json() for each in responses] == [{"outputs": [4 * n, 2 * n + 2]} for n in range(3)]
 
 
 async def test_one_poisoned_row_fails_its_own_request_only(puppet):
@@ -135,7 +208,7 @@ async def test_one_poisoned_row_fails_its_own_request_only(puppet):
         await first
         one, bad, three = await asyncio.gather(*tasks)
         assert (one.json(), three.json()) == ({"predictions": [[2, 2]]}, {"predictions": [[6, 6]]})
-        assert "as the test told me" in refused_as_tf_serving(bad, 502, "backend_error")
+        assert refused_as_tf_serving(bad, 400, "bad_request") == "as the test told me"
 
 
 async def test_filler_rows_never_reach_a_client(puppet):

@@ -1,6 +1,7 @@
 """The bench's own load generators, against servers of the libraries that they do without."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -12,8 +13,9 @@ import grpc
 import pytest
 import websockets
 
-from loadtests.bench import grpc_load, websocket_load
+from loadtests.bench import grpc_echo, grpc_load, predict_load, unary_load, websocket_load
 from loadtests.bench.processes import ROOT
+from loadtests.bench.workload import predict_request
 from services.wire.sluice.v1 import sessions_pb2 as messages
 
 SHORT_S = 0.1
@@ -73,6 +75,62 @@ async def test_a_server_without_the_stream_ends_the_grpc_load() -> None:
     with pytest.raises(ConnectionError, match="the server ended the stream"):
         await grpc_load.run(f"127.0.0.1:{port}", 1, 1, SHORT_S)
     await server.stop(None)
+
+
+class Predictions(grpc_echo.Echo):
+    """The bench's echo, which notes what it was asked."""
+
+    def __init__(self, status: grpc.StatusCode | None = None) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+        self._status = status
+
+    def service(self, details):
+        async def answer(message: bytes, context) -> bytes:
+            self.asked.append((details.method, message))
+            if self._status is not None:
+                await context.abort(self._status, "so the test wants it")
+            return message
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
+@contextlib.asynccontextmanager
+async def served(handler: grpc.GenericRpcHandler) -> AsyncIterator[str]:
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
+    server.add_generic_rpc_handlers([handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+async def test_many_predict_calls_are_made_at_once() -> None:
+    predictions = Predictions()
+    async with served(predictions) as address:
+        measured = await unary_load.run(address, 3, 5, SHORT_S)
+    assert set(predictions.asked) == {("/tensorflow.serving.PredictionService/Predict", predict_request(1))}
+    assert 15 < measured.answers <= len(predictions.asked)
+
+
+async def test_a_refused_predict_call_ends_the_load() -> None:
+    async with served(Predictions(grpc.StatusCode.NOT_FOUND)) as address:
+        with pytest.raises(ConnectionError, match="ended a call without an answer"):
+            await unary_load.run(address, 1, 2, SHORT_S)
+
+
+async def test_threads_predict_rows_of_any_size() -> None:
+    predictions = Predictions()
+    async with served(predictions) as address:
+        measured = await asyncio.to_thread(predict_load.run, address, "100000", 2, SHORT_S)
+    assert {message for _, message in predictions.asked} == {predict_request(100_000)}
+    assert measured.answers > 0
+
+
+async def test_grpcs_echo_returns_what_it_is_given() -> None:
+    async with served(grpc_echo.Echo()) as address, grpc.aio.insecure_channel(address) as channel:
+        assert await channel.unary_unary("/any.Service/Method")(b"bytes") == b"bytes"
 
 
 @pytest.mark.parametrize("size", [20, 200, 70_000])

@@ -1,12 +1,14 @@
 """What the server answers to calls, on every way in; what goes wrong has TensorFlow Serving's codes."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     predict_pb2,
@@ -109,12 +111,6 @@ def test_a_tensor_that_cannot_be_read_is_refused_with_the_name_of_its_input(clie
         client.predictions.Predict(asked, PATIENCE_S)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "'x'" in caught.value.details()
-
-
-def test_methods_that_are_not_served_say_so(client: Client) -> None:
-    with pytest.raises(grpc.RpcError) as caught:
-        client.predictions.Classify(classification_pb2.ClassificationRequest(), PATIENCE_S)
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_metadata_describes_every_signature(client: Client) -> None:
@@ -239,3 +235,54 @@ def test_a_request_that_is_no_message_is_an_error_and_the_server_goes_on(client:
     with refused("INTERNAL"):
         raw(b"\xff\xff\xff\xff", timeout=PATIENCE_S)
     assert isinstance(client.predictions.Predict(request("zoo", x=floats(*ROW))), predict_pb2.PredictResponse)
+
+
+SERVICES = ["tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"]
+HEALTHY = ["", *SERVICES, "PredictionService", "ModelService"]
+
+
+@pytest.mark.parametrize("service", HEALTHY)
+def test_the_server_and_its_services_are_healthy_by_any_of_their_names(client: Client, service: str) -> None:
+    health, asked = health_pb2_grpc.HealthStub(client._channel), health_pb2.HealthCheckRequest(service=service)
+    assert health.Check(asked, PATIENCE_S).status == health_pb2.HealthCheckResponse.SERVING
+    watched = health.Watch(asked, PATIENCE_S)
+    assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+    watched.cancel()
+
+
+def test_the_health_of_a_service_that_is_not_there_is_not_found(client: Client) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        health_pb2_grpc.HealthStub(client._channel).Check(health_pb2.HealthCheckRequest(service="nosuch"), PATIENCE_S)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.fixture(scope="module")
+def of_tf2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of a SavedModel with a variable, as TensorFlow 2 writes it: z = 3·x·by; `by` is 2 if left out."""
+    root = tmp_path_factory.mktemp("tf2")
+    module = tf.Module()
+    module.weight = tf.Variable(3.0)
+    inputs = [tf.TensorSpec([None], tf.float32, "x"), tf.TensorSpec([], tf.float32, "by")]
+
+    @tf.function(input_signature=inputs)
+    def scaled(x: Any, by: Any = tf.constant(2.0)) -> dict[str, Any]:
+        return {"z": x * by * module.weight}
+
+    module.scaled = scaled
+    tf.saved_model.save(module, str(root / "scaled" / "1"), signatures=scaled)
+    running = Server(root, f"--models={root}")
+    yield running
+    running.close()
+
+
+def test_a_saved_model_of_tensorflow_2_is_served_with_its_variables(of_tf2: Server) -> None:
+    answer = of_tf2.client.predict("scaled", x=floats(1, 2), by=np.float32(10))
+    np.testing.assert_array_equal(answer["z"], floats(30, 60))
+
+
+def test_an_input_with_a_default_may_be_left_out_over_grpc(of_tf2: Server) -> None:
+    np.testing.assert_array_equal(of_tf2.client.predict("scaled", x=floats(1, 2))["z"], floats(6, 12))
+    with refused("INVALID_ARGUMENT"):
+        of_tf2.client.predict("scaled", by=np.float32(10))
+    told = of_tf2.rest.get("/v1/models/scaled/metadata").json()["metadata"]["signature_def"]["signature_def"]
+    assert told["serving_default"]["defaults"]["by"]["float_val"] == [2.0]

@@ -9,7 +9,6 @@ import grpc
 import numpy as np
 import pytest
 
-from services.model_server.main import main
 from tests.model_server import zoo
 from tests.model_server.conftest import PATIENCE_S, Server, free_port, refused, request, start
 
@@ -91,33 +90,6 @@ def test_a_port_in_use_ends_the_server_with_a_sentence(tmp_path: Path, flag: str
     assert "Traceback" not in said
 
 
-def test_help_lists_the_flags() -> None:
-    process = start("--help")
-    said, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0
-    for flag in ("--port", "--rest_api_port", "--model_name", "--model_base_path", "--models", "--grpc_socket_path"):
-        assert flag in said
-
-
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        ([], "expected either --models"),
-        (["--model_name=one"], "expected either --models"),
-        (["--models=a", "--model_name=one", "--model_base_path=b"], "expected either --models"),
-        (["--models=a", "--port=70000"], "port"),
-        (["--models=a", "--port=http"], "port"),
-        (["--models=a", "--port=0", "--rest_api_port=0"], "somewhere to listen"),
-        (["--models=a", "--nosuch=1"], "nosuch"),
-    ],
-)
-def test_wrong_flags_are_answered_with_a_sentence(
-    flags: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert code_of(flags) == 2
-    assert sentence in capsys.readouterr().err
-
-
 def test_the_environment_does_not_set_flags_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODELS", "/somewhere")
     process = start()
@@ -126,9 +98,26 @@ def test_the_environment_does_not_set_flags_by_accident(monkeypatch: pytest.Monk
     assert "Traceback" not in said
 
 
-def code_of(flags: list[str]) -> int:
-    """How `main` ends with these flags, be it by `sys.exit`."""
-    try:
-        return main(flags)
-    except SystemExit as end:
-        return int(end.code or 0)
+def test_a_server_of_one_model_waits_for_it_and_ends_if_it_cannot_be_loaded(tmp_path: Path) -> None:
+    flags = ("--file_system_poll_wait_seconds=0.05", "--max_num_load_retries=0", "--port=0")
+    process = start(f"--model_base_path={tmp_path / 'm'}", f"--grpc_socket_path={tmp_path / 's'}", *flags)
+    told = []
+    while "cannot be read" not in "".join(told):  # the folder that is not there
+        told.append(process.stderr.readline())
+    assert not (tmp_path / "s").exists()
+    made = tmp_path / "made" / "1"
+    made.mkdir(parents=True)
+    (made / "saved_model.pb").write_bytes(b"not a graph")
+    made.parent.rename(tmp_path / "m")
+    _, rest = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, "cannot start" in rest, "Traceback" in rest) == (1, True, False)
+
+
+def test_a_server_that_waits_for_its_model_can_be_told_to_stop(tmp_path: Path) -> None:
+    process = start(f"--model_base_path={tmp_path / 'm'}", f"--grpc_socket_path={tmp_path / 's'}", "--port=0")
+    told = process.stderr.readline()
+    while "cannot be read" not in told:
+        told = process.stderr.readline()
+    process.terminate()
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0

@@ -22,7 +22,7 @@ Signatures = dict[str, tuple[Tensors, Tensors]]
 def save(folder: Path, signatures: Callable[[], Signatures]) -> Path:
     """Write the SavedModel that `signatures` builds, signature → (inputs, outputs)."""
     with tf.Graph().as_default() as graph, v1.Session(graph=graph) as session:
-        definitions = {name: _definition(*tensors) for name, tensors in signatures().items()}
+        definitions = {name: _definition(name, *tensors) for name, tensors in signatures().items()}
         builder = v1.saved_model.Builder(str(folder))
         builder.add_meta_graph_and_variables(session, ["serve"], signature_def_map=definitions)
         builder.save()
@@ -31,7 +31,7 @@ def save(folder: Path, signatures: Callable[[], Signatures]) -> Path:
 
 def zoo(scale: int = 1) -> Signatures:
     """`serving_default`: x [-1, 3] float32 → y = x·[[1, 2], [3, 4], [5, 6]]·scale; many others beside it."""
-    return {**_numbers(scale), **_texts(), **_shapes(), **_troubles(), **_identities()}
+    return {**_numbers(scale), **_texts(), **_of_examples(), **_shapes(), **_troubles(), **_identities()}
 
 
 def constant(value: float) -> Signatures:
@@ -79,23 +79,40 @@ def _texts() -> Signatures:
         "echo_bytes_single": ({"image": s}, {"out_bytes": tf.identity(s)}),
         "echo2": ({"s": grid}, {"t": tf.identity(grid)}),
         "echo_one": ({"s": one}, {"s": tf.identity(one)}),
-        "example_predict": ({"inputs": s}, _example(s)),
     }
 
 
-def _example(serialized: Any) -> Tensors:
+def _of_examples() -> Signatures:
+    """Signatures over `tf.Example`: age float, name bytes = "anon", n int64 = 0, tags."""
+    serialized = _input(tf.string, [None], "tf_example")
     features = v1.parse_example(
         serialized,
         {
             "age": tf.io.FixedLenFeature([1], tf.float32),
             "name": tf.io.FixedLenFeature([1], tf.string, default_value="anon"),
+            "n": tf.io.FixedLenFeature([1], tf.int64, default_value=[0]),
             "tags": tf.io.VarLenFeature(tf.string),
         },
     )
+    inputs, age, n = {"inputs": serialized}, features["age"], tf.cast(features["n"], tf.float32)
+    old = tf.sigmoid(age / 10.0)
+    scores = tf.concat([old, 1 - old], 1)
+    classes = tf.tile(tf.constant([["old", "young"]]), [tf.shape(age)[0], 1])
+    told: Tensors = {"name": tf.identity(features["name"]), "age": tf.identity(age), "ntags": _count(features)}
+    return {
+        "classify": (inputs, {"classes": classes, "scores": scores}),
+        "classify_scores": (inputs, {"scores": scores}),
+        "classify_labels": (inputs, {"classes": classes}),
+        "regress": (inputs, {"outputs": age * 2 + n}),
+        "regress_wide": (inputs, {"outputs": tf.concat([age, n], 1)}),
+        "example_predict": (inputs, told),
+    }
+
+
+def _count(features: Any) -> Any:
     tags = features["tags"]
     ones = tf.SparseTensor(tags.indices, tf.ones_like(tags.values, dtype=tf.float32), tags.dense_shape)
-    count = tf.sparse.reduce_sum(ones, 1, keepdims=True)
-    return {"name": tf.identity(features["name"]), "age": tf.identity(features["age"]), "ntags": count}
+    return tf.sparse.reduce_sum(ones, 1, keepdims=True)
 
 
 def _shapes() -> Signatures:
@@ -136,9 +153,10 @@ def _input(dtype: Any, shape: list[int | None] | None, name: str) -> Any:
     return v1.placeholder(dtype, shape, name=name)
 
 
-def _definition(inputs: Tensors, outputs: Tensors) -> Any:
+def _definition(name: str, inputs: Tensors, outputs: Tensors) -> Any:
+    method = next((each for each in ("classify", "regress") if name.startswith(each)), "predict")
     described = [
         {name: v1.saved_model.utils.build_tensor_info(tensor) for name, tensor in tensors.items()}
         for tensors in (inputs, outputs)
     ]
-    return v1.saved_model.signature_def_utils.build_signature_def(*described, "tensorflow/serving/predict")
+    return v1.saved_model.signature_def_utils.build_signature_def(*described, f"tensorflow/serving/{method}")

@@ -193,6 +193,43 @@ def test_the_default_signature_starts_from_the_initial_state_at_every_call_and_b
             case.assert_close(answer[name], y[:rows] if timed else y[:rows, -1])
 
 
+@pytest.mark.parametrize("seed", [6, 7])
+def test_padded_sequences_answer_as_keras_on_each_row_alone(case, seed):
+    lengths = np.random.default_rng(seed).integers(1, case.steps, ROWS, endpoint=True)
+    for rows in (ROWS, 1):
+        answer = case.served.call("sequences", padded(case, lengths[:rows]))
+        for name, y in case.y.items():
+            for row, length in enumerate(lengths[:rows]):
+                actual = answer[name][row, :length] if case.has_time(name) else answer[name][row]
+                case.assert_close(actual, y[row, :length] if case.has_time(name) else y[row, length - 1])
+
+
+def padded(case: Case, lengths: np.ndarray) -> Arrays:
+    """One batch as the gateway makes it: rows of these lengths, what the contract says beyond them, and the lengths."""
+    said = case.signatures["serving_default"]
+    within = np.arange(lengths.max()) < lengths[:, None]
+    batch = {name: x[: len(lengths)] for name, x in case.x.items()}
+    for name in case.timed:
+        row = (1,) * (case.x[name].ndim - 2)
+        x = batch[name][:, : lengths.max()]
+        batch[name] = np.where(within.reshape(*within.shape, *row), x, np.asarray(said["inputs"][name]["pad"], x.dtype))
+    return batch | {said["lengths"]["time"]: lengths.astype(np.int32)}
+
+
+def test_what_stands_beyond_a_row_s_length_changes_nothing(case):
+    lengths = np.array([case.steps, 1, case.steps // 2], np.int32)
+    clean = padded(case, lengths)
+    noisy = clean | {name: case.x[name] for name in case.timed}
+    answers = [case.served.call("sequences", batch) for batch in (clean, noisy)]
+    for name in case.y:
+        clean_rows, noisy_rows = (
+            [y[:length] if case.has_time(name) else y for y, length in zip(answer[name], lengths, strict=True)]
+            for answer in answers
+        )
+        for one, other in zip(clean_rows, noisy_rows, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_every_row_of_the_contract_signature_is_the_same_document(case, schema, rows):
     documents = case.served.call("contract", {"probe": np.zeros(rows, np.int32)})["contract"]
@@ -203,9 +240,10 @@ def test_every_row_of_the_contract_signature_is_the_same_document(case, schema, 
 
 def test_the_contract_names_exactly_the_tensors_of_the_signatures(case):
     for name, said in case.signatures.items():
-        definition = case.served.signatures[name]
+        definition = case.served.signatures[said.get("calls", name)]
         states = said.get("states", [])
-        lengths = [said["lengths"]] if "lengths" in said else []
+        lengths = said.get("lengths", {})
+        lengths = [lengths] if isinstance(lengths, str) else lengths.values()
         assert {*definition.inputs} == {*said["inputs"], *(state["input"] for state in states), *lengths}
         assert {*definition.outputs} == {*said["outputs"], *(state["output"] for state in states)}
 

@@ -148,6 +148,51 @@ def test_an_input_without_time_steps_is_given_at_each_step_of_a_scan(tmp_path, q
     }
 
 
+def test_the_default_of_a_recurrent_model_takes_sequences_of_uneven_lengths(tmp_path, quick_verification):
+    description = Description(time="one reading", buckets={"time": [4, 8]})
+    contract = contract_of(export(static_input(), tmp_path / "1", description))
+    said = contract["signatures"]["serving_default"]
+    assert {key: said[key] for key in ("kind", "calls", "lengths", "buckets")} == {
+        "kind": "sequences",
+        "calls": "sequences",
+        "lengths": {"time": "lengths"},
+        "buckets": {"time": [4, 8]},
+    }
+    assert said["inputs"]["readings"] == {
+        "dtype": "float32",
+        "axes": [
+            {"name": "batch"},
+            {"name": "time", "meaning": "one reading", "ragged": True},
+            {"name": "feature", "size": 3},
+        ],
+        "pad": 0.0,
+    }
+    assert said["inputs"]["person"] == {
+        "dtype": "float32",
+        "axes": [{"name": "batch"}, {"name": "feature", "size": 4}],
+    }
+    axes = {name: [axis["name"] for axis in tensor["axes"]] for name, tensor in said["outputs"].items()}
+    assert axes == {"each": ["batch", "time", "feature"], "end": ["batch", "feature"], "prior": ["batch", "feature"]}
+
+
+def test_sequences_with_another_axis_of_free_size_are_served_as_rows(tmp_path, serve, quick_verification):
+    frame = keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(2, 3), layers.GlobalAveragePooling2D()])
+    served = serve(
+        export(sequential(layers.TimeDistributed(frame), layers.GRU(2), shape=(None,) * 3 + (1,)), tmp_path / "1")
+    )
+    assert served.contract["signatures"]["serving_default"]["kind"] == "rows"
+    assert {"step", "scan"} <= {*served.contract["signatures"]}
+    assert "sequences" not in served.signatures
+
+
+@pytest.mark.parametrize(("dtype", "pad"), [("int32", 0), ("float16", 0.0), ("bool", False)])
+def test_padding_is_a_value_of_the_input_s_dtype(tmp_path, quick_verification, dtype, pad):
+    entry = keras.Input((None, 2), dtype=dtype, name="events")
+    model = keras.Model(entry, layers.GRU(2)(keras.ops.cast(entry, "float32")))
+    said = contract_of(export(model, tmp_path / "1"))["signatures"]["serving_default"]["inputs"]["events"]["pad"]
+    assert (said, type(said)) == (pad, type(pad))
+
+
 def test_an_input_named_lengths_keeps_its_name(tmp_path, quick_verification):
     scan = contract_of(export(static_picture(), tmp_path / "1"))["signatures"]["scan"]
     assert [*scan["inputs"]] == ["readings", "lengths"]

@@ -1,13 +1,25 @@
 """What cannot be exported is refused by name and reason, and leaves nothing behind."""
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
-from models.export import CannotStep, Description, ExportError, Meaning, export, export_file, walk
+from models.export import (
+    Call,
+    CannotStep,
+    Description,
+    ExportError,
+    Meaning,
+    export,
+    export_endpoints,
+    export_file,
+    walk,
+)
 from models.export.verify import _run_replay as run_replay  # before any fixture replaces it
 
 NAME = "culprit"
@@ -270,6 +282,26 @@ def test_a_description_names_every_axis(tmp_path):
         export(model, tmp_path / "1", Description(tensors={"readings": Meaning(axes={"a": "", "b": ""})}))
 
 
+def test_only_the_steps_are_called_time(tmp_path):
+    model = keras.Sequential([keras.Input(READINGS, name="readings"), layers.LSTM(4)])
+    with pytest.raises(ExportError, match="expected another name than 'time' for an axis after time"):
+        export(model, tmp_path / "1", Description(tensors={"readings": Meaning(axes={"time": ""})}))
+
+
+@pytest.mark.parametrize("bounds", [[], [0, 4], [4, 4], [8, 4]])
+def test_buckets_rise(bounds, tmp_path):
+    with pytest.raises(ExportError, match="buckets of 'time': expected rising whole numbers from 1, got"):
+        export(rnn(), tmp_path / "1", Description(buckets={"time": bounds}))
+
+
+def test_buckets_are_of_an_axis_whose_length_is_free(tmp_path):
+    with pytest.raises(ExportError, match=r"buckets of 'tiem': expected an axis .* \(time\)"):
+        export(rnn(), tmp_path / "1", Description(buckets={"tiem": [4]}))
+    rows = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    with pytest.raises(ExportError, match="none, as the model is served as rows"):
+        export(rows, tmp_path / "1", Description(buckets={"time": [4]}))
+
+
 class Exchanged(walk.Step):
     """A step that hands out h where c belongs."""
 
@@ -295,6 +327,25 @@ def test_an_export_that_answers_differently_from_keras_fails_and_leaves_nothing(
     with pytest.raises(ExportError, match=f"signature '{signature}', output 'lstm.*difference of"):
         export(rnn(), tmp_path / "new" / "model" / "1")
     assert not [*tmp_path.iterdir()]
+
+
+def yes(given: dict) -> dict:
+    return {"word": tf.fill(tf.shape(given["readings"])[:1], "ja, ähem")}
+
+
+def exported_saying(word: str, out: Path) -> Path:
+    call = Call(
+        "serving_default", {"readings": np.zeros((2, 4), np.float32)}, {"word": np.array([word.encode()] * 2)}, {}
+    )
+    endpoints = {"serving_default": (yes, {"readings": tf.TensorSpec([None, 4], "float32", "readings")})}
+    return export_endpoints(keras.Sequential([keras.Input((4,)), layers.Dense(1)]), endpoints, {}, out, [call])
+
+
+def test_a_text_is_compared_letter_by_letter(tmp_path, quick_verification):
+    exported_saying("ja, ähem", tmp_path / "1")
+    with pytest.raises(ExportError, match=r"signature 'serving_default', output 'word'.*difference of inf"):
+        exported_saying("ja, ahem", tmp_path / "2")
+    assert [folder.name for folder in tmp_path.iterdir()] == ["1"]
 
 
 def test_a_folder_that_tensorflow_serving_could_not_load_fails(tmp_path):

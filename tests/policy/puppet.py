@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from services.policy.batching import Batch, BatchingOptions, Lane, Ticket
-from services.policy.contract import parse_contract
+from services.policy.batch import Batch, Lane, Ticket
+from services.policy.batching import BatchingOptions
+from services.policy.contract_document import parse_contract
 from services.policy.errors import InputRejected, SluiceError
 from services.policy.scheduler import Scheduler, feeds
 from services.policy.session import Session, Step

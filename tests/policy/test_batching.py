@@ -9,7 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.policy.batching import Batch, BatchingOptions, Dispatcher, Lane, Ticket, too_late
+from services.policy.batch import PRIORITIES, Batch, Lane, Ticket, too_late
+from services.policy.batching import BatchingOptions, Dispatcher
 from services.policy.errors import BatchTooLarge, QueueFull
 
 from .puppet import FAR
@@ -18,12 +19,17 @@ SIZES = ((1,), (1, 2, 4), (2, 3, 8), (1, 2, 3, 4, 5, 16))
 LANES = [Lane("m", 1, "a"), Lane("m", 1, "b"), Lane("m", 2, "a"), Lane("m", 1, "a", time_bound=4)]
 
 
-def ticket_of(rows: int = 1, lane: Lane = LANES[0], deadline: float = FAR) -> Ticket:
-    return Ticket(lane, {"x": np.arange(rows)}, rows, deadline)
+def ticket_of(rows: int = 1, lane: Lane = LANES[0], deadline: float = FAR, priority: str = "normal") -> Ticket:
+    ticket = Ticket(lane, {"x": np.arange(rows)}, rows, deadline)
+    ticket.handicap_s = PRIORITIES[priority]
+    return ticket
 
 
 class DispatcherMachine(RuleBasedStateMachine):
-    """The oracle is the list of waiting tickets by deadline, then arrival, looked through from the start each time."""
+    """The oracle is the list of waiting tickets in order, looked through from the start each time.
+
+    They are ordered by deadline, as their priority counts it, then by arrival.
+    """
 
     @initialize(
         sizes=st.sampled_from(SIZES),
@@ -45,9 +51,10 @@ class DispatcherMachine(RuleBasedStateMachine):
         rows=st.sampled_from([1, 1, 2, 3, 5, 7]),
         lane=st.sampled_from(LANES),
         allowed_s=st.one_of(st.integers(-3, 12), st.just(FAR)),
+        priority=st.sampled_from(["normal", "normal", "high", "low"]),
     )
-    def offer(self, rows: int, lane: Lane, allowed_s: float) -> None:
-        ticket = ticket_of(rows, lane, self.now + allowed_s)
+    def offer(self, rows: int, lane: Lane, allowed_s: float, priority: str) -> None:
+        ticket = ticket_of(rows, lane, self.now + allowed_s, priority)
         refusal = None
         if rows > self.options.max_rows:
             refusal = BatchTooLarge
@@ -57,7 +64,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.dispatcher.offer(ticket, self.now)
             self.offered += 1
             self.waiting.append(ticket)
-            self.waiting.sort(key=lambda each: each.deadline)  # stable: arrival decides among equals
+            self.waiting.sort(key=lambda each: each.deadline + each.handicap_s)  # stable: arrival decides among equals
         else:
             before = self.seen()
             with pytest.raises(refusal):
@@ -176,7 +183,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         if not self.options.linger_s:
             return oldest
         fastest = self.fastest.get((lane[0].lane.version, lane[0].lane.signature), 0)
-        return min(oldest + self.options.linger_s, lane[0].deadline - 2 * fastest)
+        return min(oldest + self.options.linger_s, min(ticket.deadline for ticket in lane) - 2 * fastest)
 
     def seen(self) -> tuple[object, ...]:
         found = self.dispatcher
@@ -278,6 +285,21 @@ def test_a_full_batch_does_not_linger() -> None:
 def test_the_lane_with_the_oldest_deadline_goes_first() -> None:
     dispatcher = offered(dispatcher_of(), ticket_of(lane=LANES[0], deadline=9), ticket_of(lane=LANES[1], deadline=8))
     assert dispatcher.take(1.0).lane == LANES[1]
+
+
+def test_high_priority_goes_first_and_low_priority_last_unless_they_are_ten_seconds_older() -> None:
+    low, normal, high = (ticket_of(2, deadline=20.0, priority=name) for name in ("low", "normal", "high"))
+    dispatcher = offered(dispatcher_of(in_flight=9), low, normal, high)
+    assert dispatcher.take(1.0).tickets == [high, normal]
+    later = offered(dispatcher, ticket_of(4, deadline=29.0), ticket_of(4, deadline=31.0))
+    assert [later.take(1.0).tickets[0].deadline for _ in range(3)] == [29.0, 20.0, 31.0]
+
+
+def test_a_deadline_that_is_hopeless_is_found_behind_others_of_higher_priority() -> None:
+    late = ticket_of(deadline=12.0, priority="low")
+    dispatcher = offered(dispatcher_of(), ticket_of(deadline=15.0, priority="high"), late)
+    assert dispatcher.hopeless(11.0) == []
+    assert dispatcher.hopeless(12.0) == [late]
 
 
 def test_rows_that_do_not_fit_wait_and_are_not_overtaken() -> None:

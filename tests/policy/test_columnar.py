@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.policy.batching import BatchingOptions, Rows
+from services.policy.batch import Rows
+from services.policy.batching import BatchingOptions
 from services.policy.columnar import Columns, divided
 from services.policy.contract import Signature
 from services.policy.errors import (

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from services.policy.batch import Lane, Ticket
 from services.policy.batching import BatchingOptions
 from services.policy.errors import (
     BackendError,
@@ -17,10 +18,10 @@ from services.policy.errors import (
     SessionClosed,
     StateNotFinite,
 )
-from services.policy.scheduler import Cancelled
+from services.policy.scheduler import Cancelled, feeds
 from services.policy.session import Event, Phase, Session, Step
 
-from .puppet import POISON, SPOIL, Puppet
+from .puppet import FAR, POISON, SPOIL, Puppet, row_ticket
 
 
 def puppet_of(**options: object) -> Puppet:
@@ -77,6 +78,16 @@ def test_a_full_queue_refuses_rows_at_the_door() -> None:
         puppet.rows(3.0)
     puppet.run()
     assert waiting.outcome["y"].tolist() == [[3, 3], [5, 5]]
+
+
+def test_a_full_queue_does_not_refuse_what_goes_on_from_an_admitted_ticket() -> None:
+    puppet = puppet_of(queue_rows=2)
+    puppet.rows(1.0, 2.0)
+    following = row_ticket(3.0)
+    following.admitted = True
+    puppet.scheduler.offer(following, puppet.now)
+    puppet.run()
+    assert following.outcome["y"].tolist() == [[7, 7]]
 
 
 def test_a_full_queue_settles_a_step_and_leaves_its_session_idle() -> None:
@@ -490,3 +501,37 @@ def test_it_is_busy_while_something_waits_or_runs(puppet: Puppet) -> None:
     assert puppet.scheduler.busy
     puppet.finish(batch)
     assert not puppet.scheduler.busy
+
+
+def axis_ticket(axis: str, inputs: dict[str, np.ndarray], rows: int = 1) -> Ticket:
+    return Ticket(Lane("m", 1, "serving_default", batch_axis=axis), inputs, rows, FAR)
+
+
+def test_requests_without_a_batch_axis_run_as_they_are_one_by_one(puppet: Puppet) -> None:
+    tickets = [puppet.offered(axis_ticket("none", {"x": np.float32(value).reshape(())})) for value in (1, 2)]
+    for ticket, value in zip(tickets, (1.0, 2.0), strict=True):
+        batch = puppet.taken()
+        assert (feeds(batch)["x"].shape, feeds(batch)["x"], batch.size) == ((), value, 1)
+        puppet.finish(batch, {"y": np.array(10 * value), "z": np.zeros((3, 2))})
+        assert (ticket.outcome["y"], ticket.outcome["z"].shape) == (10 * value, (3, 2))
+
+
+def test_a_request_without_a_batch_axis_gets_no_filler(puppet: Puppet) -> None:
+    puppet.offered(axis_ticket("none", {"x": np.zeros((5, 2))}, rows=5))
+    batch = puppet.taken()
+    assert (batch.size, feeds(batch)["x"].shape) == (5, (5, 2))
+
+
+def test_requests_whose_outputs_turn_out_to_have_other_rows_run_again_as_they_are(puppet: Puppet) -> None:
+    first, second = (puppet.offered(axis_ticket("assumed", {"x": np.zeros((rows, 2))}, rows)) for rows in (1, 2))
+    puppet.finish(puppet.taken(), {"y": np.zeros(7)})
+    for ticket, total in ((first, 1.0), (second, 2.0)):
+        assert ticket.outcome is None
+        puppet.finish(puppet.taken(), {"y": np.array([total, total, total])})
+        assert ticket.outcome["y"].tolist() == [total, total, total]
+
+
+def test_an_error_of_the_model_server_does_not_make_requests_run_as_they_are(puppet: Puppet) -> None:
+    ticket = puppet.offered(axis_ticket("assumed", {"x": np.zeros((1, 2))}))
+    puppet.finish(puppet.taken(), BackendError("broken"))
+    assert isinstance(ticket.outcome, BackendError)

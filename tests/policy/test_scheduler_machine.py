@@ -17,7 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.policy.batching import Batch, BatchingOptions, Ticket
+from services.policy.batch import Batch, Ticket
+from services.policy.batching import BatchingOptions
 from services.policy.columnar import Columns, divided
 from services.policy.errors import (
     BackendError,

@@ -58,6 +58,9 @@ class FixedCatalog:
     async def find(self, name: str, version: int | None = None) -> ServedVersion:
         return self.served
 
+    def at_hand(self, name: str, version: int | None = None, label: str | None = None) -> ServedVersion:
+        return self.served
+
     def get(self, name: str, version: int) -> ServedVersion:
         return self.served
 
@@ -70,9 +73,9 @@ class World:
         self.scheduler = RecordingScheduler(self.settings.batching, self.settings.sessions)
         self.metrics = Metrics()
         self.engine = Engine(self.scheduler, runner, self.metrics)
-        self.gateway = Gateway(self.settings, FixedCatalog(), self.engine)  # type: ignore[arg-type]
+        self.gateway = Gateway(self.settings, FixedCatalog(), self.engine, self.metrics)  # type: ignore[arg-type]
         calls = Calls(self.metrics)
-        calls.gateway = self.gateway
+        calls.open(self.gateway)
         self.state = SimpleNamespace(gateway=self.gateway, metrics=self.metrics, calls=calls, ids=RequestIds())
         self._config = server_config(self, self.settings)  # type: ignore[arg-type]
         self._config.load()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from services.gateway.engine import BatchEnded, Engine
-from services.policy.batching import BatchingOptions, Ticket
+from services.policy.batch import Ticket
+from services.policy.batching import BatchingOptions
 from services.policy.errors import BackendUnavailable, InputRejected
 from services.policy.scheduler import Scheduler
 from services.policy.session import Answers, Event, Phase, Session

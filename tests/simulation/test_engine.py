@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from services.gateway.engine import BatchEnded, Engine
-from services.policy.batching import Batch, BatchingOptions, Ticket
+from services.policy.batch import Batch, Ticket
+from services.policy.batching import BatchingOptions
 from services.policy.errors import (
     BackendError,
     BackendUnavailable,

@@ -139,6 +139,29 @@ def test_a_body_that_does_not_fit_is_refused(error: type[SluiceError], inputs: I
     assert caught.value.http_status == 400
 
 
+@pytest.mark.parametrize("body", [{"instances": "LISTS"}, {"inputs": "LISTS"}, {"inputs": {"x": "LISTS"}}])
+@pytest.mark.parametrize(
+    ("inputs", "lists", "said"),
+    [
+        (WIDE, [[1, 2, 3], [4, 5]], "row 1 has 2 values where row 0 has 3 values"),
+        (WIDE, [[1, 2, 3], 4], "row 1 is a single value where row 0 has 3 values"),
+        (TEXT, [["a", "b"], ["c"]], "row 1 has 1 value where row 0 has 2 values"),
+        (TEXT, ["a", ["b"]], "row 1 has 1 value where row 0 is a single value"),
+    ],
+)
+def test_of_lists_that_differ_in_length_the_row_and_the_lengths_are_named(
+    body: dict[str, Any], inputs: Inputs, lists: list[Any], said: str
+) -> None:
+    given = json.loads(json.dumps(body).replace('"LISTS"', json.dumps(lists)))
+    with pytest.raises(ShapeMismatch, match=said):
+        read(given, inputs)
+
+
+def test_a_row_of_named_inputs_that_differs_is_named_too() -> None:
+    with pytest.raises(ShapeMismatch, match="row 1 has 2 values where row 0 has 3 values"):
+        read({"instances": [{"x": [1, 2, 3]}, {"x": [4, 5]}]}, WIDE)
+
+
 @pytest.mark.parametrize(
     ("dtype", "values"),
     [

@@ -1,0 +1,232 @@
+"""Generation: encode each instance, then step its decoder until it ends, in batches with whoever else is there.
+
+Each step of an instance is a ticket of its own, so instances join and leave the running batch between steps. It does
+not know HTTP, gRPC or JSON; which token comes next is a rule.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import structlog
+
+from services.gateway.buckets import BucketTable
+from services.gateway.catalog import ServedVersion
+from services.gateway.engine import Engine
+from services.gateway.predict import Predictions
+from services.policy.batch import PRIORITIES, Lane, Rows, Ticket, rows_like
+from services.policy.contract import Generation, Signature
+from services.policy.errors import BatchTooLarge, Internal, SluiceError, UnsupportedByModel
+from services.policy.generation import Decoding, Limits, Options, Result, check_options, state_rows
+from services.policy.sequences import Columns, check_rows, grouped
+
+log = structlog.get_logger()
+
+_BUG = "Something went wrong inside the gateway; it has been logged."
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """What is asked: `read` gives the encoder's inputs, by name each row's array, of no more rows than it is told.
+
+    `options` gets what the model says, to fill in what the client left out.
+    """
+
+    model: str
+    read: Callable[[Signature, int], Columns]
+    options: Callable[[Generation], Options]
+    version: int | None = None
+    label: str | None = None
+    handicap_s: float = PRIORITIES["normal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of an instance is certain; `step` counts from 0."""
+
+    index: int
+    step: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An instance is done: its sequences, the best first, or why there are none."""
+
+    index: int
+    outcome: list[Result] | SluiceError
+
+
+Event = Token | Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A generation that runs: its events come in order, one `Ended` for each instance."""
+
+    served: ServedVersion
+    generation: Generation
+    instances: int
+    events: AsyncGenerator[Event]
+
+
+class Watcher(Protocol):
+    """Hears of instances."""
+
+    def generating(self, model: str, change: int) -> None:
+        """So many more are being generated."""
+
+    def generated(self, model: str, version: int, outcome: str, steps: int) -> None:
+        """One has ended, with `end`, `length`, an error's code or `client_gone`, after so many steps."""
+
+
+class Generations:
+    """Carries out generate requests. `largest` is the largest batch, `rows_limit` the most rows of one request."""
+
+    def __init__(
+        self, predictions: Predictions, engine: Engine, buckets: BucketTable, watcher: Watcher, limits: Limits,
+        largest: int, rows_limit: int,
+    ) -> None:  # fmt: skip
+        self._predictions = predictions
+        self._engine = engine
+        self._buckets = buckets
+        self._watcher = watcher
+        self._limits = limits
+        self._largest = largest
+        self._rows_limit = rows_limit
+
+    async def begin(self, asked: Generate, deadline: float) -> Begun:
+        """Find the model, read the request and begin; leaving the events early withdraws what is not done.
+
+        Raises:
+            SluiceError: it is refused.
+        """
+        served = await self._predictions.find(asked.model, asked.version, asked.label, deadline)
+        generation = served.contract.generation if served.contract else None
+        if generation is None:
+            raise UnsupportedByModel(
+                f"Model {served.model!r} version {served.version} does not generate: its contract says nothing of it. "
+                f"It offers {', '.join(served.kinds)}."
+            )
+        options = asked.options(generation)
+        check_options(options, generation, self._limits)
+        if options.beam is not None and options.beam.width > self._largest:
+            raise BatchTooLarge(f"A beam may be {self._largest} wide, as a batch is.", limit=self._largest)
+        instances = self._instances(served, generation, options, asked, deadline)
+        return Begun(served, generation, len(instances), self._run(served, instances))
+
+    def _instances(
+        self, served: ServedVersion, generation: Generation, options: Options, asked: Generate, deadline: float
+    ) -> list["_Instance"]:
+        encode = generation.encode
+        columns = asked.read(encode, self._rows_limit)
+        width = options.beam.width if options.beam else 1
+        check_rows(max(map(len, columns.values()), default=0) * width, self._rows_limit)
+        lane = Lane(served.model, served.version, encode.name)
+        buckets = self._buckets.of(served, encode)
+        found = grouped(lane, encode, columns, buckets.bounds_for, 1, deadline)
+        buckets.observe(found.lengths)
+        tickets = sorted(zip(found.rows, found.tickets, strict=True), key=lambda each: each[0][0])
+        return [
+            _Instance(self._engine, generation, options, ticket, index, asked.handicap_s)
+            for index, (_, ticket) in enumerate(tickets)
+        ]
+
+    async def _run(self, served: ServedVersion, instances: Sequence["_Instance"]) -> AsyncGenerator[Event]:
+        events: asyncio.Queue[Event] = asyncio.Queue()
+        going = dict(enumerate(instances))
+        self._watcher.generating(served.model, len(going))
+        try:
+            for instance in instances:
+                instance.begin(events.put_nowait)
+            while going:
+                event = await events.get()
+                if isinstance(event, Ended):
+                    self._ended(served, going.pop(event.index), event.outcome)
+                yield event
+        finally:
+            for instance in going.values():
+                instance.cancel()
+                self._ended(served, instance, None)
+
+    def _ended(self, served: ServedVersion, instance: "_Instance", outcome: list[Result] | SluiceError | None) -> None:
+        if outcome is None:
+            why = "client_gone"
+        else:
+            why = outcome.code if isinstance(outcome, SluiceError) else outcome[0].finished
+        self._watcher.generating(served.model, -1)
+        self._watcher.generated(served.model, served.version, why, instance.steps)
+
+
+class _Instance:
+    """One instance on its way: a ticket at a time, first the encoder's, then one for each step of the decoder."""
+
+    def __init__(
+        self, engine: Engine, generation: Generation, options: Options, encode: Ticket, index: int, handicap_s: float
+    ) -> None:
+        self.steps = 0
+        self._engine = engine
+        self._generation = generation
+        self._options = options
+        self._index = index
+        self._handicap_s = handicap_s
+        self._ticket: Ticket | None = encode
+        self._tell: Callable[[Event], None] = lambda _: None
+        self._decoding: Decoding | None = None
+
+    def begin(self, tell: Callable[[Event], None]) -> None:
+        self._tell = tell
+        assert self._ticket is not None
+        self._submit(self._ticket)
+
+    def cancel(self) -> None:
+        """Its row is in no further step."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._engine.cancel(ticket)
+
+    def _submit(self, ticket: Ticket) -> None:
+        ticket.handicap_s, ticket.goes_on = self._handicap_s, True
+        self._ticket = ticket
+        self._engine.submit(ticket, self._answered)
+
+    def _answered(self, outcome: Rows | SluiceError) -> None:
+        before, self._ticket = self._ticket, None
+        if before is None:  # it was withdrawn when the answer was on its way
+            return
+        try:
+            if isinstance(outcome, SluiceError):
+                raise outcome
+            following = self._advanced(before, outcome)
+        except SluiceError as error:
+            self._tell(Ended(self._index, error))
+        except Exception:
+            log.exception("generation failed", model=before.lane.model)
+            self._tell(Ended(self._index, Internal(_BUG)))
+        else:
+            if following is not None:
+                following.admitted = True
+                self._submit(following)
+
+    def _advanced(self, before: Ticket, outputs: Rows) -> Ticket | None:
+        """The next step's ticket; None: it is done."""
+        decoding = self._decoding
+        if decoding is None:
+            states = state_rows(self._generation.encode.states, outputs)
+            sampling = self._options.sampling
+            # Each instance draws numbers of its own, so that its answer is the same whoever shares its batches.
+            dice = np.random.default_rng((sampling.seed if sampling else 0, self._index))
+            decoding = self._decoding = Decoding(self._generation, self._options, states, dice.random)
+        else:
+            token = decoding.advance(outputs)
+            self.steps = decoding.steps
+            if token is not None:
+                self._tell(Token(self._index, decoding.steps - 1, token))
+        if decoding.done:
+            self._tell(Ended(self._index, decoding.results()))
+            return None
+        inputs, lane = decoding.inputs(), before.lane
+        decode = Lane(lane.model, lane.version, self._generation.decode.name, rows_like(inputs))
+        return Ticket(decode, inputs, decoding.rows, before.deadline)

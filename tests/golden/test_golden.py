@@ -1,0 +1,102 @@
+"""Recorded answers of a real TensorFlow Serving, asked again; choose.py says which are left out, and why."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.golden.conftest import Door
+from tests.golden.replay import (
+    Record,
+    compare_messages,
+    parsed,
+    records,
+    replay_grpc,
+    replay_rest,
+    same,
+    sent_grpc,
+    sent_rest,
+)
+
+# What the gateway answers in its own way → why.
+GATEWAYS_OWN = {
+    "status_no_model": "GET /v1/models lists the models",
+    "method_options_origin": "pages from elsewhere are not let in",
+    "path_v2": "there are the paths of the Open Inference Protocol",
+    "method_trace": "another method is no call",
+}
+
+
+def each(*names: str) -> Any:
+    return pytest.mark.parametrize("record", [pytest.param(record, id=record["name"]) for record in records(*names)])
+
+
+@each("rest", "batching")
+def test_the_model_server_answers_rest_as_tensorflow_serving_did(served: Door, record: Record) -> None:
+    replay_rest(served.url, record)
+
+
+@each("grpc")
+def test_the_model_server_answers_grpc_as_tensorflow_serving_did(served: Door, record: Record) -> None:
+    replay_grpc(served.channel, record)
+
+
+@each("cors", "prometheus")
+def test_the_model_server_answers_as_tensorflow_serving_did_with_these_flags(
+    open_to_pages: str, record: Record
+) -> None:
+    replay_rest(open_to_pages, record)
+
+
+# Errors whose sentences differ between the gateway and the model server → why.
+OWN_SENTENCES = {
+    **dict.fromkeys(("lstm_no_default", "predict_nodefault_no_sig", "predict_sig_unknown"), "one names the model, too"),
+    **dict.fromkeys(("path_double_slash", "path_root", "path_unknown", "path_v1"), "the gateway has other paths"),
+    "method_options_bad_origin": "pages from elsewhere are not let in",
+    "session_run_unimplemented": "there is no such method, which the gRPC servers say themselves",
+}
+
+ON_BOTH = pytest.mark.parametrize(
+    "record",
+    [pytest.param(each, id=each["name"]) for each in records("rest", "batching") if each["name"] not in GATEWAYS_OWN],
+)
+
+
+@ON_BOTH
+def test_the_gateway_answers_rest_as_tensorflow_serving_did(passed_on: Door, record: Record) -> None:
+    replay_rest(passed_on.url, record)
+
+
+@each("grpc")
+def test_the_gateway_answers_grpc_as_tensorflow_serving_did(passed_on: Door, record: Record) -> None:
+    replay_grpc(passed_on.channel, record)
+
+
+@ON_BOTH
+def test_the_gateway_and_the_model_server_answer_rest_alike(served: Door, passed_on: Door, record: Record) -> None:
+    mine, its = sent_rest(passed_on.url, record), sent_rest(served.url, record)
+    assert mine.status_code == its.status_code
+    if record["name"] in OWN_SENTENCES:
+        assert mine.status_code >= httpx.codes.BAD_REQUEST
+        assert mine.content != its.content
+    else:
+        assert mine.content == its.content or same(json.loads(mine.content), json.loads(its.content))
+
+
+@each("grpc")
+def test_the_gateway_and_the_model_server_answer_grpc_alike(served: Door, passed_on: Door, record: Record) -> None:
+    mine, its = sent_grpc(passed_on.channel, record), sent_grpc(served.channel, record)
+    assert mine.code == its.code
+    if mine.code == "OK":
+        compare_messages(parsed(record, mine.message), parsed(record, its.message))
+    assert (mine.sentence == its.sentence) == (record["name"] not in OWN_SENTENCES)
+
+
+def test_what_the_gateway_answers_in_its_own_way_is_recorded() -> None:
+    assert {record["name"] for record in records("rest")} >= GATEWAYS_OWN.keys()
+
+
+def test_the_gateway_lists_the_models_where_tensorflow_serving_wants_a_name(passed_on: Door) -> None:
+    listed = httpx.get(f"{passed_on.url}/v1/models").json()["models"]
+    assert [each["name"] for each in listed] == ["lstm256", "nodefault", "zoo"]

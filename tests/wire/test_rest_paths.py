@@ -1,0 +1,43 @@
+"""TensorFlow Serving's REST paths, and what is none of them."""
+
+import pytest
+
+from services.policy.errors import BadRequest
+from services.wire.rest_paths import RestCall, rest_call
+
+CALLS = {
+    ("POST", "/v1/models/m:predict"): RestCall("predict", "m"),
+    ("POST", "/v1/models/m/versions/007:classify"): RestCall("classify", "m", version=7),
+    ("POST", "/v1/models/m/labels/a%20b:regress"): RestCall("regress", "m", label="a b"),
+    ("GET", "/v1/models/m"): RestCall("status", "m"),
+    ("GET", "/V1/MODELS/M/Versions/2/metadata"): RestCall("metadata", "M", version=2),
+    ("GET", "/v1/models/%7Aoo"): RestCall("status", "zoo"),
+    ("GET", "/v1/models/.."): RestCall("status", ".."),
+    ("GET", "/v1/models/a%00b"): RestCall("status", "a\0b"),
+}
+
+
+@pytest.mark.parametrize(("asked", "call"), CALLS.items())
+def test_a_call_is_named_by_method_and_path(asked: tuple[str, str], call: RestCall) -> None:
+    assert rest_call(*asked) == call
+
+
+@pytest.mark.parametrize("target", ["/", "/foo", "/v1", "//v1/models/m", "/v2/models/m", "", "*"])
+def test_other_paths_name_nothing(target: str) -> None:
+    assert rest_call("GET", target) is None
+
+
+MALFORMED = [
+    ("POST", "/v1/models/m:PREDICT"), ("POST", "/v1/models/m:foo"), ("POST", "/v1/models/m:predict/x"),
+    ("POST", "/v1/models/m:predict?x=1"), ("GET", "/v1/models/m:predict"), ("POST", "/v1/models/m"),
+    ("HEAD", "/v1/models/m"), ("GET", "/v1/models"), ("GET", "/v1/models/"), ("GET", "/v1/models/m/"),
+    ("POST", "/v1/models/:predict"), ("POST", "/v1/models/m/versions/1/labels/l:predict"),
+    ("POST", "/v1/models/a%2Fb:predict"), ("GET", "/v1/models/m%zz"), ("GET", "/v1/models/m%0A/metadata/x"),
+    ("GET", "/v1/models/m/versions/9223372036854775808"), ("GET", f"/v1/models/m/versions/{'9' * 5000}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "target"), MALFORMED)
+def test_what_is_below_v1_and_no_call_is_refused(method: str, target: str) -> None:
+    with pytest.raises(BadRequest):
+        rest_call(method, target)
