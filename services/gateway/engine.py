@@ -43,12 +43,11 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchEnded:
-    """What observers are told of a batch. `run_s` and `waited_s` (each ticket's) are seconds."""
+    """What observers are told of a batch. `run_s` is in seconds."""
 
     batch: Batch
     error: SluiceError | None
     run_s: float
-    waited_s: list[float]
 
 
 class Observer(Protocol):
@@ -183,7 +182,6 @@ class Engine:
         self._pumping = False
         now = self.now()
         self.scheduler.tick(now)
-        self._go_on()
         while (batch := self.scheduler.take(now)) is not None:
             self._launch(batch)
         self._deliver()
@@ -206,8 +204,7 @@ class Engine:
         now = self.now()
         try:
             failure = self.scheduler.finished(batch, result, now)
-            waited_s = [batch.started_at - ticket.queued_at for ticket in batch.tickets]
-            self._observer.batch_ended(BatchEnded(batch, failure, now - batch.started_at, waited_s))
+            self._observer.batch_ended(BatchEnded(batch, failure, now - batch.started_at))
         finally:
             self._soon()
 
@@ -221,28 +218,18 @@ class Engine:
             log.exception("batch failed", model=lane.model, signature=lane.signature)
             return Internal(_BUG)
 
-    def _go_on(self) -> None:
-        """Those whose next ticket can still share the batches that are formed now hear first."""
-        settled = self.scheduler.settled
-        if any(ticket.goes_on for ticket in settled):
-            self.scheduler.settled = [ticket for ticket in settled if not ticket.goes_on]
-            self._tell([ticket for ticket in settled if ticket.goes_on])
-
     def _deliver(self) -> None:
         settled, self.scheduler.settled = self.scheduler.settled, []
-        self._tell(settled)
+        for ticket in settled:
+            done, outcome = ticket.reply, ticket.outcome
+            ticket.inputs, ticket.outcome, ticket.reply, ticket.course = {}, DELIVERED, None, None
+            if not isinstance(outcome, Cancelled):
+                self._answer(done, outcome)
         for session, event in self.scheduler.ended:
             self._observer.session_ended(session, event)
         self.scheduler.ended.clear()
         if not self.scheduler.busy:
             self._idle.set()
-
-    def _tell(self, settled: Sequence[Ticket]) -> None:
-        for ticket in settled:
-            done, outcome = ticket.reply, ticket.outcome
-            ticket.inputs, ticket.outcome, ticket.reply = {}, DELIVERED, None
-            if not isinstance(outcome, Cancelled):
-                self._answer(done, outcome)
 
     def _answer(self, done: Done, outcome: Any) -> None:
         """One client's trouble with its answer is not the others'."""

@@ -1,12 +1,13 @@
 """Generation: encode each instance, then step its decoder until it ends, in batches with whoever else is there.
 
-Each step of an instance is a ticket of its own, so instances join and leave the running batch between steps. It does
+An instance's ticket runs once for each step, so instances join and leave the running batch between steps. It does
 not know HTTP, gRPC or JSON; which token comes next is a rule.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from services.gateway.buckets import BucketTable
 from services.gateway.catalog import ServedVersion
 from services.gateway.engine import Engine
 from services.gateway.predict import Predictions
-from services.policy.batch import PRIORITIES, Lane, Rows, Ticket, rows_like
+from services.policy.batch import PRIORITIES, Lane, Leg, Rows, Ticket, rows_like
 from services.policy.contract import Generation, Signature
 from services.policy.errors import BatchTooLarge, Internal, SluiceError, UnsupportedByModel
 from services.policy.generation import Decoding, Limits, Options, Result, check_options, state_rows
@@ -128,11 +129,10 @@ class Generations:
         buckets = self._buckets.of(served, encode)
         found = grouped(lane, encode, columns, buckets.bounds_for, 1, deadline)
         buckets.observe(found.lengths)
-        tickets = sorted(zip(found.rows, found.tickets, strict=True), key=lambda each: each[0][0])
-        return [
-            _Instance(self._engine, generation, options, ticket, index, asked.handicap_s)
-            for index, (_, ticket) in enumerate(tickets)
-        ]
+        tickets = [ticket for _, ticket in sorted(zip(found.rows, found.tickets, strict=True), key=itemgetter(0))]
+        for ticket in tickets:
+            ticket.handicap_s = asked.handicap_s
+        return [_Instance(generation, options, ticket, index) for index, ticket in enumerate(tickets)]
 
     async def _run(self, served: ServedVersion, instances: Sequence["_Instance"]) -> AsyncGenerator[Event]:
         events: asyncio.Queue[Event] = asyncio.Queue()
@@ -140,7 +140,7 @@ class Generations:
         self._watcher.generating(served.model, len(going))
         try:
             for instance in instances:
-                instance.begin(events.put_nowait)
+                instance.begin(self._engine, events.put_nowait)
             while going:
                 event = await events.get()
                 if isinstance(event, Ended):
@@ -148,7 +148,7 @@ class Generations:
                 yield event
         finally:
             for instance in going.values():
-                instance.cancel()
+                self._engine.cancel(instance.ticket)
                 self._ended(served, instance, None)
 
     def _ended(self, served: ServedVersion, instance: "_Instance", outcome: list[Result] | SluiceError | None) -> None:
@@ -161,57 +161,32 @@ class Generations:
 
 
 class _Instance:
-    """One instance on its way: a ticket at a time, first the encoder's, then one for each step of the decoder."""
+    """The course of one instance: its ticket runs the encoder first, and then each step of the decoder."""
 
-    def __init__(
-        self, engine: Engine, generation: Generation, options: Options, encode: Ticket, index: int, handicap_s: float
-    ) -> None:
+    def __init__(self, generation: Generation, options: Options, ticket: Ticket, index: int) -> None:
         self.steps = 0
-        self._engine = engine
+        self.ticket = ticket
         self._generation = generation
         self._options = options
         self._index = index
-        self._handicap_s = handicap_s
-        self._ticket: Ticket | None = encode
         self._tell: Callable[[Event], None] = lambda _: None
         self._decoding: Decoding | None = None
+        ticket.course = self
 
-    def begin(self, tell: Callable[[Event], None]) -> None:
+    def begin(self, engine: Engine, tell: Callable[[Event], None]) -> None:
         self._tell = tell
-        assert self._ticket is not None
-        self._submit(self._ticket)
+        engine.submit(self.ticket, lambda outcome: tell(Ended(self._index, outcome)))
 
-    def cancel(self) -> None:
-        """Its row is in no further step."""
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None:
-            self._engine.cancel(ticket)
-
-    def _submit(self, ticket: Ticket) -> None:
-        ticket.handicap_s, ticket.goes_on = self._handicap_s, True
-        self._ticket = ticket
-        self._engine.submit(ticket, self._answered)
-
-    def _answered(self, outcome: Rows | SluiceError) -> None:
-        before, self._ticket = self._ticket, None
-        if before is None:  # it was withdrawn when the answer was on its way
-            return
+    def advance(self, outputs: Rows) -> Leg | list[Result]:
         try:
-            if isinstance(outcome, SluiceError):
-                raise outcome
-            following = self._advanced(before, outcome)
-        except SluiceError as error:
-            self._tell(Ended(self._index, error))
+            return self._advanced(outputs)
+        except SluiceError:
+            raise
         except Exception:
-            log.exception("generation failed", model=before.lane.model)
-            self._tell(Ended(self._index, Internal(_BUG)))
-        else:
-            if following is not None:
-                following.admitted = True
-                self._submit(following)
+            log.exception("generation failed", model=self.ticket.lane.model)
+            raise Internal(_BUG) from None
 
-    def _advanced(self, before: Ticket, outputs: Rows) -> Ticket | None:
-        """The next step's ticket; None: it is done."""
+    def _advanced(self, outputs: Rows) -> Leg | list[Result]:
         decoding = self._decoding
         if decoding is None:
             states = state_rows(self._generation.encode.states, outputs)
@@ -225,8 +200,7 @@ class _Instance:
             if token is not None:
                 self._tell(Token(self._index, decoding.steps - 1, token))
         if decoding.done:
-            self._tell(Ended(self._index, decoding.results()))
-            return None
-        inputs, lane = decoding.inputs(), before.lane
+            return decoding.results()
+        inputs, lane = decoding.inputs(), self.ticket.lane
         decode = Lane(lane.model, lane.version, self._generation.decode.name, rows_like(inputs))
-        return Ticket(decode, inputs, decoding.rows, before.deadline)
+        return Leg(decode, inputs, decoding.rows)

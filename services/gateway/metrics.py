@@ -82,11 +82,11 @@ class Metrics:
         self._sizes.labels(*labels).observe(event.batch.rows)
         self._run.labels(*labels).observe(event.run_s)
         if lane.bounds:
-            bucket, real = "x".join(map(str, lane.bounds)), sum(ticket.elements for ticket in event.batch.tickets)
+            bucket, real = "x".join(map(str, lane.bounds)), event.batch.real_elements
             self._elements.labels(*labels, bucket, "real").inc(real)
             self._elements.labels(*labels, bucket, "padding").inc(event.batch.elements - real)
         wait = self._wait.labels(*labels)
-        for waited_s in event.waited_s:
+        for waited_s in event.batch.waited_s:
             wait.observe(waited_s)
         if event.error is not None:
             self._failures.labels(lane.model, event.error.code).inc()

@@ -4,9 +4,9 @@ It does not know when they run, nor what rows mean.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,22 +71,41 @@ def corners(shape: tuple[int, ...], pad: Any, dtype: np.dtype[Any], parts: Seque
     return out
 
 
+class Leg(NamedTuple):
+    """What a ticket runs next, where it runs more than once; see `Ticket`."""
+
+    lane: Lane
+    inputs: Rows
+    rows: int
+    elements: int = 0
+
+
+class Course(Protocol):
+    """Leads a ticket from one run to the next."""
+
+    def advance(self, outputs: Rows) -> Leg | Any:
+        """The ticket has run and these are its outputs, `[rows, ...]`: what it runs next, or its outcome.
+
+        Raises:
+            SluiceError: it fails.
+        """
+
+
 class Ticket:
     """One request's rows: waiting, running, or settled with an outcome, which is given exactly once.
 
-    inputs: name → `[rows, ...]`, one row or more, or of any shape where no axis is the batch. `deadline` and
-    `queued_at`, since when it waits (wherever that was), are in the caller's monotonic seconds. `reply` is the caller's
-    own and never looked at here. `handicap_s` is one of `PRIORITIES`. `elements` are those that its rows have along
-    ragged axes, without padding; 0 where there are no such axes. The outcome of one that `goes_on` leads to another
-    ticket at once, so it is told before the next batch is formed; one that is `admitted` is such a ticket, and is not
-    refused for a full queue.
+    inputs: name → `[rows, ...]`, one row or more, or of any shape where no axis is the batch. `deadline`, `began_at`,
+    when it was taken on, and `queued_at`, since when it waits for this run (wherever that was), are in the caller's
+    monotonic seconds. `reply` is the caller's own and never looked at here. `handicap_s` is one of `PRIORITIES`.
+    `elements` are those that its rows have along ragged axes, without padding; 0 where there are no such axes. One that
+    has a `course` runs until that gives its outcome.
     """
 
     __slots__ = (
-        "admitted",
+        "began_at",
+        "course",
         "deadline",
         "elements",
-        "goes_on",
         "handicap_s",
         "inputs",
         "lane",
@@ -97,30 +116,53 @@ class Ticket:
         "rows",
     )
 
-    def __init__(self, lane: Lane, inputs: Rows, rows: int, deadline: float) -> None:
+    def __init__(
+        self, lane: Lane, inputs: Rows, rows: int, deadline: float, elements: int = 0, course: Course | None = None
+    ) -> None:
         self.lane = lane
         self.inputs = inputs
         self.rows = rows
         self.deadline = deadline
+        self.elements = elements
+        self.course = course
         self.handicap_s = 0.0
-        self.elements = 0
-        self.goes_on = False
-        self.admitted = False
-        self.queued_at = 0.0
+        self.began_at = self.queued_at = 0.0
         self.queue: Any = None  # where it waits
         self.outcome: Any = None
         self.reply: Any = None
 
+    @property
+    def urgency(self) -> float:
+        """Tickets run in the order of this: their deadlines, as their priorities count them.
+
+        Where it runs more than once, each run counts as a request that has come only now: those of many take turns.
+        """
+        return self.deadline + self.handicap_s + (self.queued_at - self.began_at)
+
+    def turn_to(self, leg: Leg) -> None:
+        """What it runs next."""
+        self.lane, self.inputs, self.rows, self.elements = leg
+        self.queued_at = 0.0
+
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Rows that run together: `tickets` in order, `size` rows on the wire of which `rows` are real."""
+    """Rows that run together: `tickets` in order, `size` rows on the wire of which `rows` are real.
+
+    waited_s: how long each ticket waited, in seconds. `real_elements` are the tickets' own.
+    """
 
     lane: Lane
     tickets: list[Ticket]
     rows: int
     size: int
     started_at: float
+    waited_s: list[float] = field(init=False)
+    real_elements: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.waited_s = [self.started_at - ticket.queued_at for ticket in self.tickets]
+        self.real_elements = sum(ticket.elements for ticket in self.tickets) if self.lane.bounds else 0
 
     @property
     def elements(self) -> int:
@@ -131,8 +173,9 @@ class Batch:
         """Each ticket with the rows of the batch that are its own."""
         start = 0
         for ticket in self.tickets:
-            yield ticket, slice(start, start + ticket.rows)
-            start += ticket.rows
+            span = slice(start, start + ticket.rows)
+            start = span.stop
+            yield ticket, span
 
     def stacked(self) -> dict[str, Array]:
         """The tickets' inputs, name → `[size, ...]`. Filler rows repeat the last real one, so that they are valid."""
@@ -155,7 +198,7 @@ class Batch:
 
 def too_late(ticket: Ticket, now: float) -> SluiceError:
     """The error of a ticket whose deadline has passed or cannot be met."""
-    waited_ms = max(0, round((now - ticket.queued_at) * 1000)) if ticket.queued_at else 0
+    waited_ms = max(0, round((now - ticket.began_at) * 1000)) if ticket.began_at else 0
     return DeadlineExceeded(
         f"The answer of model {ticket.lane.model!r} did not come in time: {waited_ms} ms had passed when the deadline "
         "came or could no longer be met. Allow more with Sluice-Timeout-Ms, or send less at once."

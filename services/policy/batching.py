@@ -57,7 +57,7 @@ class Queue:
         self.oldest_at = self.deadline = inf
 
     def push(self, ticket: Ticket, arrival: int) -> None:
-        heapq.heappush(self.heap, (ticket.deadline + ticket.handicap_s, arrival, ticket))
+        heapq.heappush(self.heap, (ticket.urgency, arrival, ticket))
         ticket.queue = self
         self.oldest_at = min(self.oldest_at, ticket.queued_at)
         self.deadline = min(self.deadline, ticket.deadline)
@@ -123,6 +123,7 @@ class Dispatcher:
         if queue is None:
             queue = self._queues[ticket.lane] = Queue()
         ticket.queued_at = ticket.queued_at or now  # a step has waited behind others of its session before
+        ticket.began_at = ticket.began_at or ticket.queued_at
         self._arrivals += 1
         queue.push(ticket, self._arrivals)
         self.waiting_rows += ticket.rows

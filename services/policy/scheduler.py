@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from services.policy.alarms import Alarms
-from services.policy.batch import Batch, Lane, Rows, Ticket, too_late
+from services.policy.batch import Batch, Lane, Leg, Rows, Ticket, too_late
 from services.policy.batching import BatchingOptions, Dispatcher
 from services.policy.contract import BatchAxis, Signature
 from services.policy.errors import BackendError, InputRejected, SluiceError, StateNotFinite
@@ -60,8 +60,6 @@ class Scheduler:
                 raise ticket.errors[0]
             if not ticket.blocked:
                 self._start(ticket, now)
-        elif ticket.admitted:
-            self._dispatcher(ticket.lane).offer_again(ticket, now)
         else:
             self._dispatcher(ticket.lane).offer(ticket, now)
         if ticket.outcome is None:
@@ -208,9 +206,25 @@ class Scheduler:
                 self._dispatcher(ticket.lane).offer_again(ticket, now)
 
     def _finish_rows(self, batch: Batch, outputs: Rows, now: float) -> None:
+        as_it_is = batch.lane.batch_axis == "none"
         for ticket, span in batch.spans():
-            as_it_is = batch.lane.batch_axis == "none"
-            self._settle(ticket, outputs if as_it_is else {name: array[span] for name, array in outputs.items()}, now)
+            own = outputs if as_it_is else {name: array[span] for name, array in outputs.items()}
+            if ticket.outcome is None:
+                self._advance(ticket, own, now)
+
+    def _advance(self, ticket: Ticket, outputs: Rows, now: float) -> None:
+        """A ticket has run: it runs again, at once and however many wait, or is settled."""
+        outcome: Outcome | Leg = outputs
+        if ticket.course is not None:
+            try:
+                outcome = ticket.course.advance(outputs)
+            except SluiceError as error:
+                outcome = error
+        if isinstance(outcome, Leg):
+            ticket.turn_to(outcome)
+            self._dispatcher(ticket.lane).offer_again(ticket, now)
+        else:
+            self._settle(ticket, outcome, now)
 
     def _finish_steps(self, batch: Batch, outputs: Rows, now: float) -> None:
         """Move the states of the steps that are still wanted and whose new state is finite, then answer all."""

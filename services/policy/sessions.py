@@ -130,7 +130,7 @@ class SessionTable:
 
     def join(self, step: Step, now: float) -> None:
         """Queue a step behind those of its sessions that have come before; a session that cannot take it refuses it."""
-        step.queued_at = now
+        step.began_at = step.queued_at = now
         for row, session in step.living():
             if error := self._unable(session):
                 step.refuse(row, error)

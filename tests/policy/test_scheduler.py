@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from services.policy.batch import Lane, Ticket
+from services.policy.batch import Lane, Leg, Rows, Ticket
 from services.policy.batching import BatchingOptions
 from services.policy.errors import (
     BackendError,
@@ -16,6 +16,7 @@ from services.policy.errors import (
     InputRejected,
     QueueFull,
     SessionClosed,
+    SluiceError,
     StateNotFinite,
 )
 from services.policy.scheduler import Cancelled, feeds
@@ -80,14 +81,81 @@ def test_a_full_queue_refuses_rows_at_the_door() -> None:
     assert waiting.outcome["y"].tolist() == [[3, 3], [5, 5]]
 
 
-def test_a_full_queue_does_not_refuse_what_goes_on_from_an_admitted_ticket() -> None:
-    puppet = puppet_of(queue_rows=2)
-    puppet.rows(1.0, 2.0)
-    following = row_ticket(3.0)
-    following.admitted = True
-    puppet.scheduler.offer(following, puppet.now)
+class Again:
+    """A course of some runs more, each of what the one before gave; `seen` are their outputs."""
+
+    def __init__(self, runs: int, failure: SluiceError | None = None) -> None:
+        self.seen: list[float] = []
+        self._runs = runs
+        self._failure = failure
+
+    def advance(self, outputs: Rows) -> Leg | str:
+        self.seen.append(float(outputs["y"][0, 0]))
+        if len(self.seen) <= self._runs:
+            following = row_ticket(self.seen[-1])
+            return Leg(following.lane, following.inputs, following.rows)
+        if self._failure is not None:
+            raise self._failure
+        return "the end"
+
+
+def on_course(puppet: Puppet, value: float, course: Again, **more: float) -> Ticket:
+    ticket = row_ticket(value, **more)
+    ticket.course = course
+    puppet.scheduler.offer(ticket, puppet.now)
+    return ticket
+
+
+def test_a_ticket_on_a_course_runs_until_it_gives_the_outcome_however_full_the_queue_is() -> None:
+    puppet = puppet_of(queue_rows=2, allowed_batch_sizes=(1,))
+    course = Again(3)
+    ticket = on_course(puppet, 1.0, course)
+    first = puppet.taken()
+    puppet.rows(5.0)
+    puppet.rows(7.0)
+    puppet.finish(first)
+    assert puppet.scheduler.dispatchers["m"].waiting_rows == 3
     puppet.run()
-    assert following.outcome["y"].tolist() == [[7, 7]]
+    assert (ticket.outcome, course.seen) == ("the end", [3, 7, 15, 31])
+
+
+def test_tickets_on_a_course_take_turns_with_those_that_come_later() -> None:
+    puppet = puppet_of(allowed_batch_sizes=(1,), in_flight=1)
+    long = on_course(puppet, 1.0, Again(5), deadline=50.0)
+    for n in range(3):
+        later = puppet.rows(float(n), deadline=puppet.now + 49.0)
+        for _ in range(2):
+            puppet.pass_time(0.5)
+            puppet.finish(puppet.taken())
+        assert later.outcome is not None
+    assert long.outcome is None
+    puppet.run()
+    assert long.outcome == "the end"
+
+
+def test_a_course_that_fails_settles_its_ticket_and_nobody_elses() -> None:
+    puppet = puppet_of()
+    failing = on_course(puppet, 1.0, Again(1, BackendError("no state")))
+    other = on_course(puppet, 2.0, Again(2))
+    puppet.run()
+    assert (failing.outcome.code, other.outcome) == ("backend_error", "the end")
+
+
+def test_a_ticket_on_a_course_that_is_cancelled_or_late_runs_no_more() -> None:
+    puppet = puppet_of()
+    left, late = Again(5), Again(5)
+    leaving = on_course(puppet, 1.0, left)
+    hurried = on_course(puppet, 1.0, late, deadline=puppet.now + 0.5)
+    puppet.finish(puppet.taken())
+    running = puppet.taken()
+    puppet.cancel(leaving)
+    puppet.pass_time(1.0)
+    puppet.finish(running)
+    assert puppet.take() is None
+    assert isinstance(leaving.outcome, Cancelled)
+    assert isinstance(hurried.outcome, DeadlineExceeded)
+    assert "1000 ms" in hurried.outcome.message
+    assert len(left.seen) == len(late.seen) == 1
 
 
 def test_a_full_queue_settles_a_step_and_leaves_its_session_idle() -> None:

@@ -124,7 +124,7 @@ class Ears:
         self.batches.append(batch)
         assert batch.rows == sum(ticket.rows for ticket in batch.tickets)
         assert event.run_s >= 0
-        assert min(event.waited_s) >= 0
+        assert min(batch.waited_s) >= 0
         steps = [ticket for ticket in batch.tickets if isinstance(ticket, Step)]
         sessions = [session for step in steps for _, session in step.living()]
         assert len(sessions) == len(set(sessions)), "two steps of one session in one batch"
