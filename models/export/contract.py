@@ -105,6 +105,7 @@ def _sequences(
         "inputs": {name: _ragged(each) if plan.inputs[name].timed else each for name, each in inputs.items()},
         "outputs": outputs,
         "lengths": {TIME: plan.lengths},
+        "scan": {"signature": "scan"},
     } | ({"buckets": buckets} if buckets else {})
 
 

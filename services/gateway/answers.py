@@ -76,6 +76,11 @@ def as_tf_serving(error: SluiceError) -> tuple[int, str, str]:
     return status, BadRequest.code if status == BadRequest.http_status else error.code, sentence or error.message
 
 
+def sse(name: str, data: bytes) -> bytes:
+    """A server-sent event; `data` is JSON."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+
+
 def error_body(error: SluiceError) -> dict[str, Any]:
     """`{"error": sentence, "code": code, "details"?: {...}}`."""
     details = {"details": dict(error.details)} if error.details else {}

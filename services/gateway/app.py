@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from services.gateway import generate_rest, oip
+from services.gateway import generate_rest, oip, predict_stream
 from services.gateway.answers import error_headers, is_tf_serving, plain_body
 from services.gateway.backend import Backend
 from services.gateway.calls import Calls, RequestIds
@@ -53,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = metrics
     app.include_router(router)
+    app.include_router(predict_stream.router)
     app.include_router(generate_rest.router)
     app.include_router(oip.router)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]

@@ -9,14 +9,17 @@ from collections.abc import Iterable, Sequence
 from services.gateway.catalog import ServedVersion
 from services.policy.buckets import bucket_for
 from services.policy.contract import Signature
+from services.policy.cost import RunCost
 from services.policy.lengths import BucketOptions, LearnedBounds, powers_of_two
+from services.policy.scanning import ChunkLength
 from services.policy.sequences import Lengths
 
 
 class Buckets:
     """The bounds of one signature's ragged axes by name, in its order, and what lengths came.
 
-    `given` names the axes whose bounds stay as they are: the operator or the contract gives them.
+    `given` names the axes whose bounds stay as they are: the operator or the contract gives them. `chunk` is how many
+    time steps run at a time where sequences can be scanned.
     """
 
     def __init__(self, model: str, signature: Signature, options: BucketOptions) -> None:
@@ -24,6 +27,12 @@ class Buckets:
         self.given = frozenset(given)
         self.axes = {axis.name: _bounds(given.get(axis.name), options) for axis in signature.ragged_axes}
         self._bounds = tuple(self.axes.values())
+        said = signature.scanning.chunk if signature.scanning else 0
+        self._chunk = ChunkLength(options.chunks.get(model, said) if signature.scanning else 0)
+
+    def chunk(self, cost: RunCost) -> int:
+        """Time steps of a chunk, as runs cost; 0: sequences run whole, in buckets."""
+        return self._chunk.of(cost, self._bounds[0].longest)
 
     def bounds_for(self, lengths: Lengths) -> Lengths:
         """The bucket of a row; one without elements is padded to one.

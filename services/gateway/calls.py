@@ -40,6 +40,7 @@ Header = tuple[bytes, bytes]
 _SESSION_CALL = re.compile(r"/v1/sessions/([A-Za-z0-9._~-]{1,128}):(step|scan)")
 _MANY_CALL = re.compile(r"/v1/models/([^/:]+)/sessions:step")
 _INFER_CALL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
+_EVENTS = b"text/event-stream"
 _INFERENCE_HEADER = b"inference-header-content-length"
 _STEP_FIELDS = {"inputs", "step", "outputs"}
 _MANY_FIELDS = {"sessions", "inputs", "steps", "outputs"}
@@ -74,6 +75,11 @@ class Reply:
 
 
 Done = Callable[[Reply], None]
+
+
+def wants_events(target: Target, headers: Iterable[Header]) -> bool:
+    """Whether the answer of a predict call is to be a stream of events, which is no hot call."""
+    return target.call == "predict" and any(name == b"accept" and _EVENTS in value for name, value in headers)
 
 
 def target_of(method: bytes, url: bytes) -> Target | None:
@@ -213,7 +219,7 @@ class Calls:
     ) -> Callable[[], None]:
         asked = parse_predict(body)
         predict = Predict(
-            target.name, asked.signature_name, partial(_read_rows, asked), target.version, target.label,
+            target.name, asked.signature_name, partial(read_rows, asked), target.version, target.label,
             handicap_s=terms.handicap_s,
         )  # fmt: skip
         answer = partial(self._answer_predict, target, asked.row_format, done)
@@ -314,7 +320,8 @@ class Calls:
         self._metrics.request(target.call, self.gateway.model_of(target.call, target.name), outcome)
 
 
-def _read_rows(asked: PredictBody, signature: Signature, limit: int) -> Mapping[str, Any]:
+def read_rows(asked: PredictBody, signature: Signature, limit: int) -> Mapping[str, Any]:
+    """What a predict request gives a signature, for `Predict.read`."""
     if signature.kind == "sequences":
         return asked.rows(signature.inputs, limit)
     return asked.tensors(signature.inputs, any_shape=True)

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
 
-from services.gateway.answers import error_body
+from services.gateway.answers import error_body, sse
 from services.gateway.calls import Target, read_headers
 from services.gateway.generation import Begun, Ended, Event, Generate, Token
 from services.gateway.rest import Body, Here, ModelName
@@ -145,8 +145,8 @@ async def _written(begun: Begun, write: Any) -> AsyncIterator[bytes]:
     async with aclosing(begun.events) as events:
         async for event in events:
             name, data = _event(begun.generation, event, write)
-            yield _sse(name, data)
-    yield _sse("done", {})
+            yield sse(name, orjson.dumps(data))
+    yield sse("done", b"{}")
 
 
 def _event(generation: Generation, event: Event, write: Any) -> tuple[str, dict[str, Any]]:
@@ -157,10 +157,6 @@ def _event(generation: Generation, event: Event, write: Any) -> tuple[str, dict[
         return "error", {"index": event.index, **error_body(event.outcome)}
     found = write(event.outcome)
     return "result", {"index": event.index, **(found if isinstance(found, dict) else {"results": found})}
-
-
-def _sse(name: str, data: dict[str, Any]) -> bytes:
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), orjson.dumps(data))
 
 
 def _results(generation: Generation, found: list[Result], *, several: bool) -> Any:

@@ -20,8 +20,9 @@ from services.gateway.predict import Predictions
 from services.policy.batch import PRIORITIES, Lane, Leg, Rows, Ticket, rows_like
 from services.policy.contract import Generation, Signature
 from services.policy.errors import BatchTooLarge, Internal, SluiceError, UnsupportedByModel
-from services.policy.generation import Decoding, Limits, Options, Result, check_options, state_rows
+from services.policy.generation import Decoding, Limits, Options, Result, check_options
 from services.policy.sequences import Columns, check_rows, grouped
+from services.policy.slab import state_rows
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from services.gateway.calls import Calls, MethodNotAllowed, Reply, RequestIds, Target, target_of
+from services.gateway.calls import Calls, MethodNotAllowed, Reply, RequestIds, Target, target_of, wants_events
 from services.gateway.slices import Sliced
 from services.policy.errors import BodyTooLarge, SluiceError
 
@@ -98,7 +98,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         if self.parser.should_upgrade() and not self._wants_socket():
             return
         target = None if self.parser.should_upgrade() else target_of(self.parser.get_method(), self.url)
-        if target is None:
+        if target is None or wants_events(target, self.headers):
             super().on_headers_complete()
             return
         previous, exchange = self.cycle, Exchange(self, target)

@@ -18,6 +18,7 @@ from services.gateway.catalog import Catalog, ServedVersion
 from services.gateway.engine import Engine, complete
 from services.policy.batch import PRIORITIES, Lane, Ticket, rows_like
 from services.policy.contract import Signature, fits
+from services.policy.cost import RunCost
 from services.policy.errors import (
     BackendError,
     BadRequest,
@@ -26,8 +27,10 @@ from services.policy.errors import (
     Internal,
     ShapeMismatch,
     SluiceError,
+    UnsupportedByModel,
     VersionNotFound,
 )
+from services.policy.scanning import DEFAULT_CHUNK, Tell, scanned
 from services.policy.sequences import Grouped, check_rows, grouped, rows_of, stacked
 
 Array = NDArray[Any]
@@ -51,7 +54,8 @@ class Predict:
 
     `read` gives a signature's inputs, name → array of the dtype that it takes, in whatever shape the client sent them;
     of sequences, arrays with their lengths or masks beside them, or a list with each row's array, and then of no more
-    rows than it is told.
+    rows than it is told. `tell` hears of parts of an answer as soon as they are there, which takes a model whose
+    sequences run in chunks.
     """
 
     model: str
@@ -61,6 +65,7 @@ class Predict:
     label: str | None = None
     outputs: tuple[str, ...] = ()
     handicap_s: float = PRIORITIES["normal"]
+    tell: Tell | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,11 @@ class Predictions:
         """The tickets of a request, and what makes one answer of theirs."""
         signature = served.predicted(asked.signature)
         check_wanted(asked.outputs, signature)
+        if asked.tell and not signature.scanning:
+            raise UnsupportedByModel(
+                f"Model {served.model!r} does not give the answer to its signature {signature.name!r} in parts: its "
+                "contract names no scan for it. Ask without Accept: text/event-stream."
+            )
         if signature.kind == "sequences":
             found = self._grouped(served, signature, asked, deadline)
             return found.tickets, partial(_joined_sequences, served, found)
@@ -187,15 +197,25 @@ class Predictions:
         return tickets, partial(_joined, served, tickets)
 
     def _grouped(self, served: ServedVersion, signature: Signature, asked: Predict, deadline: float) -> Grouped:
-        """Sequences by bucket."""
+        """Sequences by bucket, or row by row where they run in chunks."""
         given = asked.read(signature, self._rows_limit)
         ragged = any(isinstance(column, list) for column in given.values())
         columns = given if ragged else rows_of(signature, given, self._rows_limit)
         lane = Lane(served.model, served.version, signature.name, outputs=asked.outputs)
         buckets = self._buckets.of(served, signature)
-        found = grouped(lane, signature, columns, buckets.bounds_for, self._largest, deadline)
+        chunk = buckets.chunk(self._cost(served, signature)) if signature.scanning else 0
+        if chunk or asked.tell:
+            found = scanned(lane, signature, columns, buckets.bounds_for, chunk or DEFAULT_CHUNK, deadline, asked.tell)
+        else:
+            found = grouped(lane, signature, columns, buckets.bounds_for, self._largest, deadline)
         buckets.observe(found.lengths)
         return found
+
+    def _cost(self, served: ServedVersion, signature: Signature) -> RunCost:
+        """What runs of sequences take: in chunks where any have run, and otherwise whole."""
+        of = partial(self._engine.scheduler.cost, served.model, served.version)
+        in_chunks = of(signature.scanning.signature.name) if signature.scanning else RunCost()
+        return in_chunks if in_chunks.known else of(signature.name)
 
     def _tickets(self, served: ServedVersion, signature: Signature, asked: Predict, deadline: float) -> list[Ticket]:
         """A request as rows that can be batched, in parts where it has more than a batch; or as it is."""

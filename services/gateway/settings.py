@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -114,6 +114,11 @@ class Settings(BaseSettings):
         BucketOptions().limit,
         description="Longest sequence, where no bounds are given; beyond it: 413 sequence_too_long.",
     )
+    scan_chunks: dict[str, NonNegativeInt] = Field(
+        {},
+        description="By model, time steps of the chunks in which its sequences run, instead of the contract's or of "
+        "what runs cost; 0: whole, in buckets. For models that can be scanned.",
+    )
     scan_steps: PositiveInt = Field(4096, description="Most time steps of one scan; beyond it: 413 sequence_too_long.")
 
     session_idle_s: Seconds = Field(
@@ -156,7 +161,7 @@ class Settings(BaseSettings):
 
     @property
     def bucket_options(self) -> BucketOptions:
-        return BucketOptions(self.bucket_bounds, self.buckets, self.sequence_limit)
+        return BucketOptions(self.bucket_bounds, self.buckets, self.sequence_limit, self.scan_chunks)
 
     @property
     def sessions(self) -> SessionOptions:

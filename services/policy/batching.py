@@ -155,7 +155,7 @@ class Dispatcher:
             key = (batch.lane.version, batch.lane.signature)
             self._fastest_run_s[key] = min(now - batch.started_at, self._fastest_run_s.get(key, inf))
             if batch.lane.bounds:
-                self._costs.setdefault(key, RunCost()).observe(batch.elements, now - batch.started_at)
+                self._costs.setdefault(key, RunCost()).observe(batch.elements, now - batch.started_at, batch.rows)
 
     def hopeless(self, now: float) -> list[Ticket]:
         """Waiting tickets whose deadline has passed or is nearer than the fastest run seen: they get no slot.
@@ -166,6 +166,10 @@ class Dispatcher:
         for lane, queue in self._queues.items():
             found += queue.due(now + self._fastest(lane) if self.running else now)
         return found
+
+    def cost(self, version: int, signature: str) -> RunCost:
+        """What runs of a signature take whose rows are padded; nothing is known of it at first."""
+        return self._costs.get((version, signature), RunCost())
 
     def next_wakeup(self) -> float:
         """When a lane that lingers becomes ready, if nothing else happens; `inf`: never by time alone."""
@@ -219,7 +223,7 @@ class Dispatcher:
         In the place of filler rows they cost nothing. Beyond that a whole queue rides along if that is cheaper than a
         batch of its own. Whose first deadline is older goes first.
         """
-        cost = self._costs.get((lane.version, lane.signature), RunCost())
+        cost = self.cost(lane.version, lane.signature)
         shorter = [(queue.heap[0][:2], other, queue) for other, queue in self._queues.items() if lane.carries(other)]
         riders: list[Ticket] = []
         for _, other, queue in sorted(shorter, key=itemgetter(0)):

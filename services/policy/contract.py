@@ -116,7 +116,8 @@ class Signature:
 
     `name` is what the model server calls it. `lengths` is a scan's input. Of sequences, `length_inputs` and
     `mask_inputs` name the inputs that hold a ragged axis's lengths, int32 `[batch]`, and its mask, bool
-    `[batch, axis]`; `bounds` are the inclusive upper bounds of an axis's buckets, where the model gives any.
+    `[batch, axis]`; `bounds` are the inclusive upper bounds of an axis's buckets, where the model gives any;
+    `scanning` is how they can run in chunks instead.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Signature:
     length_inputs: Mapping[str, str] = field(default_factory=dict)
     mask_inputs: Mapping[str, str] = field(default_factory=dict)
     bounds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    scanning: "Scanning | None" = None
 
     @property
     def ragged_axes(self) -> tuple[Axis, ...]:
@@ -159,6 +161,17 @@ class Signature:
         given = "; ".join(f"{tensor.name} {tensor}" for tensor in self.inputs.values())
         gotten = "; ".join(f"{tensor.name} {tensor}" for tensor in self.outputs.values())
         return f"takes {given} and gives {gotten}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scanning:
+    """Sequences may run in chunks of time steps: by `signature`, a scan that gives the same answers.
+
+    `chunk` is how many time steps a chunk has: None: the gateway decides, and whether there are chunks at all.
+    """
+
+    signature: Signature
+    chunk: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,18 @@ from typing import Any, get_args
 import ml_dtypes
 import numpy as np
 
-from services.policy.contract import Axis, Contract, Generation, Kind, Signature, State, Tensor, numpy_dtype
+from services.policy.contract import (
+    TIME,
+    Axis,
+    Contract,
+    Generation,
+    Kind,
+    Scanning,
+    Signature,
+    State,
+    Tensor,
+    numpy_dtype,
+)
 
 SCHEMA = 1
 _RAGGED: Sequence[Kind] = ("sequences", "encode")
@@ -38,6 +49,9 @@ def parse_contract(document: Any) -> Contract:
         )
     named = _object(fields.get("signatures"), "contract.signatures")
     signatures = {name: _signature(name, value) for name, value in named.items()}
+    for name, value in named.items():
+        if signatures[name].kind == "sequences" and "scan" in value:
+            signatures[name] = replace(signatures[name], scanning=_scanning(name, value["scan"], signatures))
     for kinds in (("step", "scan"), ("encode", "decode")):
         _check_same_states([each for each in signatures.values() if each.kind in kinds])
     return Contract(
@@ -65,6 +79,24 @@ def _generation(value: Any, signatures: Mapping[str, Signature]) -> Generation:
     start, end = (_whole(fields.get(name), f"{where}.{name}", 0, len(tokens) - 1) for name in ("start", "end"))
     steps = _whole(fields.get("max_steps"), f"{where}.max_steps", 1, _STEPS_LIMIT)
     return Generation(encode, decode, input_, logits, start, end, steps, tuple(tokens))
+
+
+def _scanning(name: str, value: Any, signatures: Mapping[str, Signature]) -> Scanning:
+    where = f"contract.signatures.{name}.scan"
+    fields = _object(value, where)
+    whole, scan = signatures[name], _named({"scan": fields.get("signature")}, "scan", where, signatures)
+    if [axis.name for axis in whole.ragged_axes] != [TIME]:
+        raise ContractError(f"{where}: expected sequences whose one ragged axis is {TIME!r}")
+    for key, own, others in (("inputs", whole.inputs, scan.inputs), ("outputs", whole.outputs, scan.outputs)):
+        if _row_forms(own) != _row_forms(others):
+            raise ContractError(f"{where}: expected the {key} of {scan.name}, time apart; got {', '.join(own)}")
+    chunk = fields.get("chunk")
+    return Scanning(scan, None if chunk is None else _whole(chunk, f"{where}.chunk", 0, _LENGTH_LIMIT))
+
+
+def _row_forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int | None, ...]]]:
+    """What tensors have at one time step, by name: dtype and shape."""
+    return {name: (tensor.dtype, tensor.shape[2 if tensor.has_time else 1 :]) for name, tensor in tensors.items()}
 
 
 def _named(fields: Mapping[str, Any], kind: Kind, where: str, signatures: Mapping[str, Signature]) -> Signature:

@@ -21,19 +21,24 @@ class RunCost:
     taken between runs of which one has at least twice the other's elements, so that noise does not pass for a slope;
     until there are any, nothing is known.
 
+    rows: how many real rows a run has of late, on average. fits: how often the costs were found anew.
+
     Of each octave of elements (from a power of two up to the next) the latest runs are kept. That bounds the memory,
     keeps the spread when all runs are of one size for a while, and shows a lasting change once most of them have it.
     """
 
     def __init__(self) -> None:
         self.known = False
+        self.fits = 0
+        self.rows = 1.0
         self.fixed_s = 0.0
         self.element_s = 0.0
         self._octaves: dict[int, deque[tuple[float, float]]] = {}
         self._runs = 0
 
-    def observe(self, elements: int, run_s: float) -> None:
+    def observe(self, elements: int, run_s: float, rows: int = 1) -> None:
         """Learn from a run that succeeded. `elements`, 1 or more, are all that ran: filler rows and padding too."""
+        self.rows += (rows - self.rows) / _FIT_EVERY
         octave = self._octaves.setdefault(elements.bit_length(), deque(maxlen=_KEPT))
         octave.append((float(elements), run_s))
         self._runs += 1
@@ -61,3 +66,4 @@ class RunCost:
         if self.fixed_s < 0.0:
             self.fixed_s, self.element_s = 0.0, float(np.median(run_s / elements))
         self.known = True
+        self.fits += 1

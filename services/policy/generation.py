@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.policy.batch import Rows
-from services.policy.contract import Generation, State, numpy_dtype
+from services.policy.contract import Generation
 from services.policy.errors import BackendError, BadRequest
+from services.policy.slab import state_rows
 
 Array = NDArray[Any]
 
@@ -89,24 +90,6 @@ def check_options(options: Options, generation: Generation, limits: Limits) -> N
 def _check(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
         raise BadRequest(f'"{name}" is from {least} to {most} here; got {value!r:.80}.')
-
-
-def state_rows(states: Sequence[State], outputs: Rows) -> dict[str, Array]:
-    """The next states of a batch's rows, by the inputs that take them.
-
-    Raises:
-        BackendError: one is missing, or not as the contract says.
-    """
-    found = {}
-    for state in states:
-        array = outputs.get(state.output)
-        if array is None or array.shape[1:] != state.shape or array.dtype != numpy_dtype(state.dtype):
-            came = "none" if array is None else f"{array.dtype} {list(array.shape[1:])}"
-            raise BackendError(
-                f"The model must answer the state {state.output!r} as {state.dtype} {list(state.shape)}; {came} came."
-            )
-        found[state.input] = array
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,13 @@ class BucketOptions:
     given: by model and ragged axis, the bounds that the operator gives.
     buckets: how many bounds are learned for each ragged axis.
     limit: the longest sequence, where the contract does not say it.
+    chunks: by model, time steps of a chunk in which its sequences run, instead of the contract's; 0: they run whole.
     """
 
     given: Mapping[str, Mapping[str, Sequence[int]]] = field(default_factory=dict)
     buckets: int = 8
     limit: int = 2048
+    chunks: Mapping[str, int] = field(default_factory=dict)
 
 
 class Lengths:
@@ -111,6 +113,11 @@ class LearnedBounds:
         self._worth = worth
         self.lengths = Lengths(bounds[-1], memory=memory)
         self._since = 0  # the last search
+
+    @property
+    def longest(self) -> int:
+        """The longest sequence of late; 0: none."""
+        return max(self.lengths.counts, default=0)
 
     def observe(self, length: int) -> bool:
         """Count one sequence that was accepted. Returns whether the bounds are others now."""

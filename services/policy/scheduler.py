@@ -13,6 +13,7 @@ from services.policy.alarms import Alarms
 from services.policy.batch import Batch, Lane, Leg, Rows, Ticket, too_late
 from services.policy.batching import BatchingOptions, Dispatcher
 from services.policy.contract import BatchAxis, Signature
+from services.policy.cost import RunCost
 from services.policy.errors import BackendError, InputRejected, SluiceError, StateNotFinite
 from services.policy.session import Answers, Event, Session, Step, ended_error
 from services.policy.sessions import SessionOptions, SessionTable
@@ -147,6 +148,11 @@ class Scheduler:
         """A model version is no longer served: its sessions end."""
         for session in self.sessions.retired(model, version):
             self.end(session, Event.RETIRE, now)
+
+    def cost(self, model: str, version: int, signature: str) -> RunCost:
+        """What runs of a signature take whose rows are padded."""
+        dispatcher = self.dispatchers.get(model)
+        return dispatcher.cost(version, signature) if dispatcher else RunCost()
 
     @property
     def busy(self) -> bool:

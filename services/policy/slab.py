@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from services.policy.batch import Rows
 from services.policy.contract import Signature, State, numpy_dtype
+from services.policy.errors import BackendError
 from services.policy.tensors import initial_row
 
 Array = NDArray[Any]
@@ -105,6 +106,24 @@ class Slab:
         memory = mmap.mmap(-1, slots * row_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._mapped.append((memory, row_bytes))
         return np.frombuffer(memory, dtype).reshape((slots, *sizes))
+
+
+def state_rows(states: Sequence[State], outputs: Rows) -> dict[str, Array]:
+    """The next states of rows, by the inputs that take them, from what the model answered to them.
+
+    Raises:
+        BackendError: one is missing, or not as the contract says.
+    """
+    found = {}
+    for state in states:
+        array = outputs.get(state.output)
+        if array is None or array.shape[1:] != state.shape or array.dtype != numpy_dtype(state.dtype):
+            came = "none" if array is None else f"{array.dtype} {list(array.shape[1:])}"
+            raise BackendError(
+                f"The model must answer the state {state.output!r} as {state.dtype} {list(state.shape)}; {came} came."
+            )
+        found[state.input] = array
+    return found
 
 
 def finite_rows(states: Sequence[State], outputs: Rows) -> Array:

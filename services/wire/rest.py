@@ -207,6 +207,16 @@ def encode_predict(outputs: Mapping[str, Array | list[Array]], *, row_format: bo
     return write_json({"predictions": [dict(zip(outputs, row, strict=True)) for row in rows]})
 
 
+def encode_part(row: int, start: int, outputs: Mapping[str, Array]) -> bytes:
+    """A part of a row's answer, `{"row": …, "start": …, "outputs": {name: values}}`.
+
+    Raises:
+        UnsupportedByModel: an output is complex.
+    """
+    values = {name: _writable(name, array) for name, array in outputs.items()}
+    return write_json({"row": row, "start": start, "outputs": values})
+
+
 def check_names(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> None:
     """Raises: UnknownInput, MissingInput."""
     listed = ", ".join(map(repr, inputs))

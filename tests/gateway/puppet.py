@@ -2,8 +2,8 @@
 
 Its model `sum` adds up what a session sends: output `total` and state `h` are state + x. Its model `plain` has no
 contract and doubles rows. `halves` is `sum` in bfloat16, without a scan; `words` numbers the words that a session
-sends; `wide` has a large state. `spans` adds up sequences, and `texts` finds the largest byte of each. Order, loss
-and mix-ups show in the sums.
+sends; `wide` has a large state. `spans` adds up sequences, `strides` does so in chunks, and `texts` finds the largest
+byte of each. Order, loss and mix-ups show in the sums.
 """
 
 import asyncio
@@ -83,6 +83,20 @@ SPANS = _sequences(
     {"total": _tensor(_BATCH, _FEATURE), "running": _tensor(_BATCH, _TIME, _FEATURE)},
     "time",
 )
+STRIDES = {
+    "schema": 1,
+    "signatures": {
+        "serving_default": SPANS["signatures"]["serving_default"]
+        | {"buckets": {"time": [64]}, "scan": {"signature": "scan", "chunk": 4}},
+        "scan": {
+            "kind": "scan",
+            "inputs": {"x": _tensor(_BATCH, _TIME, _FEATURE)},
+            "outputs": {"total": _tensor(_BATCH, _FEATURE), "running": _tensor(_BATCH, _TIME, _FEATURE)},
+            "states": _STATES,
+            "lengths": "lengths",
+        },
+    },
+}
 _BYTE = {"name": "byte", "ragged": True, "least": 0}
 TEXTS = _sequences(
     {"x": {"dtype": "int32", "text": "utf-8", "axes": [_BATCH, _BYTE]}},
@@ -97,6 +111,12 @@ def add_up(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
     totals = np.cumsum(x, 1)
     last = totals[np.arange(len(x)), lengths - 1]
     return {"total": last, "running": np.where(valid[..., np.newaxis], totals, np.nan).astype(np.float32)}
+
+
+def add_on(x: np.ndarray, h: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    answer = add_up(x, lengths)
+    total, running = answer["total"] + h, answer["running"] + h[:, np.newaxis]
+    return {"total": total, "running": running, "h": total}
 
 
 def find_largest(x: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
@@ -200,6 +220,7 @@ SIGNATURES: dict[str, dict[str, Callable[..., dict[str, np.ndarray]]]] = {
     "words": {"step": say, "contract": written(WORDS)},
     "wide": {"step": wide_step, "contract": written(WIDE)},
     "spans": {"sequences": add_up, "contract": written(SPANS)},
+    "strides": {"sequences": add_up, "scan": add_on, "contract": written(STRIDES)},
     "speller": {"encode": encode_word, "decode": spell, "contract": written(SPELLER)},
     "texts": {"sequences": find_largest, "contract": written(TEXTS)},
 }

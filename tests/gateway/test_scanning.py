@@ -1,0 +1,133 @@
+"""Sequences in chunks over the doors: answers as of whole ones, short ones between the chunks of long ones, parts."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from tritonclient.http.aio import InferenceServerClient, InferInput
+
+from tests.gateway.here import Gate, eventually, refused_as_tf_serving, running
+from tests.gateway.test_sequences import answer_of, span
+
+STRIDES = "/v1/models/strides:predict"
+EVENTS = {"accept": "text/event-stream"}
+
+
+async def events(here, body, path=STRIDES):
+    """The events of a stream, as (name, data)."""
+    found = []
+    async with here.http.stream("POST", path, json=body, headers=EVENTS) as response:
+        assert (response.status_code, response.headers["content-type"][:17]) == (200, "text/event-stream")
+        async for line in response.aiter_lines():
+            kind, _, value = line.partition(": ")
+            if kind == "event":
+                found.append((value, None))
+            elif kind == "data":
+                found[-1] = (found[-1][0], json.loads(value))
+    return found
+
+
+async def test_rows_of_any_length_are_answered_in_order_as_if_they_ran_whole(here):
+    rows = [span(23), span(1), span(64), span(4), span(5, start=7)]
+    response = await here.http.post(STRIDES, json={"instances": rows})
+    assert response.json() == {"predictions": [answer_of(row) for row in rows]}
+    assert {signature for signature, _ in here.puppet.batches} == {"scan"}
+    response = await here.http.post(STRIDES, json={"instances": [span(65)]})
+    assert "64" in refused_as_tf_serving(response, 413, "sequence_too_long")
+
+
+async def test_v2_takes_them_too(here):
+    async with InferenceServerClient(here.http.base_url.netloc.decode()) as client:
+        given = InferInput("x", [1, 10, 2], "FP32").set_data_from_numpy(np.array([span(10)], np.float32))
+        found = await client.infer("strides", [given])
+    assert found.as_numpy("total").tolist() == [answer_of(span(10))["total"]]
+
+
+async def test_a_short_row_runs_before_the_long_one_that_came_before_it_is_done(puppet):
+    async with running(puppet, in_flight=1) as here:
+        gate = Gate(puppet)
+
+        async def ask(length):
+            response = await here.http.post(STRIDES, json={"instances": [span(length)]})
+            assert response.json() == {"predictions": [answer_of(span(length))]}
+
+        long = asyncio.create_task(ask(64))
+        await puppet.until_running(1)
+        short = asyncio.create_task(ask(3))
+        await eventually(lambda: here.gateway.engine.scheduler.dispatchers["strides"].waiting_rows == 1)
+        gate.open()
+        await short
+        assert not long.done()
+        assert len(puppet.batches) < 16
+        await long
+
+
+async def test_the_setting_goes_before_the_contract(puppet):
+    async with running(puppet, scan_chunks={"strides": 0}) as here:
+        response = await here.http.post(STRIDES, json={"instances": [span(23)]})
+        assert response.json() == {"predictions": [answer_of(span(23))]}
+        assert puppet.batches == [("sequences", 1)]
+
+
+async def test_parts_come_as_events_and_make_the_answer(here):
+    rows = [span(9), span(2)]
+    *parts, done = await events(here, {"instances": rows})
+    assert done == ("done", {})
+    assert {name for name, _ in parts} == {"part"}
+    for number, row in enumerate(rows):
+        own = [data for _, data in parts if data["row"] == number]
+        assert [data["start"] for data in own] == list(range(0, len(row), 4))
+        whole = answer_of(row)
+        assert [step for data in own for step in data["outputs"]["running"]] == whole["running"]
+        assert own[-1]["outputs"]["total"] == whole["total"]
+        assert all("total" not in data["outputs"] for data in own[:-1])
+    metrics = await here.metrics()
+    assert metrics['sluice_requests_total{call="predict",model="strides",outcome="ok"}'] == 1
+    versioned = await events(here, {"instances": rows}, "/v1/models/strides/versions/1:predict")
+    assert versioned[-1] == ("done", {})
+
+
+async def test_a_stream_ends_with_the_error_that_ended_it(puppet):
+    async with running(puppet) as here:
+
+        def spoil(outputs):
+            return outputs if len(puppet.batches) < 2 else outputs | {"h": outputs["h"][:, :1]}
+
+        puppet.twist = spoil
+        *parts, (name, data) = await events(here, {"instances": [span(9)]})
+        assert [name for name, _ in parts] == ["part"]
+        assert (name, data["code"]) == ("error", "backend_error")
+
+
+async def test_who_leaves_a_stream_frees_its_row(puppet):
+    async with running(puppet, in_flight=1) as here:
+        gate = Gate(puppet)
+        task = asyncio.create_task(events(here, {"instances": [span(64)]}))
+        await puppet.until_running(1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        scheduler = here.gateway.engine.scheduler
+        [batch] = scheduler.dispatchers["strides"].running
+        await eventually(lambda: batch.tickets[0].outcome is not None)
+        gate.open()
+        await eventually(lambda: not scheduler.busy)
+        assert len(puppet.batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code", "said"),
+    [
+        ("/v1/models/spans:predict", {"instances": [span(3)]}, 400, "unsupported_by_model", "no scan"),
+        ("/v1/models/plain:predict", {"instances": [[1.0, 2.0]]}, 400, "unsupported_by_model", "no scan"),
+        ("/v1/models/nosuch:predict", {"instances": [1]}, 404, "model_not_found", "nosuch"),
+        (STRIDES, {"instances": []}, 400, "empty_input", "one row"),
+        (STRIDES, {"instances": [span(65)]}, 413, "sequence_too_long", "64"),
+        (STRIDES, {}, 400, "missing_input", "instances"),
+    ],
+)
+async def test_what_cannot_be_answered_in_parts_is_refused_before_anything_runs(here, path, body, status, code, said):
+    response = await here.http.post(path, json=body, headers=EVENTS)
+    assert said in refused_as_tf_serving(response, status, code)
+    assert here.puppet.batches == []
