@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtests.bench.length_cases import BUCKETS, case_name
-from loadtests.bench.lengths import MIXES, Mix
+from loadtests.bench.length_cases import BUCKETS, POLICIES, case_name
+from loadtests.bench.lengths import BIMODAL, MIXES, Mix
 from loadtests.bench.results import Outcomes, Spread
 from loadtests.bench.workload import NARROW
 
@@ -69,15 +69,21 @@ def bars(outcomes: Outcomes) -> list[Bar]:
         return _each(lambda a, b: a - b, values(f"predict-{name}-1", "p50_ms"), direct_ms)
 
     def lengths(mix: Mix) -> Iterator[Bar]:
-        """The best way is the faster of the learned buckets, round by round."""
-        ways = {way: rates(case_name(mix, way)) for way in ("longest", "arrival", "learned4", "learned8", "offline")}
-        best = _each(max, ways["learned4"], ways["learned8"])
+        """The best way is the faster of 8 buckets and chunks, round by round."""
+        ways = {way: rates(case_name(mix, way)) for way in POLICIES}
+        best = _each(max, ways["learned8"], ways["scanned"])
         yield ratio(f"{mix.name}: 8 learned buckets / padded to the longest", ways["learned8"], ways["longest"], 3.0)
         yield ratio(f"{mix.name}: 8 learned buckets / arrival order", ways["learned8"], ways["arrival"], 1.3)
         yield ratio(f"{mix.name}: the best / the offline ideal", best, ways["offline"], 0.8)
         for count in BUCKETS:
             padding = values(case_name(mix, f"learned{count}"), "padding_over_optimum")
             yield most(f"{mix.name}: padding of {count} learned buckets / optimum", padding, 1.05, "")
+        share = values(case_name(mix, "scanned"), "padding_share_over_optimum")
+        yield most(f"{mix.name}: share of padding in chunks / optimum of 8 buckets", share, 1.0, "")
+        if mix is BIMODAL:
+            short = [values(case_name(mix, way), "open70_short_p99_ms") for way in ("scanned", "learned8")]
+            times = _each(lambda a, b: a / b, *short)
+            yield most(f"{mix.name}: the shortest quarter's p99, chunks / 8 learned buckets", times, 0.5, "")
 
     waiting = rates("generation-static")
 

@@ -40,21 +40,26 @@ def main(name: str, folder: Path) -> None:
 
 def export_sequences(folder: Path) -> None:
     """An LSTM of 256 that answers each sequence with one vector, after its last step."""
-    network = keras.Sequential([
-        keras.Input((None, FEATURES)), keras.layers.LSTM(_UNITS, return_sequences=True),
-    ])  # fmt: skip
-    dense = keras.layers.Dense(FEATURES)
-    whole = keras.Model(network.inputs[0], dense(network.outputs[0]))
+    row = keras.Input((None, FEATURES))
+    lstm, dense = keras.layers.LSTM(_UNITS, return_sequences=True, return_state=True), keras.layers.Dense(FEATURES)
+    whole = keras.Model(row, dense(lstm(row)[0]))
 
     def run(given: Tensors) -> Tensors:
         """What stands behind a row's end cannot change the steps before it, so its last step is picked."""
-        steps = network(given[INPUT])
+        steps, *_ = lstm(given[INPUT])
         return {OUTPUT: dense(tf.gather(steps, given[sequences.LENGTHS] - 1, batch_dims=1))}
+
+    def scan(given: Tensors) -> Tensors:
+        """From given states to those at each row's own end: the mask keeps them from there on."""
+        mask = tf.sequence_mask(given[sequences.LENGTHS], tf.shape(given[INPUT])[1])
+        _, *after = lstm(given[INPUT], initial_state=[given[name] for name in sequences.STATES], mask=mask)
+        return {OUTPUT: dense(after[0]), **dict(zip(sequences.STATES, after, strict=True))}
 
     specs = {
         INPUT: tf.TensorSpec([None, None, FEATURES], "float32", INPUT),
         sequences.LENGTHS: tf.TensorSpec([None], "int32", sequences.LENGTHS),
     }
+    states = {name: tf.TensorSpec([None, _UNITS], "float32", name) for name in sequences.STATES}
     rows = np.random.default_rng(_SEED).normal(size=(2, _CHECKED, FEATURES)).astype(np.float32)
     lengths = np.array([_CHECKED, 3], np.int32)
     expected = np.stack([whole(rows[:1]).numpy()[0, -1], whole(rows[1:, :3]).numpy()[0, -1]])
@@ -62,7 +67,11 @@ def export_sequences(folder: Path) -> None:
         Call(name, {INPUT: rows, sequences.LENGTHS: lengths}, {OUTPUT: expected}, {})
         for name in (sequences.RAGGED, sequences.PADDED)
     ]
-    endpoints = {sequences.RAGGED: (run, specs), sequences.PADDED: (run, specs)}
+    zeros = {name: np.zeros((2, _UNITS), np.float32) for name in sequences.STATES}
+    calls.append(Call(sequences.SCAN, {INPUT: rows, sequences.LENGTHS: lengths, **zeros}, {OUTPUT: expected}, {}))
+    endpoints = {
+        sequences.RAGGED: (run, specs), sequences.PADDED: (run, specs), sequences.SCAN: (scan, specs | states),
+    }  # fmt: skip
     export_endpoints(whole, endpoints, _sequences_contract(), folder, calls)
 
 
@@ -80,6 +89,17 @@ def _sequences_contract() -> Contract:
                 "inputs": {INPUT: ragged},
                 "outputs": outputs,
                 "lengths": {"time": sequences.LENGTHS},
+                "scan": {"signature": sequences.SCAN},
+            },
+            sequences.SCAN: {
+                "kind": "scan",
+                "inputs": {INPUT: padded},
+                "outputs": outputs,
+                "lengths": sequences.LENGTHS,
+                "states": [
+                    {"name": name, "input": name, "output": name, "dtype": "float32", "shape": [_UNITS], "initial": 0.0}
+                    for name in sequences.STATES
+                ],
             },
             sequences.PADDED: {
                 "kind": "rows",

@@ -9,11 +9,12 @@ from functools import partial
 
 from loadtests.bench import wrk
 from loadtests.bench.case import Case, python_load, python_loads, watched
-from loadtests.bench.lengths import LONGEST, MIXES, POOL, WINDOW, Mix, lengths_of, padding_over_optimum, probes
+from loadtests.bench.lengths import LONGEST, MIXES, WINDOW, Mix, lengths_of, optimum_share, padding_over_optimum, probes
 from loadtests.bench.once import send_once
 from loadtests.bench.results import Sample
-from loadtests.bench.sequences import PADDED, RAGGED, SEQUENCES, http_requests
+from loadtests.bench.sequences import PADDED, RAGGED, SCAN, SEQUENCES, http_requests
 from loadtests.bench.stage import Gateway, Stage
+from services.policy.scanning import DEFAULT_CHUNK
 
 Way = Callable[[Stage, float, Mix], Sample]
 
@@ -24,15 +25,19 @@ POLICIES = {
     "longest": "padded to 200 by the client",
     "arrival": "arrival order, padded to the batch's longest",
     **{f"learned{count}": f"{count} learned buckets" for count in BUCKETS},
+    "scanned": f"chunks of {DEFAULT_CHUNK} time steps",
+    "chosen": "8 buckets or chunks, as runs cost",
     "offline": "offline ideal: sorted, the model server alone",
 }
 
 
 def length_cases() -> Iterator[Case]:
-    """Every way of every mix; one that scans instead of padding would stand beside the learned buckets."""
+    """Every way of every mix."""
     for mix in MIXES:
         ways: dict[str, Way] = {"longest": _longest, "arrival": _arrival}
-        ways |= {f"learned{count}": partial(_learned, count) for count in BUCKETS}
+        ways |= {f"learned{count}": partial(_learned, f"learned{count}", count, 0) for count in BUCKETS}
+        ways["scanned"] = partial(_learned, "scanned", 8, DEFAULT_CHUNK)
+        ways["chosen"] = partial(_learned, "chosen", 8, None)
         ways["offline"] = _offline
         for name, way in ways.items():
 
@@ -51,20 +56,23 @@ def _longest(stage: Stage, seconds: float, mix: Mix) -> Sample:
     return _loaded(stage, gateway, PADDED, seconds, mix)
 
 
-def _learned(buckets: int, stage: Stage, seconds: float, mix: Mix) -> Sample:
-    """A gateway of its own, which has seen this mix once and no other before it is measured."""
-    settings = "--buckets", str(buckets), "--sequence-limit", str(LONGEST)
-    gateway = stage.gateway(f"gateway-{mix.name}-{buckets}", *settings)
-    if gateway.batches(SEQUENCES, RAGGED)[0] < POOL:
+def _learned(name: str, buckets: int, chunk: int | None, stage: Stage, seconds: float, mix: Mix) -> Sample:
+    """A gateway of its own, which has seen this mix once and no other before it is measured.
+
+    `chunk`: time steps of chunks; 0: sequences run whole; None: the gateway decides.
+    """
+    settings = ["--buckets", str(buckets), "--sequence-limit", str(LONGEST)]
+    settings += [] if chunk is None else ["--scan-chunks", f"{SEQUENCES}={chunk}"]
+    gateway = stage.gateway(f"gateway-{mix.name}-{name}", *settings)
+    if not any(gateway.batches(SEQUENCES, signature)[0] for signature in (RAGGED, SCAN)):
         send_once(gateway.address, iter(http_requests(mix, padded=False)))
-    before = gateway.elements(SEQUENCES, RAGGED)
-    found = _loaded(stage, gateway, RAGGED, seconds, mix)
+    before = _elements(gateway)
+    found = _loaded(stage, gateway, RAGGED if chunk == 0 else SCAN, seconds, mix)
     real, padding = _grown(gateway, before)
-    return {
-        **found,
-        "padding_share": padding / (real + padding),
-        "padding_over_optimum": _padding_over_optimum(gateway, mix, buckets),
-    }
+    found = {**found, "padding_share": padding / (real + padding)}
+    if chunk != 0:
+        return {**found, "padding_share_over_optimum": found["padding_share"] / optimum_share(lengths_of(mix), buckets)}
+    return {**found, "padding_over_optimum": _padding_over_optimum(gateway, mix, buckets)}
 
 
 def _padding_over_optimum(gateway: Gateway, mix: Mix, buckets: int) -> float:
@@ -75,15 +83,21 @@ def _padding_over_optimum(gateway: Gateway, mix: Mix, buckets: int) -> float:
     """
     requests, lengths = http_requests(mix, padded=False), lengths_of(mix)
     chosen = probes(lengths)
-    before = gateway.elements(SEQUENCES, RAGGED)
+    before = _elements(gateway)
     send_once(gateway.address, (requests[place] for place in chosen), 1)
     _, padding = _grown(gateway, before)
     return padding_over_optimum(padding, [lengths[place] for place in chosen], lengths, buckets)
 
 
 def _grown(gateway: Gateway, before: tuple[float, float]) -> tuple[float, float]:
-    real, padding = gateway.elements(SEQUENCES, RAGGED)
+    real, padding = _elements(gateway)
     return real - before[0], padding - before[1]
+
+
+def _elements(gateway: Gateway) -> tuple[float, float]:
+    """Real ones and padding, of whole sequences and of chunks."""
+    whole, chunks = gateway.elements(SEQUENCES, RAGGED), gateway.elements(SEQUENCES, SCAN)
+    return whole[0] + chunks[0], whole[1] + chunks[1]
 
 
 def _arrival(stage: Stage, seconds: float, mix: Mix) -> Sample:
@@ -118,4 +132,5 @@ def _open(address: str, mix: Mix, seconds: float, capacity: float, *, padded: bo
     found: dict[str, float] = {}
     for share, rate, load in zip(SHARES, rates, python_loads("poisson_load", _LIMIT_S + seconds, *args), strict=True):
         found |= {f"open{share}_per_s": rate, f"open{share}_p50_ms": load.p50_ms, f"open{share}_p99_ms": load.p99_ms}
+        found[f"open{share}_short_p99_ms"] = load.short_p99_ms or load.p99_ms
     return found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.policy.buckets import optimal_bounds, padded_elements
+from services.policy.buckets import optimal_bounds, padded_elements, padding_share
 
 Array = NDArray[Any]
 
@@ -63,6 +63,18 @@ def whole(lengths: Array, longest: int) -> Array:
 def lengths_of(mix: Mix) -> tuple[int, ...]:
     """The lengths of a mix's sequences, in the order in which they are sent."""
     return tuple(whole(mix.draw(np.random.default_rng(mix.seed), POOL), LONGEST).tolist())
+
+
+def is_short(lengths: Sequence[int]) -> Array:
+    """Bool `[n]`: which sequences are of the shortest quarter, those as long as its longest among them."""
+    found: Array = np.array(lengths) <= np.quantile(lengths, 0.25, method="inverted_cdf")
+    return found
+
+
+def optimum_share(lengths: Sequence[int], buckets: int) -> float:
+    """The share of padding in all elements under the best `buckets` bounds for these lengths."""
+    counts = Counter(lengths)
+    return padding_share(counts, optimal_bounds(counts, buckets, LONGEST))
 
 
 def probes(lengths: Sequence[int], count: int = PROBES) -> list[int]:

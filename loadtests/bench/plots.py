@@ -28,7 +28,10 @@ _DOOR_COLOURS = {
     "grpc": "tab:green",
     "columnar": "tab:purple",
 }
-_WAY_COLOURS = {"longest": "tab:gray", "arrival": "tab:orange", "learned4": "tab:cyan", "learned8": "tab:blue"}
+_WAY_COLOURS = {
+    "longest": "tab:gray", "arrival": "tab:orange", "learned4": "tab:cyan", "learned8": "tab:blue",
+    "scanned": "tab:green",
+}  # fmt: skip
 _NOT_STEPS = ("wide", "lengths", "generation")  # groups whose steps cost something else
 _PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}  # behind labels
 _STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 11}

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 import uvloop
 
-from loadtests.bench.lengths import MIXES, Array, arrivals
+from loadtests.bench.lengths import MIXES, Array, arrivals, is_short, lengths_of
 from loadtests.bench.load import Load
 from loadtests.bench.sequences import http_requests
 
@@ -65,8 +65,10 @@ class Connection(asyncio.Protocol):
 class Sender:
     """Sends requests in order, each at its time, over the first connection that is free."""
 
-    def __init__(self, requests: list[bytes]) -> None:
+    def __init__(self, requests: list[bytes], short: Array) -> None:
+        """`short` says of each request whether its sequence is of the shortest quarter: bool `[requests]`."""
         self._requests = requests
+        self._short = short
         self._next = 0  # of the requests, over all schedules
         self._free: list[Connection] = []
         self._due: deque[int] = deque()
@@ -126,10 +128,13 @@ class Sender:
             if self._failed.done():
                 self._failed.result()
         await self._drain()
+        short = self._short[(self._next + np.arange(len(times))) % len(self._requests)]
         self._next += len(times)
         seconds, cpu_s = time.perf_counter() - self._began, time.process_time() - cpu
-        p50, p99 = np.percentile(self._answered_at - times, (50, 99)) * 1000
-        return Load(len(times), seconds, float(p50), float(p99), cpu_s)
+        took_ms = (self._answered_at - times) * 1000
+        p50, p99 = np.percentile(took_ms, (50, 99))
+        short_p99 = float(np.percentile(took_ms[short], 99)) if short.any() else None
+        return Load(len(times), seconds, float(p50), float(p99), cpu_s, short_p99)
 
     async def _drain(self) -> None:
         until = time.perf_counter() + _DRAIN_S
@@ -141,7 +146,7 @@ class Sender:
                 raise Refused(f"{self._left} requests were not answered {_DRAIN_S:g} s after the last one was sent")
 
 
-async def run(address: str, requests: list[bytes], rates: list[float], seconds: float) -> list[Load]:
+async def run(address: str, requests: list[bytes], short: Array, rates: list[float], seconds: float) -> list[Load]:
     """A load for each rate, one after the other.
 
     Raises:
@@ -150,7 +155,7 @@ async def run(address: str, requests: list[bytes], rates: list[float], seconds: 
     schedules = [arrivals(rate, seconds, _SEED + place) for place, rate in enumerate(rates)]
     if not all(times.size for times in schedules):
         raise Refused(f"there is nothing to send within {seconds:g} s at {min(rates):g} requests a second")
-    sender = Sender(requests)
+    sender = Sender(requests, short)
     try:
         await sender.connect(address, CONNECTIONS)
         return [await sender.offer(times) for times in schedules]
@@ -159,9 +164,10 @@ async def run(address: str, requests: list[bytes], rates: list[float], seconds: 
 
 
 def main(address: str, mix: str, padded: str, seconds: str, *rates: str) -> None:
-    requests = http_requests(next(each for each in MIXES if each.name == mix), padded=padded == "1")
+    chosen = next(each for each in MIXES if each.name == mix)
+    requests, short = http_requests(chosen, padded=padded == "1"), is_short(lengths_of(chosen))
     try:
-        loads = uvloop.run(run(address, requests, [float(rate) for rate in rates], float(seconds)))
+        loads = uvloop.run(run(address, requests, short, [float(rate) for rate in rates], float(seconds)))
     except (Refused, OSError) as error:
         sys.exit(str(error))
     print(orjson.dumps([asdict(load) for load in loads]).decode())  # noqa: T201 - the answer

@@ -98,8 +98,11 @@ def _others(outcomes: Iterable[Outcome]) -> Table:
         "ready_s": "seconds until ready",
         "padding_share": "share of padding and filler in all elements that ran",
         "padding_over_optimum": "padding of the learned bounds over the optimum's",
+        "padding_share_over_optimum": "that share over the share under the best bounds",
+        "open70_per_s": "sequences a second at 70 % of capacity, Poisson",
         "open70_p50_ms": "p50 ms at 70 % of capacity, Poisson",
         "open70_p99_ms": "p99 ms at 70 % of capacity, Poisson",
+        "open70_short_p99_ms": "p99 ms of the shortest quarter at 70 % of capacity, Poisson",
     }
     table = _table("Besides")
     for heading in ("case", "figure"):

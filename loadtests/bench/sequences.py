@@ -19,8 +19,10 @@ from services.wire.tensors import write_tensor
 Rows = NDArray[np.float32]
 
 SEQUENCES = "sequences256"  # an LSTM of 256 over sequences, and a dense layer on what it says after the last step
-RAGGED, PADDED = "sequences", "serving_default"  # its signatures: the gateway pads; the client has padded
+# Its signatures: the gateway pads; the client has padded; a chunk of time steps.
+RAGGED, PADDED, SCAN = "sequences", "serving_default", "scan"
 LENGTHS = "lengths"
+STATES = "h", "c"
 PATH = f"/v2/models/{SEQUENCES}/infer"
 _SEED = 13
 

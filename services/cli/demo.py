@@ -1,7 +1,7 @@
 """The demo: many clients forecast the sea temperature, each in a session of its own, served in shared batches.
 
-Everything is real: the trained model, the gateway and the model server as processes, clients over HTTP, WebSocket and
-gRPC at the same time, and Keras as the judge.
+Everything is real: the trained models, the gateway and the model server as processes, clients over HTTP, WebSocket and
+gRPC at the same time, and Keras as the judge. Then come series of different lengths, and dates.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from services.cli import demo_sequences
 from services.client import AsyncClient, AsyncSession, SluiceError
 from services.log import quiet_import
 
@@ -35,6 +36,7 @@ TOLERANCE = 1e-5
 _READY_S = 120.0
 # How the clients step, in turn.
 DOORS = ("HTTP", "WebSocket", "gRPC", "gRPC stream")
+MODELS = ("temperature", "dates")
 _PAUSE_S = 0.02  # the longest a client waits between two steps, so that the clients' steps interleave at random
 
 Series = NDArray[np.float32]
@@ -71,25 +73,29 @@ class NotServed(Exception):
 def run(models_dir: Path, out: Path, count: int) -> int:
     """Run the demo; 0 if every client got what Keras gives it alone, 1 if not, 3 if nothing was served."""
     console = Console()
-    version = models_dir / "temperature" / "1"
-    if not (version / "saved_model.pb").exists():
-        _build(models_dir)
+    missing = [name for name in MODELS if not (models_dir / name / "1" / "saved_model.pb").exists()]
+    if missing:
+        _build(models_dir, missing)
     from models.temperature.data import month, temperatures
 
-    clients = plan(temperatures(), count)
+    clients, rows = plan(temperatures(), count), uneven(temperatures())
     try:
         with _gateway(models_dir, out) as (http, grpc):
             with console.status("Starting the gateway and the model server …"), quiet_import():
                 import keras  # noqa: F401 - meanwhile, for the judge
-            result = asyncio.run(_serve(http, grpc, clients, console))
+            result, shown = asyncio.run(_serve(http, grpc, clients, rows, console))
     except NotServed as error:
         console.print(f"[red]The demo could not be served:[/] {error}. The log is in {out / 'serve.log'}.")
         return 3
     with console.status("Asking Keras the same, client by client …"):
-        difference = _difference(version / "assets.extra" / "model.keras", clients)
+        difference = _difference(models_dir / "temperature" / "1" / "assets.extra" / "model.keras", [*clients, *rows])
     _show(console, clients, temperatures(), month, result, difference)
-    picture = _draw(clients, temperatures(), month, out / "forecast.png")
-    console.print(f"The picture of it: {picture}")
+    demo_sequences.show(console, shown)
+    pictures = (
+        _draw(clients, temperatures(), month, out / "forecast.png"),
+        demo_sequences.draw(shown.batch, out / "sequences.png"),
+    )
+    console.print("The pictures of it:", ", ".join(map(str, pictures)))
     if difference > TOLERANCE:
         console.print(f"[red]The largest difference is over {TOLERANCE:g}: what was served is not what Keras says.[/]")
         return 1
@@ -108,12 +114,22 @@ def plan(series: Series, count: int, seed: int = SEED) -> list[Client]:
     return clients
 
 
-def _build(models_dir: Path) -> None:
+def uneven(series: Series) -> list[Client]:
+    """Stretches of different lengths, from wherever they begin, whose forecasts come in one request."""
+    dice = random.Random(demo_sequences.SEED)  # noqa: S311 - a demo's dice
+    rows = []
+    for i, months in enumerate(demo_sequences.lengths()):
+        start = dice.randint(0, len(series) - months)
+        rows.append(Client(f"row-{i}", ":predict", start, series[start : start + months], np.zeros(months, np.float32)))
+    return rows
+
+
+def _build(models_dir: Path, names: list[str]) -> None:
     from models.train import build
 
     with quiet_import():
         import keras  # noqa: F401
-    build(["temperature"], models_dir)
+    build(names, models_dir)
 
 
 @contextmanager
@@ -140,7 +156,9 @@ def _free_ports() -> list[int]:
         return [probe.getsockname()[1] for probe in (one, other)]
 
 
-async def _serve(http: str, grpc: str, clients: list[Client], console: Console) -> Run:
+async def _serve(
+    http: str, grpc: str, clients: list[Client], rows: list[Client], console: Console
+) -> tuple[Run, demo_sequences.Shown]:
     async with httpx.AsyncClient(base_url=http) as looking:
         with console.status("Starting the gateway and the model server …"):
             await _until_ready(looking)
@@ -150,7 +168,15 @@ async def _serve(http: str, grpc: str, clients: list[Client], console: Console) 
             await _step_all(http, grpc, clients, advance)
         seconds = time.perf_counter() - started
         after = await _counters(looking)
-    return Run(seconds, int(after["rows"] - before["rows"]), int(after["batches"] - before["batches"]))
+
+        def forecast(row: int, forecasts: Any) -> None:
+            rows[row].forecasts[:] = np.array(forecasts)[:, 0]
+
+        try:
+            shown = await demo_sequences.ask(looking, [row.series for row in rows], forecast)
+        except httpx.HTTPStatusError as error:
+            raise NotServed(error.response.text) from None
+    return Run(seconds, int(after["rows"] - before["rows"]), int(after["batches"] - before["batches"])), shown
 
 
 async def _step_all(http: str, grpc: str, clients: list[Client], advance: Any) -> None:

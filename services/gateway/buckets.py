@@ -10,7 +10,7 @@ from services.gateway.catalog import ServedVersion
 from services.policy.buckets import bucket_for
 from services.policy.contract import Signature
 from services.policy.cost import RunCost
-from services.policy.lengths import BucketOptions, LearnedBounds, powers_of_two
+from services.policy.lengths import BucketOptions, LearnedBounds, observe_row, powers_of_two
 from services.policy.scanning import ChunkLength
 from services.policy.sequences import Lengths
 
@@ -25,7 +25,10 @@ class Buckets:
     def __init__(self, model: str, signature: Signature, options: BucketOptions) -> None:
         given = {**signature.bounds, **options.given.get(model, {})}
         self.given = frozenset(given)
-        self.axes = {axis.name: _bounds(given.get(axis.name), options) for axis in signature.ragged_axes}
+        several = len(signature.ragged_axes) > 1
+        self.axes = {
+            axis.name: _bounds(given.get(axis.name), options, weighted=several) for axis in signature.ragged_axes
+        }
         self._bounds = tuple(self.axes.values())
         said = signature.scanning.chunk if signature.scanning else 0
         self._chunk = ChunkLength(options.chunks.get(model, said) if signature.scanning else 0)
@@ -47,15 +50,14 @@ class Buckets:
     def observe(self, rows: Iterable[Lengths]) -> None:
         """Count the rows of a request that was accepted."""
         for lengths in rows:
-            for length, axis in zip(lengths, self._bounds, strict=True):
-                axis.observe(max(length, 1))
+            observe_row(self._bounds, [max(length, 1) for length in lengths])
 
 
-def _bounds(given: Sequence[int] | None, options: BucketOptions) -> LearnedBounds:
+def _bounds(given: Sequence[int] | None, options: BucketOptions, *, weighted: bool) -> LearnedBounds:
     """Bounds that are given stay."""
     if given is not None:
         return LearnedBounds(tuple(given), relearn_every=sys.maxsize)
-    return LearnedBounds(powers_of_two(options.limit, options.buckets), buckets=options.buckets)
+    return LearnedBounds(powers_of_two(options.limit, options.buckets), buckets=options.buckets, weighted=weighted)
 
 
 class BucketTable:

@@ -187,7 +187,8 @@ def _predict(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
     }
     return _operation(
         f"tf_serving_predict{suffix}", "Predict", "models",
-        f"TensorFlow Serving's predict, batched with other clients' rows. {_ERRORS}",
+        f"TensorFlow Serving's predict, batched with other clients' rows. {_ERRORS} With `Accept: text/event-stream` "
+        "the parts of an answer come as events, for models whose sequences can run in chunks.",
         [*parameters, _TIMEOUT, _PRIORITY], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
     )  # fmt: skip
 

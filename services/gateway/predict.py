@@ -18,7 +18,6 @@ from services.gateway.catalog import Catalog, ServedVersion
 from services.gateway.engine import Engine, complete
 from services.policy.batch import PRIORITIES, Lane, Ticket, rows_like
 from services.policy.contract import Signature, fits
-from services.policy.cost import RunCost
 from services.policy.errors import (
     BackendError,
     BadRequest,
@@ -165,6 +164,14 @@ class Predictions:
 
         return self._tasks.begin(find_and_run(), done)
 
+    def chunk(self, served: ServedVersion, signature: Signature) -> int:
+        """In how many time steps at a time a signature's sequences run now; 0: they run whole."""
+        if signature.scanning is None:
+            return 0
+        of = partial(self._engine.scheduler.cost, served.model, served.version)
+        cost = of(signature.scanning.signature.name)
+        return self._buckets.of(served, signature).chunk(cost if cost.known else of(signature.name))
+
     async def find(self, model: str, version: int | None, label: str | None, deadline: float) -> ServedVersion:
         """As `Catalog.find`, which may have to ask the model server; in time.
 
@@ -203,19 +210,13 @@ class Predictions:
         columns = given if ragged else rows_of(signature, given, self._rows_limit)
         lane = Lane(served.model, served.version, signature.name, outputs=asked.outputs)
         buckets = self._buckets.of(served, signature)
-        chunk = buckets.chunk(self._cost(served, signature)) if signature.scanning else 0
+        chunk = self.chunk(served, signature)
         if chunk or asked.tell:
             found = scanned(lane, signature, columns, buckets.bounds_for, chunk or DEFAULT_CHUNK, deadline, asked.tell)
         else:
             found = grouped(lane, signature, columns, buckets.bounds_for, self._largest, deadline)
         buckets.observe(found.lengths)
         return found
-
-    def _cost(self, served: ServedVersion, signature: Signature) -> RunCost:
-        """What runs of sequences take: in chunks where any have run, and otherwise whole."""
-        of = partial(self._engine.scheduler.cost, served.model, served.version)
-        in_chunks = of(signature.scanning.signature.name) if signature.scanning else RunCost()
-        return in_chunks if in_chunks.known else of(signature.name)
 
     def _tickets(self, served: ServedVersion, signature: Signature, asked: Predict, deadline: float) -> list[Ticket]:
         """A request as rows that can be batched, in parts where it has more than a batch; or as it is."""

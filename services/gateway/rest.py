@@ -121,6 +121,9 @@ class BucketsInfo(BaseModel):
     signatures: dict[str, dict[str, AxisBuckets]] = Field(
         description="By signature and ragged axis; without those that pad nothing."
     )
+    chunks: dict[str, int] = Field(
+        description="By signature: time steps of the chunks in which its sequences run now; 0: whole, in buckets."
+    )
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -133,6 +136,7 @@ class BucketsInfo(BaseModel):
                             "time": {"bounds": [16, 64, 2048], "learned": True, "lengths": {"12": 34.0, "60": 2.5}}
                         }
                     },
+                    "chunks": {"serving_default": 0},
                 }
             ]
         }
@@ -302,16 +306,14 @@ async def get_contract(gateway: Here, model: ModelName, version: Version = None)
 
 @router.get(_MODEL + "/buckets", tags=["models"])
 async def get_buckets(gateway: Here, model: ModelName, version: Version = None) -> BucketsInfo:
-    """To what lengths a model's sequences are padded, and what lengths came."""
+    """To what lengths a model's sequences are padded, whether they run in chunks, and what lengths came."""
     served = await gateway.catalog.find(model, int(version) if version else None)
+    ragged = {name: signature for name, signature in served.signatures.items() if signature.ragged_axes}
     return BucketsInfo(
         model=served.model,
         version=str(served.version),
-        signatures={
-            name: _axes(gateway.buckets.of(served, signature))
-            for name, signature in served.signatures.items()
-            if signature.ragged_axes
-        },
+        signatures={name: _axes(gateway.buckets.of(served, signature)) for name, signature in ragged.items()},
+        chunks={name: gateway.predictions.chunk(served, signature) for name, signature in ragged.items()},
     )
 
 

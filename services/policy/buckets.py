@@ -6,7 +6,7 @@ a sequence belongs to the smallest bound that is not below its length, and the l
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from math import inf, prod
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -86,32 +86,6 @@ def curve(counts: Mapping[int, float], buckets: int, limit: int | None = None) -
     return found
 
 
-def optimal_cells(
-    counts: Mapping[tuple[int, ...], float], buckets: Sequence[int], limits: Sequence[int] | None = None
-) -> tuple[tuple[int, ...], ...]:
-    """Bounds for each of several ragged axes, `buckets[axis]` at most, for rows counted by their lengths on all axes.
-
-    A row is padded on every axis, so it takes the product of its bounds. Given the bounds of the other axes that is the
-    problem of one axis, where a row counts as often as the others' bounds say: each axis in turn gets its optimum until
-    nothing changes any more. No turn makes more elements, and in the end no axis alone can be bettered; two axes
-    together perhaps could: it is a local optimum, reached from what is best for each axis by itself.
-
-    Raises:
-        SequenceTooLong: a length is longer than its axis's limit.
-    """
-    rows = np.array(list(counts), int).reshape(len(counts), len(buckets))
-    weights = np.fromiter(counts.values(), float)
-    ends: Sequence[int | None] = limits or [None] * len(buckets)
-    bounds = [optimal_bounds(_by_length(rows[:, axis], weights), most, ends[axis]) for axis, most in enumerate(buckets)]
-    before, now = inf, _cells(rows, bounds) @ weights
-    while now < before:
-        for axis, most in enumerate(buckets):
-            others = [() if other == axis else bounds[other] for other in range(len(buckets))]
-            bounds[axis] = optimal_bounds(_by_length(rows[:, axis], weights * _cells(rows, others)), most, ends[axis])
-        before, now = now, _cells(rows, bounds) @ weights
-    return tuple(bounds)
-
-
 def _arrays(counts: Mapping[int, float]) -> tuple[Array, Array]:
     """The lengths that were counted, increasing, and how often: int64 `[n]` and float64 `[n]`."""
     lengths = sorted(length for length, count in counts.items() if count > 0)
@@ -153,14 +127,3 @@ def _traced(starts: Sequence[Array], lengths: Array) -> tuple[int, ...]:
             bounds.append(int(lengths[end - 1]))
             end = int(start[end])
     return tuple(reversed(bounds))
-
-
-def _by_length(lengths: Array, weights: Array) -> dict[int, float]:
-    """How much each length counts, summed over `[rows]`."""
-    distinct, index = np.unique(lengths, return_inverse=True)
-    return dict(zip(distinct.tolist(), np.bincount(index, weights).tolist(), strict=True))
-
-
-def _cells(rows: Array, bounds: Sequence[Sequence[int]]) -> Array:
-    """The elements that each of `rows` `[rows, axes]` takes on the axes that have bounds."""
-    return np.array(prod(_padded(rows[:, axis], ends) for axis, ends in enumerate(bounds) if ends))

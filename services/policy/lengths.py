@@ -5,11 +5,12 @@ It does not know what the sequences hold, nor what becomes of those that wait un
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
-from services.policy.buckets import optimal_bounds, padded_elements
+from services.policy.buckets import bucket_for, optimal_bounds, padded_elements
 
 _ALL_DIGITS = 64
-_UNSEEN = 0.01  # the elements that all sizes together are expected to have besides those that came
+_UNSEEN = 0.002  # the elements that all sizes together are expected to have besides those that came
 _FORGOTTEN = 0.1  # a length that counts less is no longer kept: one sequence, four halvings ago
 
 
@@ -52,11 +53,11 @@ class Lengths:
         self._seen = 0  # since counts were halved
         self._keep(_ALL_DIGITS)
 
-    def observe(self, length: int) -> None:
-        """Count one sequence."""
+    def observe(self, length: int, weight: float = 1.0) -> None:
+        """Count one sequence, as `weight` of them."""
         if length > self._exact_to:
             length = min(rounded_up(length, self._digits), self._limit)
-        self.counts[length] = self.counts.get(length, 0.0) + 1.0
+        self.counts[length] = self.counts.get(length, 0.0) + weight
         while len(self.counts) > self._distinct:
             self._coarsen()
         self._seen += 1
@@ -96,6 +97,7 @@ class LearnedBounds:
         relearn_every: int = 1024,
         worth: float = 0.02,
         memory: int = 4096,
+        weighted: bool = False,
     ) -> None:
         """Begin with `bounds`.
 
@@ -106,12 +108,14 @@ class LearnedBounds:
             of old and of new bounds do not mix, and the best bounds of a mix that stays do not keep still; but what is
             not worth it is never saved.
         memory: after how many sequences the past counts half; see `Lengths`.
+        weighted: sequences have weights of their own.
         """
         self.bounds = bounds
         self._buckets = buckets or len(bounds)
         self._relearn_every = relearn_every
         self._worth = worth
         self.lengths = Lengths(bounds[-1], memory=memory)
+        self._weights = Lengths(bounds[-1], memory=memory) if weighted else self.lengths
         self._since = 0  # the last search
 
     @property
@@ -119,9 +123,14 @@ class LearnedBounds:
         """The longest sequence of late; 0: none."""
         return max(self.lengths.counts, default=0)
 
-    def observe(self, length: int) -> bool:
-        """Count one sequence that was accepted. Returns whether the bounds are others now."""
+    def observe(self, length: int, weight: float = 1.0) -> bool:
+        """Count one sequence that was accepted. Returns whether the bounds are others now.
+
+        `weight`, where there are any: how much an element of padding costs here.
+        """
         self.lengths.observe(length)
+        if self._weights is not self.lengths:
+            self._weights.observe(length, weight)
         self._since += 1
         return self._since >= self._relearn_every and self._relearn()
 
@@ -137,12 +146,25 @@ class LearnedBounds:
 
     def _expected(self) -> dict[int, float]:
         """What came, and a little of every size that did not: if it comes after all it finds a bucket near it."""
-        counts = dict(self.lengths.counts)
+        counts = dict(self._weights.counts)
         powers = powers_of_two(self.bounds[-1], _ALL_DIGITS)
         share = _UNSEEN * sum(length * count for length, count in counts.items()) / len(powers)
         for power in powers:
             counts[power] = counts.get(power, 0.0) + share / power
         return counts
+
+
+def observe_row(axes: Sequence[LearnedBounds], lengths: Sequence[int]) -> None:
+    """Count a row that was accepted, which has several ragged axes, on each of them.
+
+    It is padded on every axis, so an element more along one costs the product of its bounds on the others. With the
+    others' bounds as they are, that is the problem of one axis with weights; and as the axes learn again and again,
+    each from the others' bounds, they come to where none can be bettered alone (coordinate descent).
+    """
+    bounds = [bucket_for(length, axis.bounds) for length, axis in zip(lengths, axes, strict=True)]
+    elements = prod(bounds)
+    for length, bound, axis in zip(lengths, bounds, axes, strict=True):
+        axis.observe(length, elements / bound)
 
 
 def powers_of_two(limit: int, buckets: int) -> tuple[int, ...]:

@@ -50,11 +50,11 @@ def test_states_move_in_one_place() -> None:
 
 
 def test_clients_are_answered_in_one_place() -> None:
-    """A ticket is settled in `_close` and told in `_tell`; a task that waits for it is woken in `complete`."""
+    """A ticket is settled in `_close` and told in `_deliver`; a task that waits for it is woken in `complete`."""
     assert where(lambda function: any(sets(node, "outcome") for node in ast.walk(function))) == {
         "services/policy/batch.py:Ticket.__init__",
         "services/policy/scheduler.py:Scheduler._close",
-        "services/gateway/engine.py:Engine._tell",
+        "services/gateway/engine.py:Engine._deliver",
     }
     closing = {name for name in callers("self._close") if name.startswith("services/policy/")}
     assert closing == {f"services/policy/scheduler.py:Scheduler.{name}" for name in ("_settle", "_start", "end")}

@@ -63,6 +63,12 @@ async def test_a_short_row_runs_before_the_long_one_that_came_before_it_is_done(
         await long
 
 
+async def test_it_is_told_how_sequences_run_now(puppet):
+    for model, chunks in (("strides", {"serving_default": 4}), ("spans", {"serving_default": 0}), ("sum", {})):
+        async with running(puppet) as here:
+            assert (await here.http.get(f"/v1/models/{model}/buckets")).json()["chunks"] == chunks
+
+
 async def test_the_setting_goes_before_the_contract(puppet):
     async with running(puppet, scan_chunks={"strides": 0}) as here:
         response = await here.http.post(STRIDES, json={"instances": [span(23)]})

@@ -194,6 +194,7 @@ async def test_words_of_rows_in_different_buckets_are_answered(here):
 async def test_bounds_and_lengths_of_every_ragged_axis_are_told_before_and_after_requests(here):
     given = {"bounds": [2, 4, 8], "learned": False, "lengths": {}}
     told = {"model": "spans", "version": "1", "signatures": {"serving_default": {"time": given}}}
+    told["chunks"] = {"serving_default": 0}
     assert (await here.http.get("/v1/models/spans/buckets")).json() == told
     await here.http.post(SPANS, json={"instances": [span(5), span(1), span(5)]})
     await here.http.post(SPANS, json={"instances": [span(9)]})  # too long: refused, and not counted

@@ -146,7 +146,16 @@ def test_every_case_that_a_bar_or_a_picture_needs_exists() -> None:
     assert len(names) == len(set(names))
     every = of(
         *(
-            outcome(name, 10, p50_ms=1.0, bytes_per_session=2500.0, ready_s=0.5, padding_over_optimum=1.0)
+            outcome(
+                name,
+                10,
+                p50_ms=1.0,
+                bytes_per_session=2500.0,
+                ready_s=0.5,
+                padding_over_optimum=1.0,
+                padding_share_over_optimum=1.0,
+                open70_short_p99_ms=1.0,
+            )
             for name in names
         )
     )

@@ -1,6 +1,6 @@
 """Buckets: inclusive bounds, and the best ones against every set of bounds that there is."""
 
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise
 from math import ceil
 
 import numpy as np
@@ -12,7 +12,6 @@ from services.policy.buckets import (
     bucket_for,
     curve,
     optimal_bounds,
-    optimal_cells,
     padded_elements,
     padding_share,
 )
@@ -156,60 +155,3 @@ def test_lengths_spread_as_those_of_text_need_eight_buckets_for_a_padding_share_
     shares = [padding_share(counts, bounds) for bounds in curve(counts, 20, limit=200)]
     assert shares[7] == pytest.approx(0.18, abs=0.01)
     assert shares[17] == pytest.approx(0.08, abs=0.01)
-
-
-PAIRS = st.dictionaries(st.tuples(st.integers(1, 12), st.integers(1, 12)), st.integers(1, 9), min_size=1, max_size=6)
-
-
-def slow_cells(counts: dict[tuple[int, ...], int], bounds: tuple[tuple[int, ...], ...]) -> int:
-    total = 0
-    for lengths, count in counts.items():
-        elements = count
-        for length, ends in zip(lengths, bounds, strict=True):
-            elements *= slow_bucket(length, ends)
-        total += elements
-    return total
-
-
-def axis_choices(counts: dict[tuple[int, ...], int], axis: int, buckets: int) -> list[tuple[int, ...]]:
-    lengths = [pair[axis] for pair in counts]
-    return every_choice(lengths, buckets, max(lengths))
-
-
-@given(PAIRS, st.tuples(st.integers(1, 3), st.integers(1, 3)))
-def test_no_axis_of_cells_can_be_bettered_alone(counts: dict[tuple[int, ...], int], buckets: tuple[int, int]) -> None:
-    found = optimal_cells(counts, buckets)
-    elements = slow_cells(counts, found)
-    for axis in range(2):
-        for choice in axis_choices(counts, axis, buckets[axis]):
-            assert slow_cells(counts, (*found[:axis], choice, *found[axis + 1 :])) >= elements
-
-
-@given(PAIRS, st.tuples(st.integers(1, 3), st.integers(1, 3)))
-def test_cells_are_no_worse_than_each_axis_by_itself_and_near_the_best(
-    counts: dict[tuple[int, ...], int], buckets: tuple[int, int]
-) -> None:
-    found = optimal_cells(counts, buckets)
-    by_axis: list[Counts] = [{}, {}]
-    for pair, count in counts.items():
-        for axis in range(2):
-            by_axis[axis][pair[axis]] = by_axis[axis].get(pair[axis], 0) + count
-    alone = tuple(optimal_bounds(by_axis[axis], buckets[axis]) for axis in range(2))
-    every = product(*(axis_choices(counts, axis, buckets[axis]) for axis in range(2)))
-    best = min(slow_cells(counts, choice) for choice in every)
-    assert best <= slow_cells(counts, found) <= slow_cells(counts, alone)
-    assert slow_cells(counts, found) <= 1.5 * best
-
-
-def test_cells_end_with_the_limits_and_one_axis_is_the_plain_problem() -> None:
-    counts = {(3, 5): 4, (4, 9): 1, (8, 2): 2}
-    assert [bounds[-1] for bounds in optimal_cells(counts, (2, 2), limits=(10, 20))] == [10, 20]
-    plain = {3: 5, 7: 2, 9: 1, 12: 4}
-    assert optimal_cells({(length,): count for length, count in plain.items()}, (2,)) == (optimal_bounds(plain, 2),)
-
-
-def test_cells_follow_what_the_axes_have_in_common() -> None:
-    """Long targets make it dear to pad their sources: the sources' bounds go where the long targets are."""
-    counts = {(1, 1): 9, (5, 1): 10, (9, 100): 5, (10, 100): 5}
-    assert optimal_bounds({1: 9, 5: 10, 9: 5, 10: 5}, 3) == (1, 5, 10)
-    assert optimal_cells(counts, (3, 2)) == ((5, 9, 10), (1, 100))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.policy.buckets import bucket_for, optimal_bounds, padding_share
-from services.policy.lengths import LearnedBounds, Lengths, powers_of_two, rounded_up
+from services.policy.lengths import LearnedBounds, Lengths, observe_row, powers_of_two, rounded_up
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=80)
 
@@ -187,3 +188,43 @@ def test_whatever_is_learned_the_longest_still_fits(lengths: list[int], buckets:
         assert learned.bounds[-1] == bucket_for(64, learned.bounds) == 64
         assert len(learned.bounds) <= buckets
         assert list(learned.bounds) == sorted(set(learned.bounds))
+
+
+def cells(rows: Sequence[tuple[int, int]], bounds: Sequence[Sequence[int]]) -> int:
+    """The elements that rows take, padded on both axes."""
+    return sum(bucket_for(source, bounds[0]) * bucket_for(target, bounds[1]) for source, target in rows)
+
+
+def learn_both(
+    rows: Sequence[tuple[int, int]], buckets: tuple[int, int], limits: tuple[int, int]
+) -> list[LearnedBounds]:
+    axes = [
+        LearnedBounds((limit,), buckets=count, relearn_every=len(rows), worth=0.0, memory=len(rows), weighted=True)
+        for limit, count in zip(limits, buckets, strict=True)
+    ]
+    for row in list(rows) * 12:
+        observe_row(axes, row)
+    return axes
+
+
+def test_two_axes_learn_from_what_they_have_in_common() -> None:
+    """Long targets make it dear to pad their sources: the sources' bounds go where the long targets are."""
+    rows = [(1, 10)] * 90 + [(5, 10)] * 100 + [(9, 100)] * 50 + [(10, 100)] * 50
+    assert optimal_bounds(counted([source for source, _ in rows]), 3) == (1, 5, 10)
+    assert [axis.bounds for axis in learn_both(rows, (3, 2), (10, 100))] == [(5, 9, 10), (10, 100)]
+    came = learn_both(rows, (3, 2), (10, 100))[0].lengths.counts
+    assert [came[length] / came[9] for length in (1, 5, 10)] == pytest.approx([1.8, 2, 1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_two_axes_learn_is_near_the_best_of_all_and_better_than_each_by_itself(seed: int) -> None:
+    dice = np.random.default_rng(seed)
+    sources = np.clip(dice.lognormal(1.2, 0.6, 400), 1, 12).astype(int)
+    targets = np.clip(sources + dice.integers(-2, 3, 400), 1, 12)
+    rows = [(int(source), int(target)) for source, target in zip(sources, targets, strict=True)]
+    learned = cells(rows, [axis.bounds for axis in learn_both(rows, (3, 3), (12, 12))])
+    choices = [(*inner, 12) for inner in combinations(range(1, 12), 2)]
+    best = min(cells(rows, (first, second)) for first in choices for second in choices)
+    alone = cells(rows, [optimal_bounds(counted(axis.tolist()), 3, 12) for axis in (sources, targets)])
+    assert best <= learned <= 1.02 * best
+    assert learned <= alone
