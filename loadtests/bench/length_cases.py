@@ -20,6 +20,7 @@ Way = Callable[[Stage, float, Mix], Sample]
 
 SHARES = (30, 50, 70, 90)  # % of capacity
 BUCKETS = (4, 8)
+_BUCKETS = BUCKETS[-1]  # of the gateways that can run chunks
 _LIMIT_S = 100.0  # of open loops, beside what they send
 POLICIES = {
     "longest": "padded to 200 by the client",
@@ -35,9 +36,9 @@ def length_cases() -> Iterator[Case]:
     """Every way of every mix."""
     for mix in MIXES:
         ways: dict[str, Way] = {"longest": _longest, "arrival": _arrival}
-        ways |= {f"learned{count}": partial(_learned, f"learned{count}", count, 0) for count in BUCKETS}
-        ways["scanned"] = partial(_learned, "scanned", 8, DEFAULT_CHUNK)
-        ways["chosen"] = partial(_learned, "chosen", 8, None)
+        ways |= {f"learned{count}": partial(_learned, count) for count in BUCKETS}
+        ways["scanned"] = partial(_in_chunks, "scanned", DEFAULT_CHUNK)
+        ways["chosen"] = partial(_in_chunks, "chosen", None)
         ways["offline"] = _offline
         for name, way in ways.items():
 
@@ -56,23 +57,38 @@ def _longest(stage: Stage, seconds: float, mix: Mix) -> Sample:
     return _loaded(stage, gateway, PADDED, seconds, mix)
 
 
-def _learned(name: str, buckets: int, chunk: int | None, stage: Stage, seconds: float, mix: Mix) -> Sample:
-    """A gateway of its own, which has seen this mix once and no other before it is measured.
+def _learned(buckets: int, stage: Stage, seconds: float, mix: Mix) -> Sample:
+    gateway = _schooled(stage, mix, f"learned{buckets}", buckets, 0)
+    before = _elements(gateway)
+    found = _loaded(stage, gateway, RAGGED, seconds, mix)
+    return {
+        **found,
+        "padding_share": _share(gateway, before),
+        "padding_over_optimum": _padding_over_optimum(gateway, mix, buckets),
+    }
 
-    `chunk`: time steps of chunks; 0: sequences run whole; None: the gateway decides.
-    """
+
+def _in_chunks(name: str, chunk: int | None, stage: Stage, seconds: float, mix: Mix) -> Sample:
+    """In chunks of so many time steps; None: as the gateway decides."""
+    gateway = _schooled(stage, mix, name, _BUCKETS, chunk)
+    before = _elements(gateway)
+    found = _answered(gateway.address, seconds, mix)
+    share = _share(gateway, before)
+    return {
+        **found,
+        "padding_share": share,
+        "padding_share_over_optimum": share / optimum_share(lengths_of(mix), _BUCKETS),
+    }
+
+
+def _schooled(stage: Stage, mix: Mix, name: str, buckets: int, chunk: int | None) -> Gateway:
+    """A gateway of its own, which has seen this mix once and no other before it is measured."""
     settings = ["--buckets", str(buckets), "--sequence-limit", str(LONGEST)]
     settings += [] if chunk is None else ["--scan-chunks", f"{SEQUENCES}={chunk}"]
     gateway = stage.gateway(f"gateway-{mix.name}-{name}", *settings)
     if not any(gateway.batches(SEQUENCES, signature)[0] for signature in (RAGGED, SCAN)):
         send_once(gateway.address, iter(http_requests(mix, padded=False)))
-    before = _elements(gateway)
-    found = _loaded(stage, gateway, RAGGED if chunk == 0 else SCAN, seconds, mix)
-    real, padding = _grown(gateway, before)
-    found = {**found, "padding_share": padding / (real + padding)}
-    if chunk != 0:
-        return {**found, "padding_share_over_optimum": found["padding_share"] / optimum_share(lengths_of(mix), buckets)}
-    return {**found, "padding_over_optimum": _padding_over_optimum(gateway, mix, buckets)}
+    return gateway
 
 
 def _padding_over_optimum(gateway: Gateway, mix: Mix, buckets: int) -> float:
@@ -89,6 +105,12 @@ def _padding_over_optimum(gateway: Gateway, mix: Mix, buckets: int) -> float:
     return padding_over_optimum(padding, [lengths[place] for place in chosen], lengths, buckets)
 
 
+def _share(gateway: Gateway, before: tuple[float, float]) -> float:
+    """Of padding and filler in all elements that have run since."""
+    real, padding = _grown(gateway, before)
+    return padding / (real + padding)
+
+
 def _grown(gateway: Gateway, before: tuple[float, float]) -> tuple[float, float]:
     real, padding = _elements(gateway)
     return real - before[0], padding - before[1]
@@ -102,6 +124,11 @@ def _elements(gateway: Gateway) -> tuple[float, float]:
 
 def _arrival(stage: Stage, seconds: float, mix: Mix) -> Sample:
     _, address = stage.arrival
+    return _answered(address, seconds, mix)
+
+
+def _answered(address: str, seconds: float, mix: Mix) -> Sample:
+    """An address under the closed loop and the open ones, by its answers alone."""
     closed = wrk.call_many(address, http_requests(mix, padded=False), WINDOW, seconds).sample()
     return {**closed, **_open(address, mix, seconds, closed["steps_per_s"], padded=False)}
 
