@@ -35,7 +35,7 @@ class Buckets:
 
     def chunk(self, cost: RunCost) -> int:
         """Time steps of a chunk, as runs cost; 0: sequences run whole, in buckets."""
-        return self._chunk.of(cost, self._bounds[0].longest)
+        return self._chunk.of(cost, self._bounds[0].longest)  # it has one axis, or is never scanned
 
     def bounds_for(self, lengths: Lengths) -> Lengths:
         """The bucket of a row; one without elements is padded to one.

@@ -28,7 +28,16 @@ class BatchingOptions:
     queue_rows: rows that may wait; beyond it a request is refused at once.
     """
 
-    allowed_batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+    allowed_batch_sizes: tuple[int, ...] = (
+        *range(1, 9),
+        *range(10, 17, 2),
+        *range(20, 33, 4),
+        *range(40, 65, 8),
+        80,
+        96,
+        112,
+        128,
+    )
     in_flight: int = 2
     linger_s: float = 0.0
     queue_rows: int = 4096
@@ -155,7 +164,8 @@ class Dispatcher:
             key = (batch.lane.version, batch.lane.signature)
             self._fastest_run_s[key] = min(now - batch.started_at, self._fastest_run_s.get(key, inf))
             if batch.lane.bounds:
-                self._costs.setdefault(key, RunCost()).observe(batch.elements, now - batch.started_at, batch.rows)
+                cost = self._costs.setdefault(key, RunCost())
+                cost.observe(batch.size, batch.lane.elements, now - batch.started_at, batch.rows)
 
     def hopeless(self, now: float) -> list[Ticket]:
         """Waiting tickets whose deadline has passed or is nearer than the fastest run seen: they get no slot.

@@ -5,6 +5,7 @@ It does not know how that is written down.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import ml_dtypes
@@ -58,7 +59,7 @@ class Axis:
         return self.name if self.size is None else f"{self.name}={self.size}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tensor:
     """An input or an output. `axes` starts with the batch axis; a signature read from metadata may not know them.
 
@@ -74,7 +75,7 @@ class Tensor:
     pad: Any = 0
     text: Text | None = None
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int | None, ...]:
         return tuple(axis.size for axis in self.axes)
 
@@ -110,9 +111,9 @@ class State:
     initial: Any = 0.0  # a number, or a nested list of `shape`
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Signature:
-    """One way to call the model. `inputs` and `outputs` leave out states, lengths and masks.
+    """One way to call the model, equal to itself only. `inputs` and `outputs` leave out states, lengths and masks.
 
     `name` is what the model server calls it. `lengths` is a scan's input. Of sequences, `length_inputs` and
     `mask_inputs` name the inputs that hold a ragged axis's lengths, int32 `[batch]`, and its mask, bool
@@ -132,13 +133,13 @@ class Signature:
     bounds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     scanning: "Scanning | None" = None
 
-    @property
+    @cached_property
     def ragged_axes(self) -> tuple[Axis, ...]:
         """The axes along which rows may differ, in the order in which the inputs have them."""
         named = {axis.name: axis for tensor in self.inputs.values() for axis in tensor.axes if axis.ragged}
         return tuple(named.values())
 
-    @property
+    @cached_property
     def measures(self) -> frozenset[str]:
         """The inputs that hold lengths and masks: a client may give them beside arrays that it has padded itself."""
         return frozenset((*self.length_inputs.values(), *self.mask_inputs.values()))

@@ -118,7 +118,6 @@ class LearnedBounds:
         self._weights = Lengths(bounds[-1], memory=memory) if weighted else self.lengths
         self._since = 0  # the last search
 
-    @property
     def longest(self) -> int:
         """The longest sequence of late; 0: none."""
         return max(self.lengths.counts, default=0)

@@ -57,17 +57,17 @@ class ChunkLength:
         self._chosen = 0
         self._fits = 0
 
-    def of(self, cost: RunCost, longest: int) -> int:
-        """Time steps of a chunk; 0: sequences run whole. `longest` is the longest sequence of late."""
+    def of(self, cost: RunCost, longest: Callable[[], int]) -> int:
+        """Time steps of a chunk; 0: sequences run whole. `longest` tells the longest sequence of late."""
         if self._given is not None:
             return self._given
         if cost.fits != self._fits:
             self._fits = cost.fits
-            self._chosen = self._right(cost, longest)
+            self._chosen = self._right(cost, longest())
         return self._chosen
 
     def _right(self, cost: RunCost, longest: int) -> int:
-        work_s = _OVERHEAD * cost.element_s * cost.rows
+        work_s = _OVERHEAD * (cost.step_s + cost.element_s * cost.rows)
         right = cost.fixed_s / work_s if work_s else inf
         if self._chosen / 4 < right <= self._chosen:
             chunk = self._chosen

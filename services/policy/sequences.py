@@ -5,6 +5,7 @@ It does not know JSON, models or batches of several clients; bounds are the call
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -240,6 +241,7 @@ def grouped(
     return Grouped(signature, lengths, tickets, [rows for _, rows in parts])
 
 
+@lru_cache(1024)
 def lane_of(lane: Lane, signature: Signature, bounds: Lengths) -> Lane:
     """The lane of a bucket: rows padded to `bounds` all have one form."""
     sizes = dict(zip((axis.name for axis in signature.ragged_axes), bounds, strict=True))

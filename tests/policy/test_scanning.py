@@ -260,7 +260,7 @@ def cost_of(fixed_s: float, element_s: float, rows: int) -> RunCost:
     """What runs of `rows` rows teach."""
     cost = RunCost()
     for bound in (8, 16, 32, 64) * 16:
-        cost.observe(rows * bound, fixed_s + element_s * rows * bound, rows)
+        cost.observe(rows, bound, fixed_s + element_s * rows * bound, rows)
     return cost
 
 
@@ -278,23 +278,23 @@ def cost_of(fixed_s: float, element_s: float, rows: int) -> RunCost:
     ],
 )
 def test_chunks_are_so_long_that_what_each_costs_is_a_tenth(fixed_s, element_s, rows, longest, chunk):
-    assert ChunkLength().of(cost_of(fixed_s, element_s, rows), longest) == chunk
+    assert ChunkLength().of(cost_of(fixed_s, element_s, rows), lambda: longest) == chunk
 
 
 def test_without_costs_sequences_run_whole_and_what_is_given_stays():
-    assert ChunkLength().of(RunCost(), 1000) == 0
-    assert ChunkLength(12).of(cost_of(1e-1, 2e-5, 16), 5) == 12
-    assert ChunkLength(0).of(cost_of(1e-6, 2e-5, 16), 5000) == 0
+    assert ChunkLength().of(RunCost(), lambda: 1000) == 0
+    assert ChunkLength(12).of(cost_of(1e-1, 2e-5, 16), lambda: 5) == 12
+    assert ChunkLength(0).of(cost_of(1e-6, 2e-5, 16), lambda: 5000) == 0
 
 
 def test_the_length_stays_until_what_is_right_is_far_from_it():
     chunks, cost = ChunkLength(), cost_of(1e-3, 2e-5, 16)  # 31.25 steps would be right
-    assert chunks.of(cost, 2000) == 32
+    assert chunks.of(cost, lambda: 2000) == 32
 
     def costs(fixed_s: float) -> int:
         for bound in (8, 16, 32, 64) * 16:
-            cost.observe(16 * bound, fixed_s + 2e-5 * 16 * bound, 16)
-        return chunks.of(cost, 2000)
+            cost.observe(16, bound, fixed_s + 2e-5 * 16 * bound, 16)
+        return chunks.of(cost, lambda: 2000)
 
     assert costs(0.4e-3) == 32
     assert costs(0.2e-3) == 8
