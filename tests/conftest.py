@@ -29,6 +29,12 @@ def clips_dir() -> Path:
     return _trained("clips")
 
 
+@pytest.fixture(scope="session")
+def language_dir() -> Path:
+    """A models directory with the trained `language` model."""
+    return _trained("language")
+
+
 def _trained(name: str) -> Path:
     """A models directory with this example model alone; built once, and again when its sources are newer."""
     folder = ROOT / "var" / f"test-{name}"

@@ -33,9 +33,9 @@ def by_split(texts) -> dict[str, list[data.Text]]:
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory, quick_verification):
-    """The trained and exported model; the one real training of these tests."""
-    return language.build(tmp_path_factory.mktemp("models"))
+def folder(language_dir):
+    """The trained and exported model."""
+    return language_dir / "language" / "1"
 
 
 @pytest.fixture(scope="session")

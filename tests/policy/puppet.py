@@ -24,6 +24,7 @@ POISON = 666.0  # an input for which the model refuses the whole batch
 SPOIL = -1.0  # an input that makes the new state NaN
 PRIME = 65537.0
 FAR = 1e9  # a deadline that never comes
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)  # of batches, where a test does not say it
 
 _BATCH, _TIME, _FEATURE = {"name": "batch"}, {"name": "time"}, {"name": "feature", "size": 2}
 _STATES = [
@@ -108,7 +109,7 @@ class Puppet:
     """A scheduler, its time, and the batches that it has given and that have not come back."""
 
     def __init__(self, batching: BatchingOptions | None = None, sessions: SessionOptions | None = None) -> None:
-        self.scheduler = Scheduler(batching or BatchingOptions(), sessions or SessionOptions())
+        self.scheduler = Scheduler(batching or BatchingOptions(SIZES), sessions or SessionOptions())
         self.now = 1.0
         self.ran: list[Batch] = []
         self._fed: dict[int, Arrays] = {}
