@@ -10,10 +10,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients, one stateful LSTM
+demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients, one stateful LSTM; a bucketed batch; dates
 	sluice demo
 
-serve: $(BIN)/.demo var/models/temperature ## Serve the example models on HTTP=127.0.0.1:8080
+serve: $(BIN)/.demo var/models/temperature var/models/dates ## Serve the example models on HTTP=127.0.0.1:8080
 	sluice serve --models var/models --http $(HTTP)
 
 test: $(BIN)/.dev ## Run all tests
@@ -48,8 +48,8 @@ system-packages: ## Install with apt the programs that some tests and the bench 
 clean: ## Remove what was built, except the virtual environment
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
-var/models/temperature:
-	sluice models build temperature
+var/models/%:
+	sluice models build $*
 
 # One environment for everything; `demo` installs less than `dev`, which holds the same versions and more.
 $(BIN)/uv: requirements/uv.txt

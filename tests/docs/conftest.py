@@ -1,4 +1,4 @@
-"""One gateway for all pages, on a copy of the trained example model."""
+"""One gateway for all pages, on copies of the trained example models."""
 
 import shutil
 from collections.abc import Iterator
@@ -10,10 +10,11 @@ from tests.end_to_end.serving import Gateway, serving
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory, temperature_dir: Path) -> Path:
-    """A folder like the one in which a reader pastes: with `var/models/temperature/1`."""
+def workplace(tmp_path_factory: pytest.TempPathFactory, temperature_dir: Path, dates_dir: Path) -> Path:
+    """A folder like the one in which a reader pastes, after `make serve`."""
     folder = tmp_path_factory.mktemp("docs")
-    shutil.copytree(temperature_dir / "temperature", folder / "var" / "models" / "temperature")
+    for trained in (temperature_dir / "temperature", dates_dir / "dates"):
+        shutil.copytree(trained, folder / "var" / "models" / trained.name)
     return folder
 
 

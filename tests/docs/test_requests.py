@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.docs.pages import Block, blocks, pages, text_of
+from tests.docs.pages import Block, blocks, pages
 from tests.docs.programs import WRITTEN_AS, file_name, here, prints
 from tests.end_to_end.serving import Gateway, environment, eventually
 
@@ -32,13 +32,8 @@ class Answer(NamedTuple):
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", PAGES, ids=str)
-def test_the_requests_of_a_page_are_answered_as_it_shows(
-    page: Path, gateway: Gateway, workplace: Path, request: pytest.FixtureRequest
-) -> None:
+def test_the_requests_of_a_page_are_answered_as_it_shows(page: Path, gateway: Gateway, workplace: Path) -> None:
     need_curl()
-    if "sluice models build dates" in text_of(page):  # as its reader has done, which takes a minute or two
-        shutil.copytree(request.getfixturevalue("dates_dir") / "dates", workplace / "var" / "models" / "dates")
-        eventually(lambda: gateway.call("GET", "/readyz").body["models"].get("dates"), 60, gateway.log.read_text)
     for block, following in pairwise([*blocks(page), Block("", "", "")]):
         if block.language == "python":
             (workplace / file_name(block)).write_text(here(block.text, gateway), encoding="utf-8")
@@ -118,9 +113,18 @@ def compare(shown: Block, answer: Answer, request: str) -> None:
     assert 200 <= answer.status < 300, f"{request}\n{answer}"
     if shown.language == "json":
         assert agrees(read(shown.text), json.loads(answer.body)), f"{request}\n{answer.body}\nis not\n{shown.text}"
+    elif shown.text.startswith("event: "):
+        came = iter(events(answer.body))
+        for name, data in events(shown.text):  # `…` stands for those between
+            assert any(name == other and agrees(data, found) for other, found in came), f"{request}\n{answer.body}"
     else:
         given = {line.rpartition(" ")[0] for line in answer.body.splitlines()}
         assert {line.rpartition(" ")[0] for line in shown.text.splitlines()} <= given
+
+
+def events(stream: str) -> list[tuple[str, Any]]:
+    """Server-sent events, by name and data."""
+    return [(name, read(data)) for name, data in re.findall(r"^event: (.*)\ndata: (.*)$", stream, re.MULTILINE)]
 
 
 def read(shown: str) -> Any:
