@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from loadtests.bench.cases import CLIENTS
 from loadtests.bench.length_cases import POLICIES, SHARES, case_name
@@ -179,10 +179,13 @@ def _lengths(mix: Mix, outcomes: Outcomes, axes: Any) -> bool:
         return False
     axes.set(title=f"Latency of sequences: {mix.title}", ylabel="milliseconds from the scheduled send", yscale="log")
     axes.set(xlabel="offered sequences a second, Poisson: 30, 50, 70 and 90 % of each way's capacity", xlim=(0, None))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.grid(alpha=0.3)
-    axes.legend(loc="best", frameon=False, fontsize=9)
+    axes.figure.set_figheight(7.2)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False, fontsize=9)
     return True
 
 
