@@ -1,9 +1,13 @@
 """Keras files that are explained, and the command as a function of its arguments."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from threading import Thread
+from typing import Any, NamedTuple
 
 import keras
 import pytest
@@ -43,6 +47,28 @@ def told(*args: object) -> Told:
     result = CliRunner().invoke(app, [*map(str, args)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return Told(result.exit_code, result.stdout, result.stderr)
+
+
+@contextmanager
+def answering(answers: Mapping[str, tuple[int, Any]]) -> Iterator[str]:
+    """The address of a server that answers paths with a status and JSON, or a page of HTML where that is None."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers.get(self.path, (500, None))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>" if body is None else json.dumps(body).encode())
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
 """`sluice buckets`: lengths from a gateway and from files, against padding that is counted row by row."""
 
-import json
 import re
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import combinations, pairwise
 from pathlib import Path
 from random import Random
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,7 @@ import pytest
 
 from services.cli.padding import MOST_BUCKETS, WORTH, Ragged, grouped, savings, worthwhile
 from services.gateway.rest import BucketsInfo
-from tests.cli.conftest import Told
+from tests.cli.conftest import Told, answering
 
 Buckets = Callable[..., Told]
 
@@ -28,7 +25,7 @@ def axis(bounds: list[int], lengths: dict[str, float], *, learned: bool = False)
 
 
 def answer(model: str, **signatures: Any) -> tuple[int, Any]:
-    told = {"model": model, "version": "3", "signatures": signatures}
+    told = {"model": model, "version": "3", "signatures": signatures, "chunks": dict.fromkeys(signatures, 0)}
     assert BucketsInfo.model_validate(told).model_dump() == told, "a gateway answers like this"
     return 200, told
 
@@ -56,23 +53,8 @@ ANSWERS: dict[str, tuple[int, Any]] = {
 def gateway() -> Iterator[str]:
     """What a gateway answers to `/v1/models/{m}/buckets`."""
     paths = {f"/v1/models/{name.replace(' ', '%20')}/buckets": told for name, told in ANSWERS.items()}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = paths.get(self.path, (500, None))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with answering(paths) as address:
+        yield address
 
 
 def padded(lengths: list[int], bounds: tuple[int, ...]) -> int:

@@ -1,20 +1,17 @@
 """`sluice explain`: people's own numbers, from a Keras file, an exported folder and a gateway."""
 
-import json
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Told
+from tests.cli.conftest import Told, answering
 from tests.docs.pages import blocks
 
 pytestmark = pytest.mark.timeout(900)  # the first test that needs the trained clips model trains it
@@ -113,23 +110,8 @@ ANSWERS: dict[str, tuple[int, Any]] = {
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[str]:
     """What a gateway answers to the paths that are read."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, body = ANSWERS.get(self.path, (500, None))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(b"<html>" if body is None else json.dumps(body).encode())
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with answering(ANSWERS) as address:
+        yield address
 
 
 def test_1000_temperatures_in_batches_of_100_are_ten_batches_of_100_rows(files: Path, explain: Explain) -> None:
