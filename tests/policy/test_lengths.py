@@ -125,6 +125,14 @@ def test_bounds_for_the_unknown_double_up_to_the_limit(limit: int, buckets: int,
     assert powers_of_two(limit, buckets) == bounds
 
 
+def test_the_longest_of_late_is_told() -> None:
+    learned = LearnedBounds((100, 200))
+    assert learned.longest() == 0
+    for length in (7, 150, 12):
+        learned.observe(length)
+    assert learned.longest() == 150
+
+
 def test_bounds_are_those_given_until_enough_was_seen_and_then_the_best() -> None:
     learned = LearnedBounds((100, 200), relearn_every=50)
     assert changes(learned, [10] * 49) == []

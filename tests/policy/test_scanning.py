@@ -281,6 +281,19 @@ def test_chunks_are_so_long_that_what_each_costs_is_a_tenth(fixed_s, element_s, 
     assert ChunkLength().of(cost_of(fixed_s, element_s, rows), lambda: longest) == chunk
 
 
+def test_what_chunks_cost_is_learned_from_their_runs():
+    mine = scheduler()
+    assert not mine.cost("m", 1, "scan").known
+    for length in (2, 4, 8) * 32:
+        mine.offer(request([row_of(length)], 8).tickets[0], 1.0)
+        batch = mine.take(1.0)
+        mine.finished(batch, scan(feeds(batch)), 1.0 + 1e-3 + 1e-4 * batch.elements)
+    cost = mine.cost("m", 1, "scan")
+    assert cost.known
+    assert cost.fixed_s == pytest.approx(1e-3, rel=0.1)
+    assert not mine.cost("m", 2, "scan").known
+
+
 def test_without_costs_sequences_run_whole_and_what_is_given_stays():
     assert ChunkLength().of(RunCost(), lambda: 1000) == 0
     assert ChunkLength(12).of(cost_of(1e-1, 2e-5, 16), lambda: 5) == 12
