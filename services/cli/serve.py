@@ -18,13 +18,14 @@ def serve(arguments: Sequence[str]) -> int:
     # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError as Unreadable
 
     from services.gateway.server import serve as run
     from services.gateway.settings import SettingsError, load
 
     try:
         settings = load(arguments)
-    except SettingsError as error:
+    except (SettingsError, Unreadable) as error:
         return _wrong(str(error))
     except ValidationError as error:
         return _wrong("; ".join(_told(error.errors())))

@@ -33,9 +33,10 @@ class Buckets:
         said = signature.scanning.chunk if signature.scanning else 0
         self._chunk = ChunkLength(options.chunks.get(model, said) if signature.scanning else 0)
 
-    def chunk(self, cost: RunCost) -> int:
-        """Time steps of a chunk, as runs cost; 0: sequences run whole, in buckets."""
-        return self._chunk.of(cost, self._bounds[0].longest)  # it has one axis, or is never scanned
+    def chunk(self, in_chunks: RunCost, whole: RunCost) -> int:
+        """Time steps of a chunk, as runs cost, no more than a sequence may have; 0: sequences run whole, in buckets."""
+        axis = self._bounds[0]  # where sequences can be scanned there is one
+        return min(self._chunk.of(in_chunks, whole, axis.longest), axis.bounds[-1])
 
     def bounds_for(self, lengths: Lengths) -> Lengths:
         """The bucket of a row; one without elements is padded to one.

@@ -79,7 +79,7 @@ Done = Callable[[Reply], None]
 
 def wants_events(target: Target, headers: Iterable[Header]) -> bool:
     """Whether the answer of a predict call is to be a stream of events, which is no hot call."""
-    return target.call == "predict" and any(name == b"accept" and _EVENTS in value for name, value in headers)
+    return target.call == "predict" and any(name == b"accept" and _EVENTS in value.lower() for name, value in headers)
 
 
 def target_of(method: bytes, url: bytes) -> Target | None:

@@ -223,6 +223,8 @@ class Engine:
         for ticket in settled:
             done, outcome = ticket.reply, ticket.outcome
             ticket.inputs, ticket.outcome, ticket.reply, ticket.course = {}, DELIVERED, None, None
+            if isinstance(outcome, Internal) and outcome.__cause__ is not None:
+                log.error("course failed", model=ticket.lane.model, exc_info=outcome.__cause__)
             if not isinstance(outcome, Cancelled):
                 self._answer(done, outcome)
         for session, event in self.scheduler.ended:

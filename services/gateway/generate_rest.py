@@ -103,9 +103,9 @@ async def _generate(gateway: Any, request: Request, fields: GenerateFields, mode
     write = partial(_results, begun.generation, several=fields.beam is not None and fields.beam.n_best > 1)
     if fields.stream:
         return StreamingResponse(_written(begun, write), media_type="text/event-stream")
-    found = await _unless_left(request, _collected(begun))
+    found = await unless_left(request, _collected(begun))
     if found is None:
-        return Response(status_code=_CLIENT_GONE, headers={"Sluice-Code": "client_gone"})
+        return client_gone()
     results = [write(each) for each in found]
     return Response(
         orjson.dumps({"model": begun.served.model, "version": str(begun.served.version), "results": results}),
@@ -125,7 +125,12 @@ async def _collected(begun: Begun) -> list[list[Result]]:
     return found
 
 
-async def _unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+def client_gone() -> Response:
+    """What is answered to nobody."""
+    return Response(status_code=_CLIENT_GONE, headers={"Sluice-Code": "client_gone"})
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
     """What comes of work; None: the client has left, and it is given up."""
     working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
     try:

@@ -11,7 +11,6 @@ from operator import itemgetter
 from typing import Protocol
 
 import numpy as np
-import structlog
 
 from services.gateway.buckets import BucketTable
 from services.gateway.catalog import ServedVersion
@@ -19,14 +18,10 @@ from services.gateway.engine import Engine
 from services.gateway.predict import Predictions
 from services.policy.batch import PRIORITIES, Lane, Leg, Rows, Ticket, rows_like
 from services.policy.contract import Generation, Signature
-from services.policy.errors import BatchTooLarge, Internal, SluiceError, UnsupportedByModel
+from services.policy.errors import BatchTooLarge, SluiceError, UnsupportedByModel
 from services.policy.generation import Decoding, Limits, Options, Result, check_options
 from services.policy.sequences import Columns, check_rows, grouped
 from services.policy.slab import state_rows
-
-log = structlog.get_logger()
-
-_BUG = "Something went wrong inside the gateway; it has been logged."
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,15 +174,6 @@ class _Instance:
         engine.submit(self.ticket, lambda outcome: tell(Ended(self._index, outcome)))
 
     def advance(self, outputs: Rows) -> Leg | list[Result]:
-        try:
-            return self._advanced(outputs)
-        except SluiceError:
-            raise
-        except Exception:
-            log.exception("generation failed", model=self.ticket.lane.model)
-            raise Internal(_BUG) from None
-
-    def _advanced(self, outputs: Rows) -> Leg | list[Result]:
         decoding = self._decoding
         if decoding is None:
             states = state_rows(self._generation.encode.states, outputs)

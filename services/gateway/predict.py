@@ -169,8 +169,7 @@ class Predictions:
         if signature.scanning is None:
             return 0
         of = partial(self._engine.scheduler.cost, served.model, served.version)
-        cost = of(signature.scanning.signature.name)
-        return self._buckets.of(served, signature).chunk(cost if cost.known else of(signature.name))
+        return self._buckets.of(served, signature).chunk(of(signature.scanning.signature.name), of(signature.name))
 
     async def find(self, model: str, version: int | None, label: str | None, deadline: float) -> ServedVersion:
         """As `Catalog.find`, which may have to ask the model server; in time.

@@ -6,59 +6,64 @@ It is for models whose sequences run in chunks; it does not know how.
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.gateway.answers import error_body, sse
-from services.gateway.calls import Target, read_headers, read_rows
+from services.gateway.calls import read_headers, read_rows, target_of, wants_events
+from services.gateway.generate_rest import client_gone, unless_left
 from services.gateway.predict import Outcome, Predict
-from services.gateway.rest import Here, ModelName
+from services.gateway.rest import Here
 from services.policy.errors import SluiceError
 from services.policy.scanning import Part
 from services.wire.rest import encode_part, parse_predict
 
-router = APIRouter(include_in_schema=False, default_response_class=StreamingResponse)
+router = APIRouter(include_in_schema=False)
 _MODEL = "/v1/models/{model:model_name}"
+_METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]  # those but POST are no call, as of any path
 
 
-@router.post(_MODEL + ":predict", name="predict")
-async def predict(gateway: Here, model: ModelName, request: Request) -> StreamingResponse:
-    return await _stream(gateway, model, request)
-
-
-@router.post(_MODEL + "/versions/{version}:predict", name="predict")
-async def predict_version(
-    gateway: Here, model: ModelName, version: Annotated[int, Path(ge=0)], request: Request
-) -> StreamingResponse:
-    return await _stream(gateway, model, request, version=version)
-
-
-@router.post(_MODEL + "/labels/{label}:predict", name="predict")
-async def predict_label(gateway: Here, model: ModelName, label: str, request: Request) -> StreamingResponse:
-    return await _stream(gateway, model, request, label=label)
-
-
-async def _stream(gateway: Any, model: str, request: Request, **which: Any) -> StreamingResponse:
-    said = read_headers(request.headers.raw, Target("predict", model))
+@router.api_route(_MODEL + ":predict", methods=_METHODS)
+@router.api_route(_MODEL + "/versions/{version}:predict", methods=_METHODS)
+@router.api_route(_MODEL + "/labels/{label}:predict", methods=_METHODS)
+async def predict(gateway: Here, request: Request) -> Response:
+    """Answer once the first part is there, or with what is wrong before."""
+    path, query = request.scope["raw_path"], request.scope["query_string"]
+    headers = request.headers.raw
+    target = target_of(request.method.encode(), path + b"?" + query if query else path)
+    if target is None or not wants_events(target, headers):
+        raise HTTPException(404)
+    said = read_headers(headers, target)
     deadline = gateway.deadline(said.timeout_ms, gateway.now())
     body = parse_predict(await request.body())
     events: asyncio.Queue[Part | Outcome] = asyncio.Queue()
     asked = Predict(
-        model, body.signature_name, partial(read_rows, body),
-        handicap_s=said.handicap_s, tell=events.put_nowait, **which,
+        target.name, body.signature_name, partial(read_rows, body), target.version, target.label,
+        handicap_s=said.handicap_s, tell=events.put_nowait,
     )  # fmt: skip
-    served = await gateway.predictions.find(model, asked.version, asked.label, deadline)
-    cancel = gateway.predictions.submit(served, asked, deadline, events.put_nowait)
-    return StreamingResponse(_written(events, cancel), media_type="text/event-stream")
-
-
-async def _written(events: "asyncio.Queue[Part | Outcome]", cancel: Any) -> AsyncIterator[bytes]:
+    cancel = gateway.predictions.begin(asked, deadline, events.put_nowait)
     try:
-        while isinstance(event := await events.get(), Part):
+        first = await unless_left(request, events.get())
+        if isinstance(first, SluiceError):
+            raise first
+    except BaseException:
+        cancel()
+        raise
+    if first is None:
+        cancel()
+        return client_gone()
+    return StreamingResponse(_written(first, events, cancel), media_type="text/event-stream")
+
+
+async def _written(first: Part | Outcome, events: "asyncio.Queue[Part | Outcome]", cancel: Any) -> AsyncIterator[bytes]:
+    event = first
+    try:
+        while isinstance(event, Part):
             yield sse("part", encode_part(event.row, event.start, event.outputs))
+            event = await events.get()
         if isinstance(event, SluiceError):
             raise event
         yield sse("done", b"{}")

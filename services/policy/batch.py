@@ -22,6 +22,11 @@ Rows = Mapping[str, Array]
 PRIORITIES: Mapping[str, float] = {"high": -10.0, "normal": 0.0, "low": 10.0}
 
 
+# Of the time beyond the first that a ticket of many runs has been on its way, its lead over those that come is a share.
+_PATIENCE_S = 2.0
+_LEAD = 1 / 8
+
+
 class Lane(NamedTuple):
     """What rows must agree in to share a batch."""
 
@@ -135,13 +140,21 @@ class Ticket:
     def urgency(self) -> float:
         """Tickets run in the order of this: their deadlines, as their priorities count them.
 
-        Where it runs more than once, each run counts as a request that has come only now: those of many take turns.
+        Where it runs more than once, a further run counts as a request that has come only now: those of many take
+        turns with who comes. Those that have been on their way for seconds gain a lead, and go first at last.
         """
-        return self.deadline + self.handicap_s + (self.queued_at - self.began_at)
+        taken_s = self.queued_at - self.began_at
+        return self.deadline + self.handicap_s + taken_s - max(0.0, taken_s - _PATIENCE_S) * _LEAD
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it has run before, and waits for a further run."""
+        return self.queued_at > self.began_at
 
     def turn_to(self, leg: Leg) -> None:
-        """What it runs next."""
+        """What it runs next. Who was overtaken for low priority has been so once."""
         self.lane, self.inputs, self.rows, self.elements = leg
+        self.handicap_s = min(self.handicap_s, 0.0)
         self.queued_at = 0.0
 
 

@@ -54,21 +54,22 @@ class BatchingOptions:
 class Queue:
     """The waiting tickets of one lane, oldest deadline first, as their priorities count it.
 
-    A withdrawn ticket's entry stays until it comes up. `oldest_at` and `deadline` are no later than those of any ticket
-    that waits.
+    A withdrawn ticket's entry stays until it comes up. `oldest_at`, since when one of them has been on its way, and
+    `deadline` are no later than those of any ticket that waits.
     """
 
-    __slots__ = ("deadline", "heap", "oldest_at", "rows")
+    __slots__ = ("deadline", "heap", "oldest_at", "rows", "stale")
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, Ticket]] = []
         self.rows = 0
+        self.stale = False  # a ticket has left since `oldest_at` and `deadline` were found
         self.oldest_at = self.deadline = inf
 
     def push(self, ticket: Ticket, arrival: int) -> None:
         heapq.heappush(self.heap, (ticket.urgency, arrival, ticket))
         ticket.queue = self
-        self.oldest_at = min(self.oldest_at, ticket.queued_at)
+        self.oldest_at = min(self.oldest_at, ticket.began_at)
         self.deadline = min(self.deadline, ticket.deadline)
         self.rows += ticket.rows
 
@@ -79,12 +80,21 @@ class Queue:
 
     def remove(self, ticket: Ticket) -> None:
         ticket.queue = None
+        self.stale = True
         self.rows -= ticket.rows
         while self.heap and self.heap[0][2].queue is None:
             heapq.heappop(self.heap)
         if len(self.heap) > 2 * self.rows + _SWEEP_FROM:  # mostly withdrawn, behind one that still waits
             self.heap = [entry for entry in self.heap if entry[2].queue is self]
             heapq.heapify(self.heap)
+
+    def refresh(self) -> None:
+        """Find `oldest_at` and `deadline` of those that wait now."""
+        if self.stale:
+            waiting = self.tickets()
+            self.oldest_at = min(ticket.began_at for ticket in waiting)
+            self.deadline = min(ticket.deadline for ticket in waiting)
+            self.stale = False
 
     def tickets(self) -> list[Ticket]:
         return [ticket for _, _, ticket in self.heap if ticket.queue is self]
@@ -107,6 +117,7 @@ class Dispatcher:
     def __init__(self, options: BatchingOptions) -> None:
         self.options = options
         self.waiting_rows = 0
+        self._further_rows = 0  # of these, those whose tickets have run before
         self.running: list[Batch] = []
         self._queues: dict[Lane, Queue] = {}
         self._arrivals = 0
@@ -135,14 +146,14 @@ class Dispatcher:
         ticket.began_at = ticket.began_at or ticket.queued_at
         self._arrivals += 1
         queue.push(ticket, self._arrivals)
-        self.waiting_rows += ticket.rows
+        self._count(ticket, ticket.rows)
 
     def withdraw(self, ticket: Ticket) -> None:
         """Forget a ticket if it still waits; one that runs keeps its rows in the batch."""
         if ticket.queue is not None:
             queue = ticket.queue
             queue.remove(ticket)
-            self.waiting_rows -= ticket.rows
+            self._count(ticket, -ticket.rows)
             self._tidy(ticket.lane, queue)
 
     def take(self, now: float) -> Batch | None:
@@ -192,6 +203,7 @@ class Dispatcher:
         lingers = self.options.linger_s > 0 and not self.running and queue.rows < self.options.max_rows
         if not lingers:
             return queue.oldest_at
+        queue.refresh()
         return min(queue.oldest_at + self.options.linger_s, queue.deadline - 2 * self._fastest(lane))
 
     def _fastest(self, lane: Lane) -> float:
@@ -205,12 +217,18 @@ class Dispatcher:
                 f"{options.max_rows}. Send fewer rows, or raise allowed_batch_sizes.",
                 limit=options.max_rows,
             )
-        if self.waiting_rows + ticket.rows > options.queue_rows:
+        waiting = self.waiting_rows - self._further_rows
+        if waiting + ticket.rows > options.queue_rows:
             raise QueueFull(
-                f"The queue of model {model!r} is full: {self.waiting_rows} of {options.queue_rows} rows wait and "
+                f"The queue of model {model!r} is full: {waiting} of {options.queue_rows} rows wait and "
                 f"{ticket.rows} more came. Try again later, or raise queue_rows.",
                 limit=options.queue_rows,
             )
+
+    def _count(self, ticket: Ticket, rows: int) -> None:
+        self.waiting_rows += rows
+        if ticket.has_run:
+            self._further_rows += rows
 
     def _form(self, lane: Lane, now: float) -> Batch:
         queue = self._queues[lane]
@@ -220,7 +238,7 @@ class Dispatcher:
         while queue.rows and rows + queue.heap[0][2].rows <= self.options.max_rows and not (as_it_is and tickets):
             tickets.append(queue.pop())
             rows += tickets[-1].rows
-        self.waiting_rows -= rows
+            self._count(tickets[-1], -tickets[-1].rows)
         self._tidy(lane, queue)
         if lane.bounds and not lane.alone:
             tickets += self._riders(lane, rows)
@@ -244,7 +262,7 @@ class Dispatcher:
                 riders.append(queue.pop())
                 room -= riders[-1].rows
                 rows += riders[-1].rows
-                self.waiting_rows -= riders[-1].rows
+                self._count(riders[-1], -riders[-1].rows)
             self._tidy(other, queue)
         return riders
 
@@ -252,7 +270,3 @@ class Dispatcher:
         """After tickets have left: a lane exists only while something waits in it."""
         if not queue.rows:
             del self._queues[lane]
-        elif self.options.linger_s > 0:
-            waiting = queue.tickets()
-            queue.oldest_at = min(ticket.queued_at for ticket in waiting)
-            queue.deadline = min(ticket.deadline for ticket in waiting)

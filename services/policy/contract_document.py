@@ -23,6 +23,7 @@ from services.policy.contract import (
     Tensor,
     numpy_dtype,
 )
+from services.policy.tensors import initial_row
 
 SCHEMA = 1
 _RAGGED: Sequence[Kind] = ("sequences", "encode")
@@ -84,9 +85,18 @@ def _generation(value: Any, signatures: Mapping[str, Signature]) -> Generation:
 def _scanning(name: str, value: Any, signatures: Mapping[str, Signature]) -> Scanning:
     where = f"contract.signatures.{name}.scan"
     fields = _object(value, where)
-    whole, scan = signatures[name], _named({"scan": fields.get("signature")}, "scan", where, signatures)
-    if [axis.name for axis in whole.ragged_axes] != [TIME]:
-        raise ContractError(f"{where}: expected sequences whose one ragged axis is {TIME!r}")
+    whole, named = signatures[name], _text(fields, "signature", where)
+    if named not in signatures or signatures[named].kind != "scan":
+        raise ContractError(f"{where}.signature: expected a signature of kind scan; got {named!r}")
+    scan = signatures[named]
+    ragged = [(axis.name, at) for each in whole.inputs.values() for at, axis in enumerate(each.axes) if axis.ragged]
+    if set(ragged) != {(TIME, 1)}:
+        raise ContractError(f"{where}: expected sequences whose one ragged axis is {TIME!r}, the second of an input")
+    if bare := [each.name for each in scan.inputs.values() if not each.has_time or each.shape[1] is not None]:
+        raise ContractError(f"{where}: expected a scan whose inputs have a time axis of any size; {bare[0]!r} has none")
+    timed = [each for each in whole.outputs.values() if each.has_time]
+    if still := [each.name for each in timed if each.name in scan.outputs and not scan.outputs[each.name].has_time]:
+        raise ContractError(f"{where}: expected a scan that answers {still[0]!r} at each time step")
     for key, own, others in (("inputs", whole.inputs, scan.inputs), ("outputs", whole.outputs, scan.outputs)):
         if _row_forms(own) != _row_forms(others):
             raise ContractError(f"{where}: expected the {key} of {scan.name}, time apart; got {', '.join(own)}")
@@ -124,6 +134,7 @@ def _signature(name: str, value: Any) -> Signature:
     states = _array(fields.get("states", []), f"{where}.states")
     if kind in _STATED and not states:
         raise ContractError(f"{where}.states: a {kind} has one state or more; got none")
+    _check_names_differ(fields, states, lengths if kind == "scan" else None, where)
     signature = Signature(
         name=_text({"calls": name, **fields}, "calls", where),
         kind=kind,
@@ -135,6 +146,14 @@ def _signature(name: str, value: Any) -> Signature:
     if (kind in _RAGGED) != bool(signature.ragged_axes):
         raise ContractError(f"{where}.inputs: ragged axes are what sequences and encode have, and no other kind")
     return _ragged(signature, fields, where) if kind in _RAGGED else signature
+
+
+def _check_names_differ(fields: Mapping[str, Any], states: list[Any], lengths: str | None, where: str) -> None:
+    """The model takes inputs, states and lengths by name: no two can have one."""
+    taken: list[Any] = [*_object(fields.get("inputs"), f"{where}.inputs"), *([] if lengths is None else [lengths])]
+    taken += [state.get("input") for state in states if isinstance(state, dict)]
+    if twice := [name for name in taken if taken.count(name) > 1]:
+        raise ContractError(f"{where}: expected names of their own for inputs, states and lengths; {twice[0]!r} is two")
 
 
 def _ragged(signature: Signature, fields: Mapping[str, Any], where: str) -> Signature:
@@ -237,7 +256,14 @@ def _state(value: Any, where: str) -> State:
     if not all(type(size) is int and size >= 0 for size in shape):
         raise ContractError(f"{where}.shape: a state's row has a fixed shape; got {list(shape)}")
     name, input_, output = (_text(fields, key, where) for key in ("name", "input", "output"))
-    return State(name, input_, output, _dtype(fields, where), shape, fields.get("initial", 0.0))
+    dtype, initial = _dtype(fields, where), fields.get("initial", 0.0)
+    try:
+        initial_row(initial, shape, dtype)
+    except (TypeError, ValueError, OverflowError):
+        raise ContractError(
+            f"{where}.initial: expected a number, or a nested list of shape {list(shape)}; got {initial!r:.80}"
+        ) from None
+    return State(name, input_, output, dtype, shape, initial)
 
 
 def _dtype(fields: Mapping[str, Any], where: str) -> str:

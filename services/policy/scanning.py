@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.policy.batch import Lane, Leg, Rows, Ticket
-from services.policy.contract import Signature, numpy_dtype
+from services.policy.contract import Signature, fits, numpy_dtype
 from services.policy.cost import RunCost
 from services.policy.errors import BackendError
 from services.policy.sequences import BoundsFor, Columns, Grouped, lengths_of
@@ -55,15 +55,20 @@ class ChunkLength:
         """`given`: so many time steps, whatever runs cost; 0: sequences always run whole."""
         self._given = given
         self._chosen = 0
-        self._fits = 0
+        self._fits = 0, 0
 
-    def of(self, cost: RunCost, longest: Callable[[], int]) -> int:
-        """Time steps of a chunk; 0: sequences run whole. `longest` tells the longest sequence of late."""
+    def of(self, in_chunks: RunCost, whole: RunCost, longest: Callable[[], int]) -> int:
+        """Time steps of a chunk; 0: sequences run whole. `longest` tells the longest sequence of late.
+
+        What runs in chunks or whole cost decides, whichever sequences do now, or of which anything is known.
+        """
         if self._given is not None:
             return self._given
-        if cost.fits != self._fits:
-            self._fits = cost.fits
-            self._chosen = self._right(cost, longest())
+        fits = in_chunks.fits, whole.fits
+        if fits != self._fits:
+            self._fits = fits
+            now = in_chunks if (self._chosen and in_chunks.known) or not whole.known else whole
+            self._chosen = self._right(now, longest())
         return self._chosen
 
     def _right(self, cost: RunCost, longest: int) -> int:
@@ -84,7 +89,8 @@ def scanned(
 ) -> Grouped:  # fmt: skip
     """A request's rows in tickets, one for each row, which runs chunk by chunk of `chunk` time steps at most.
 
-    `lane` says what else the rows share. `tell` hears of each part of an answer as soon as it is there.
+    `lane` says what else the rows share. `tell` hears of each part of an answer as soon as it is there; then the answer
+    itself is empty.
 
     Raises:
         ShapeMismatch, EmptyInput: as `lengths_of`; besides all that `bounds_for` raises, for rows that are too long.
@@ -156,7 +162,7 @@ class _Course:
         return Leg(self._form.lane_of(self._form.bound(steps)), inputs, 1, steps)
 
     def advance(self, outputs: Rows) -> Leg | Mapping[str, Array]:
-        """The next chunk, or the outputs of the whole row, `[1, ...]`.
+        """The next chunk, or the outputs of the whole row, `[1, ...]`; none where its parts were told.
 
         Raises:
             BackendError: the outputs are not as the scan's signature says.
@@ -165,10 +171,12 @@ class _Course:
         steps, start = self._steps, self._start
         ended = start + steps == self._length
         part = self._part(outputs, steps, ended=ended)
-        if self._tell is not None and part:
-            self._tell(Part(self._number, start, {name: array[0] for name, array in part.items()}))
-        for name, array in part.items():
-            self._parts.setdefault(name, []).append(array)
+        if self._tell is not None:
+            if part:
+                self._tell(Part(self._number, start, {name: array[0] for name, array in part.items()}))
+        else:
+            for name, array in part.items():
+                self._parts.setdefault(name, []).append(array)
         self._start = start + steps
         return self._answer() if ended else self.leg()
 
@@ -185,20 +193,27 @@ class _Course:
         return np.repeat(values[np.newaxis, np.newaxis], steps, axis=1)
 
     def _part(self, outputs: Rows, steps: int, *, ended: bool) -> dict[str, Array]:
+        """What a chunk gives, copied, so that keeping it does not keep the batch."""
         found = {}
         for name, tensor in self._form.whole.outputs.items():
-            if name not in outputs or not (tensor.has_time or ended):
+            if self._form.lane.outputs and name not in self._form.lane.outputs:
                 continue
-            array, stepwise = outputs[name], self._form.scan.outputs[name].has_time
-            if stepwise and (array.ndim < 2 or array.shape[1] < steps):
-                raise BackendError(
-                    f"The model answered {name!r} of a chunk of {steps} time steps with shape {list(array.shape)}."
-                )
-            if tensor.has_time:
-                found[name] = array[:, :steps]
-            else:
-                found[name] = array[:, max(steps - 1, 0)] if stepwise else array
+            promised, array = self._form.scan.outputs[name], outputs.get(name)
+            stepwise = promised.has_time
+            if array is None or not fits(array, promised.shape_of(1, None)) or (stepwise and array.shape[1] < steps):
+                self._refuse(name, steps, array)
+            elif tensor.has_time:
+                found[name] = array[:, :steps].copy()
+            elif ended:
+                found[name] = (array[:, max(steps - 1, 0)] if stepwise else array).copy()
         return found
+
+    def _refuse(self, name: str, steps: int, array: Array | None) -> None:
+        came = "none" if array is None else list(array.shape)
+        raise BackendError(
+            f"The model must answer {name!r} of a chunk of {steps} time steps as its contract says, "
+            f"{self._form.scan.outputs[name]}; {came} came."
+        )
 
     def _answer(self) -> dict[str, Array]:
         return {

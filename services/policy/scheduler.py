@@ -14,7 +14,7 @@ from services.policy.batch import Batch, Lane, Leg, Rows, Ticket, too_late
 from services.policy.batching import BatchingOptions, Dispatcher
 from services.policy.contract import BatchAxis, Signature
 from services.policy.cost import RunCost
-from services.policy.errors import BackendError, InputRejected, SluiceError, StateNotFinite
+from services.policy.errors import BackendError, InputRejected, Internal, SluiceError, StateNotFinite
 from services.policy.session import Answers, Event, Session, Step, ended_error
 from services.policy.sessions import SessionOptions, SessionTable
 from services.policy.slab import finite_rows
@@ -25,6 +25,8 @@ Array = NDArray[Any]
 class Cancelled(Exception):
     """The outcome of a ticket whose client has gone."""
 
+
+_BUG = "Something went wrong inside the gateway while an answer was put together; it has been logged."
 
 Outcome = Rows | Answers | SluiceError | Cancelled
 
@@ -226,6 +228,9 @@ class Scheduler:
                 outcome = ticket.course.advance(outputs)
             except SluiceError as error:
                 outcome = error
+            except Exception as error:  # it must not keep the others of the batch from their outcomes
+                outcome = Internal(_BUG)
+                outcome.__cause__ = error
         if isinstance(outcome, Leg):
             ticket.turn_to(outcome)
             self._dispatcher(ticket.lane).offer_again(ticket, now)

@@ -46,20 +46,27 @@ async def test_v2_takes_them_too(here):
 
 async def test_a_short_row_runs_before_the_long_one_that_came_before_it_is_done(puppet):
     async with running(puppet, in_flight=1) as here:
-        gate = Gate(puppet)
+        first, rest = asyncio.Event(), asyncio.Event()
+
+        async def before(_):
+            await first.wait()
+            if len(puppet.batches) > 4:  # one, the long one's first chunk, and a turn or two
+                await rest.wait()
 
         async def ask(length):
             response = await here.http.post(STRIDES, json={"instances": [span(length)]})
             assert response.json() == {"predictions": [answer_of(span(length))]}
 
+        await ask(1)  # so that the contract is known
+        puppet.before = before
         long = asyncio.create_task(ask(64))
         await puppet.until_running(1)
         short = asyncio.create_task(ask(3))
         await eventually(lambda: here.gateway.engine.scheduler.dispatchers["strides"].waiting_rows == 1)
-        gate.open()
+        first.set()
         await short
         assert not long.done()
-        assert len(puppet.batches) < 16
+        rest.set()
         await long
 
 
@@ -120,6 +127,36 @@ async def test_who_leaves_a_stream_frees_its_row(puppet):
         gate.open()
         await eventually(lambda: not scheduler.busy)
         assert len(puppet.batches) == 1
+
+
+@pytest.mark.parametrize(
+    "path", [STRIDES + "?x=1", "/v1/models/strides/versions/+1:predict", "/v1/models/strides%zz:predict"]
+)
+@pytest.mark.parametrize("headers", [EVENTS, {}])
+async def test_what_is_no_call_is_none_whatever_is_accepted(here, path, headers):
+    response = await here.http.post(path, json={"instances": [span(3)]}, headers=headers)
+    assert "no call" in refused_as_tf_serving(response, 400, "bad_request")
+    assert here.puppet.batches == []
+
+
+async def test_a_stream_that_does_not_begin_is_refused_as_any_call(puppet):
+    async with running(puppet, queue_rows=1, in_flight=1) as here:
+        gate = Gate(puppet)
+        first = asyncio.create_task(here.http.post(STRIDES, json={"instances": [span(3)]}))
+        await puppet.until_running(1)
+        second = asyncio.create_task(here.http.post(STRIDES, json={"instances": [span(3)]}))
+        await eventually(lambda: here.gateway.engine.scheduler.dispatchers["strides"].waiting_rows == 1)
+        refusal = await here.http.post(STRIDES, json={"instances": [span(3)]}, headers={"Accept": "Text/Event-Stream"})
+        assert "full" in refused_as_tf_serving(refusal, 429, "queue_full")
+        gate.open()
+        await asyncio.gather(first, second)
+
+
+async def test_chunks_are_no_longer_than_the_longest_sequence(puppet):
+    async with running(puppet, scan_chunks={"strides": 10**6}) as here:
+        response = await here.http.post(STRIDES, json={"instances": [span(3)]})
+        assert response.json() == {"predictions": [answer_of(span(3))]}
+        assert (await here.http.get("/v1/models/strides/buckets")).json()["chunks"] == {"serving_default": 64}
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,10 @@ IN_STEP = ("signatures", "step")
             "a dtype such as float32, int64 or string; got '7f",
         ),
         (spoiled(*IN_STEP, "inputs", "x", "dtype", value="f4,("), "a dtype such as float32, int64 or string; got 'f4,"),
-        (spoiled(*IN_STEP, "states", 0, "shape", value=[9]), "step, scan must have the same states, by name, dtype"),
+        (
+            spoiled(*IN_STEP, "states", 0, "dtype", value="float32"),
+            "step, scan must have the same states, by name, dtype",
+        ),
         (spoiled(*IN_STEP, "states", value={}), "step.states: expected an array; got dict"),
         (spoiled(*IN_STEP, "states", value=[]), "step.states: a step has one state or more; got none"),
         (spoiled("signatures", "scan", "states", value=[]), "scan.states: a scan has one state or more; got none"),

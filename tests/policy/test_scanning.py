@@ -222,8 +222,11 @@ def test_rows_that_are_too_long_or_no_rows_are_refused_before_anything_runs():
         ({"h_out": None}, "'h_out'"),
         ({"h_out": np.zeros((1, 3))}, r"\[2\]; float64 \[3\] came"),
         ({"h_out": np.zeros((1, 2), np.float32)}, "float32"),
-        ({"y": np.zeros((1, 4, 2))}, r"'y' of a chunk of 8 time steps with shape \[1, 4, 2\]"),
+        ({"y": np.zeros((1, 4, 2))}, r"'y' of a chunk of 8 time steps .*; \[1, 4, 2\] came"),
         ({"y": np.zeros(1)}, "'y'"),
+        ({"y": np.zeros((1, 8, 3))}, r"feature=2.*\[1, 8, 3\] came"),
+        ({"y": None}, "'y'.*none came"),
+        ({"last": None}, "'last'.*none came"),
     ],
 )
 def test_what_is_not_as_the_contract_says_fails_the_row(spoiled, said):
@@ -238,6 +241,18 @@ def test_what_is_not_as_the_contract_says_fails_the_row(spoiled, said):
     with pytest.raises(BackendError, match=said):
         raise outcome
     assert not mine.busy
+
+
+def test_what_is_kept_of_a_batch_is_the_rows_own():
+    mine, parts = scheduler(), list[Part]()
+    found = request([row_of(16)] * 4, 8, tell=parts.append)
+    whole = request([row_of(16, 1)], 8)
+    for ticket in (*found.tickets[:3], *whole.tickets):
+        mine.offer(ticket, 1.0)
+    run_all(mine)
+    assert all(part.outputs["y"].base.nbytes == part.outputs["y"].nbytes for part in parts)
+    assert whole.tickets[0].outcome["y"].base is None
+    assert found.tickets[0].outcome == {}
 
 
 def test_a_row_that_is_cancelled_between_chunks_runs_no_more():
@@ -278,7 +293,7 @@ def cost_of(fixed_s: float, element_s: float, rows: int) -> RunCost:
     ],
 )
 def test_chunks_are_so_long_that_what_each_costs_is_a_tenth(fixed_s, element_s, rows, longest, chunk):
-    assert ChunkLength().of(cost_of(fixed_s, element_s, rows), lambda: longest) == chunk
+    assert ChunkLength().of(RunCost(), cost_of(fixed_s, element_s, rows), lambda: longest) == chunk
 
 
 def test_what_chunks_cost_is_learned_from_their_runs():
@@ -295,24 +310,35 @@ def test_what_chunks_cost_is_learned_from_their_runs():
 
 
 def test_without_costs_sequences_run_whole_and_what_is_given_stays():
-    assert ChunkLength().of(RunCost(), lambda: 1000) == 0
-    assert ChunkLength(12).of(cost_of(1e-1, 2e-5, 16), lambda: 5) == 12
-    assert ChunkLength(0).of(cost_of(1e-6, 2e-5, 16), lambda: 5000) == 0
+    assert ChunkLength().of(RunCost(), RunCost(), lambda: 1000) == 0
+    assert ChunkLength(12).of(RunCost(), cost_of(1e-1, 2e-5, 16), lambda: 5) == 12
+    assert ChunkLength(0).of(RunCost(), cost_of(1e-6, 2e-5, 16), lambda: 5000) == 0
 
 
 def test_the_length_stays_until_what_is_right_is_far_from_it():
     chunks, cost = ChunkLength(), cost_of(1e-3, 2e-5, 16)  # 31.25 steps would be right
-    assert chunks.of(cost, lambda: 2000) == 32
+    assert chunks.of(cost, RunCost(), lambda: 2000) == 32
 
     def costs(fixed_s: float) -> int:
         for bound in (8, 16, 32, 64) * 16:
             cost.observe(16, bound, fixed_s + 2e-5 * 16 * bound, 16)
-        return chunks.of(cost, lambda: 2000)
+        return chunks.of(cost, RunCost(), lambda: 2000)
 
     assert costs(0.4e-3) == 32
     assert costs(0.2e-3) == 8
     assert costs(0.25e-3) == 8
     assert costs(0.3e-3) == 16
+
+
+def test_who_went_back_to_whole_sequences_runs_chunks_again_when_it_is_worth_it():
+    chunks, in_chunks, whole = ChunkLength(), cost_of(1e-3, 2e-5, 16), RunCost()
+    assert chunks.of(in_chunks, whole, lambda: 2000) == 32
+    for bound in (8, 16) * 32:
+        in_chunks.observe(16, bound, 1e-3 + 2e-5 * 16 * bound, 16)
+    assert chunks.of(in_chunks, whole, lambda: 20) == 0
+    for bound in (200, 400) * 32:
+        whole.observe(16, bound, 1e-3 + 2e-5 * 16 * bound, 16)
+    assert chunks.of(in_chunks, whole, lambda: 2000) == 32
 
 
 # What a contract may say of it
@@ -341,6 +367,14 @@ def test_a_contract_says_how_sequences_are_scanned():
         (lambda all_: all_["serving_default"]["scan"].update(chunk=-1), "whole number"),
         (lambda all_: all_["scan"]["inputs"].pop("scale"), "the inputs of scan"),
         (lambda all_: all_["scan"]["outputs"]["last"].update(dtype="float32"), "the outputs of scan"),
+        (lambda all_: all_["serving_default"]["scan"].update(signature="nothing"), r"scan\.signature.*kind scan"),
+        (lambda all_: all_["scan"]["inputs"]["scale"]["axes"].pop(), "time axis of any size; 'scale'"),
+        (lambda all_: all_["scan"]["inputs"]["x"]["axes"][1].update(size=9), "time axis of any size; 'x'"),
+        (lambda all_: all_["scan"]["outputs"]["y"]["axes"].pop(1), "answers 'y' at each time step"),
+        (lambda all_: all_["scan"].update(lengths="x"), "names of their own.*'x'"),
+        (lambda all_: all_["scan"]["states"][0].update(input="x"), "names of their own.*'x'"),
+        (lambda all_: all_["scan"]["states"][0].update(initial=[1.0, 2.0, 3.0]), r"initial.*shape \[2\]"),
+        (lambda all_: all_["scan"]["states"][0].update(initial="none"), "initial: expected a number"),
         (lambda all_: _with_another_axis(all_["serving_default"]), "one ragged axis is 'time'"),
     ],
 )

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from services.policy.batch import Lane, Leg, Rows, Ticket
+from services.policy.batch import Course, Lane, Leg, Rows, Ticket
 from services.policy.batching import BatchingOptions
 from services.policy.errors import (
     BackendError,
@@ -14,6 +14,7 @@ from services.policy.errors import (
     DeadlineExceeded,
     Draining,
     InputRejected,
+    Internal,
     QueueFull,
     SessionClosed,
     SluiceError,
@@ -99,7 +100,7 @@ class Again:
         return "the end"
 
 
-def on_course(puppet: Puppet, value: float, course: Again, **more: float) -> Ticket:
+def on_course(puppet: Puppet, value: float, course: Course, **more: float) -> Ticket:
     ticket = row_ticket(value, **more)
     ticket.course = course
     puppet.scheduler.offer(ticket, puppet.now)
@@ -139,6 +140,73 @@ def test_a_course_that_fails_settles_its_ticket_and_nobody_elses() -> None:
     other = on_course(puppet, 2.0, Again(2))
     puppet.run()
     assert (failing.outcome.code, other.outcome) == ("backend_error", "the end")
+
+
+class Broken:
+    """A course with a fault."""
+
+    def advance(self, outputs: Rows) -> Leg:
+        raise KeyError("h")
+
+
+def test_a_fault_on_one_course_keeps_nobody_else_from_an_outcome() -> None:
+    puppet = puppet_of()
+    broken = on_course(puppet, 1.0, Broken())
+    other, plain = on_course(puppet, 2.0, Again(1)), puppet.rows(3.0)
+    puppet.run()
+    assert isinstance(broken.outcome, Internal)
+    assert isinstance(broken.outcome.__cause__, KeyError)
+    assert (other.outcome, plain.outcome["y"].tolist()) == ("the end", [[7, 7]])
+
+
+def test_who_is_on_the_way_does_not_fill_the_queue_for_others() -> None:
+    puppet = puppet_of(queue_rows=2, in_flight=1)
+    for value in (1.0, 2.0):
+        on_course(puppet, value, Again(3))
+    puppet.pass_time(1.0)
+    puppet.finish(puppet.taken())
+    assert puppet.scheduler.dispatchers["m"].waiting_rows == 2
+    puppet.rows(5.0, 6.0)
+    with pytest.raises(QueueFull, match="2 of 2"):
+        puppet.rows(7.0)
+    puppet.run()
+    puppet.rows(5.0, 6.0)
+
+
+def test_who_has_been_long_on_the_way_gains_a_lead_over_who_comes() -> None:
+    ticket = row_ticket(1.0, deadline=100.0)
+    ticket.began_at, ticket.queued_at = 10.0, 11.0
+    assert ticket.urgency == 101.0
+    ticket.queued_at = 12.0
+    assert ticket.urgency == 102.0
+    ticket.queued_at = 20.0  # 8 s beyond the first 2: a lead of 1 s
+    assert ticket.urgency == 109.0
+
+
+def test_low_priority_is_paid_once() -> None:
+    puppet = puppet_of(allowed_batch_sizes=(1,), in_flight=1)
+    low = row_ticket(1.0, deadline=100.0)
+    low.course, low.handicap_s = Again(2), 10.0
+    puppet.offered(low)
+    normal = puppet.rows(2.0, deadline=105.0)
+    puppet.finish(puppet.taken())
+    assert normal.outcome is not None
+    puppet.finish(puppet.taken())
+    puppet.rows(3.0, deadline=105.0)
+    puppet.finish(puppet.taken())
+    puppet.finish(puppet.taken())
+    assert low.outcome == "the end"
+
+
+def test_a_further_run_does_not_linger() -> None:
+    puppet = puppet_of(linger_s=0.5)
+    ticket = on_course(puppet, 1.0, Again(2))
+    assert puppet.take() is None
+    puppet.pass_time(0.5)
+    for _ in range(3):
+        puppet.pass_time(0.01)
+        puppet.finish(puppet.taken())
+    assert ticket.outcome == "the end"
 
 
 def test_a_ticket_on_a_course_that_is_cancelled_or_late_runs_no_more() -> None:
