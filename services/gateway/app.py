@@ -15,12 +15,13 @@ from starlette.exceptions import HTTPException
 from services.gateway import generate_rest, oip, predict_stream
 from services.gateway.answers import error_headers, is_tf_serving, plain_body
 from services.gateway.backend import Backend
-from services.gateway.calls import Calls, RequestIds
+from services.gateway.calls import Calls
 from services.gateway.catalog import Catalog
 from services.gateway.child import ModelServerChild
 from services.gateway.engine import Engine
 from services.gateway.front import Front
 from services.gateway.gateway import Gateway
+from services.gateway.headers import RequestIds
 from services.gateway.metrics import Metrics
 from services.gateway.openapi import describe
 from services.gateway.rest import router

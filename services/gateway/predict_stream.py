@@ -13,7 +13,8 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import StreamingResponse
 
 from services.gateway.answers import error_body, sse
-from services.gateway.calls import Target, read_headers, read_rows
+from services.gateway.calls import read_rows
+from services.gateway.headers import read_headers
 from services.gateway.predict import Outcome, Predict
 from services.gateway.rest import Here, ModelName
 from services.policy.errors import SluiceError
@@ -42,7 +43,7 @@ async def predict_label(gateway: Here, model: ModelName, label: str, request: Re
 
 
 async def _stream(gateway: Any, model: str, request: Request, **which: Any) -> StreamingResponse:
-    said = read_headers(request.headers.raw, Target("predict", model))
+    said = read_headers(request.headers.raw)
     deadline = gateway.deadline(said.timeout_ms, gateway.now())
     body = parse_predict(await request.body())
     events: asyncio.Queue[Part | Outcome] = asyncio.Queue()
