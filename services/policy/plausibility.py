@@ -1,0 +1,54 @@
+"""Decides whether the numbers of an input can be meant as they are: finite, and not of another scale than the model's.
+
+It does not know models or what inputs show.
+"""
+
+from math import isfinite
+from typing import Any
+
+from numpy.typing import NDArray
+
+from services.policy.errors import BadRequest, InputNotFinite
+
+Array = NDArray[Any]
+
+_FAR = 4  # how many times its own width a range may be exceeded: an odd picture is an answer, another scale a mistake
+_PIXEL = 255
+
+
+def check_values(name: str, rows: Array, usual: tuple[float, float] | None) -> None:
+    """Check the input `name`, `rows` `[batch, ...]` of any dtype, of which `usual` are the least and greatest value.
+
+    Where `usual` is None, any finite number will do.
+
+    Raises:
+        InputNotFinite: NaN or infinity; says which row.
+        BadRequest: values beyond the usual ones by more than four times the width of their range; says which row.
+    """
+    if rows.dtype.kind not in "fiuV" or not rows.size:
+        return
+    if _is_plausible(float(rows.min()), float(rows.max()), usual):
+        return
+    for number, row in enumerate(rows.reshape(len(rows), -1)):
+        _check_row(name, number, float(row.min()), float(row.max()), usual)
+
+
+def _is_plausible(least: float, greatest: float, usual: tuple[float, float] | None) -> bool:
+    """Of numbers from `least` to `greatest`, where NaN is both."""
+    if usual is None:
+        return isfinite(least) and isfinite(greatest)
+    far = _FAR * (usual[1] - usual[0])
+    return usual[0] - far <= least and greatest <= usual[1] + far
+
+
+def _check_row(name: str, number: int, least: float, greatest: float, usual: tuple[float, float] | None) -> None:
+    if not (isfinite(least) and isfinite(greatest)):
+        raise InputNotFinite(f"Row {number} of input {name!r} holds NaN or infinity; send finite numbers.", row=number)
+    if usual is None or _is_plausible(least, greatest, usual):
+        return
+    hint = f", such as by dividing them by {_PIXEL}" if usual == (0, 1) and least >= 0 and greatest <= _PIXEL else ""
+    raise BadRequest(
+        f"Row {number} of input {name!r} has values from {least:g} to {greatest:g}, and the model was made for values "
+        f"from {usual[0]:g} to {usual[1]:g}. Scale them as its training data were{hint}.",
+        row=number, expected=list(usual), got=[least, greatest],
+    )  # fmt: skip
