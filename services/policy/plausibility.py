@@ -25,7 +25,7 @@ def check_values(name: str, rows: Array, usual: tuple[float, float] | None) -> N
         InputNotFinite: NaN or infinity; says which row.
         BadRequest: values beyond the usual ones by more than four times the width of their range; says which row.
     """
-    if rows.dtype.kind not in "fiuV" or not rows.size:
+    if rows.dtype.kind not in "fiuV" or not rows.size or not rows.ndim:
         return
     if _is_plausible(float(rows.min()), float(rows.max()), usual):
         return
