@@ -1,11 +1,11 @@
-"""Recognition: rows to a model's logits and scores, batched with other clients', and from these to a class or *unknown*.
+"""Recognition: rows to logits and scores, batched with other clients', and from these to a class or *unknown*.
 
 It does not know HTTP, gRPC or JSON; which rows are known is a rule.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from services.gateway.calibrations import Calibrations
 from services.gateway.catalog import ServedVersion
+from services.gateway.joint import together
 from services.gateway.predict import Cancel, Done, Predict, Prediction, Predictions, Which
 from services.policy.batch import PRIORITIES
 from services.policy.contract import Detector, Recognition, Signature
@@ -134,7 +135,7 @@ class Recognitions:
         recognition, calibration = served.recognition(), self._calibrations.of(served)
         method = calibration.default_method if asked.method is None else asked.method
         level = calibration.level if asked.level is None else asked.level
-        key = (served.contract, method, level, asked.top_k, asked.sets)
+        key = (recognition.signature, method, level, asked.top_k, asked.sets)
         rules = self._rules.setdefault(calibration, {})
         if key not in rules:
             check_options(recognition, calibration, method, level, asked.top_k, sets=asked.sets)
@@ -223,9 +224,10 @@ class _Court:
 
     def _sit(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        for rule, hearings in waiting.items():
+        for rule, heard in waiting.items():
+            hearings = [hearing for hearing in heard if hearing.done is not None]
             try:
-                self._decide(rule, [hearing for hearing in hearings if hearing.done is not None])
+                self._decide(rule, hearings)
             except SluiceError:  # one's answer is not the others' fault
                 for hearing in hearings:
                     self._decide_alone(rule, hearing)
@@ -319,48 +321,6 @@ def _detected(recognition: Recognition, detector: Detector, arrays: Mapping[str,
 
 def _no_detector(served: ServedVersion, detector: Detector) -> BackendUnavailable:
     return BackendUnavailable(
-        f"The method {_DETECTOR!r} of model {served.model!r} takes model {detector.model!r}, which is not served. Serve "
-        "it beside the other, or choose another method."
+        f"The method {_DETECTOR!r} of model {served.model!r} takes model {detector.model!r}, which is not served. "
+        "Serve it beside the other, or choose another method."
     )
-
-
-@dataclass(slots=True)
-class _Together:
-    """Calls that are answered together; the first error is the answer, and withdraws the others."""
-
-    done: Done
-    count: int
-    cancels: list[Cancel] = field(default_factory=list)
-    outcomes: dict[int, Any] = field(default_factory=dict)
-    failed: bool = False
-
-    def settled(self, index: int, outcome: Any) -> None:
-        if self.failed:
-            return
-        self.outcomes[index] = outcome
-        if isinstance(outcome, SluiceError):
-            self.failed = True
-            self.cancel()
-            self.done(outcome)
-        elif len(self.outcomes) == self.count:
-            self.done([self.outcomes[index] for index in range(self.count)])
-
-    def cancel(self) -> None:
-        for cancel in self.cancels:
-            cancel()
-
-
-def together(begins: Sequence[Callable[[Done], Cancel]], done: Done) -> Cancel:
-    """Begin calls at the same time; `done` gets their outcomes in order, or the first error. It returns what cancels.
-
-    Raises:
-        SluiceError: one of them is refused; those before it are withdrawn.
-    """
-    calls = _Together(done, len(begins))
-    try:
-        for index, begin in enumerate(begins):
-            calls.cancels.append(begin(partial(calls.settled, index)))
-    except SluiceError:
-        calls.cancel()
-        raise
-    return calls.cancel
