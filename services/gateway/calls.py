@@ -1,4 +1,4 @@
-"""The hot calls of HTTP, from a body to an answer, without a framework: steps, scans, TensorFlow Serving's calls.
+"""The hot calls of HTTP, from a body to an answer, without a framework: steps, scans, predict, recognize, infer.
 
 It knows paths, headers and JSON; what a call means is the gateway's, and bytes on a connection are the protocol's.
 """
@@ -21,7 +21,8 @@ from services.gateway.gateway import Gateway
 from services.gateway.headers import INFERENCE_HEADER, Header, header_length, read_headers
 from services.gateway.inference import Inference
 from services.gateway.metrics import Metrics
-from services.gateway.predict import Outcome, Predict, Terms
+from services.gateway.predict import Outcome, Predict, Terms, Which
+from services.gateway.recognition import Recognize, Verdicts
 from services.gateway.tf_serving import FORWARDED
 from services.policy.columnar import Columns
 from services.policy.contract import Signature
@@ -29,6 +30,7 @@ from services.policy.errors import BadRequest, Internal, SluiceError
 from services.policy.session import Answers
 from services.wire.content import inflate
 from services.wire.oip import InferRequest, encode_infer, parse_infer
+from services.wire.recognition import encode_recognized, parse_recognize
 from services.wire.rest import PredictBody, encode_predict, parse_predict
 from services.wire.rest_paths import rest_call
 
@@ -36,6 +38,7 @@ log = structlog.get_logger()
 
 _SESSION_CALL = re.compile(r"/v1/sessions/([A-Za-z0-9._~-]{1,128}):(step|scan)")
 _MANY_CALL = re.compile(r"/v1/models/([^/:]+)/sessions:step")
+_RECOGNIZE_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18})|/labels/([^/:]+))?:recognize")
 _INFER_CALL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
 _EVENTS = b"text/event-stream"
 _LARGE_BODY = 64 * 1024  # bytes whose parsing other clients would notice
@@ -44,7 +47,10 @@ BUG = "Something went wrong inside the gateway; it has been logged with the requ
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path names: `call` is step, scan, step_many or TensorFlow Serving's; `name` a session's id or a model."""
+    """What a path names.
+
+    `call` is step, scan, step_many, recognize, infer or TensorFlow Serving's; `name` a session's id or a model.
+    """
 
     call: str
     name: str
@@ -81,6 +87,8 @@ def target_of(method: bytes, url: bytes) -> Target | None:
         return Target(found[2], found[1])
     if found := _MANY_CALL.fullmatch(path):
         return Target("step_many", found[1])
+    if found := _RECOGNIZE_CALL.fullmatch(path):
+        return Target("recognize", found[1], int(found[2]) if found[2] else None, found[3])
     if found := _INFER_CALL.fullmatch(path):
         return Target("infer", found[1], int(found[2]) if found[2] else None)
     try:
@@ -171,6 +179,8 @@ class Calls:
             return self._begin_predict(gateway, target, body, terms, done)
         if target.tf_serving:
             return self._in_task(target, FORWARDED[target.call](gateway, target, body, terms.deadline), done)
+        if target.call == "recognize":
+            return self._begin_recognize(gateway, target, body, terms, done)
         if target.call == "step_many":
             return self._begin_many(gateway, target, body, terms, done)
         if len(body) > _LARGE_BODY:
@@ -193,6 +203,16 @@ class Calls:
         answer = partial(self._answer_predict, target, asked.row_format, done)
         return gateway.predictions.begin(predict, terms.deadline, answer)
 
+    def _begin_recognize(
+        self, gateway: Gateway, target: Target, body: bytes, terms: Terms, done: Done
+    ) -> Callable[[], None]:
+        asked = parse_recognize(body)
+        recognize = Recognize(
+            Which(target.name, target.version, target.label), partial(read_rows, asked.rows),
+            asked.method, asked.level, asked.top_k, asked.sets, terms.handicap_s,
+        )  # fmt: skip
+        return gateway.recognitions.begin(recognize, terms.deadline, partial(self._answer_recognize, target, done))
+
     def _begin_infer(
         self, target: Target, headers: list[Header], body: bytes, terms: Terms, done: Done
     ) -> Callable[[], None]:
@@ -214,6 +234,15 @@ class Calls:
             done(Reply(200, body))
         else:
             done(Reply(200, body, ((INFERENCE_HEADER, b"%d" % head),), b"application/octet-stream"))
+
+    def _answer_recognize(self, target: Target, done: Done, outcome: Verdicts | SluiceError) -> None:
+        if isinstance(outcome, SluiceError):
+            done(self.refusal(target, outcome))
+            return
+        self._count(target, "ok")
+        rule = outcome.rule
+        about = rule.model, rule.version, rule.method, rule.level, rule.threshold
+        done(Reply(200, encode_recognized(*about, outcome.results)))
 
     def _answer_predict(self, target: Target, row_format: bool, done: Done, outcome: Outcome) -> None:
         if not isinstance(outcome, SluiceError):

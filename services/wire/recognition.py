@@ -47,8 +47,8 @@ def parse_recognize(body: bytes) -> RecognizeBody:
     if level is not None and type(level) not in (int, float):
         raise BadRequest(f'"level" is a number between 0 and 1; got {level!r:.80}.')
     top_k, sets = fields.get("top_k", TOP_K), fields.get("sets", False)
-    if type(top_k) is not int or top_k < 0:
-        raise BadRequest(f'"top_k" is how many candidates to give, a whole number from 0; got {top_k!r:.80}.')
+    if type(top_k) is not int:
+        raise BadRequest(f'"top_k" is how many candidates to give, a whole number; got {top_k!r:.80}.')
     if not isinstance(sets, bool):
         raise BadRequest(f'"sets" is true or false; got {sets!r:.80}.')
     words = body.count(b"true") + body.count(b"false") > ("sets" in fields)
@@ -60,15 +60,14 @@ _LISTED = ", ".join(_FIELDS)
 
 
 def encode_recognized(
-    model: str, version: int, method: str, level: float, threshold: float, results: Sequence[Recognized]
+    model: str, version: int, method: str, level: float, threshold: float | None, results: Sequence[Recognized]
 ) -> bytes:
-    """An answer's body; a number that is not finite is null."""
-    return orjson.dumps(
-        {
-            "model": model, "version": str(version), "method": method, "level": level, "threshold": threshold,
-            "results": [_result(result) for result in results],
-        }
-    )  # fmt: skip
+    """An answer's body. Where there is no `threshold` that all rows share, each result has its own."""
+    written = [_result(result) for result in results]
+    if threshold is None:
+        written = [{**said, "threshold": each.threshold} for said, each in zip(written, results, strict=True)]
+    about = {"model": model, "version": str(version), "method": method, "level": level, "threshold": threshold}
+    return orjson.dumps({**about, "results": written})
 
 
 def _result(result: Recognized) -> dict[str, Any]:
