@@ -163,11 +163,11 @@ def _is_float(dtype: str) -> bool:
 
 def _codes(value: Any, classes: int, where: str) -> tuple[tuple[int, ...], ...]:
     book = tuple(tuple(_array(row, f"{where}[{i}]")) for i, row in enumerate(_array(value, where)))
+    if wrong := [unit for row in book for unit in row if type(unit) is not int or unit not in (0, 1)]:
+        raise ContractError(f"{where}: expected rows of 0 and 1; got {wrong[0]!r:.80}")
     units = {len(row) for row in book}
     if len(book) != classes or len(set(book)) < classes or len(units) != 1 or units == {0}:
         raise ContractError(f"{where}: expected {classes} rows, one for each class, all different and of one length")
-    if wrong := [unit for row in book for unit in row if type(unit) is not int or unit not in (0, 1)]:
-        raise ContractError(f"{where}: expected rows of 0 and 1; got {wrong[0]!r:.80}")
     return book
 
 
