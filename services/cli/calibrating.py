@@ -199,7 +199,7 @@ def _measured(
     parts = parts_of(method)
     if len(parts) == 1:
         return measured(known[method], right[rows[method]], unknown[method])
-    common = np.intersect1d(*(rows[part] for part in parts))
+    common = np.intersect1d(rows[parts[0]], rows[parts[1]])
     places = class_logits(recognition, strangers.logits).argmax(axis=1).tolist()
     strange_answers = [recognition.classes[place] for place in places]
     own, others = [], []

@@ -98,7 +98,7 @@ def _arrays(file: Path, content: bytes) -> Columns:
 
 def _objects(file: Path, content: bytes) -> Columns:
     """Objects, one a line, all with the same fields."""
-    rows = []
+    rows = list[dict[str, Any]]()
     for number, line in enumerate(content.decode("utf-8-sig").splitlines(), 1):
         if line.strip():
             try:

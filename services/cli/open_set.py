@@ -72,4 +72,4 @@ def _stranger_than(known: Array, unknown: Array) -> Array:
     """For each unknown row the share of known rows that are less strange; ties count half."""
     ordered = np.sort(known)
     below, up_to = (np.searchsorted(ordered, unknown, side=side) for side in ("left", "right"))
-    return (below + up_to) / (2 * len(known))  # type: ignore[no-any-return]
+    return (below + up_to) / (2 * len(known))

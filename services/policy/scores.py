@@ -102,7 +102,7 @@ def openmax(logits: Array, model: OpenMax) -> Array:
     ranks = np.argsort(np.argsort(-wide, axis=1, kind="stable"), axis=1, kind="stable")
     given_away = wide * strangeness * np.maximum(1 - ranks / model.alpha, 0.0)
     revised = np.concatenate([given_away.sum(axis=1, keepdims=True), wide - given_away], axis=1)
-    return softmax(revised)[:, 0]  # type: ignore[no-any-return]
+    return softmax(revised)[:, 0]
 
 
 def other(logits: Array, place: int) -> Array:
@@ -110,7 +110,7 @@ def other(logits: Array, place: int) -> Array:
 
     A class for the rest, as in Neal et al. 2018, "Open Set Learning with Counterfactual Images".
     """
-    return softmax(logits)[:, place]  # type: ignore[no-any-return]
+    return softmax(logits)[:, place]
 
 
 def codes(unit_logits: Array, book: Sequence[Sequence[int]]) -> Array:
@@ -136,7 +136,7 @@ def detector(logits: Array, known: int) -> Array:
     logits: `[batch, 2]`; `known` is the place of "known" (Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier
     Exposure", for outliers in training).
     """
-    return _rest(softmax(logits))[:, known]  # type: ignore[no-any-return]
+    return _rest(softmax(logits))[:, known]
 
 
 def fit_temperature(logits: Array, labels: Array) -> float:
@@ -226,4 +226,4 @@ def _rest(probabilities: Array) -> Array:
 def _unit_losses(unit_logits: Array, book: Sequence[Sequence[int]]) -> Array:
     """-log of the probability of each class's bits, float64 `[batch, class, unit]`."""
     signs = 2.0 * np.array(book) - 1
-    return np.logaddexp(0.0, -signs * unit_logits.astype(np.float64)[:, np.newaxis])  # type: ignore[no-any-return]
+    return np.logaddexp(0.0, -signs * unit_logits.astype(np.float64)[:, np.newaxis])

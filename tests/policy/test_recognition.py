@@ -120,7 +120,7 @@ def test_a_row_is_compared_with_the_rows_of_the_class_that_the_model_answers() -
     calibration = animals(3, 400, "max_logit", by_class=True)
     calibration.methods["max_logit"].by_class["dog"][:] = -20.0
     cat, dog, owl = decide(PLAIN, calibration, "max_logit", 0.05, LOGITS + 3 * np.eye(3, dtype=np.float32), {})
-    assert (cat.label, dog.label, owl.label) == ("cat", None, None)
+    assert (cat.label, dog.label, owl.label) == ("cat", None, "owl")
     assert dog.threshold == -20.0
     assert dog.p_value == pytest.approx(1 / (1 + len(calibration.methods["max_logit"].by_class["dog"])))
     assert threshold_of(calibration, "max_logit", 0.05) is None
@@ -267,6 +267,7 @@ def test_a_level_outside_0_to_1_is_refused(level: float) -> None:
 
 
 def test_options_are_within_bounds() -> None:
+    check()
     check(method="knn+energy", sets=True)
     with pytest.raises(BadRequest, match='"top_k" is 1 or more; got 0'):
         check(top_k=0)
