@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.gateway.decisions import Rule, Verdicts
 from services.gateway.engine import BatchEnded
 from services.gateway.metrics import Metrics
-from services.gateway.recognition import Rule, Verdicts
 from services.gateway.settings import Settings
 from services.policy.batch import Batch, Lane, Ticket
 from services.policy.batching import BatchingOptions, Dispatcher

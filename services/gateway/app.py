@@ -97,6 +97,7 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             scheduler.retire(model, version, engine.now())
             gateway.buckets.forget(model, version)
             gateway.calibrations.forget(model, version)
+            gateway.recognitions.forget(model, version)
             metrics.forget(model, version)
             engine.changed()
 

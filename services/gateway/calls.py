@@ -16,13 +16,14 @@ import orjson
 import structlog
 
 from services.gateway.answers import as_tf_serving, error_body, error_headers, many_body, step_body
+from services.gateway.decisions import Verdicts
 from services.gateway.fields import read_many, read_step
 from services.gateway.gateway import Gateway
 from services.gateway.headers import INFERENCE_HEADER, Header, header_length, read_headers
 from services.gateway.inference import Inference
 from services.gateway.metrics import Metrics
 from services.gateway.predict import Outcome, Predict, Terms, Which
-from services.gateway.recognition import Recognize, Verdicts
+from services.gateway.recognition import Recognize
 from services.gateway.tf_serving import FORWARDED
 from services.policy.columnar import Columns
 from services.policy.contract import Signature

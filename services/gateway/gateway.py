@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from services.gateway.buckets import BucketTable
 from services.gateway.calibrations import Calibrations
 from services.gateway.catalog import Catalog, ServedVersion
+from services.gateway.decisions import Watcher as RecognitionWatcher
 from services.gateway.engine import Engine
 from services.gateway.generation import Generations
 from services.gateway.generation import Watcher as GenerationWatcher
 from services.gateway.predict import Predict, Prediction, Predictions, check_wanted
 from services.gateway.recognition import Recognitions
-from services.gateway.recognition import Watcher as RecognitionWatcher
 from services.gateway.settings import Settings
 from services.policy.columnar import Columns, divided
 from services.policy.contract import Axis, Signature, State, Tensor, numpy_dtype

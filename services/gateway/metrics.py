@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.gateway.decisions import Verdicts
 from services.gateway.engine import BatchEnded
-from services.gateway.recognition import Verdicts
 from services.gateway.recognition_metrics import RecognitionMetrics
 from services.policy.scheduler import Scheduler
 from services.policy.session import Event, Session

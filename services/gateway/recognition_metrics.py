@@ -12,7 +12,7 @@ import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.gateway.recognition import Rule, Verdicts
+from services.gateway.decisions import Rule, Verdicts
 from services.policy.drift import Drift
 from services.policy.recognition import Calibration
 

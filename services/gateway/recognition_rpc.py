@@ -10,13 +10,14 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from services.gateway.calls import BUG
+from services.gateway.decisions import Verdicts
 from services.gateway.gateway import Gateway
 from services.gateway.grpc_failures import failure
 from services.gateway.grpc_protocol import Answered, Call, Methods, Unary
 from services.gateway.inference import read_version
 from services.gateway.metrics import Metrics
 from services.gateway.predict import Which
-from services.gateway.recognition import Recognize, Verdicts
+from services.gateway.recognition import Recognize
 from services.policy.contract import Signature
 from services.policy.errors import BadRequest, Internal, SluiceError
 from services.policy.recognition import Recognized

@@ -20,6 +20,7 @@ from services.policy.errors import BackendError, BadRequest
 Array = NDArray[Any]
 Reason = Literal["score", "other_class", "no_code", "detector", "disagreement"]
 
+_LEAST_LEVEL = 1e-9  # no calibration has rows enough for it, so that it says enough of those below
 AGREEMENT = "+"  # between two methods: a row is known if both accept it
 _PLAIN = {"max_logit": own.max_logit, "energy": own.energy, "gen": own.gen}
 _TEMPERED = {"top_probability": own.top_probability, "entropy": own.entropy, "margin": own.margin}
@@ -67,7 +68,7 @@ class Calibrated:
         # As many of the calibration's scores as this may be as large as an accepted one: the ranks whose p is too low.
         place = bisect_right(range(1, rows + 1), level, key=lambda rank: rank / rows)
         if not place:
-            needed = ceil(1 / level) - 1
+            needed = ceil(1 / max(level, _LEAST_LEVEL)) - 1
             raise BadRequest(
                 f"The level {level:g} takes {needed} calibration rows or more"
                 f"{'' if self.by_class is None else ' of each class'}; there are {len(known)}. Ask for a level of "

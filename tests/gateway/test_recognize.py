@@ -206,6 +206,8 @@ async def test_thresholds_by_class_come_with_each_row(puppet, folder):
         ({"instances": [LEFT], "level": "5 %"}, "bad_request", "between 0 and 1"),
         ({"instances": [LEFT], "level": True}, "bad_request", "between 0 and 1"),
         ({"instances": [LEFT], "level": 0.001}, "bad_request", "999"),
+        ({"instances": [LEFT], "level": 5e-324}, "bad_request", "999999999"),
+        ({"instances": [LEFT], "level": 5e-324, "method": "knn+max_logit"}, "bad_request", "999999999"),
         ({"instances": [LEFT], "level": 0.05, "method": "vim"}, "bad_request", "19"),
         ({"instances": [LEFT], "level": 0.01, "method": "knn+max_logit"}, "bad_request", "199"),
         ({"instances": [LEFT], "top_k": 0}, "bad_request", "top_k"),

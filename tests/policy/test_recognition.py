@@ -273,6 +273,13 @@ def test_options_are_within_bounds() -> None:
         check(top_k=0)
 
 
+@pytest.mark.parametrize("level", [1e-12, 1e-300, 5e-324])
+def test_the_smallest_levels_are_refused_with_a_number_that_can_be_written(level) -> None:
+    with pytest.raises(BadRequest, match="calibration rows or more") as raised:
+        Calibrated(np.arange(10.0)).threshold(level)
+    assert raised.value.details["needed"] == 999_999_999
+
+
 def test_too_few_rows_for_the_level_are_refused_with_how_many_it_takes() -> None:
     with pytest.raises(BadRequest, match=r"level 0.002 takes 499 calibration rows or more; there are 400.*0.00249"):
         check(level=0.002)
