@@ -12,8 +12,7 @@ from services.log import quiet_import
 with quiet_import():
     import keras
 
-    from models.export.contract import Detector
-    from models.export.recognition import Classes
+    from models.export.recognition import Classes, Detector
     from models.export.recognizer import export_recognizer
 
 _SEED, _ROWS, _FEATURES = 5, 1200, "features"

@@ -1,4 +1,4 @@
-"""What the cases of recognition send: small pictures, to a classifier that can say "none of these" and to its detector."""
+"""What the cases of recognition send: a small picture, to a classifier that can say "none of these"."""
 
 from pathlib import Path
 
@@ -27,16 +27,8 @@ def write_calibrations(folder: Path) -> Path:
     """Have a calibration in `folder` that holds any scores at all; the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = Calibrated(np.linspace(-20, 20, _ROWS))
-    calibration = Calibration(
-        RECOGNIZER,
-        1,
-        "2026-11-26T05:00:00Z",
-        0.05,
-        _ROWS,
-        "0" * 64,
-        "energy",
-        1.0,
-        dict.fromkeys(METHODS.values(), scores),
-    )
+    methods = dict.fromkeys(METHODS.values(), scores)
+    about = RECOGNIZER, 1, "2026-11-26T05:00:00Z", 0.05, _ROWS, "0" * 64, "energy", 1.0
+    calibration = Calibration(*about, methods)
     (folder / f"{RECOGNIZER}-1.json").write_bytes(orjson.dumps(write_calibration(calibration)))
     return folder

@@ -1,4 +1,4 @@
-"""The cases of recognition: `:recognize` beside `:predict` on the same model, by logits, by features, with a detector."""
+"""The cases of recognition: `:recognize` beside `:predict` on one model, by logits, by features, with a detector."""
 
 from collections.abc import Iterator
 
