@@ -136,7 +136,8 @@ def _one_of_each() -> Metrics:
 def _verdicts() -> Verdicts:
     rows = Signature("rows", "rows", {}, {})
     calibration = Calibration("m", 1, "", 0.5, 1, "", "knn", 1.0, {"knn": Calibrated(np.zeros(1))})
-    rule = Rule("m", 1, Recognition(rows, "logits", ("a",)), calibration, "knn", 0.5, 1, False, 0.0, ("knn",))
+    recognition, options = Recognition(rows, "logits", ("a",)), ("knn", 0.5, 1, False)
+    rule = Rule("m", 1, recognition, calibration, *options, 0.0, ("knn",), ("knn",), "rows", ())
     return Verdicts(rule, [Recognized("a", True, "a", 0.0, 0.0, 1.0, None, ())])
 
 

@@ -25,9 +25,10 @@ _BUG = "Something went wrong inside the gateway; it has been logged."
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """By what the rows of a request are decided, equal to itself only.
+    """By what the rows of a request are decided, equal to itself only, and what the model is asked for that.
 
-    `parts` are the methods that `method` consists of. `threshold` is None where rows do not share one.
+    `signature` and `outputs` are as `Predict` takes them. `parts` are the methods that `method` consists of, and
+    `computed` those of them whose scores the model itself gives. `threshold` is None where rows do not share one.
     """
 
     model: str
@@ -40,11 +41,9 @@ class Rule:
     sets: bool
     threshold: float | None
     parts: tuple[str, ...]
-
-    @property
-    def computed(self) -> tuple[str, ...]:
-        """The methods whose scores the model itself computes."""
-        return tuple(part for part in self.parts if part in self.recognition.scores)
+    computed: tuple[str, ...]
+    signature: str
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

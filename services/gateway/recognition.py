@@ -99,9 +99,11 @@ class Recognitions:
             self._rules[key] = calibration, rules
         if options not in rules:
             check_options(recognition, calibration, method, level, asked.top_k, sets=asked.sets)
+            parts, threshold = parts_of(method), threshold_of(calibration, method, level)
+            computed = tuple(part for part in parts if part in recognition.scores)
             rules[options] = Rule(
                 served.model, served.version, recognition, calibration, method, level, asked.top_k, asked.sets,
-                threshold_of(calibration, method, level), parts_of(method),
+                threshold, parts, computed, *_asked_of(served, recognition, computed),
             )  # fmt: skip
         return rules[options]
 
@@ -149,22 +151,23 @@ class Recognitions:
 
 def _own_call(served: ServedVersion, rule: Rule, asked: Recognize, inputs: dict[str, Array]) -> Predict:
     """The call for the logits, and for the scores that are needed; `inputs` are filled when it is read."""
-    recognition = rule.recognition
-    signature, outputs = recognition.signature, [recognition.logits]
-    if rule.computed and recognition.scores_signature is not None:
-        signature = recognition.scores_signature
-        outputs += [recognition.scores[method] for method in rule.computed]
 
     def read(signature: Signature, limit: int) -> Inputs:
         inputs.update(asked.read(signature, limit))
         for name, rows in inputs.items():
-            check_values(name, rows, recognition.range)
+            check_values(name, rows, rule.recognition.range)
         return inputs
 
     return Predict(
-        served.model, served.entry(signature), read, served.version,
-        outputs=_wanted(signature, outputs), handicap_s=asked.handicap_s,
-    )  # fmt: skip
+        served.model, rule.signature, read, served.version, outputs=rule.outputs, handicap_s=asked.handicap_s
+    )
+
+
+def _asked_of(served: ServedVersion, recognition: Recognition, computed: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The signature that gives the logits and these scores, as clients call it, and which of its outputs are wanted."""
+    signature = (recognition.scores_signature if computed else None) or recognition.signature
+    outputs = recognition.logits, *(recognition.scores[method] for method in computed)
+    return served.entry(signature), _wanted(signature, outputs)
 
 
 def _wanted(signature: Signature, outputs: Sequence[str]) -> tuple[str, ...]:
