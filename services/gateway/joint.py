@@ -4,7 +4,6 @@ It does not know what is called.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,34 +11,10 @@ from services.gateway.predict import Cancel, Done
 from services.policy.errors import SluiceError
 
 
-@dataclass(slots=True)
-class _Together:
-    """Calls that are answered together; the first error is the answer, and withdraws the others."""
-
-    done: Done
-    count: int
-    cancels: list[Cancel] = field(default_factory=list)
-    outcomes: dict[int, Any] = field(default_factory=dict)
-    failed: bool = False
-
-    def settled(self, index: int, outcome: Any) -> None:
-        if self.failed:
-            return
-        self.outcomes[index] = outcome
-        if isinstance(outcome, SluiceError):
-            self.failed = True
-            self.cancel()
-            self.done(outcome)
-        elif len(self.outcomes) == self.count:
-            self.done([self.outcomes[index] for index in range(self.count)])
-
-    def cancel(self) -> None:
-        for cancel in self.cancels:
-            cancel()
-
-
 def together(begins: Sequence[Callable[[Done], Cancel]], done: Done) -> Cancel:
-    """Begin calls at the same time; `done` gets their outcomes in order, or the first error. It returns what cancels.
+    """Begin calls at the same time; `done` gets their outcomes, in order, or the first error, which withdraws the rest.
+
+    What is returned cancels them all.
 
     Raises:
         SluiceError: one of them is refused; those before it are withdrawn.
@@ -47,8 +22,38 @@ def together(begins: Sequence[Callable[[Done], Cancel]], done: Done) -> Cancel:
     calls = _Together(done, len(begins))
     try:
         for index, begin in enumerate(begins):
-            calls.cancels.append(begin(partial(calls.settled, index)))
+            calls.begun(begin(partial(calls.settled, index)))
     except SluiceError:
         calls.cancel()
         raise
     return calls.cancel
+
+
+class _Together:
+    def __init__(self, done: Done, count: int) -> None:
+        self._done = done
+        self._cancels: list[Cancel] = []
+        self._outcomes: list[Any] = [None] * count
+        self._missing = set(range(count))
+
+    def begun(self, cancel: Cancel) -> None:
+        self._cancels.append(cancel)
+
+    def settled(self, index: int, outcome: Any) -> None:
+        if index not in self._missing:  # there was an error before
+            return
+        self._missing.discard(index)
+        if isinstance(outcome, SluiceError):
+            self.cancel()
+            self._done(outcome)
+            return
+        self._outcomes[index] = outcome
+        if not self._missing:
+            self._done(self._outcomes)
+
+    def cancel(self) -> None:
+        """Withdraw the calls that have not ended."""
+        missing, self._missing = self._missing, set()
+        for index, cancel in enumerate(self._cancels):
+            if index in missing:
+                cancel()
