@@ -24,6 +24,11 @@ def show(fitted: Fitted, file: Path, console: Console) -> None:
         f"Temperature {made.temperature:.3g}; at level {made.level:g}, {made.level:.3g} of known rows are rejected\n"
     )
     console.print(_table(fitted))
+    if fitted.measures:
+        console.print(
+            "\nUnknown accepted: with a threshold that accepts 95 % of known rows. Known rejected: with one that "
+            "rejects 95 % of unknown rows. Both are called FPR at 95 % TPR (docs/recognition.md)."
+        )
     for method, reason in fitted.left_out.items():
         console.print(f"Left out: {method}. {reason}")
     why = "the greatest AUROC" if fitted.measures else "the first of the list in docs/recognition.md"
@@ -33,16 +38,9 @@ def show(fitted: Fitted, file: Path, console: Console) -> None:
 def _table(fitted: Fitted) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("method")
-    for heading in ("rows", "threshold"):
+    compared = ("AUROC", "unknown\naccepted", "known\nrejected", "OSCR") if fitted.measures else ()
+    for heading in ("rows", "threshold", *compared):
         table.add_column(heading, justify="right")
-    if fitted.measures:
-        for heading in (
-            "AUROC",
-            "unknown accepted\nat 95 % known acc.",
-            "known rejected\nat 95 % unknown rej.",
-            "OSCR",
-        ):
-            table.add_column(heading, justify="right")
     methods = fitted.measures or fitted.calibration.methods
     for method in methods:
         mark = " (default)" if method == fitted.calibration.default_method else ""

@@ -147,11 +147,17 @@ def test_a_row_is_a_class_or_unknown_and_says_why() -> None:
     assert threshold_of(CALIBRATION, "knn", 0.05) == threshold
 
 
+def test_a_row_at_the_threshold_is_known_and_the_next_number_is_not() -> None:
+    threshold = CALIBRATION.methods["knn"].threshold(0.05)
+    own = {"knn": np.array([threshold, np.nextafter(threshold, 99), 0.0])}
+    assert [each.known for each in decide(PLAIN, CALIBRATION, "knn", 0.05, LOGITS, own)] == [True, False, True]
+
+
 @pytest.mark.parametrize("method", LOGITS_METHODS)
 def test_every_method_of_logits_rejects_a_row_between_the_classes(method: str) -> None:
     known, unsure = decide(PLAIN, CALIBRATION, method, 0.05, np.array([[9.0, 0, 0], [0.2, 0.1, 0.2]]), {})
     if method == "openmax":  # which also wants it far from the means: these logits are farther than any known row's
-        unsure = decide(PLAIN, CALIBRATION, method, 0.05, np.array([[30.0, 29.0, 29.0]]), {})[0]
+        unsure = decide(PLAIN, CALIBRATION, method, 0.05, np.array([[30.0, 29.0, 0.0]]), {})[0]
     assert (known.label, unsure.label, unsure.reason) == ("cat", None, "score")
     assert unsure.p_value <= 0.05 < known.p_value
 
@@ -227,6 +233,12 @@ def test_a_known_rows_class_is_in_its_set_as_often_as_the_level_says() -> None:
         sizes += len(answer.set)
     assert stats.binomtest(missed, 2000, 0.1).pvalue > 0.001
     assert sizes > 2000  # some rows cannot be told apart
+
+
+def test_a_class_at_the_bound_is_in_the_set() -> None:
+    bound = 1 - special.softmax(np.zeros(3))
+    even = Calibration("a", 1, "", 0.1, 9, "", "gen", 1.0, {"gen": Calibrated(np.full(9, 9.0))}, set_scores=bound)
+    assert decide(PLAIN, even, "gen", 0.3, np.zeros((1, 3)), {}, sets=True)[0].set == CLASSES
 
 
 def test_a_set_may_be_empty_and_is_not_given_unasked() -> None:
