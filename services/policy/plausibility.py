@@ -29,8 +29,10 @@ def check_values(name: str, rows: Array, usual: tuple[float, float] | None) -> N
         return
     if _is_plausible(float(rows.min()), float(rows.max()), usual):
         return
-    for number, row in enumerate(rows.reshape(len(rows), -1)):
-        _check_row(name, number, float(row.min()), float(row.max()), usual)
+    flat = rows.reshape(len(rows), -1)
+    ends = [(float(row.min()), float(row.max())) for row in flat]
+    number = [_is_plausible(*each, usual) for each in ends].index(False)
+    raise _error(name, number, *ends[number], usual)
 
 
 def _is_plausible(least: float, greatest: float, usual: tuple[float, float] | None) -> bool:
@@ -41,13 +43,11 @@ def _is_plausible(least: float, greatest: float, usual: tuple[float, float] | No
     return usual[0] - far <= least and greatest <= usual[1] + far
 
 
-def _check_row(name: str, number: int, least: float, greatest: float, usual: tuple[float, float] | None) -> None:
-    if not (isfinite(least) and isfinite(greatest)):
-        raise InputNotFinite(f"Row {number} of input {name!r} holds NaN or infinity; send finite numbers.", row=number)
-    if usual is None or _is_plausible(least, greatest, usual):
-        return
+def _error(name: str, number: int, least: float, greatest: float, usual: tuple[float, float] | None) -> BadRequest:
+    if usual is None or not (isfinite(least) and isfinite(greatest)):
+        return InputNotFinite(f"Row {number} of input {name!r} holds NaN or infinity; send finite numbers.", row=number)
     hint = f", such as by dividing them by {_PIXEL}" if usual == (0, 1) and least >= 0 and greatest <= _PIXEL else ""
-    raise BadRequest(
+    return BadRequest(
         f"Row {number} of input {name!r} has values from {least:g} to {greatest:g}, and the model was made for values "
         f"from {usual[0]:g} to {usual[1]:g}. Scale them as its training data were{hint}.",
         row=number, expected=list(usual), got=[least, greatest],
