@@ -153,10 +153,10 @@ class Calibrations:
             return f"The calibration of model {model!r} version {version} cannot be used: {known.reason}."
         others = sorted(other for name, other in self._in_use if name == model)
         theirs = f" One of version {', '.join(map(str, others))} says nothing about another." if others else ""
-        where = self.folder or "DIR, and start the gateway with --calibrations DIR"
+        first = "" if self.folder else " Start the gateway with --calibrations DIR."
         return (
-            f"Model {model!r} version {version} is not calibrated.{theirs} Run `sluice calibrate {model} --known DATA` "
-            f"and put its {_name(model, version)} into {where}."
+            f"Model {model!r} version {version} is not calibrated.{theirs}{first} Send held-out known rows with "
+            f"`sluice calibrate {model} --known DATA --calibrations DIR`, which writes DIR/{_name(model, version)}."
         )
 
 
