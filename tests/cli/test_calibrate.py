@@ -16,6 +16,7 @@ from services.cli.calibrating import PREFERRED, Answers, fit
 from services.policy.calibration_document import check_fits, parse_calibration
 from services.policy.contract_document import parse_contract
 from services.policy.recognition import Calibration, decide
+from services.policy.scores import fit_openmax, fit_temperature
 from tests.cli.conftest import Told, told
 
 CLASSES = ["cat", "dog", "owl"]
@@ -197,6 +198,11 @@ def test_what_is_fitted_and_what_is_compared_are_not_the_same_rows(
     halves = {len(made.methods[method].scores) for method in ("top_probability", "entropy", "margin", "openmax")}
     assert halves == {len(made.set_scores)} == {sum(count // 2 for count in np.bincount(rows(0, 300)[1]))}
     assert {len(made.methods[method].scores) for method in ("max_logit", "energy", "gen", "knn")} == {300}
+    pictures, labels = rows(0, 300)
+    half = np.sort(np.concatenate([np.flatnonzero(labels == place)[::2] for place in range(3)]))
+    logits = model("animals", pictures)["logits"].astype(np.float32)[half]
+    assert made.temperature == pytest.approx(fit_temperature(logits, labels[half]), rel=1e-3)
+    assert made.openmax.weibull == pytest.approx(fit_openmax(logits, labels[half], tail=3).weibull, rel=1e-3)
 
 
 @pytest.mark.parametrize("by_class", [False, True])
