@@ -51,6 +51,15 @@ def contract(**fields: Any) -> dict[str, Any]:
     }
 
 
+def rows_only(**inputs: Any) -> dict[str, Any]:
+    """A contract without scores, of a model with other inputs."""
+    given = contract()
+    given["signatures"] = {"serving_default": {"kind": "rows", "inputs": inputs, "outputs": {"logits": tensor(3)}}}
+    for key in ("scores", "scores_signature"):
+        del given["recognition"][key]
+    return given
+
+
 def front() -> dict[str, Any]:
     """A detector's contract: two logits, the second says known."""
     return {
@@ -78,6 +87,8 @@ CONTRACTS: dict[str, Any] = {
     "bare": None,
     "future": {"schema": 2},
     "wrong": contract(),
+    "wide": rows_only(picture=tensor(3200)),
+    "words": rows_only(word=tensor(dtype="string")),
     "silent": contract(),
 }
 
@@ -104,6 +115,12 @@ def answered(path: str, body: bytes) -> tuple[int, Any]:
     if name == "silent" or not path.endswith("/versions/4:predict"):
         return 503, {"error": "The model server does not answer."}
     request = json.loads(body)
+    if name == "words":
+        return 200, {
+            "outputs": [[len(word) * (place + 1.0) for place in range(3)] for word in request["inputs"]["word"]]
+        }
+    if name == "wide":
+        return 200, {"outputs": [[0.0] * 3] * (len(request["inputs"]["picture"]) + 1)}
     outputs = model(name, np.array(request["inputs"]["picture"], np.float32))
     chosen = outputs if request["signature_name"] == "recognize" else {"logits": outputs["logits"]}
     written = {output: array.astype(np.float32).tolist() for output, array in chosen.items()}
@@ -345,6 +362,19 @@ def test_a_model_that_cannot_be_calibrated_is_refused(
     result = calibrate(name, "--known", known)
     assert (result.code, result.text) == (code, "")
     assert reason in result.reason
+
+
+def test_rows_of_many_numbers_are_sent_fewer_at_a_time(calibrate: Calibrate, tmp_path: Path) -> None:
+    np.savez(tmp_path / "wide.npz", x=np.zeros((70, 3200), np.float32), label=np.zeros(70, int))
+    assert "expected 62 rows of logits; got shape [63, 3]" in calibrate("wide", "--known", tmp_path / "wide.npz").reason
+
+
+def test_text_is_sent_as_text(calibrate: Calibrate, tmp_path: Path) -> None:
+    words = ["a" * (number + 1) for number in range(30)]
+    lines = [json.dumps({"word": word, "label": "owl"}) for word in words]
+    result = calibrate("words", "--known", put(tmp_path, "words.jsonl", "\n".join(lines)), "--method", "max_logit")
+    assert result.code == 0, result.error
+    assert written(tmp_path, "words").methods["max_logit"].scores.tolist() == [-3.0 * (30 - n) for n in range(30)]
 
 
 def test_without_a_gateway_the_reason_is_said(tmp_path: Path, known: Path) -> None:
