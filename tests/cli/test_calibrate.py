@@ -203,7 +203,7 @@ def test_a_calibration_is_what_the_served_model_answers_to_the_rows(
         assert made.methods[method].scores == pytest.approx(np.sort(expected), abs=1e-4)
     assert "animals version 4: 300 known rows" in result.text
     assert f"{(outputs['logits'].argmax(axis=1) == labels).mean():.2%} of them answered right" in result.words
-    assert "Default method: knn, the first of the list" in result.words
+    assert "Default method (*): knn, the first of the list" in result.words
     assert f"{made.methods['knn'].threshold(0.05):.4g}" in result.text
 
 
@@ -256,9 +256,10 @@ def test_with_unknown_rows_methods_are_measured_and_the_best_becomes_the_default
     assert made.unknown["knn"]["auroc"] == pytest.approx(pairs, abs=1e-4)
     best = max(made.unknown, key=lambda method: (made.unknown[method]["auroc"], -PREFERRED.index(method)))
     assert made.default_method == best
-    assert f"Default method: {best}, the greatest AUROC" in result.words
+    assert f"Default method (*): {best}, the greatest AUROC" in result.words
     assert "accepts 95 % of known rows. Known rejected: with one that rejects 95 % of unknown rows" in result.words
     assert f"{made.unknown['knn']['auroc']:.4f}" in result.text
+    assert f"\n{best} * " in result.text
 
 
 def test_two_methods_may_be_asked_to_agree(calibrate: Calibrate, tmp_path: Path, known: Path, unknown: Path) -> None:
