@@ -35,6 +35,8 @@ PREFERRED = (
     "knn", "vim", "react", "gen", "she", "relative_mahalanobis", "mahalanobis", "detector", "other", "codes", "energy",
     "max_logit", "openmax", "entropy", "margin", "top_probability",
 )  # fmt: skip
+# OpenMax's tails: the paper's 20 distances are of a thousand rows; 20 of 30 would be no tail.
+_TAIL_OF, _LEAST_TAIL, _GREATEST_TAIL = 20, 3, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,10 @@ def _openmax(
 ) -> tuple[OpenMax | None, dict[str, str]]:
     if not any("openmax" in parts_of(method) for method in methods):
         return None, {}
+    fewest = int(np.bincount(labels).min())
+    tail = min(max(fewest // _TAIL_OF, _LEAST_TAIL), _GREATEST_TAIL)
     try:
-        return fit_openmax(logits, labels), {}
+        return fit_openmax(logits, labels, tail), {}
     except ValueError as error:
         if not every:
             raise

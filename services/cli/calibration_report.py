@@ -21,7 +21,7 @@ def show(fitted: Fitted, file: Path, console: Console) -> None:
     made = fitted.calibration
     console.print(
         f"{made.model} version {made.version}: {made.rows:,} known rows, {fitted.accuracy:.2%} of them answered right\n"
-        f"Temperature {made.temperature:.3g}; at level {made.level:g}, {made.level:.3g} of known rows are rejected\n"
+        f"Temperature {made.temperature:.3g}; level {made.level:g}: at most this share of known rows is rejected\n"
     )
     console.print(_table(fitted))
     if fitted.measures:
@@ -32,7 +32,7 @@ def show(fitted: Fitted, file: Path, console: Console) -> None:
     for method, reason in fitted.left_out.items():
         console.print(f"Left out: {method}. {reason}")
     why = "the greatest AUROC" if fitted.measures else "the first of the list in docs/recognition.md"
-    console.print(f"\nDefault method: {made.default_method}, {why}\nWritten: {file}", soft_wrap=True)
+    console.print(f"\nDefault method (*): {made.default_method}, {why}\nWritten: {file}", soft_wrap=True)
 
 
 def _table(fitted: Fitted) -> Table:
@@ -43,7 +43,7 @@ def _table(fitted: Fitted) -> Table:
         table.add_column(heading, justify="right")
     methods = fitted.measures or fitted.calibration.methods
     for method in methods:
-        mark = " (default)" if method == fitted.calibration.default_method else ""
+        mark = " *" if method == fitted.calibration.default_method else ""
         table.add_row(f"{method}{mark}", *_numbers(fitted, method), *_measures(fitted, method))
     return table
 

@@ -123,13 +123,17 @@ class Recognized:
 
 
 def methods_of(recognition: Recognition) -> tuple[str, ...]:
-    """Every method for which a model has what is needed; any two can be asked to agree."""
+    """Every method for which a model has what is needed; any two can be asked to agree.
+
+    OpenMax is not for codes: a log likelihood is never above 0, so none of it could be given away.
+    """
+    plain = (method for method in own.LOGITS_METHODS if method != "openmax" or recognition.codes is None)
     special = {
         "other": recognition.other is not None,
         "codes": recognition.codes is not None,
         "detector": recognition.detector is not None,
     }
-    return (*own.LOGITS_METHODS, *(method for method in special if special[method]), *recognition.scores)
+    return (*plain, *(method for method in special if special[method]), *recognition.scores)
 
 
 def parts_of(method: str) -> tuple[str, ...]:

@@ -92,8 +92,8 @@ def openmax(logits: Array, model: OpenMax) -> Array:
     """The log odds of "none of these", float64 `[batch]` (Bendale & Boult 2016, "Towards Open Set Deep Networks").
 
     Of the `alpha` greatest logits each gives a part away to the unknown: the more, the farther the row's logits are
-    from that class's mean, by its Weibull distribution, and the less, the lower its rank. What is given away is counted
-    from the row's least logit: a softmax does not change with where logits begin, and a negative logit would grow.
+    from that class's mean, by its Weibull distribution, and the less, the lower its rank. A logit gives its part away
+    by going towards 0, so the method is for networks whose classes have logits well above 0.
     """
     wide = logits.astype(np.float64)
     distances = np.linalg.norm(wide[:, np.newaxis] - model.means, axis=2)
@@ -101,9 +101,8 @@ def openmax(logits: Array, model: OpenMax) -> Array:
     exponents = np.minimum(shape * np.log(np.maximum(distances, _TINY) / scale), _FAR)
     strangeness = -np.expm1(-np.exp(exponents))
     ranks = np.argsort(np.argsort(-wide, axis=1, kind="stable"), axis=1, kind="stable")
-    above = wide - wide.min(axis=1, keepdims=True)
-    given_away = above * strangeness * np.maximum(1 - ranks / model.alpha, 0.0)
-    return given_away.sum(axis=1) - np.logaddexp.reduce(above - given_away, axis=1)  # type: ignore[no-any-return]
+    given_away = wide * strangeness * np.maximum(1 - ranks / model.alpha, 0.0)
+    return given_away.sum(axis=1) - np.logaddexp.reduce(wide - given_away, axis=1)  # type: ignore[no-any-return]
 
 
 def other(logits: Array, place: int) -> Array:

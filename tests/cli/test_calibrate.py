@@ -16,6 +16,7 @@ from services.cli.calibrating import PREFERRED, Answers, fit
 from services.policy.calibration_document import check_fits, parse_calibration
 from services.policy.contract_document import parse_contract
 from services.policy.recognition import Calibration, decide
+from services.policy.scores import fit_openmax, fit_temperature
 from tests.cli.conftest import Told, told
 
 CLASSES = ["cat", "dog", "owl"]
@@ -50,6 +51,15 @@ def contract(**fields: Any) -> dict[str, Any]:
     }
 
 
+def rows_only(**inputs: Any) -> dict[str, Any]:
+    """A contract without scores, of a model with other inputs."""
+    given = contract()
+    given["signatures"] = {"serving_default": {"kind": "rows", "inputs": inputs, "outputs": {"logits": tensor(3)}}}
+    for key in ("scores", "scores_signature"):
+        del given["recognition"][key]
+    return given
+
+
 def front() -> dict[str, Any]:
     """A detector's contract: two logits, the second says known."""
     return {
@@ -77,6 +87,8 @@ CONTRACTS: dict[str, Any] = {
     "bare": None,
     "future": {"schema": 2},
     "wrong": contract(),
+    "wide": rows_only(picture=tensor(3200)),
+    "words": rows_only(word=tensor(dtype="string")),
     "silent": contract(),
 }
 
@@ -103,6 +115,12 @@ def answered(path: str, body: bytes) -> tuple[int, Any]:
     if name == "silent" or not path.endswith("/versions/4:predict"):
         return 503, {"error": "The model server does not answer."}
     request = json.loads(body)
+    if name == "words":
+        return 200, {
+            "outputs": [[len(word) * (place + 1.0) for place in range(3)] for word in request["inputs"]["word"]]
+        }
+    if name == "wide":
+        return 200, {"outputs": [[0.0] * 3] * (len(request["inputs"]["picture"]) + 1)}
     outputs = model(name, np.array(request["inputs"]["picture"], np.float32))
     chosen = outputs if request["signature_name"] == "recognize" else {"logits": outputs["logits"]}
     written = {output: array.astype(np.float32).tolist() for output, array in chosen.items()}
@@ -185,7 +203,7 @@ def test_a_calibration_is_what_the_served_model_answers_to_the_rows(
         assert made.methods[method].scores == pytest.approx(np.sort(expected), abs=1e-4)
     assert "animals version 4: 300 known rows" in result.text
     assert f"{(outputs['logits'].argmax(axis=1) == labels).mean():.2%} of them answered right" in result.words
-    assert "Default method: knn, the first of the list" in result.words
+    assert "Default method (*): knn, the first of the list" in result.words
     assert f"{made.methods['knn'].threshold(0.05):.4g}" in result.text
 
 
@@ -197,6 +215,11 @@ def test_what_is_fitted_and_what_is_compared_are_not_the_same_rows(
     halves = {len(made.methods[method].scores) for method in ("top_probability", "entropy", "margin", "openmax")}
     assert halves == {len(made.set_scores)} == {sum(count // 2 for count in np.bincount(rows(0, 300)[1]))}
     assert {len(made.methods[method].scores) for method in ("max_logit", "energy", "gen", "knn")} == {300}
+    pictures, labels = rows(0, 300)
+    half = np.sort(np.concatenate([np.flatnonzero(labels == place)[::2] for place in range(3)]))
+    logits = model("animals", pictures)["logits"].astype(np.float32)[half]
+    assert made.temperature == pytest.approx(fit_temperature(logits, labels[half]), rel=1e-3)
+    assert made.openmax.weibull == pytest.approx(fit_openmax(logits, labels[half], tail=3).weibull, rel=1e-3)
 
 
 @pytest.mark.parametrize("by_class", [False, True])
@@ -233,9 +256,10 @@ def test_with_unknown_rows_methods_are_measured_and_the_best_becomes_the_default
     assert made.unknown["knn"]["auroc"] == pytest.approx(pairs, abs=1e-4)
     best = max(made.unknown, key=lambda method: (made.unknown[method]["auroc"], -PREFERRED.index(method)))
     assert made.default_method == best
-    assert f"Default method: {best}, the greatest AUROC" in result.words
+    assert f"Default method (*): {best}, the greatest AUROC" in result.words
     assert "accepts 95 % of known rows. Known rejected: with one that rejects 95 % of unknown rows" in result.words
     assert f"{made.unknown['knn']['auroc']:.4f}" in result.text
+    assert f"\n{best} * " in result.text
 
 
 def test_two_methods_may_be_asked_to_agree(calibrate: Calibrate, tmp_path: Path, known: Path, unknown: Path) -> None:
@@ -339,6 +363,19 @@ def test_a_model_that_cannot_be_calibrated_is_refused(
     result = calibrate(name, "--known", known)
     assert (result.code, result.text) == (code, "")
     assert reason in result.reason
+
+
+def test_rows_of_many_numbers_are_sent_fewer_at_a_time(calibrate: Calibrate, tmp_path: Path) -> None:
+    np.savez(tmp_path / "wide.npz", x=np.zeros((70, 3200), np.float32), label=np.zeros(70, int))
+    assert "expected 62 rows of logits; got shape [63, 3]" in calibrate("wide", "--known", tmp_path / "wide.npz").reason
+
+
+def test_text_is_sent_as_text(calibrate: Calibrate, tmp_path: Path) -> None:
+    words = ["a" * (number + 1) for number in range(30)]
+    lines = [json.dumps({"word": word, "label": "owl"}) for word in words]
+    result = calibrate("words", "--known", put(tmp_path, "words.jsonl", "\n".join(lines)), "--method", "max_logit")
+    assert result.code == 0, result.error
+    assert written(tmp_path, "words").methods["max_logit"].scores.tolist() == [-3.0 * (30 - n) for n in range(30)]
 
 
 def test_without_a_gateway_the_reason_is_said(tmp_path: Path, known: Path) -> None:

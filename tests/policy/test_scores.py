@@ -49,16 +49,15 @@ def slow_margin(p: list[float]) -> float:
 
 
 def slow_openmax(row: list[float], means: Any, weibull: Any, alpha: int) -> float:
-    """Algorithm 2 of the paper, class by class, of logits above the row's least."""
+    """Algorithm 2 of the paper, class by class."""
     order = sorted(range(len(row)), key=lambda place: -row[place])
-    above = [value - min(row) for value in row]
-    revised, unknown = list(above), 0.0
+    revised, unknown = list(row), 0.0
     for rank, place in enumerate(order[:alpha]):
         distance = sqrt(sum((a - b) ** 2 for a, b in zip(row, means[place], strict=True)))
         shape, scale = weibull[place]
         weight = 1 - (alpha - rank) / alpha * stats.weibull_min.cdf(distance, shape, scale=scale)
-        revised[place] = above[place] * weight
-        unknown += above[place] * (1 - weight)
+        revised[place] = row[place] * weight
+        unknown += row[place] * (1 - weight)
     probabilities = slow_softmax([unknown, *revised], 1.0)
     return log(probabilities[0]) - log(sum(probabilities[1:]))
 
