@@ -59,10 +59,8 @@ async def test_without_one_it_is_said_how_to_make_one(here, folder):
 
 async def test_without_a_folder_it_is_said_how_to_give_one(puppet):
     async with running(puppet) as here:
-        assert (
-            "Start the gateway with --calibrations DIR"
-            in refused(await recognize(here, [LEFT]), 409, "not_calibrated")["error"]
-        )
+        error = refused(await recognize(here, [LEFT]), 409, "not_calibrated")["error"]
+        assert "Start the gateway with --calibrations DIR" in error
         assert (await here.http.post(RELOAD)).json() == {"folder": None, "reason": None, "files": []}
 
 
