@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.gateway.decisions import Rule, Verdicts
 from services.gateway.engine import BatchEnded
 from services.gateway.metrics import Metrics
 from services.gateway.settings import Settings
 from services.policy.batch import Batch, Lane, Ticket
 from services.policy.batching import BatchingOptions, Dispatcher
-from services.policy.contract import Signature, State
+from services.policy.contract import Recognition, Signature, State
 from services.policy.errors import BackendError, SluiceError, error_classes
+from services.policy.recognition import Calibrated, Calibration, Recognized
 from services.policy.scheduler import Scheduler
 from services.policy.session import LIFE_CYCLE, Event, Phase
 from services.policy.sessions import SessionOptions
@@ -35,7 +37,7 @@ ADVICE = {
     "input_not_finite": "Send finite numbers; leave out a missing observation, or fill it in.",
     "empty_input": "Send one row, or one time step, or more.",
     "signature_not_found": "Use a name that the sentence lists; `GET /v1/models/{m}/contract` explains each.",
-    "unsupported_by_model": "Export the model with `sluice export`, or call `:predict`.",
+    "unsupported_by_model": "Export the model as the sentence says, or call `:predict`.",
     "model_not_found": "Look at `GET /v1/models`.",
     "version_not_found": "Leave the version out, or use one that the sentence lists.",
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
@@ -43,6 +45,7 @@ ADVICE = {
     "step_mismatch": "Compare with `current`: go on from there, or open a new session.",
     "session_conflict": "Await the answers of the session's steps, then send the state again.",
     "state_incompatible": "Put it into a new session, or one of the same model and version, which must be served.",
+    "not_calibrated": "Make a calibration with `sluice calibrate`; `GET /v1/models/{m}/calibration` says why.",
     "session_closed": "Open a new session.",
     "session_expired": "Open a new session; ask for a longer `ttl_s`, or renew in time.",
     "session_evicted": "Open a new session; raise `sessions_per_model`.",
@@ -126,7 +129,16 @@ def _one_of_each() -> Metrics:
     found.session_ended(session, Event.CLOSE)
     found.generating("m", 1)
     found.generated("m", 1, "end", 1)
+    found.recognized(_verdicts())
     return found
+
+
+def _verdicts() -> Verdicts:
+    rows = Signature("rows", "rows", {}, {})
+    calibration = Calibration("m", 1, "", 0.5, 1, "", "knn", 1.0, {"knn": Calibrated(np.zeros(1))})
+    recognition, options = Recognition(rows, "logits", ("a",)), ("knn", 0.5, 1, False)
+    rule = Rule("m", 1, recognition, calibration, *options, 0.0, ("knn",), ("knn",), "rows", ())
+    return Verdicts(rule, [Recognized("a", True, "a", 0.0, 0.0, 1.0, None, ())])
 
 
 def life_cycle() -> str:

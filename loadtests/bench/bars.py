@@ -86,6 +86,9 @@ def bars(outcomes: Outcomes) -> list[Bar]:
             yield most(f"{mix.name}: the shortest quarter's p99, chunks / 8 learned buckets", times, 0.5, "")
 
     waiting = rates("generation-static")
+    predicted = rates("recognition-predict-64")
+    recognition_ms = [values(f"recognition-{kind}-1", "p50_ms") for kind in ("logits", "predict")]
+    recognized_ms = _each(lambda a, b: a - b, *recognition_ms)
 
     return [
         ratio("HTTP, 128 clients / echo, 128 clients", http, rates("echo-128"), 0.33),
@@ -109,6 +112,10 @@ def bars(outcomes: Outcomes) -> list[Bar]:
         most("start to ready", values("start", "ready_s"), 1.0, "s"),
         *(bar for mix in MIXES for bar in lengths(mix)),
         ratio("generation, running batch / clients that wait", rates("generation-running"), waiting, 2.0),
+        ratio("recognize by logits / predict, 64 clients", rates("recognition-logits-64"), predicted, 0.95),
+        ratio("recognize by nearest neighbours / predict", rates("recognition-knn-64"), predicted, 0.85),
+        ratio("recognize with a detector / predict", rates("recognition-detector-64"), predicted, 0.5),
+        most("added by recognize to one predict's p50", recognized_ms, 0.3, "ms"),
     ]
 
 

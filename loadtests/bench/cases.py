@@ -7,6 +7,7 @@ from loadtests.bench.case import Case, Measure, python_load, watched
 from loadtests.bench.generation_cases import generation_cases
 from loadtests.bench.length_cases import length_cases
 from loadtests.bench.load import Load
+from loadtests.bench.recognition_cases import recognition_cases
 from loadtests.bench.results import Sample
 from loadtests.bench.stage import THREADS, Gateway, Stage
 from loadtests.bench.workload import (
@@ -36,7 +37,7 @@ def all_cases() -> list[Case]:
     """Every case, in the order of the table and of each round."""
     return [
         *_limits(), *_echoes(), *_http(), *_grpc(), *_websockets(), *_columns(), *_open(), *_wide(), *_predict(),
-        *_single(), *length_cases(), *generation_cases(),
+        *_single(), *length_cases(), *generation_cases(), *recognition_cases(),
     ]  # fmt: skip
 
 

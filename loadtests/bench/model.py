@@ -4,6 +4,7 @@ from pathlib import Path
 
 from loadtests.bench.generation import GENERATOR
 from loadtests.bench.processes import ROOT, python, run
+from loadtests.bench.recognition import DETECTOR, RECOGNIZER
 from loadtests.bench.sequences import SEQUENCES
 from loadtests.bench.workload import MODELS, PLAIN
 
@@ -18,6 +19,7 @@ def build_models(folder: Path) -> Path:
     """
     exports = dict.fromkeys((*(model.name for model in MODELS), PLAIN), "export")
     exports |= dict.fromkeys((SEQUENCES, GENERATOR), "export_sequences")
+    exports |= dict.fromkeys((RECOGNIZER, DETECTOR), "export_recognizer")
     for name, module in exports.items():
         if not _is_fresh(folder, name, module):
             run(python(f"loadtests.bench.{module}", name, folder / name / "1"), _LIMIT_S)

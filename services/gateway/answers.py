@@ -14,7 +14,9 @@ from services.wire.statuses import http_status
 
 Array = NDArray[Any]
 
-_TF_SERVING = re.compile(r"/v1/models/(?!.*(/(sessions|contract|buckets)\b|:generate$)).*", re.IGNORECASE | re.DOTALL)
+_TF_SERVING = re.compile(
+    r"/v1/models/(?!.*(/(sessions|contract|buckets|calibration)\b|:(generate|recognize)$)).*", re.IGNORECASE | re.DOTALL
+)
 
 
 def step_body(answers: Answers, wanted: list[str] | None) -> bytes:

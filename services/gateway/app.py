@@ -12,15 +12,16 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from services.gateway import generate_rest, oip, predict_stream
+from services.gateway import calibration_rest, generate_rest, oip, predict_stream
 from services.gateway.answers import error_headers, is_tf_serving, plain_body
 from services.gateway.backend import Backend
-from services.gateway.calls import Calls, RequestIds
+from services.gateway.calls import Calls
 from services.gateway.catalog import Catalog
 from services.gateway.child import ModelServerChild
 from services.gateway.engine import Engine
 from services.gateway.front import Front
 from services.gateway.gateway import Gateway
+from services.gateway.headers import RequestIds
 from services.gateway.metrics import Metrics
 from services.gateway.openapi import describe
 from services.gateway.rest import router
@@ -55,6 +56,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(router)
     app.include_router(predict_stream.router)
     app.include_router(generate_rest.router)
+    app.include_router(calibration_rest.router)
     app.include_router(oip.router)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
@@ -94,14 +96,18 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         def retire(model: str, version: int) -> None:
             scheduler.retire(model, version, engine.now())
             gateway.buckets.forget(model, version)
+            gateway.calibrations.forget(model, version)
+            gateway.recognitions.forget(model, version)
+            metrics.forget(model, version)
             engine.changed()
 
         catalog = Catalog(backend, lambda: _models_in(settings), retire)
         engine = Engine(scheduler, catalog, metrics)
         stack.push_async_callback(engine.close)
-        watching = asyncio.create_task(catalog.watch(settings.poll_s))
-        stack.push_async_callback(_cancelled, watching)
         app.state.gateway = gateway = Gateway(settings, catalog, engine, metrics)
+        await gateway.calibrations.reload()
+        for watching in (catalog.watch(settings.poll_s), gateway.calibrations.watch(settings.poll_s)):
+            stack.push_async_callback(_cancelled, asyncio.create_task(watching))
         inference = app.state.calls.open(gateway)
         app.state.grpc = rpc = GrpcServer(gateway, metrics, inference, settings.grpc)
         stack.push_async_callback(rpc.stop)

@@ -1,16 +1,14 @@
-"""The hot calls of HTTP, from a body to an answer, without a framework: steps, scans, TensorFlow Serving's calls.
+"""The hot calls of HTTP, from a body to an answer, without a framework: steps, scans, predict, recognize, infer.
 
 It knows paths, headers and JSON; what a call means is the gateway's, and bytes on a connection are the protocol's.
 """
 
 import asyncio
 import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import httptools
@@ -18,42 +16,42 @@ import orjson
 import structlog
 
 from services.gateway.answers import as_tf_serving, error_body, error_headers, many_body, step_body
+from services.gateway.decisions import Verdicts
+from services.gateway.fields import read_many, read_step
 from services.gateway.gateway import Gateway
+from services.gateway.headers import INFERENCE_HEADER, Header, header_length, read_headers
 from services.gateway.inference import Inference
 from services.gateway.metrics import Metrics
-from services.gateway.predict import Outcome, Predict, Terms
+from services.gateway.predict import Outcome, Predict, Terms, Which
+from services.gateway.recognition import Recognize
 from services.gateway.tf_serving import FORWARDED
-from services.policy.batch import PRIORITIES
 from services.policy.columnar import Columns
 from services.policy.contract import Signature
-from services.policy.errors import BadRequest, DtypeMismatch, Internal, MissingInput, SluiceError
+from services.policy.errors import BadRequest, Internal, SluiceError
 from services.policy.session import Answers
 from services.wire.content import inflate
 from services.wire.oip import InferRequest, encode_infer, parse_infer
-from services.wire.rest import PredictBody, encode_predict, mixes_words, parse_json, parse_predict
+from services.wire.recognition import encode_recognized, parse_recognize
+from services.wire.rest import PredictBody, encode_predict, parse_predict
 from services.wire.rest_paths import rest_call
 
 log = structlog.get_logger()
 
-Header = tuple[bytes, bytes]
-
 _SESSION_CALL = re.compile(r"/v1/sessions/([A-Za-z0-9._~-]{1,128}):(step|scan)")
 _MANY_CALL = re.compile(r"/v1/models/([^/:]+)/sessions:step")
+_RECOGNIZE_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18})|/labels/([^/:]+))?:recognize")
 _INFER_CALL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
 _EVENTS = b"text/event-stream"
-_INFERENCE_HEADER = b"inference-header-content-length"
-_STEP_FIELDS = {"inputs", "step", "outputs"}
-_MANY_FIELDS = {"sessions", "inputs", "steps", "outputs"}
 _LARGE_BODY = 64 * 1024  # bytes whose parsing other clients would notice
-_TIMEOUT_DIGITS = 9
-_REQUEST_ID_LIMIT = 128
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 BUG = "Something went wrong inside the gateway; it has been logged with the request id."
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path names: `call` is step, scan, step_many or TensorFlow Serving's; `name` a session's id or a model."""
+    """What a path names.
+
+    `call` is step, scan, step_many, recognize, infer or TensorFlow Serving's; `name` a session's id or a model.
+    """
 
     call: str
     name: str
@@ -90,6 +88,8 @@ def target_of(method: bytes, url: bytes) -> Target | None:
         return Target(found[2], found[1])
     if found := _MANY_CALL.fullmatch(path):
         return Target("step_many", found[1])
+    if found := _RECOGNIZE_CALL.fullmatch(path):
+        return Target("recognize", found[1], int(found[2]) if found[2] else None, found[3])
     if found := _INFER_CALL.fullmatch(path):
         return Target("infer", found[1], int(found[2]) if found[2] else None)
     try:
@@ -108,33 +108,10 @@ def _split(url: bytes) -> tuple[str, str]:
     return path, mark + query
 
 
-class Said(NamedTuple):
-    """What a request's headers say of how it is carried out, and its body's encoding."""
-
-    timeout_ms: int | None = None
-    encoding: str = ""
-    handicap_s: float = PRIORITIES["normal"]
-
-
 class MethodNotAllowed(BadRequest):
     """These paths take POST only."""
 
     http_status = 405
-
-
-class RequestIds:
-    """Ids for requests that bring none: short, and different from another process's."""
-
-    def __init__(self) -> None:
-        self._prefix = secrets.token_hex(4)
-        self._count = count(1)
-
-    def __call__(self, headers: Iterable[Header]) -> bytes:
-        """The request's own `X-Request-Id`, cut off where it is too long, or a new one."""
-        for name, value in headers:
-            if name == b"x-request-id" and not _CONTROL.search(value):
-                return bytes(value[:_REQUEST_ID_LIMIT])
-        return f"{self._prefix}-{next(self._count):x}".encode()
 
 
 class Calls:
@@ -161,7 +138,7 @@ class Calls:
         gateway = self.gateway
         arrived_at = gateway.now()
         try:
-            said = read_headers(headers, target)
+            said = read_headers(headers, target.session)
             body = inflate(body, said.encoding, self.body_limit)
             terms = Terms(gateway.deadline(said.timeout_ms, arrived_at), said.handicap_s)
             if target.call == "infer":
@@ -203,6 +180,8 @@ class Calls:
             return self._begin_predict(gateway, target, body, terms, done)
         if target.tf_serving:
             return self._in_task(target, FORWARDED[target.call](gateway, target, body, terms.deadline), done)
+        if target.call == "recognize":
+            return self._begin_recognize(gateway, target, body, terms, done)
         if target.call == "step_many":
             return self._begin_many(gateway, target, body, terms, done)
         if len(body) > _LARGE_BODY:
@@ -225,10 +204,20 @@ class Calls:
         answer = partial(self._answer_predict, target, asked.row_format, done)
         return gateway.predictions.begin(predict, terms.deadline, answer)
 
+    def _begin_recognize(
+        self, gateway: Gateway, target: Target, body: bytes, terms: Terms, done: Done
+    ) -> Callable[[], None]:
+        asked = parse_recognize(body)
+        recognize = Recognize(
+            Which(target.name, target.version, target.label), partial(read_rows, asked.rows),
+            asked.method, asked.level, asked.top_k, asked.sets, terms.handicap_s,
+        )  # fmt: skip
+        return gateway.recognitions.begin(recognize, terms.deadline, partial(self._answer_recognize, target, done))
+
     def _begin_infer(
         self, target: Target, headers: list[Header], body: bytes, terms: Terms, done: Done
     ) -> Callable[[], None]:
-        asked = parse_infer(body, _header_length(headers))
+        asked = parse_infer(body, header_length(headers))
         answer = partial(self._answer_infer, target, asked, done)
         return self.inference.begin(target.name, target.version, asked, terms, answer)
 
@@ -245,7 +234,16 @@ class Calls:
         if head is None:
             done(Reply(200, body))
         else:
-            done(Reply(200, body, ((_INFERENCE_HEADER, b"%d" % head),), b"application/octet-stream"))
+            done(Reply(200, body, ((INFERENCE_HEADER, b"%d" % head),), b"application/octet-stream"))
+
+    def _answer_recognize(self, target: Target, done: Done, outcome: Verdicts | SluiceError) -> None:
+        if isinstance(outcome, SluiceError):
+            done(self.refusal(target, outcome))
+            return
+        self._count(target, "ok")
+        rule = outcome.rule
+        about = rule.model, rule.version, rule.method, rule.level, rule.threshold
+        done(Reply(200, encode_recognized(*about, outcome.results)))
 
     def _answer_predict(self, target: Target, row_format: bool, done: Done, outcome: Outcome) -> None:
         if not isinstance(outcome, SluiceError):
@@ -325,111 +323,3 @@ def read_rows(asked: PredictBody, signature: Signature, limit: int) -> Mapping[s
     if signature.kind == "sequences":
         return asked.rows(signature.inputs, limit)
     return asked.tensors(signature.inputs, any_shape=True)
-
-
-def read_headers(headers: list[Header], target: Target) -> Said:
-    """What the headers say.
-
-    Raises:
-        BadRequest: one cannot be read, or names another session than the path.
-    """
-    timeout_ms, encoding, handicap_s = Said()
-    for name, value in headers:
-        if name == b"sluice-timeout-ms":
-            timeout_ms = read_timeout(value)
-        elif name == b"sluice-priority":
-            handicap_s = read_priority(value.decode("latin-1"))
-        elif name == b"sluice-session" and target.session is not None:
-            check_session_header(value.decode("latin-1"), target.session)
-        elif name == b"content-encoding":
-            encoding = value.decode("latin-1")
-    return Said(timeout_ms, encoding, handicap_s)
-
-
-def read_priority(text: str) -> float:
-    """`Sluice-Priority`, as `Ticket.handicap_s`."""
-    if text not in PRIORITIES:
-        raise BadRequest(f"Sluice-Priority is one of {', '.join(PRIORITIES)}; got {text!r:.80}.")
-    return PRIORITIES[text]
-
-
-def read_timeout(value: bytes) -> int:
-    """`Sluice-Timeout-Ms`: whole milliseconds, more than 0."""
-    if not value.isdigit() or len(value) > _TIMEOUT_DIGITS or int(value) == 0:
-        raise BadRequest(
-            f"Sluice-Timeout-Ms takes whole milliseconds, more than 0; got {value.decode('latin-1')!r:.80}."
-        )
-    return int(value)
-
-
-def check_session_header(header: str | None, id: str) -> None:
-    if header is not None and header != id:
-        raise BadRequest(f"The header Sluice-Session must name the session of the path, {id!r}; it names {header!r}.")
-
-
-def read_step(body: bytes) -> tuple[Any, int | None, list[str] | None]:
-    """The fields of a step or scan: inputs, number, names of the outputs wanted.
-
-    Raises:
-        BadRequest, MissingInput, DtypeMismatch: what is wrong with the body.
-    """
-    fields = _fields(body, _STEP_FIELDS, "A step has inputs, step and outputs.")
-    return fields["inputs"], _number(fields.get("step")), _wanted(fields.get("outputs"))
-
-
-def read_many(body: bytes) -> tuple[list[str], Any, list[int] | None, list[str] | None]:
-    """The fields of a step of many sessions: ids, inputs, numbers by session (-1: none), names of the outputs wanted.
-
-    Raises:
-        BadRequest, MissingInput, DtypeMismatch: what is wrong with the body.
-    """
-    fields = _fields(body, _MANY_FIELDS, "A step of many sessions has sessions, inputs, steps and outputs.")
-    ids = fields.get("sessions")
-    if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
-        raise BadRequest(f'"sessions" is a list of session ids; got {ids!r:.80}.')
-    steps = fields.get("steps")
-    if steps is None:
-        return ids, fields["inputs"], None, _wanted(fields.get("outputs"))
-    if not isinstance(steps, list):
-        raise BadRequest(f'"steps" is a list with a whole number or null for each session; got {steps!r:.80}.')
-    numbers = [-1 if number is None else number for number in map(_number, steps)]
-    return ids, fields["inputs"], numbers, _wanted(fields.get("outputs"))
-
-
-def _fields(body: bytes, known: set[str], hint: str) -> dict[str, Any]:
-    fields = parse_json(body)
-    if not isinstance(fields, dict):
-        raise BadRequest('The body must be an object such as {"inputs": ...}.')
-    if unknown := fields.keys() - known:
-        raise BadRequest(f"Unknown fields: {_listed(unknown)}. {hint}")
-    if "inputs" not in fields:
-        raise MissingInput('The body must have "inputs": a row for each input, or the row itself.')
-    if (b"true" in body or b"false" in body) and mixes_words(fields["inputs"]):
-        raise DtypeMismatch("The inputs mix true or false with numbers; send one or the other.")
-    return fields
-
-
-def _header_length(headers: Iterable[Header]) -> int | None:
-    """How many bytes of an infer request's body are JSON; None: all."""
-    for name, value in headers:
-        if name == _INFERENCE_HEADER:
-            if not value.isdigit() or len(value) > _TIMEOUT_DIGITS:
-                raise BadRequest(f"Inference-Header-Content-Length is a number of bytes; got {value!r:.80}.")
-            return int(value)
-    return None
-
-
-def _number(value: Any) -> int | None:
-    if value is None or (type(value) is int and value >= 0):
-        return value
-    raise BadRequest(f'"step" is the number of time steps done so far, a whole number from 0; got {value!r:.80}.')
-
-
-def _wanted(value: Any) -> list[str] | None:
-    if value is None or (isinstance(value, list) and value and all(isinstance(name, str) for name in value)):
-        return value
-    raise BadRequest(f'"outputs" is a list of output names; got {value!r:.80}.')
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(repr(name[:80]) for name in sorted(names))

@@ -10,7 +10,7 @@ import structlog
 from numpy.typing import NDArray
 
 from services.gateway.backend import Backend, NotServed, VersionStatus
-from services.policy.contract import Contract, Signature, Tensor
+from services.policy.contract import Contract, Recognition, Signature, Tensor
 from services.policy.contract_document import ContractError, parse_contract
 from services.policy.errors import (
     BackendError,
@@ -81,6 +81,24 @@ class ServedVersion:
                 f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.plain))}."
             )
         return signature
+
+    def entry(self, signature: Signature) -> str:
+        """By which name clients call a signature of the contract."""
+        return next(name for name, each in self.signatures.items() if each is signature)
+
+    def recognition(self) -> Recognition:
+        """How it recognizes.
+
+        Raises:
+            UnsupportedByModel: its contract says nothing of that.
+        """
+        found = self.contract.recognition if self.contract else None
+        if found is None:
+            raise UnsupportedByModel(
+                f"Model {self.model!r} version {self.version} does not recognize: its contract says nothing of it. It "
+                f"offers {', '.join(self.kinds)}. Export it with `export_recognizer`."
+            )
+        return found
 
     def stepping(self, kind: str) -> Signature:
         """The `step` or `scan` signature.

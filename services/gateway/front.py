@@ -10,8 +10,9 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway.answers import error_headers, plain_body
-from services.gateway.calls import BUG, RequestIds
+from services.gateway.calls import BUG
 from services.gateway.gateway import Gateway
+from services.gateway.headers import RequestIds
 from services.gateway.http import body_too_large
 from services.gateway.metrics import Metrics
 from services.policy.errors import Internal, SluiceError

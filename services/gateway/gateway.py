@@ -10,16 +10,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.gateway.buckets import BucketTable
+from services.gateway.calibrations import Calibrations
 from services.gateway.catalog import Catalog, ServedVersion
+from services.gateway.decisions import Watcher as RecognitionWatcher
 from services.gateway.engine import Engine
-from services.gateway.generation import Generations, Watcher
+from services.gateway.generation import Generations
+from services.gateway.generation import Watcher as GenerationWatcher
 from services.gateway.predict import Predict, Prediction, Predictions, check_wanted
+from services.gateway.recognition import Recognitions
 from services.gateway.settings import Settings
 from services.policy.columnar import Columns, divided
 from services.policy.contract import Axis, Signature, State, Tensor, numpy_dtype
@@ -70,6 +74,10 @@ class SessionView:
     state_bytes: int
 
 
+class Watcher(GenerationWatcher, RecognitionWatcher, Protocol):
+    """Hears of what does not show in batches."""
+
+
 class Gateway:
     """One gateway: its models, its sessions and its engine.
 
@@ -86,6 +94,8 @@ class Gateway:
         self.generations = Generations(
             self.predictions, engine, self.buckets, watcher, Limits(), largest, settings.queue_rows
         )
+        self.calibrations = Calibrations(settings.calibrations, catalog.at_hand)
+        self.recognitions = Recognitions(self.predictions, self.calibrations, watcher)
         self.draining = False
         self.generation = f"{time.time_ns() // 1_000_000:x}"
         self._wall_offset_s = time.time() - engine.now()

@@ -15,8 +15,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
 
 from services.gateway.answers import error_body, sse
-from services.gateway.calls import Target, read_headers
 from services.gateway.generation import Begun, Ended, Event, Generate, Token
+from services.gateway.headers import read_headers
 from services.gateway.rest import Body, Here, ModelName
 from services.policy.contract import Generation
 from services.policy.errors import SluiceError
@@ -89,7 +89,7 @@ async def generate_label(
 
 
 async def _generate(gateway: Any, request: Request, fields: GenerateFields, model: str, **which: Any) -> Response:
-    said = read_headers(request.headers.raw, Target("generate", model))
+    said = read_headers(request.headers.raw)
     body = PredictBody("encode", True, fields.instances)
     asked = Generate(
         model,

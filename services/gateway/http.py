@@ -10,7 +10,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from services.gateway.calls import Calls, MethodNotAllowed, Reply, RequestIds, Target, target_of, wants_events
+from services.gateway.calls import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
+from services.gateway.headers import RequestIds
 from services.gateway.slices import Sliced
 from services.policy.errors import BodyTooLarge, SluiceError
 

@@ -6,7 +6,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.gateway.decisions import Verdicts
 from services.gateway.engine import BatchEnded
+from services.gateway.recognition_metrics import RecognitionMetrics
 from services.policy.scheduler import Scheduler
 from services.policy.session import Event, Session
 
@@ -62,6 +64,9 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
 
+        self._recognition = RecognitionMetrics()
+        registry.register(self._recognition)
+
     def watch(self, scheduler: Scheduler) -> None:
         """Report queue depth, batches in flight and open sessions from now on."""
         self._registry.register(_Now(scheduler))
@@ -97,6 +102,13 @@ class Metrics:
     def generated(self, model: str, version: int, outcome: str, steps: int) -> None:
         self._generated.labels(model, str(version), outcome).inc()
         self._steps.labels(model, str(version)).inc(steps)
+
+    def recognized(self, verdicts: Verdicts) -> None:
+        self._recognition.recognized(verdicts)
+
+    def forget(self, model: str, version: int) -> None:
+        """A version has gone: what is told of it as it is now is told no more."""
+        self._recognition.forget(model, version)
 
     def session_ended(self, session: Session, event: Event) -> None:
         self._ended.labels(session.model, session.phase).inc()

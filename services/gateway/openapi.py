@@ -1,12 +1,13 @@
 """Writes the hot paths into the OpenAPI page: they are answered ahead of FastAPI, which does not see them itself."""
 
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
 
 from services.gateway.rest import ErrorInfo
 from services.policy.batch import PRIORITIES
 from services.policy.errors import SluiceError, error_classes
+from services.policy.recognition import Reason
 
 _ERROR = {"$ref": "#/components/schemas/ErrorInfo"}
 _TF_SERVING_ERROR = {
@@ -82,12 +83,12 @@ def _hot_paths() -> dict[str, Any]:
         "/v1/models/{model}/sessions:step": {"post": _step_many(model)},
         "/v2/models/{model}/infer": {"post": _infer([model], "")},
         "/v2/models/{model}/versions/{version}/infer": {"post": _infer([model, _VERSION], "_version")},
-        **_tf_serving(model),
+        **_of_models(model),
     }
 
 
-def _tf_serving(model: dict[str, Any]) -> dict[str, Any]:
-    """TensorFlow Serving's calls, of the newest version, of a version by its number, and by its label."""
+def _of_models(model: dict[str, Any]) -> dict[str, Any]:
+    """Recognize, and TensorFlow Serving's calls: of the newest version, of one by its number, and by its label."""
     label = _path("label", "A label of the model's version.", "stable")
     paths: dict[str, Any] = {}
     for where, parameters, suffix in (
@@ -97,6 +98,7 @@ def _tf_serving(model: dict[str, Any]) -> dict[str, Any]:
     ):
         path = f"/v1/models/{{model}}{where}"
         paths |= {
+            f"{path}:recognize": {"post": _recognize(parameters, suffix)},
             f"{path}:predict": {"post": _predict(parameters, suffix)},
             f"{path}:classify": {"post": _examples("classify", parameters, suffix, _CLASSES)},
             f"{path}:regress": {"post": _examples("regress", parameters, suffix, [25.8])},
@@ -190,6 +192,65 @@ def _predict(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         f"TensorFlow Serving's predict, batched with other clients' rows. {_ERRORS} With `Accept: text/event-stream` "
         "the parts of an answer come as events, for models whose sequences can run in chunks.",
         [*parameters, _TIMEOUT, _PRIORITY], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
+    )  # fmt: skip
+
+
+def _recognize(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
+    fields = {
+        "instances": {"type": "array", "description": "Rows: one value, or one object by input name, each."},
+        "method": {"type": "string", "description": "One of the calibration's, or two that must agree: `knn+energy`."},
+        "level": {
+            "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1,
+            "description": "The share of known rows that may be called unknown.",
+        },
+        "top_k": {"type": "integer", "minimum": 1, "default": 3, "description": "Candidates of each row."},
+        "sets": {"type": "boolean", "default": False, "description": "Answer with prediction sets, too."},
+    }  # fmt: skip
+    candidate = {
+        "type": "object", "required": ["label", "probability"],
+        "properties": {"label": {"type": "string"}, "probability": {"type": "number"}},
+    }  # fmt: skip
+    result = {
+        "type": "object",
+        "required": ["label", "known", "closed_set_label", "score", "p_value", "reason", "candidates"],
+        "properties": {
+            "label": {"type": ["string", "null"], "description": "null: unknown."},
+            "known": {"type": "boolean"},
+            "closed_set_label": {"type": "string", "description": "The class that the model would have to answer."},
+            "score": {"type": "number", "description": "Larger is stranger."},
+            "threshold": {"type": "number", "description": "Of this row, where the rows do not share one."},
+            "p_value": {"type": ["number", "null"]},
+            "reason": {"enum": [None, *get_args(Reason)], "description": "Why it is unknown."},
+            "candidates": {"type": "array", "items": candidate},
+            "set": {"type": "array", "items": {"type": "string"}},
+        },
+        "additionalProperties": False,
+    }
+    three = {
+        "label": "3", "known": True, "closed_set_label": "3", "score": 0.12, "p_value": 0.61, "reason": None,
+        "candidates": [{"label": "3", "probability": 0.97}, {"label": "5", "probability": 0.02}],
+    }  # fmt: skip
+    eight = {
+        "label": None, "known": False, "closed_set_label": "3", "score": 0.74, "p_value": 0.003, "reason": "score",
+        "candidates": [{"label": "3", "probability": 0.88}, {"label": "2", "probability": 0.07}],
+    }  # fmt: skip
+    answer = {
+        "model": {"type": "string"}, "version": {"type": "string"}, "method": {"type": "string"},
+        "level": {"type": "number"},
+        "threshold": {"type": ["number", "null"], "description": "null: each row has its own."},
+        "results": {"type": "array", "items": result},
+    }  # fmt: skip
+    example = {
+        "model": "digits", "version": "1", "method": "knn", "level": 0.05, "threshold": 0.31, "results": [three, eight]
+    }  # fmt: skip
+    return _operation(
+        f"recognize{suffix}", "Recognize", "recognition",
+        "Answer each row with one of the model's classes or with *unknown*, which is an answer and no error. The "
+        "threshold is that of the model's calibration: known rows are called unknown with a probability of `level` "
+        "at most.",
+        [*parameters, _TIMEOUT, _PRIORITY],
+        _object(fields, ["instances"], {"instances": [[0.0, 0.5], [0.9, 0.1]], "method": "knn", "level": 0.05}),
+        _object(answer, list(answer), example),
     )  # fmt: skip
 
 

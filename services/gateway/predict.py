@@ -81,7 +81,16 @@ class Prediction:
 
 
 Outcome = Prediction | SluiceError
-Done = Callable[[Outcome], None]
+Done = Callable[[Any], None]  # gets an answer, or a `SluiceError`
+Cancel = Callable[[], None]
+
+
+class Which(NamedTuple):
+    """A model version as a request names it: without number and label the newest."""
+
+    model: str
+    version: int | None = None
+    label: str | None = None
 
 
 class Tasks:
@@ -90,7 +99,7 @@ class Tasks:
     def __init__(self) -> None:
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, work: Coroutine[Any, Any, Prediction], done: Done) -> Callable[[], None]:
+    def begin(self, work: Coroutine[Any, Any, Any], done: Done) -> Cancel:
         """Begin `work`; what it returns cancels it. `done` is called once, unless it is cancelled."""
         task = asyncio.get_running_loop().create_task(self._run(work, done))
         self._running.add(task)
@@ -101,9 +110,9 @@ class Tasks:
 
         return cancel
 
-    async def _run(self, work: Coroutine[Any, Any, Prediction], done: Done) -> None:
+    async def _run(self, work: Coroutine[Any, Any, Any], done: Done) -> None:
         try:
-            outcome: Outcome = await work
+            outcome = await work
         except SluiceError as error:
             outcome = error
         except Exception:
@@ -127,14 +136,24 @@ class Predictions:
         self._rows_limit = rows_limit
         self._tasks = Tasks()
 
-    def begin(self, asked: Predict, deadline: float, done: Done) -> Callable[[], None]:
+    def begin(self, asked: Predict, deadline: float, done: Done) -> Cancel:
         """Begin a request; what it returns cancels it. `done` is called from the loop, once, unless it is cancelled.
 
         Raises:
             SluiceError: it is refused.
         """
-        served = self._catalog.at_hand(asked.model, asked.version, asked.label)
-        return _Begun(self, asked, deadline, done).begin(served)
+        which = Which(asked.model, asked.version, asked.label)
+        return self.on_version(which, deadline, lambda served, done: self.submit(served, asked, deadline, done), done)
+
+    def on_version(self, which: Which, deadline: float, run: "Run", done: Done) -> Cancel:
+        """Have `run` begin something on a model version; once more if its version goes and any would do.
+
+        What it returns cancels it. `done` is called from the loop, once, unless it is cancelled.
+
+        Raises:
+            SluiceError: `run` refuses it.
+        """
+        return _Begun(self, which, deadline, run, done).begin(self._catalog.at_hand(*which))
 
     async def run(self, asked: Predict, deadline: float) -> Prediction:
         """As `begin`, awaited.
@@ -142,9 +161,10 @@ class Predictions:
         Raises:
             SluiceError: it is refused, or failed.
         """
-        return await _awaited(partial(self.begin, asked, deadline))
+        found: Prediction = await awaited(partial(self.begin, asked, deadline))
+        return found
 
-    def submit(self, served: ServedVersion, asked: Predict, deadline: float, done: Done) -> Callable[[], None]:
+    def submit(self, served: ServedVersion, asked: Predict, deadline: float, done: Done) -> Cancel:
         """Run a request on a version; otherwise as `begin`."""
         tickets, joined = self._planned(served, asked, deadline)
         for ticket in tickets:
@@ -155,12 +175,12 @@ class Predictions:
 
         return self._engine.submit_parts(tickets, settled)
 
-    def later(self, asked: Predict, deadline: float, done: Done) -> Callable[[], None]:
-        """As `begin`, when the model server has to be asked about the model first."""
+    def later(self, which: Which, deadline: float, run: "Run", done: Done) -> Cancel:
+        """As `on_version`, when the model server has to be asked about the model first."""
 
-        async def find_and_run() -> Prediction:
-            served = await self.find(asked.model, asked.version, asked.label, deadline)
-            return await _awaited(partial(self.submit, served, asked, deadline))
+        async def find_and_run() -> Any:
+            served = await self.find(*which, deadline)
+            return await awaited(partial(run, served))
 
         return self._tasks.begin(find_and_run(), done)
 
@@ -250,31 +270,35 @@ def check_wanted(wanted: Sequence[str] | None, signature: Signature) -> None:
         )
 
 
+Run = Callable[[ServedVersion, Done], Cancel]
+
+
 class _Begun:
     """A request that may begin anew once: who asked for the newest version gets the one that replaced it."""
 
-    def __init__(self, predictions: Predictions, asked: Predict, deadline: float, done: Done) -> None:
+    def __init__(self, predictions: Predictions, which: Which, deadline: float, run: Run, done: Done) -> None:
         self._predictions = predictions
-        self._asked = asked
+        self._which = which
         self._deadline = deadline
+        self._run = run
         self._done = done
-        self._cancel: Callable[[], None] = lambda: None
+        self._cancel: Cancel = lambda: None
 
-    def begin(self, served: ServedVersion | None) -> Callable[[], None]:
+    def begin(self, served: ServedVersion | None) -> Cancel:
         if served is None:
             self._later()
         else:
-            self._cancel = self._predictions.submit(served, self._asked, self._deadline, self._settled)
+            self._cancel = self._run(served, self._settled)
         return self._cancel_now
 
     def _cancel_now(self) -> None:
         self._cancel()
 
     def _later(self) -> None:
-        self._cancel = self._predictions.later(self._asked, self._deadline, self._done)
+        self._cancel = self._predictions.later(self._which, self._deadline, self._run, self._done)
 
-    def _settled(self, outcome: Outcome) -> None:
-        if isinstance(outcome, VersionNotFound) and self._asked.version is None:
+    def _settled(self, outcome: Any) -> None:
+        if isinstance(outcome, VersionNotFound) and self._which.version is None:
             self._later()
         else:
             self._done(outcome)
@@ -326,8 +350,13 @@ def _joined_sequences(served: ServedVersion, found: Grouped, outcomes: Sequence[
         return error
 
 
-async def _awaited(begin: Callable[[Done], Callable[[], None]]) -> Prediction:
-    future: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
+async def awaited(begin: Callable[[Done], Cancel]) -> Any:
+    """What a call gives to its `done`, once it does; a call whose task is cancelled is cancelled, too.
+
+    Raises:
+        SluiceError: what it gives, or why it is refused.
+    """
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     cancel = begin(partial(complete, future))
     try:
         return await future

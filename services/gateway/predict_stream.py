@@ -13,8 +13,9 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.gateway.answers import error_body, sse
-from services.gateway.calls import read_headers, read_rows, target_of, wants_events
+from services.gateway.calls import read_rows, target_of, wants_events
 from services.gateway.generate_rest import client_gone, unless_left
+from services.gateway.headers import read_headers
 from services.gateway.predict import Outcome, Predict
 from services.gateway.rest import Here
 from services.policy.errors import SluiceError
@@ -36,7 +37,7 @@ async def predict(gateway: Here, request: Request) -> Response:
     target = target_of(request.method.encode(), path + b"?" + query if query else path)
     if target is None or not wants_events(target, headers):
         raise HTTPException(404)
-    said = read_headers(headers, target)
+    said = read_headers(headers)
     deadline = gateway.deadline(said.timeout_ms, gateway.now())
     body = parse_predict(await request.body())
     events: asyncio.Queue[Part | Outcome] = asyncio.Queue()

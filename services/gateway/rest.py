@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
 
 from services.gateway.buckets import Buckets
-from services.gateway.calls import check_session_header
 from services.gateway.gateway import Gateway, IfExists, SessionView
+from services.gateway.headers import check_session_header
 from services.gateway.metrics import Metrics
 from services.gateway.websocket import serve_socket
 

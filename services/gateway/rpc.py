@@ -27,13 +27,15 @@ from services.gateway.listener import BACKLOG, listen
 from services.gateway.metrics import Metrics
 from services.gateway.oip_rpc import SERVICE as OIP_SERVICE
 from services.gateway.oip_rpc import OipDoor
+from services.gateway.recognition_rpc import SERVICE as RECOGNITION_SERVICE
+from services.gateway.recognition_rpc import RecognitionDoor
 from services.gateway.tf_serving_rpc import MODEL_SERVICE, PREDICTION_SERVICE, TfServingDoor
 from services.policy.errors import BadRequest, Internal, SluiceError
 from services.policy.session import Answers, Step
 from services.wire.arrays import read_arrays, write_array
 from services.wire.sluice.oip.v1 import inference_pb2
 from services.wire.sluice.tfs.v1 import serving_pb2
-from services.wire.sluice.v1 import generation_pb2
+from services.wire.sluice.v1 import generation_pb2, recognition_pb2
 from services.wire.sluice.v1 import sessions_pb2 as messages
 
 log = structlog.get_logger()
@@ -43,6 +45,7 @@ SERVICE = "sluice.v1.Sessions"
 _SERVICES = {
     SERVICE: messages.DESCRIPTOR,
     GENERATION_SERVICE: generation_pb2.DESCRIPTOR,
+    RECOGNITION_SERVICE: recognition_pb2.DESCRIPTOR,
     PREDICTION_SERVICE: serving_pb2.DESCRIPTOR,
     MODEL_SERVICE: serving_pb2.DESCRIPTOR,
     OIP_SERVICE: inference_pb2.DESCRIPTOR,
@@ -257,6 +260,7 @@ class GrpcServer:
         self._methods = {
             **Door(gateway, metrics).methods(),
             **GenerationDoor(gateway, metrics).methods(),
+            **RecognitionDoor(gateway, metrics).methods(),
             **TfServingDoor(gateway, metrics).methods(),
             **OipDoor(gateway, metrics, inference).methods(),
             **self._health.methods(),

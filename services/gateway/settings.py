@@ -77,6 +77,11 @@ class Settings(BaseSettings):
         None,
         description="Model server to use, HOST:PORT or unix:PATH. Without it the embedded one is started as a child.",
     )
+    calibrations: Path | None = Field(
+        None,
+        description="Folder of calibrations, MODEL-VERSION.json, that `:recognize` decides by; files that change are "
+        "read again.",
+    )
     config: Path | None = Field(None, description="YAML file of settings, one key for each flag, with underscores.")
 
     allowed_batch_sizes: Sizes = Field(
@@ -146,7 +151,10 @@ class Settings(BaseSettings):
     allow_reload: bool = Field(
         False, description="Pass gRPC's HandleReloadConfigRequest on to the model server; else: permission_denied."
     )
-    poll_s: Seconds = Field(1.0, description="How often the model server is asked for its versions, in seconds.")
+    poll_s: Seconds = Field(
+        1.0,
+        description="How often the model server is asked for its versions, and calibrations are looked at, in seconds.",
+    )
     drain_s: Seconds = Field(10.0, description="How long running requests may take to end at a stop, in seconds.")
     intra_op_threads: int = Field(
         1, ge=0, description="Embedded model server: threads inside one operation; 0: TensorFlow's choice."
@@ -209,6 +217,8 @@ def load(args: Sequence[str]) -> Settings:
         raise SettingsError("expected --models DIR, --backend HOST:PORT, or both")
     if settings.models is not None and not settings.models.is_dir():
         raise SettingsError(f"models: there is no folder {settings.models}")
+    if settings.calibrations is not None and not settings.calibrations.is_dir():
+        raise SettingsError(f"calibrations: there is no folder {settings.calibrations}")
     return settings
 
 

@@ -10,8 +10,10 @@ from fastapi import WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
 from services.gateway.answers import error_body, error_headers, step_body
-from services.gateway.calls import BUG, Said, Target, read_headers, read_step
+from services.gateway.calls import BUG
+from services.gateway.fields import read_step
 from services.gateway.gateway import Gateway
+from services.gateway.headers import Said, read_headers
 from services.gateway.metrics import Metrics
 from services.policy.errors import Internal, SluiceError
 from services.policy.session import Answers, Step
@@ -24,7 +26,7 @@ async def serve_socket(socket: WebSocket, session: str) -> None:
     gateway: Gateway = socket.app.state.gateway
     request_id = socket.app.state.ids(socket.headers.raw).decode("latin-1")
     try:
-        said = read_headers(socket.headers.raw, Target("step", session))
+        said = read_headers(socket.headers.raw, session)
         gateway.session(session)
     except SluiceError as error:
         headers = {**error_headers(error), "Sluice-Session": session, "X-Request-Id": request_id}

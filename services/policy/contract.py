@@ -194,6 +194,43 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class Detector:
+    """A served model that is called beside this one, with the same inputs: its two logits say whether a row is known.
+
+    `known` is the place of "known" among them.
+    """
+
+    model: str
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """How a classifier answers "none of these": where its logits and its scores are, and what the logits mean.
+
+    `logits` is the output of `signature`, `[batch, class]`, or `[batch, unit]` with a code book `codes`, a row of 0 and
+    1 for each class. `classes` is the text of each known class, in the order of the logits; `other` the place of an
+    extra class "none of these", the last one. `scores` are outputs `[batch]` of `scores_signature` by method, larger =
+    stranger; that signature gives the logits too. `range` is the usual least and greatest value of the inputs.
+    """
+
+    signature: Signature
+    logits: str
+    classes: tuple[str, ...]
+    scores_signature: Signature | None = None
+    scores: Mapping[str, str] = field(default_factory=dict)
+    other: int | None = None
+    codes: tuple[tuple[int, ...], ...] | None = None
+    detector: Detector | None = None
+    range: tuple[float, float] | None = None
+
+    @property
+    def width(self) -> int:
+        """How many logits a row has."""
+        return len(self.codes[0]) if self.codes else len(self.classes) + (self.other is not None)
+
+
+@dataclass(frozen=True, slots=True)
 class Contract:
     """Everything the gateway knows about one model version's signatures. `document` is the JSON it was read from."""
 
@@ -201,6 +238,7 @@ class Contract:
     signatures: Mapping[str, Signature]
     document: Mapping[str, Any]
     generation: Generation | None = None
+    recognition: Recognition | None = None
     step: Signature | None = field(init=False)
     scan: Signature | None = field(init=False)
 
@@ -215,6 +253,7 @@ class Contract:
         offered = {
             "session": "step" in kinds,
             "sequences": "sequences" in kinds,
+            "recognition": self.recognition is not None,
             "generation": self.generation is not None,
             "rows": "rows" in kinds,
         }

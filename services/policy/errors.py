@@ -6,7 +6,8 @@
     │   └── SignatureNotFound, UnsupportedByModel
     ├── PermissionDenied       403 PERMISSION_DENIED
     ├── NotFound               404 NOT_FOUND           ModelNotFound, VersionNotFound, SessionNotFound
-    ├── Conflict               409                     SessionExists, StepMismatch, SessionConflict, StateIncompatible
+    ├── Conflict               409                     SessionExists, StepMismatch, SessionConflict, StateIncompatible,
+    │                                                  NotCalibrated
     ├── SessionEnded           410 FAILED_PRECONDITION SessionClosed, -Expired, -Evicted, -Lost, -VersionGone
     ├── TooLarge               413 INVALID_ARGUMENT    BodyTooLarge, SequenceTooLong, BatchTooLarge
     ├── StateNotFinite         422 FAILED_PRECONDITION
@@ -74,7 +75,7 @@ class UnknownInput(BadRequest):
 
 
 class InputNotFinite(BadRequest):
-    """A number of a session's input or state is NaN, infinite, or too large for the input's dtype."""
+    """A number of a session's input or state, or of a row to recognize, is NaN, infinite, or too large."""
 
     code = "input_not_finite"
 
@@ -92,7 +93,7 @@ class SignatureNotFound(BadRequest):
 
 
 class UnsupportedByModel(BadRequest):
-    """The model has no step or no scan signature, so it cannot hold sessions or scan."""
+    """The model's contract does not have what the call needs: a step or scan for sessions, classes to recognize."""
 
     code = "unsupported_by_model"
 
@@ -151,6 +152,12 @@ class StateIncompatible(Conflict):
     """A saved state belongs to another model or version than the session, or than what is served."""
 
     code, grpc_status = "state_incompatible", "FAILED_PRECONDITION"
+
+
+class NotCalibrated(Conflict):
+    """No calibration is in use for this model version, so it is not known from which score on a row is rejected."""
+
+    code, grpc_status = "not_calibrated", "FAILED_PRECONDITION"
 
 
 class SessionEnded(SluiceError):

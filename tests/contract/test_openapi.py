@@ -22,12 +22,15 @@ from services.policy.errors import SluiceError, error_classes
 from services.wire.envelope import SavedState, seal
 from tests.gateway.here import Here, running
 from tests.gateway.puppet import FEATURES, Puppet
+from tests.gateway.sides import document, put
 
 HOT_PATHS = [
     "/v1/sessions/{session}:step",
     "/v1/sessions/{session}:scan",
     "/v1/models/{model}/sessions:step",
     "/v1/models/{model}:predict",
+    "/v1/models/{model}:recognize",
+    "/v1/models/{model}/labels/{label}:recognize",
     "/v1/models/{model}/versions/{version}:predict",
 ]
 DOCUMENTED_FAULTS = {502, 503, 504}
@@ -53,7 +56,8 @@ def url(tmp_path_factory) -> Iterator[str]:
     async def serve(folder: Path) -> None:
         puppet = Puppet(folder)
         await puppet.start()
-        async with running(puppet) as here:
+        put(folder, document())
+        async with running(puppet, calibrations=folder) as here:
             await known(here)
             found.append(f"http://127.0.0.1:{here.port}")
             started.set()
@@ -70,15 +74,16 @@ def url(tmp_path_factory) -> Iterator[str]:
 
 
 async def known(here: Here) -> None:
-    """Let the gateway know both models."""
-    for model in ("sum", "plain"):
+    """Let the gateway know the models."""
+    for model in ("sum", "plain", "sides"):
         await here.http.get(f"/v1/models/{model}/contract")
 
 
 @schemathesis.hook
 def map_path_parameters(context, path_parameters):
     """Half of all calls are about what there is."""
-    there = {"model": "sum", "session": SESSION, "version": "1"}
+    model = "sides" if "recogni" in context.operation.path or "calibration" in context.operation.path else "sum"
+    there = {"model": model, "session": SESSION, "version": "1"}
     return {
         name: there[name] if name in there and isinstance(value, str) and sum(map(ord, value)) % 2 else value
         for name, value in (path_parameters or {}).items()
@@ -87,7 +92,9 @@ def map_path_parameters(context, path_parameters):
 
 @schemathesis.hook
 def map_body(context, body):
-    """Half of all bytes are a saved state, and half of all tensors fit the models."""
+    """Half of all bytes are a saved state, and half of all tensors and rows fit the models."""
+    if isinstance(body, dict) and context.operation.path.endswith(":recognize") and len(str(body)) % 2:
+        return {**body, "instances": [[0.1, 0.2]]}
     if isinstance(body, dict) and context.operation.path.endswith("/infer") and len(str(body)) % 2:
         return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
     return Binary(SAVED) if isinstance(body, Binary) and hash(body) % 2 else body
@@ -169,6 +176,6 @@ def test_errors_of_tensorflow_servings_paths_are_documented_as_its_own(page):
             ours = (
                 "/sessions" in path
                 or not path.startswith(("/v1/models/", "/v2"))
-                or path.endswith(("/contract", "/buckets", ":generate"))
+                or path.endswith(("/contract", "/buckets", "/calibration", ":generate", ":recognize"))
             )
             assert ("$ref" in error) == ours, path

@@ -3,7 +3,8 @@
 Its model `sum` adds up what a session sends: output `total` and state `h` are state + x. Its model `plain` has no
 contract and doubles rows. `halves` is `sum` in bfloat16, without a scan; `words` numbers the words that a session
 sends; `wide` has a large state. `spans` adds up sequences, `strides` does so in chunks, and `texts` finds the largest
-byte of each. Order, loss and mix-ups show in the sums.
+byte of each. Order, loss and mix-ups show in the sums. `sides` recognizes on which side a point lies, and how strange
+it is; `guard` is its detector.
 """
 
 import asyncio
@@ -170,6 +171,55 @@ def spell(token: np.ndarray, word: np.ndarray, at: np.ndarray) -> dict[str, np.n
     return {"logits": logits, "word": word, "at": at + 1}
 
 
+_POINTS = {"x": _tensor(_BATCH, _FEATURE)}
+SIDES = {
+    "schema": 1,
+    "signatures": {
+        "serving_default": {
+            "kind": "rows", "inputs": _POINTS, "outputs": {"logits": _tensor(_BATCH, {"name": "class", "size": 3})}
+        },
+        "recognize": {
+            "kind": "rows",
+            "inputs": _POINTS,
+            "outputs": {
+                "logits": _tensor(_BATCH, {"name": "class", "size": 3}),
+                "features": _tensor(_BATCH, _FEATURE),
+                "scores/knn": _tensor(_BATCH),
+                "scores/vim": _tensor(_BATCH),
+            },
+        },
+    },
+    "recognition": {
+        "signature": "serving_default", "logits": "logits", "classes": ["left", "right", "middle"],
+        "scores_signature": "recognize", "scores": {"knn": "scores/knn", "vim": "scores/vim"},
+        "detector": {"model": "guard", "known": 0}, "range": [0.0, 1.0],
+    },
+}  # fmt: skip
+GUARD = {
+    "schema": 1,
+    "signatures": {
+        "serving_default": {
+            "kind": "rows", "inputs": _POINTS, "outputs": {"logits": _tensor(_BATCH, {"name": "class", "size": 2})}
+        },
+    },
+    "recognition": {"signature": "serving_default", "logits": "logits", "classes": ["known", "unknown"]},
+}  # fmt: skip
+
+
+def side(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Left of the middle or right of it, the farther the surer."""
+    return {"logits": np.stack([4 - 4 * x[:, 0], 4 * x[:, 0], np.ones(len(x), np.float32)], axis=1)}
+
+
+def strangeness(x: np.ndarray) -> dict[str, np.ndarray]:
+    return {**side(x), "features": x, "scores/knn": x[:, 1].copy(), "scores/vim": 1 - x[:, 1]}
+
+
+def guard(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Who is stranger than a half is unknown."""
+    return {"logits": np.stack([np.zeros(len(x), np.float32), 8 * x[:, 1] - 4], axis=1)}
+
+
 def step(x: np.ndarray, h: np.ndarray) -> dict[str, np.ndarray]:
     return {"total": x + h, "doubled": 2 * (x + h), "h": x + h}
 
@@ -222,6 +272,8 @@ SIGNATURES: dict[str, dict[str, Callable[..., dict[str, np.ndarray]]]] = {
     "spans": {"sequences": add_up, "contract": written(SPANS)},
     "strides": {"sequences": add_up, "scan": add_on, "contract": written(STRIDES)},
     "speller": {"encode": encode_word, "decode": spell, "contract": written(SPELLER)},
+    "sides": {"serving_default": side, "recognize": strangeness, "contract": written(SIDES)},
+    "guard": {"serving_default": guard, "contract": written(GUARD)},
     "texts": {"sequences": find_largest, "contract": written(TEXTS)},
 }
 

@@ -39,6 +39,12 @@ def test_flags_go_before_the_environment_and_that_before_yaml(tmp_path, monkeypa
     assert settings.poll_s == Settings().poll_s
 
 
+def test_a_folder_of_calibrations_has_to_be_there(tmp_path):
+    assert load([NEEDED, "--calibrations", str(tmp_path)]).calibrations == tmp_path
+    with pytest.raises(SettingsError, match="calibrations"):
+        load([NEEDED, "--calibrations", str(tmp_path / "nowhere")])
+
+
 def test_the_file_may_be_named_in_the_environment(tmp_path, monkeypatch):
     file = tmp_path / "settings.yaml"
     file.write_text("in_flight: 7\n")

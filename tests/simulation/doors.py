@@ -22,11 +22,12 @@ from websockets.frames import Frame
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from services.gateway.calls import Calls, RequestIds
+from services.gateway.calls import Calls
 from services.gateway.catalog import ServedVersion
 from services.gateway.engine import Engine
 from services.gateway.gateway import Gateway
 from services.gateway.grpc_protocol import GrpcProtocol
+from services.gateway.headers import RequestIds
 from services.gateway.metrics import Metrics
 from services.gateway.rpc import Door
 from services.gateway.server import server_config
