@@ -17,6 +17,7 @@ from services.policy.recognition import threshold_of
 
 _BINS = 40
 _ACROSS = 3
+_COLORS, _DASHES = 10, ("-", "--", ":")  # so that more methods than colours are told apart
 _SHOWN = (0.5, 99.5)  # percent of the scores: a few that are far out would hide the rest
 
 
@@ -62,9 +63,10 @@ def _threshold(fitted: Fitted, method: str) -> float | None:
 
 
 def _draw_roc(axes: Any, fitted: Fitted) -> None:
-    for method in fitted.known:
+    for number, method in enumerate(fitted.known):
         known, unknown = roc(fitted.known[method], fitted.unknown[method])
-        axes.plot(100 * known, 100 * unknown, linewidth=1, label=method)
+        dashes = _DASHES[number // _COLORS % len(_DASHES)]
+        axes.plot(100 * known, 100 * unknown, dashes, linewidth=1, color=f"C{number % _COLORS}", label=method)
     axes.axvline(100 * fitted.calibration.level, color="black", linewidth=0.5)
     axes.set(xlabel="known rows rejected, %", ylabel="unknown rows rejected, %")
     axes.set_title("ROC", fontsize=10)
