@@ -41,7 +41,7 @@ async def test_many_sessions_step_in_one_call_and_one_batch(here):
     adders = await here.adders(20)
     for start in (0, 100):
         await step_all(here, adders, [(start + n, n) for n in range(20)])
-    assert here.puppet.batches == [("step", 24)] * 2
+    assert here.puppet.batches == [("step", 20)] * 2
     for adder in adders:
         await adder.goes_on()
 
