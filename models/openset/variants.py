@@ -78,22 +78,16 @@ def variant(which: str, name: str, data: Data, recipe: Recipe, seed: int) -> Var
     """Train one of the networks in `SUFFIXES`."""
     known, labels, count = data.train.pictures, data.train.labels, len(data.classes)
     both = np.concatenate([known, data.outliers])
-    outlier = np.arange(len(both)) >= len(known)
-    called = name + SUFFIXES[which]
-    if which == "closed":
-        detector = Detector(name + SUFFIXES["detector"])
-        classes, lesson = Classes(data.classes, detector=detector), (known, labels, count)
-    elif which == "other":
-        targets = np.concatenate([labels, np.full(len(data.outliers), count)])
-        classes, lesson = Classes(data.classes, other=True), (both, targets, count + 1)
-    elif which == "codes":
-        book = codes(count)
-        classes, lesson = Classes(data.classes, codes=book), (known, np.array(book, np.float32)[labels], UNITS)
-    else:
-        classes, lesson = Classes(_DETECTED), (both, outlier.astype(np.int64), len(_DETECTED))
-    model, seconds = trained(called, *lesson, recipe, seed)
+    outlier = (np.arange(len(both)) >= len(known)).astype(np.int64)
+    classes, pictures, targets, outputs = {
+        "closed": (Classes(data.classes, detector=Detector(name + SUFFIXES["detector"])), known, labels, count),
+        "other": (Classes(data.classes, other=True), both, np.append(labels, outlier[outlier == 1] * count), count + 1),
+        "codes": (Classes(data.classes, codes=codes(count)), known, np.array(codes(count))[labels], UNITS),
+        "detector": (Classes(_DETECTED), both, outlier, len(_DETECTED)),
+    }[which]
+    model, seconds = trained(name + SUFFIXES[which], pictures, targets, outputs, recipe, seed)
     if which == "detector":
-        return Variant(model, both, outlier.astype(np.int64), classes, (), seconds)
+        return Variant(model, both, outlier, classes, (), seconds)
     return Variant(model, known, labels, classes, classes.methods, seconds)
 
 
