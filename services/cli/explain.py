@@ -204,8 +204,8 @@ def _get(address: str) -> Any:
     return get(address, "The name of a file ends in .keras, and that of a version folder is DIR/NAME/VERSION")
 
 
-def get(address: str, otherwise: str) -> Any:
-    """The JSON that a gateway answers; where none is, the sentence ends with what can be done `otherwise`.
+def get(address: str, otherwise: str, body: bytes | None = None, within_s: float = _ANSWER_WITHIN_S) -> Any:
+    """The JSON that a gateway answers, to a `body` if there is one; where none is, the sentence ends with `otherwise`.
 
     Raises:
         CannotExplain: no gateway is there, or it refuses.
@@ -214,7 +214,7 @@ def get(address: str, otherwise: str) -> Any:
     if not url.startswith(("http://", "https://")):
         raise CannotExplain(f"--url: expected http://HOST:PORT, got {url!r}", WRONG_USAGE)
     try:
-        with urllib.request.urlopen(address, timeout=_ANSWER_WITHIN_S) as answer:  # noqa: S310 - the scheme is checked
+        with urllib.request.urlopen(address, body, within_s) as answer:  # noqa: S310 - the scheme is checked
             return _json(answer.read(), address)
     except urllib.error.HTTPError as error:
         with error:

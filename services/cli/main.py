@@ -154,6 +154,51 @@ def buckets(
 
 
 @app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(help="The name of a classifier that a gateway serves.")],
+    known: Annotated[
+        Path,
+        typer.Option(
+            metavar="DATA",
+            help="Rows of known classes that were not trained on, with a `label`: .npz, .csv, .jsonl, or a folder of "
+            "these.",
+        ),
+    ],
+    unknown: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Rows of no class: methods are compared, and the best becomes the default."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="M",
+            help="A method, or two that must agree, such as knn+energy; may be repeated.",
+            show_default="all",
+        ),
+    ] = None,
+    level: Annotated[float, typer.Option(metavar="A", help="The share of known rows that may be rejected.")] = 0.05,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Give each class a threshold of its own.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="The gateway that serves NAME.", show_default="http://127.0.0.1:8080")
+    ] = None,
+    calibrations: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that gets NAME-VERSION.json; `sluice serve` reads it.")
+    ] = Path("var/calibrations"),
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw histograms of scores and ROC too, as .png or .svg.")
+    ] = None,
+) -> None:
+    """Measure how strange known rows look to a classifier, so that `:recognize` can say what it does not know."""
+    from services.cli.calibrate import ALL, Options, run
+    from services.cli.explanation import CannotExplain
+
+    try:
+        run(name, url, Options(known, unknown, method or [ALL], level, by_class, calibrations, plot))
+    except CannotExplain as error:
+        _fail(str(error), error.code)
+
+
+@app.command()
 def demo(
     models_dir: Annotated[Path, typer.Option("--models", help="Folder of models; built if missing.")] = Path(
         "var/models"

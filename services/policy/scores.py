@@ -89,10 +89,11 @@ def gen(logits: Array, gamma: float = 0.1, top: int = 100) -> Array:
 
 
 def openmax(logits: Array, model: OpenMax) -> Array:
-    """The probability of "none of these", float64 `[batch]` (Bendale & Boult 2016, "Towards Open Set Deep Networks").
+    """The log odds of "none of these", float64 `[batch]` (Bendale & Boult 2016, "Towards Open Set Deep Networks").
 
     Of the `alpha` greatest logits each gives a part away to the unknown: the more, the farther the row's logits are
-    from that class's mean, by its Weibull distribution, and the less, the lower its rank.
+    from that class's mean, by its Weibull distribution, and the less, the lower its rank. What is given away is counted
+    from the row's least logit: a softmax does not change with where logits begin, and a negative logit would grow.
     """
     wide = logits.astype(np.float64)
     distances = np.linalg.norm(wide[:, np.newaxis] - model.means, axis=2)
@@ -100,9 +101,9 @@ def openmax(logits: Array, model: OpenMax) -> Array:
     exponents = np.minimum(shape * np.log(np.maximum(distances, _TINY) / scale), _FAR)
     strangeness = -np.expm1(-np.exp(exponents))
     ranks = np.argsort(np.argsort(-wide, axis=1, kind="stable"), axis=1, kind="stable")
-    given_away = wide * strangeness * np.maximum(1 - ranks / model.alpha, 0.0)
-    revised = np.concatenate([given_away.sum(axis=1, keepdims=True), wide - given_away], axis=1)
-    return softmax(revised)[:, 0]  # type: ignore[no-any-return]
+    above = wide - wide.min(axis=1, keepdims=True)
+    given_away = above * strangeness * np.maximum(1 - ranks / model.alpha, 0.0)
+    return given_away.sum(axis=1) - np.logaddexp.reduce(above - given_away, axis=1)  # type: ignore[no-any-return]
 
 
 def other(logits: Array, place: int) -> Array:
@@ -110,7 +111,7 @@ def other(logits: Array, place: int) -> Array:
 
     A class for the rest, as in Neal et al. 2018, "Open Set Learning with Counterfactual Images".
     """
-    return softmax(logits)[:, place]  # type: ignore[no-any-return]
+    return softmax(logits)[:, place]
 
 
 def codes(unit_logits: Array, book: Sequence[Sequence[int]]) -> Array:
@@ -136,7 +137,7 @@ def detector(logits: Array, known: int) -> Array:
     logits: `[batch, 2]`; `known` is the place of "known" (Hendrycks et al. 2019, "Deep Anomaly Detection with Outlier
     Exposure", for outliers in training).
     """
-    return _rest(softmax(logits))[:, known]  # type: ignore[no-any-return]
+    return _rest(softmax(logits))[:, known]
 
 
 def fit_temperature(logits: Array, labels: Array) -> float:
@@ -226,4 +227,4 @@ def _rest(probabilities: Array) -> Array:
 def _unit_losses(unit_logits: Array, book: Sequence[Sequence[int]]) -> Array:
     """-log of the probability of each class's bits, float64 `[batch, class, unit]`."""
     signs = 2.0 * np.array(book) - 1
-    return np.logaddexp(0.0, -signs * unit_logits.astype(np.float64)[:, np.newaxis])  # type: ignore[no-any-return]
+    return np.logaddexp(0.0, -signs * unit_logits.astype(np.float64)[:, np.newaxis])

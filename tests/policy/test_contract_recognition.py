@@ -69,7 +69,7 @@ def test_a_detector_is_a_model_and_the_place_of_known() -> None:
         (section(signature=None), "recognition.signature: expected a name; got None"),
         (section(scores_signature="none"), "scores_signature: expected a signature of kind rows; got 'none'"),
         (section(logits=""), "recognition.logits: expected a name; got ''"),
-        (section(logits="p"), r"recognition.logits: expected an output of serving_default, float \[batch, 3\]; got 'p'"),
+        (section(logits="p"), r"logits: expected an output of serving_default, float \[batch, 3\]; got 'p'"),
         (section(classes=["a", "b"]), r"recognition.logits: .*float \[batch, 2\]; got 'logits', float32"),
         (section(classes=[]), "recognition.classes: expected the text of each class, all different; got"),
         (section(classes=["a", "a", "b"]), "recognition.classes: expected the text of each class, all different"),

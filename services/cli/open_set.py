@@ -1,0 +1,75 @@
+"""How well scores tell known rows from unknown ones: AUROC, both error rates at 95 %, OSCR. Numbers in, numbers out.
+
+It does not know where scores come from. Scores are float `[row]`, larger = stranger, one row or more of each kind.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_CAUGHT = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What a method reaches, each from 0 to 1.
+
+    auroc: the probability that an unknown row is stranger than a known one; ties count half.
+    unknown_accepted_at_95_known_accepted: the share of unknowns that pass for known where the threshold accepts 95 % of
+    the knowns. The literature's FPR at 95 % TPR, where known is the positive class (OpenOOD).
+    known_rejected_at_95_unknown_rejected: the share of knowns that are rejected where the threshold catches 95 % of the
+    unknowns. The same name, where unknown is the positive class.
+    oscr: the area under the open-set classification rate; AUROC that counts a known row only if its class is right.
+    """
+
+    auroc: float
+    unknown_accepted_at_95_known_accepted: float
+    known_rejected_at_95_unknown_rejected: float
+    oscr: float
+
+
+def measured(known: Array, right: Array, unknown: Array) -> Measures:
+    """All of them; right: bool `[row]`, whether a known row's class is answered right."""
+    return Measures(
+        auroc=auroc(known, unknown),
+        unknown_accepted_at_95_known_accepted=accepted_at(known, unknown),
+        known_rejected_at_95_unknown_rejected=accepted_at(-unknown, -known),
+        oscr=oscr(known, right, unknown),
+    )
+
+
+def auroc(known: Array, unknown: Array) -> float:
+    """The area under the receiver operating characteristic, by ranks (Mann & Whitney 1947)."""
+    return float(_stranger_than(known, unknown).mean())
+
+
+def accepted_at(own: Array, others: Array, share: float = _CAUGHT) -> float:
+    """The share of `others` that are no larger than the least threshold up to which `share` of `own` lie."""
+    threshold = np.sort(own)[int(np.ceil(share * len(own) - 1e-9)) - 1]
+    return float((others <= threshold).mean())
+
+
+def oscr(known: Array, right: Array, unknown: Array) -> float:
+    """The area under correct classification rate over accepted unknowns (Dhamija et al. 2018, "Reducing Network ...").
+
+    For each unknown row: the share of known rows that are answered right and are less strange; ties count half.
+    """
+    return auroc(known[right], unknown) * float(right.mean()) if right.any() else 0.0
+
+
+def roc(known: Array, unknown: Array) -> tuple[Array, Array]:
+    """The share of knowns and of unknowns that are rejected, by rising share, one point for each threshold."""
+    thresholds = np.unique(np.concatenate([known, unknown]))[::-1]
+    rejected = [1 - np.searchsorted(np.sort(each), thresholds, side="left") / len(each) for each in (known, unknown)]
+    return np.concatenate([[0.0], rejected[0]]), np.concatenate([[0.0], rejected[1]])
+
+
+def _stranger_than(known: Array, unknown: Array) -> Array:
+    """For each unknown row the share of known rows that are less strange; ties count half."""
+    ordered = np.sort(known)
+    below, up_to = (np.searchsorted(ordered, unknown, side=side) for side in ("left", "right"))
+    return (below + up_to) / (2 * len(known))

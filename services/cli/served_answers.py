@@ -1,0 +1,142 @@
+"""Sends rows through a gateway and collects what a classifier answers: its logits, and its own scores.
+
+It does not know what is made of them.
+"""
+
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from services.cli.calibrating import Answers
+from services.cli.explain import get
+from services.cli.explanation import CannotExplain
+from services.policy.contract import Detector, Recognition, Signature
+from services.policy.contract_document import ContractError, parse_contract
+from services.policy.recognition import parts_of
+from services.policy.scores import detector as detector_score
+
+Array = NDArray[Any]
+Told = Callable[[int], None]  # hears of so many rows that are answered
+
+_ROWS = 64  # of a request: few enough for pictures, and enough that batches are full
+_WITHIN_S = 60.0
+_OTHERWISE = "`sluice calibrate` sends its rows through the gateway that serves the model"
+
+
+@dataclass(frozen=True, slots=True)
+class Recognizer:
+    """One served version of a classifier that can answer "unknown"."""
+
+    url: str
+    model: str
+    version: int
+    recognition: Recognition
+
+    def answers(self, inputs: Mapping[str, Array], methods: Sequence[str], told: Told) -> Answers:
+        """What it answers to rows, input name → `[row, ...]`; the scores are those that the `methods` need.
+
+        Raises:
+            CannotExplain: the gateway is not there, refuses, or answers something else.
+        """
+        named, parts = self.recognition, {part for method in methods for part in parts_of(method)}
+        own = {method: output for method, output in named.scores.items() if method in parts}
+        signature = named.scores_signature if own and named.scores_signature is not None else named.signature
+        found = self._outputs(inputs, signature, (named.logits, *own.values()), told)
+        scores = {method: found[output] for method, output in own.items()}
+        if named.detector is not None and "detector" in parts:
+            scores["detector"] = self._detected(named.detector, inputs)
+        return Answers(found[named.logits], scores)
+
+    def _detected(self, detector: Detector, inputs: Mapping[str, Array]) -> Array:
+        front = find(detector.model, self.url)
+        if front.recognition.width != 2:
+            raise CannotExplain(
+                f"{detector.model}: expected a detector with two logits, known and unknown; its contract has "
+                f"{front.recognition.width}"
+            )
+        logits = front.answers(inputs, (), _nobody).logits
+        return detector_score(logits, detector.known)
+
+    def _outputs(
+        self, inputs: Mapping[str, Array], signature: Signature, names: Sequence[str], told: Told
+    ) -> dict[str, Array]:
+        address = f"{_model(self.url, self.model)}/versions/{self.version}:predict"
+        parts: dict[str, list[Array]] = {name: [] for name in names}
+        for start in range(0, len(next(iter(inputs.values()))), _ROWS):
+            rows = {name: array[start : start + _ROWS] for name, array in inputs.items()}
+            body = {"signature_name": signature.name, "inputs": {name: _plain(array) for name, array in rows.items()}}
+            answer = get(address, _OTHERWISE, orjson.dumps(body), _WITHIN_S)
+            count = len(next(iter(rows.values())))
+            for name in names:
+                parts[name].append(_output(answer, name, signature, count, address))
+            told(count)
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+def find(model: str, url: str) -> Recognizer:
+    """The newest version of a model that can be called.
+
+    Raises:
+        CannotExplain: there is none, or it has no recognition contract.
+    """
+    listed = get(f"{url}/v1/models", _OTHERWISE)
+    try:
+        states = {
+            each["name"]: {int(one["version"]): one["state"] for one in each["versions"]} for each in listed["models"]
+        }
+    except (KeyError, TypeError, ValueError):
+        raise CannotExplain(f"{url}/v1/models: expected a gateway's list of models; got another answer") from None
+    if model not in states:
+        raise CannotExplain(f"{model}: expected a served model, one of {', '.join(states) or 'none'}")
+    available = [version for version, state in states[model].items() if state == "AVAILABLE"]
+    if not available:
+        raise CannotExplain(f"{model}: expected a version that is available; there is none now")
+    address = f"{_model(url, model)}/contract?version={max(available)}"
+    answer = get(address, _OTHERWISE)
+    document = answer.get("contract") if isinstance(answer, dict) else None
+    try:
+        contract = parse_contract(document) if document is not None else None
+    except ContractError as error:
+        raise CannotExplain(f"{address}: {error}") from None
+    if contract is None or contract.recognition is None:
+        raise CannotExplain(
+            f'{model}: expected a contract with "recognition", which says what its logits mean (docs/recognition.md); '
+            "it has none"
+        )
+    return Recognizer(url, model, max(available), contract.recognition)
+
+
+def _model(url: str, model: str) -> str:
+    return f"{url}/v1/models/{urllib.parse.quote(model, safe='')}"
+
+
+def _plain(array: Array) -> Any:
+    """As JSON writes it: numbers, or the text of bytes."""
+    if array.dtype.hasobject:
+        return [_text(each) for each in array.tolist()]
+    return array.tolist()
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else [_text(each) for each in value]
+
+
+def _output(answer: Any, name: str, signature: Signature, count: int, address: str) -> Array:
+    """One output's rows; TensorFlow Serving leaves out the name of an only output."""
+    try:
+        found = answer["outputs"]
+        column = np.array(found[name] if len(signature.outputs) > 1 else found, np.float32)
+    except (KeyError, TypeError, ValueError):
+        raise CannotExplain(f"{address}: expected the output {name}, numbers row by row; got another answer") from None
+    if column.ndim == 0 or len(column) != count:
+        raise CannotExplain(f"{address}: expected {count} rows of {name}; got shape {list(column.shape)}")
+    return column
+
+
+def _nobody(_: int) -> None:
+    """A detector's rows are the same rows, and counted once."""
