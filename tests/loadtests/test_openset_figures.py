@@ -26,7 +26,7 @@ def test_figures_of_scores_that_can_be_counted():
     assert found["closed_set_accuracy"] == pytest.approx(0.9)
     assert found["auroc_near"] == pytest.approx(0.75)
     assert found["auroc_far"] == 1
-    assert found["known_rejected_at_95_unknown_caught"] == pytest.approx(0.5)
+    assert found["known_rejected_at_95_unknown_rejected"] == pytest.approx(0.5)
     assert found["unknown_accepted_at_95_known_accepted"] == pytest.approx(0.5)
     assert found["microseconds"] == 2.5
 
