@@ -5,7 +5,7 @@ BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help demo serve test bench check fix protos lock system-packages clean
+.PHONY: help demo serve test bench openset check fix protos lock system-packages clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: $(BIN)/.dev ## Run all tests
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
 	python -m loadtests.bench $(BENCH)
+
+openset: $(BIN)/.dev ## Measure every method that says "none of these", five seeds, about 15 minutes; OPENSET="--docs"
+	python -m loadtests.openset $(OPENSET)
 
 check: $(BIN)/.dev ## Lint, types, layers, generated files
 	ruff check .

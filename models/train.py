@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-EXAMPLES = ("temperature", "clips", "dates", "language")
+EXAMPLES = ("temperature", "clips", "dates", "language", "digits", "glyphs")
 
 
 class UnknownExample(ValueError):

@@ -4,6 +4,7 @@ import fcntl
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -35,20 +36,36 @@ def language_dir() -> Path:
     return _trained("language")
 
 
-def _trained(name: str) -> Path:
-    """A models directory with this example model alone; built once, and again when its sources are newer."""
+@pytest.fixture(scope="session")
+def digits_dir() -> Path:
+    """A models directory with the four trained networks of `digits`."""
+    return _trained("digits", "openset", "glyphs")
+
+
+@pytest.fixture(scope="session")
+def glyphs_dir() -> Path:
+    """A models directory with the four trained networks of `glyphs`."""
+    return _trained("glyphs", "openset")
+
+
+def _trained(name: str, *folders: str) -> Path:
+    """A models directory with this example model alone; built once, and again when its sources are newer.
+
+    Its sources are those of its own folder, of the exporter, and of these folders of `models`.
+    """
     folder = ROOT / "var" / f"test-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_stale(name, folder / name / "1" / "saved_model.pb"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        if _is_stale((name, "export", *folders), folder / name / "1" / "saved_model.pb"):
+            for old in folder.iterdir():
+                shutil.rmtree(old)
             _build(name, folder)
     return folder
 
 
-def _is_stale(name: str, built: Path) -> bool:
-    sources = [*(ROOT / "models" / name).glob("*.py"), *(ROOT / "models" / "export").glob("*.py")]
+def _is_stale(folders: Iterable[str], built: Path) -> bool:
+    sources = [source for each in folders for source in (ROOT / "models" / each).glob("*.py")]
     return not built.exists() or built.stat().st_mtime < max(source.stat().st_mtime for source in sources)
 
 

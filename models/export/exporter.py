@@ -15,7 +15,7 @@ from models.export.imports import import_classes, load
 from models.export.plan import plan_for
 from models.export.saved_model import Endpoints, write_saved_model
 from models.export.signatures import endpoints
-from models.export.verify import Call, calls, tolerance, verify
+from models.export.verify import TOLERANCE, Call, calls, tolerance, verify
 
 Writer = Callable[[Path], object]
 
@@ -59,6 +59,7 @@ def export_endpoints(
     out: Path,
     expected: Sequence[Call],
     assets: Mapping[str, Writer] | None = None,
+    allowed: float = TOLERANCE,
 ) -> Path:
     """Export signatures that were written by hand, as an encoder-decoder's are, with the contract that names them.
 
@@ -67,8 +68,9 @@ def export_endpoints(
         endpoints: by signature, the function that runs and the specifications of its inputs.
         contract: the document, as docs/contract.md says.
         out: as in `export`.
-        expected: calls of the exported folder and what Keras answers to them; compared within `TOLERANCE`.
+        expected: calls of the exported folder and what Keras answers to them.
         assets: as in `export`.
+        allowed: the largest difference, relative to max(1, |expected|).
 
     Raises:
         ExportError: `out` is not a free version folder, or the exported model answers differently.
@@ -78,7 +80,7 @@ def export_endpoints(
     with _published(out) as folder:
         write_saved_model(model, endpoints, contract, folder)
         _write_assets(folder, assets)
-        verify(folder, expected)
+        verify(folder, expected, allowed)
     return out
 
 

@@ -1,0 +1,1 @@
+"""Every method that says "none of these", side by side."""

@@ -1,0 +1,111 @@
+"""The glyphs networks: what their data hold, what is exported, and that a fourth letter is none of the three."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from models import train
+from models.glyphs import data
+from models.glyphs.fonts import FONTS, drawn
+from models.openset.measures import auroc
+from tests.models import openset_contract
+from tests.models.openset_contract import Served, threshold
+
+# Training takes about two minutes where nothing else runs.
+trained = pytest.mark.timeout(1200)
+
+
+@pytest.fixture(scope="module")
+def served(glyphs_dir, serve) -> Served:
+    return Served(glyphs_dir, "glyphs", serve)
+
+
+def test_the_parts_share_no_picture():
+    openset_contract.parts_are_disjoint(data.load())
+
+
+def test_pictures_are_grey_from_0_to_1_and_every_class_is_in_every_split():
+    found = data.load()
+    openset_contract.pictures_are_pictures(found)
+    assert found.size == 40
+    assert {*found.far} == {"digits", "scribbles", "noise", "blank", "inverted"}
+
+
+def test_the_fonts_of_the_parts_are_different_ones():
+    every = [font for fonts in FONTS.values() for font in fonts]
+    assert len({*every}) == len(every) == 21
+    assert len(FONTS["held_out"]) == 10
+    assert {*data.SIGN_FONTS} <= {*FONTS["train"]}
+
+
+def test_signs_are_neither_letters_nor_digits():
+    assert not any(sign.isalnum() for sign in data.SIGNS)
+
+
+def test_every_font_draws_every_letter_differently():
+    every = [drawn(np.random.default_rng(1), [font], "A", 1)[0] for fonts in FONTS.values() for font in fonts]
+    assert len({picture.tobytes() for picture in every}) == 21
+    for picture in every:
+        ink = np.argwhere(picture[0] > 0.5)
+        assert len(ink) > 40
+        assert np.abs(ink.mean(axis=0) - 19.5).max() < 6
+
+
+def test_the_same_pictures_come_every_time():
+    first = data.load()
+    again = data.load.__wrapped__()
+    np.testing.assert_array_equal(first.outliers, again.outliers)
+    np.testing.assert_array_equal(first.far["scribbles"], again.far["scribbles"])
+    np.testing.assert_array_equal(first.test.labels, again.test.labels)
+
+
+def test_the_data_are_written_as_a_table_with_the_pictures_beside_it(tmp_path):
+    file = train.data("glyphs", tmp_path)
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = [*csv.DictReader(stream)]
+    found = data.load()
+    test = [row["class"] for row in rows if row["part"] == "test"]
+    assert test == [found.classes[label] for label in found.test.labels]
+    assert {row["class"] for row in rows if row["part"] == "near"} == {""}
+    with np.load(file.with_suffix(".npz")) as arrays:
+        np.testing.assert_allclose(arrays["test"] / 255, found.test.pictures[..., 0], atol=1e-6)
+
+
+@trained
+def test_the_contracts_name_classes_scores_codes_and_the_detector(served, schema):
+    openset_contract.contracts_are_whole(served, data.load(), schema)
+
+
+@trained
+def test_every_network_tells_the_known_letters(served):
+    openset_contract.classes_are_told(served, data.load())
+
+
+@trained
+def test_the_report_says_what_the_served_network_does(served):
+    openset_contract.reports_are_true(served, data.load())
+
+
+@trained
+def test_it_reaches_what_is_asked(glyphs_dir):
+    report = json.loads((glyphs_dir / "glyphs" / "1" / "assets.extra" / "report.json").read_text())
+    assert report["closed_set_accuracy"] >= 0.99
+    assert report["auroc"]["knn"]["near"] >= 0.97
+    assert report["auroc"]["knn"]["far"] >= 0.99
+
+
+@trained
+@pytest.mark.parametrize(("suffix", "score"), [("", "scores/knn"), ("_other", "scores/knn")])
+def test_a_fourth_letter_is_none_of_the_three(served, suffix, score):
+    bound = threshold(served, data.load(), score, suffix)
+    assert (served.recognize(data.letters("KMX"), suffix)[score] > bound).all()
+    known = data.load().test.pictures
+    assert (served.recognize(known, suffix)[score] <= bound).mean() > 0.88
+
+
+@trained
+def test_the_detector_catches_what_it_never_saw(served):
+    found = data.load()
+    assert auroc(served.detected(found.test.pictures), served.detected(found.far["scribbles"])) > 0.9
