@@ -1,7 +1,7 @@
 """The demo: many clients forecast the sea temperature, each in a session of its own, served in shared batches.
 
 Everything is real: the trained models, the gateway and the model server as processes, clients over HTTP, WebSocket and
-gRPC at the same time, and Keras as the judge. Then come series of different lengths, and dates.
+gRPC at the same time, and Keras as the judge. Then come series of different lengths, dates, and strange pictures.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from services.cli import demo_sequences
+from services.cli import demo_recognition, demo_sequences
 from services.client import AsyncClient, AsyncSession, SluiceError
 from services.log import quiet_import
 
@@ -36,7 +36,7 @@ TOLERANCE = 1e-5
 _READY_S = 120.0
 # How the clients step, in turn.
 DOORS = ("HTTP", "WebSocket", "gRPC", "gRPC stream")
-MODELS = ("temperature", "dates")
+MODELS = ("temperature", "dates", demo_recognition.EXAMPLE)
 _PAUSE_S = 0.02  # the longest a client waits between two steps, so that the clients' steps interleave at random
 
 Series = NDArray[np.float32]
@@ -84,6 +84,8 @@ def run(models_dir: Path, out: Path, count: int) -> int:
             with console.status("Starting the gateway and the model server …"), quiet_import():
                 import keras  # noqa: F401 - meanwhile, for the judge
             result, shown = asyncio.run(_serve(http, grpc, clients, rows, console))
+            with console.status("Calibrating, and asking about pictures …"):
+                pictured = _recognized(http, out)
     except NotServed as error:
         console.print(f"[red]The demo could not be served:[/] {error}. The log is in {out / 'serve.log'}.")
         return 3
@@ -91,9 +93,11 @@ def run(models_dir: Path, out: Path, count: int) -> int:
         difference = _difference(models_dir / "temperature" / "1" / "assets.extra" / "model.keras", [*clients, *rows])
     _show(console, clients, temperatures(), month, result, difference)
     demo_sequences.show(console, shown)
+    demo_recognition.show(console, pictured)
     pictures = (
         _draw(clients, temperatures(), month, out / "forecast.png"),
         demo_sequences.draw(shown.batch, out / "sequences.png"),
+        demo_recognition.draw(pictured, out / "recognized.png"),
     )
     console.print("The pictures of it:", ", ".join(map(str, pictures)))
     if difference > TOLERANCE:
@@ -112,6 +116,15 @@ def plan(series: Series, count: int, seed: int = SEED) -> list[Client]:
         door, stretch = DOORS[i % len(DOORS)], series[start : start + months]
         clients.append(Client(f"client-{i:03}", door, start, stretch, np.zeros(months, np.float32)))
     return clients
+
+
+def _recognized(http: str, out: Path) -> list[demo_recognition.Answer]:
+    try:
+        return demo_recognition.ask(http, out)
+    except subprocess.CalledProcessError as error:
+        raise NotServed(error.stderr.strip()) from None
+    except httpx.HTTPStatusError as error:
+        raise NotServed(error.response.text) from None
 
 
 def uneven(series: Series) -> list[Client]:
@@ -135,10 +148,12 @@ def _build(models_dir: Path, names: list[str]) -> None:
 @contextmanager
 def _gateway(models_dir: Path, out: Path) -> Iterator[tuple[str, str]]:
     """`sluice serve` as a process of its own; its addresses for HTTP and gRPC."""
-    out.mkdir(parents=True, exist_ok=True)
+    calibrations = out / demo_recognition.CALIBRATIONS
+    calibrations.mkdir(parents=True, exist_ok=True)
     http, grpc = (f"127.0.0.1:{port}" for port in _free_ports())
     serve = [sys.executable, "-m", "services.cli", "serve"]
     command = [*serve, "--models", str(models_dir), "--http", http, "--grpc", grpc]
+    command += ["--calibrations", str(calibrations)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     with (out / "serve.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603 - ourselves

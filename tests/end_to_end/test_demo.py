@@ -4,14 +4,19 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from services.cli.demo_sequences import DATES, lengths
 from tests.end_to_end.serving import sluice
 
 
-def test_the_demo_equals_keras_and_leaves_pictures(temperature_dir: Path, dates_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)  # it trains the models, if no other test has
+def test_the_demo_equals_keras_and_leaves_pictures(
+    temperature_dir: Path, dates_dir: Path, digits_dir: Path, tmp_path: Path
+) -> None:
     models = tmp_path / "models"
-    for folder in (temperature_dir / "temperature", dates_dir / "dates"):
-        shutil.copytree(folder, models / folder.name)
+    for folder in (temperature_dir, dates_dir, digits_dir):
+        shutil.copytree(folder, models, dirs_exist_ok=True)
     done = sluice("demo", "--clients", "40", "--models", str(models), "--out", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "largest difference from Keras alone" in done.stdout
@@ -22,7 +27,12 @@ def test_the_demo_equals_keras_and_leaves_pictures(temperature_dir: Path, dates_
     assert sum(lengths()) <= buckets < longest == len(lengths()) * max(lengths())
     for written, iso in DATES.items():
         assert re.search(f"{re.escape(written)} +│ {iso} +│ right", done.stdout), done.stdout
-    for name in ("forecast.png", "sequences.png"):
+    answers = dict(re.findall(r"│ (a \w+|the letter \w|noise) +│ [^│]+│ (\w+) +│", done.stdout))
+    assert answers == {
+        "a 0": "0", "a 3": "3", "a 5": "5", "a 6": "unknown", "a 7": "unknown",
+        "the letter A": "unknown", "the letter B": "unknown", "noise": "unknown", "a photograph": "unknown",
+    }  # fmt: skip
+    for name in ("forecast.png", "sequences.png", "recognized.png"):
         picture = (tmp_path / name).read_bytes()
         assert picture.startswith(b"\x89PNG")
         assert len(picture) > 10_000
