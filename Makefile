@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients, one stateful LSTM; a bucketed batch; dates
+demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients; sequences, dates, strange pictures
 	sluice demo
 
 serve: $(BIN)/.demo var/models/temperature var/models/dates ## Serve the example models on HTTP=127.0.0.1:8080
