@@ -171,12 +171,11 @@ class _Course:
         steps, start = self._steps, self._start
         ended = start + steps == self._length
         part = self._part(outputs, steps, ended=ended)
-        if self._tell is not None:
-            if part:
-                self._tell(Part(self._number, start, {name: array[0] for name, array in part.items()}))
-        else:
+        if self._tell is None:
             for name, array in part.items():
                 self._parts.setdefault(name, []).append(array)
+        elif part:
+            self._tell(Part(self._number, start, {name: array[0] for name, array in part.items()}))
         self._start = start + steps
         return self._answer() if ended else self.leg()
 

@@ -243,6 +243,14 @@ def test_what_is_not_as_the_contract_says_fails_the_row(spoiled, said):
     assert not mine.busy
 
 
+def test_a_chunk_that_gives_nothing_yet_is_no_part():
+    mine, parts = scheduler(), list[Part]()
+    found = request([row_of(20)], 8, ("last",), tell=parts.append)
+    mine.offer(found.tickets[0], 1.0)
+    run_all(mine)
+    assert [(part.start, list(part.outputs)) for part in parts] == [(16, ["last"])]
+
+
 def test_what_is_kept_of_a_batch_is_the_rows_own():
     mine, parts = scheduler(), list[Part]()
     found = request([row_of(16)] * 4, 8, tell=parts.append)
