@@ -70,10 +70,15 @@ class Client:
         return self.predictions.GetModelMetadata(asked, PATIENCE_S)
 
     def ready(self, timeout_s: float) -> bool:
+        """Whether a call is answered in this time, whatever the answer.
+
+        gRPC's own future for a channel that is ready leaves a thread behind, which a channel that is closed upsets.
+        """
+        nobody = get_model_status_pb2.GetModelStatusRequest()
         try:
-            grpc.channel_ready_future(self._channel).result(timeout_s)
-        except grpc.FutureTimeoutError:
-            return False
+            self.models.GetModelStatus(nobody, timeout_s, wait_for_ready=True)
+        except grpc.RpcError as error:
+            return error.code() not in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
         return True
 
     def close(self) -> None:
