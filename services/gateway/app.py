@@ -32,7 +32,8 @@ from services.policy.scheduler import Scheduler
 from services.wire.rest_paths import rest_call
 
 _DESCRIPTION = """
-Sessions for stateful recurrent networks, and rows batched across clients, in front of TensorFlow Serving.
+Sessions for stateful recurrent networks, sequences of any length, decoders that write token by token, classifiers that
+can say *unknown*, and rows batched across clients, in front of TensorFlow Serving.
 
 A **session** is one client's recurrent state on one model version. Open one, send it one time step after another, and
 get what the model would have answered you alone, although your steps run in batches with everybody else's.
