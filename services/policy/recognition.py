@@ -21,6 +21,7 @@ Array = NDArray[Any]
 Reason = Literal["score", "other_class", "no_code", "detector", "disagreement"]
 
 _LEAST_LEVEL = 1e-9  # no calibration has rows enough for it, so that it says enough of those below
+_DIGITS = 10_000  # to which a level that is advised is rounded, up, so that it is enough
 AGREEMENT = "+"  # between two methods: a row is known if both accept it
 _PLAIN = {"max_logit": own.max_logit, "energy": own.energy, "gen": own.gen}
 _TEMPERED = {"top_probability": own.top_probability, "entropy": own.entropy, "margin": own.margin}
@@ -72,7 +73,7 @@ class Calibrated:
             raise BadRequest(
                 f"The level {level:g} takes {needed} calibration rows or more"
                 f"{'' if self.by_class is None else ' of each class'}; there are {len(known)}. Ask for a level of "
-                f"{1 / rows:.3g} or more, or calibrate with more rows.",
+                f"{ceil(_DIGITS / rows) / _DIGITS:g} or more, or calibrate with more rows.",
                 needed=needed, rows=len(known),
             )  # fmt: skip
         return float(known[-place])

@@ -161,14 +161,14 @@ async def test_batches_in_arrival_order_grow_while_as_many_run_as_may() -> None:
     batcher = Batcher(ends, BatchingOptions(allowed_batch_sizes=(1, 3), in_flight=1))
     for length in (4, 2):
         batcher.offer(np.zeros((length, FEATURES), np.float32), told.append)
-    await asyncio.sleep(0.01)
+    await turns()
     for length in (9, 1, 8, 3):
         batcher.offer(np.zeros((length, FEATURES), np.float32), told.append)
     for calls in range(1, 4):
-        await asyncio.sleep(0.01)
+        await turns()
         assert len(ends.calls) == calls
         ends.calls[-1][1].set_result(None)
-    await asyncio.sleep(0.01)
+    await turns()
     assert [sizes.tolist() for sizes, _ in ends.calls] == [[4, 2], [9, 1, 8], [3]]
     assert [np.frombuffer(output, np.float32)[0] for output in told] == [4, 2, 9, 1, 8, 3]
 

@@ -1,5 +1,6 @@
 """Decisions: what is rejected and why, and that knowns are rejected as seldom as the level says."""
 
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -293,12 +294,23 @@ def test_the_smallest_levels_are_refused_with_a_number_that_can_be_written(level
 
 
 def test_too_few_rows_for_the_level_are_refused_with_how_many_it_takes() -> None:
-    with pytest.raises(BadRequest, match=r"level 0.002 takes 499 calibration rows or more; there are 400.*0.00249"):
+    said = r"level 0.002 takes 499 calibration rows or more; there are 400.*a level of 0\.0025 or more"
+    with pytest.raises(BadRequest, match=said):
         check(level=0.002)
+    check(level=0.0025)
     with pytest.raises(BadRequest, match=r"level 0.002 takes 499"):  # half the level for each of two
         check(method="knn+vim", level=0.004)
     with pytest.raises(BadRequest, match=r"of each class"):
         check(calibration=animals(2, 60, "knn", by_class=True), level=0.02)
+
+
+@given(st.integers(1, 5000))
+def test_the_level_that_a_refusal_advises_is_enough(rows: int) -> None:
+    calibrated = Calibrated(np.arange(float(rows)))
+    with pytest.raises(BadRequest) as raised:
+        calibrated.threshold(1e-6)
+    [advised] = re.findall(r"a level of (\S+) or more", raised.value.message)
+    calibrated.threshold(float(advised))
 
 
 def test_sets_need_a_calibration_that_knows_of_them() -> None:
