@@ -22,7 +22,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.headers import INFERENCE_HEADER, Header, header_length, read_headers
 from services.gateway.inference import Inference
 from services.gateway.metrics import Metrics
-from services.gateway.predict import Outcome, Predict, Terms, Which
+from services.gateway.predict import Predict, Prediction, Terms, Which
 from services.gateway.recognition import Recognize
 from services.gateway.tf_serving import FORWARDED
 from services.policy.columnar import Columns
@@ -190,7 +190,7 @@ class Calls:
         begin = gateway.step if target.call == "step" else gateway.scan
         step = begin(target.name, inputs, number, wanted, terms.deadline)
         step.handicap_s = terms.handicap_s
-        gateway.engine.submit(step, partial(self._answer_step, target, wanted, done))
+        gateway.engine.submit(step, partial(self._answer, target, done, partial(_stepped, wanted)))
         return partial(gateway.engine.cancel, step)
 
     def _begin_predict(
@@ -201,7 +201,7 @@ class Calls:
             target.name, asked.signature_name, partial(read_rows, asked), target.version, target.label,
             handicap_s=terms.handicap_s,
         )  # fmt: skip
-        answer = partial(self._answer_predict, target, asked.row_format, done)
+        answer = partial(self._answer, target, done, partial(_predicted, asked.row_format))
         return gateway.predictions.begin(predict, terms.deadline, answer)
 
     def _begin_recognize(
@@ -212,50 +212,26 @@ class Calls:
             Which(target.name, target.version, target.label), partial(read_rows, asked.rows),
             asked.method, asked.level, asked.top_k, asked.sets, terms.handicap_s,
         )  # fmt: skip
-        return gateway.recognitions.begin(recognize, terms.deadline, partial(self._answer_recognize, target, done))
+        return gateway.recognitions.begin(recognize, terms.deadline, partial(self._answer, target, done, _recognized))
 
     def _begin_infer(
         self, target: Target, headers: list[Header], body: bytes, terms: Terms, done: Done
     ) -> Callable[[], None]:
         asked = parse_infer(body, header_length(headers))
-        answer = partial(self._answer_infer, target, asked, done)
+        answer = partial(self._answer, target, done, partial(_inferred, asked, target.name))
         return self.inference.begin(target.name, target.version, asked, terms, answer)
 
-    def _answer_infer(self, target: Target, asked: InferRequest, done: Done, outcome: Outcome) -> None:
-        if not isinstance(outcome, SluiceError):
-            try:
-                body, head = encode_infer(asked, target.name, outcome.version, outcome.arrays)
-            except SluiceError as error:
-                outcome = error
-        if isinstance(outcome, SluiceError):
-            done(self.refusal(target, outcome))
+    def _answer(self, target: Target, done: Done, write: Callable[[Any], Reply], outcome: Any) -> None:
+        """Answer with what `write` makes of the outcome, or with an error: the outcome, or what `write` raises."""
+        try:
+            if isinstance(outcome, SluiceError):
+                raise outcome
+            reply = write(outcome)
+        except SluiceError as error:
+            done(self.refusal(target, error))
             return
         self._count(target, "ok")
-        if head is None:
-            done(Reply(200, body))
-        else:
-            done(Reply(200, body, ((INFERENCE_HEADER, b"%d" % head),), b"application/octet-stream"))
-
-    def _answer_recognize(self, target: Target, done: Done, outcome: Verdicts | SluiceError) -> None:
-        if isinstance(outcome, SluiceError):
-            done(self.refusal(target, outcome))
-            return
-        self._count(target, "ok")
-        rule = outcome.rule
-        about = rule.model, rule.version, rule.method, rule.level, rule.threshold
-        done(Reply(200, encode_recognized(*about, outcome.results)))
-
-    def _answer_predict(self, target: Target, row_format: bool, done: Done, outcome: Outcome) -> None:
-        if not isinstance(outcome, SluiceError):
-            try:
-                body = encode_predict(outcome.outputs, row_format=row_format)
-            except SluiceError as error:
-                outcome = error
-        if isinstance(outcome, SluiceError):
-            done(self.refusal(target, outcome))
-            return
-        self._count(target, "ok")
-        done(Reply(200, body))
+        done(reply)
 
     def _begin_many(
         self, gateway: Gateway, target: Target, body: bytes, terms: Terms, done: Done
@@ -265,28 +241,9 @@ class Calls:
         steps = [step for _, step in columns.steps]
         for step in steps:
             step.handicap_s = terms.handicap_s
-        return gateway.engine.submit_all(steps, partial(self._answer_many, target, columns, wanted, done))
-
-    def _answer_step(
-        self, target: Target, wanted: list[str] | None, done: Done, outcome: Answers | SluiceError
-    ) -> None:
-        if isinstance(outcome, SluiceError):
-            done(self.refusal(target, outcome))
-            return
-        self._count(target, "ok")
-        headers = ((b"sluice-replayed", b"true"),) if outcome.replayed else ()
-        done(Reply(200, step_body(outcome, wanted), headers))
-
-    def _answer_many(
-        self, target: Target, columns: Columns, wanted: list[str] | None, done: Done, outcomes: list[Any]
-    ) -> None:
-        try:
-            answers = columns.joined(outcomes)
-        except SluiceError as error:
-            done(self.refusal(target, error))
-            return
-        self._count(target, "ok")
-        done(Reply(200, many_body(answers, wanted)))
+        return gateway.engine.submit_all(
+            steps, partial(self._answer, target, done, partial(_stepped_many, columns, wanted))
+        )
 
     def _in_task(self, target: Target, work: Any, done: Done) -> Callable[[], None]:
         """For calls that may have to wait for more than a batch."""
@@ -316,6 +273,32 @@ class Calls:
 
     def _count(self, target: Target, outcome: str) -> None:
         self._metrics.request(target.call, self.gateway.model_of(target.call, target.name), outcome)
+
+
+def _predicted(row_format: bool, outcome: Prediction) -> Reply:
+    return Reply(200, encode_predict(outcome.outputs, row_format=row_format))
+
+
+def _inferred(asked: InferRequest, model: str, outcome: Prediction) -> Reply:
+    body, head = encode_infer(asked, model, outcome.version, outcome.arrays)
+    if head is None:
+        return Reply(200, body)
+    return Reply(200, body, ((INFERENCE_HEADER, b"%d" % head),), b"application/octet-stream")
+
+
+def _recognized(outcome: Verdicts) -> Reply:
+    rule = outcome.rule
+    about = rule.model, rule.version, rule.method, rule.level, rule.threshold
+    return Reply(200, encode_recognized(*about, outcome.results))
+
+
+def _stepped(wanted: list[str] | None, outcome: Answers) -> Reply:
+    headers = ((b"sluice-replayed", b"true"),) if outcome.replayed else ()
+    return Reply(200, step_body(outcome, wanted), headers)
+
+
+def _stepped_many(columns: Columns, wanted: list[str] | None, outcomes: list[Any]) -> Reply:
+    return Reply(200, many_body(columns.joined(outcomes), wanted))
 
 
 def read_rows(asked: PredictBody, signature: Signature, limit: int) -> Mapping[str, Any]:

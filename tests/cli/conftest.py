@@ -1,7 +1,7 @@
 """Keras files that are explained, and the command as a function of its arguments."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,15 +50,20 @@ def told(*args: object) -> Told:
 
 
 @contextmanager
-def answering(answers: Mapping[str, tuple[int, Any]]) -> Iterator[str]:
-    """The address of a server that answers paths with a status and JSON, or a page of HTML where that is None."""
+def answering(answer: Callable[[str, bytes], tuple[int, Any]]) -> Iterator[str]:
+    """The address of a server that answers with the status and the JSON that `answer` gives for a path and a body.
+
+    Where that is None the answer is a page of HTML.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = answers.get(self.path, (500, None))
+            status, body = answer(self.path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
             self.send_response(status)
             self.end_headers()
             self.wfile.write(b"<html>" if body is None else json.dumps(body).encode())
+
+        do_POST = do_GET
 
         def log_message(self, *args: Any) -> None:
             pass

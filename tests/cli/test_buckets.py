@@ -53,7 +53,7 @@ ANSWERS: dict[str, tuple[int, Any]] = {
 def gateway() -> Iterator[str]:
     """What a gateway answers to `/v1/models/{m}/buckets`."""
     paths = {f"/v1/models/{name.replace(' ', '%20')}/buckets": told for name, told in ANSWERS.items()}
-    with answering(paths) as address:
+    with answering(lambda path, _: paths.get(path, (500, None))) as address:
         yield address
 
 

@@ -3,9 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from services.policy.calibration_document import check_fits, parse_calibration
 from services.policy.contract_document import parse_contract
 from services.policy.recognition import Calibration, decide
 from services.policy.scores import fit_openmax, fit_temperature
-from tests.cli.conftest import Told, told
+from tests.cli.conftest import Told, answering, told
 
 CLASSES = ["cat", "dog", "owl"]
 CENTRES = np.array([[4.0, 0, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0]])
@@ -131,24 +129,8 @@ def answered(path: str, body: bytes) -> tuple[int, Any]:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, answer = answered(self.path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
-
-        do_POST = do_GET
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with answering(answered) as address:
+        yield address
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ ANSWERS: dict[str, tuple[int, Any]] = {
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[str]:
     """What a gateway answers to the paths that are read."""
-    with answering(ANSWERS) as address:
+    with answering(lambda path, _: ANSWERS.get(path, (500, None))) as address:
         yield address
 
 

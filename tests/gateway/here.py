@@ -1,6 +1,7 @@
 """The whole gateway in one loop with a puppet model server, and what tests say to it."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -33,6 +34,19 @@ async def eventually(condition: Callable[[], Any]) -> Any:
             if value:
                 return value
             await asyncio.sleep(0.001)
+
+
+async def events_of(response: httpx.Response) -> list[tuple[str, Any]]:
+    """The server-sent events of an answer that is being streamed, by name and data."""
+    assert (response.status_code, response.headers["content-type"][:17]) == (200, "text/event-stream")
+    found: list[tuple[str, Any]] = []
+    async for line in response.aiter_lines():
+        kind, _, value = line.partition(": ")
+        if kind == "event":
+            found.append((value, None))
+        elif kind == "data":
+            found[-1] = (found[-1][0], json.loads(value))
+    return found
 
 
 class Gate:

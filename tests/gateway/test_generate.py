@@ -8,7 +8,7 @@ from math import exp, log
 import grpc
 import pytest
 
-from tests.gateway.here import Gate, eventually, refused, running
+from tests.gateway.here import Gate, events_of, eventually, refused, running
 
 GENERATE = "/v1/models/speller:generate"
 STEP = log(exp(5) / (exp(5) + 26 * exp(-5)))  # the log probability of each token
@@ -29,17 +29,9 @@ async def generate(here, instances, path=GENERATE, **more):
 
 async def events(here, instances, **more):
     """The events of a stream, as (name, data)."""
-    found = []
     body = {"instances": instances, "stream": True, **more}
     async with here.http.stream("POST", GENERATE, json=body) as response:
-        assert response.headers["content-type"].startswith("text/event-stream")
-        async for line in response.aiter_lines():
-            kind, _, value = line.partition(": ")
-            if kind == "event":
-                found.append((value, None))
-            elif kind == "data":
-                found[-1] = (found[-1][0], json.loads(value))
-    return found
+        return await events_of(response)
 
 
 async def test_every_instance_is_answered_in_order_whatever_its_length(here):

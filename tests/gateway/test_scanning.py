@@ -1,13 +1,12 @@
 """Sequences in chunks over the doors: answers as of whole ones, short ones between the chunks of long ones, parts."""
 
 import asyncio
-import json
 
 import numpy as np
 import pytest
 from tritonclient.http.aio import InferenceServerClient, InferInput
 
-from tests.gateway.here import Gate, eventually, refused_as_tf_serving, running
+from tests.gateway.here import Gate, events_of, eventually, refused_as_tf_serving, running
 from tests.gateway.test_sequences import answer_of, span
 
 STRIDES = "/v1/models/strides:predict"
@@ -16,16 +15,8 @@ EVENTS = {"accept": "text/event-stream"}
 
 async def events(here, body, path=STRIDES):
     """The events of a stream, as (name, data)."""
-    found = []
     async with here.http.stream("POST", path, json=body, headers=EVENTS) as response:
-        assert (response.status_code, response.headers["content-type"][:17]) == (200, "text/event-stream")
-        async for line in response.aiter_lines():
-            kind, _, value = line.partition(": ")
-            if kind == "event":
-                found.append((value, None))
-            elif kind == "data":
-                found[-1] = (found[-1][0], json.loads(value))
-    return found
+        return await events_of(response)
 
 
 async def test_rows_of_any_length_are_answered_in_order_as_if_they_ran_whole(here):
