@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from loadtests.openset.methods import CALIBRATION, FAR, NEAR, TEST, Scored
 from loadtests.openset.table import Runs, chosen
-from services.cli import open_set
+from services.policy import measures
 
 _STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 10}
 _COLOURS = {TEST: "tab:blue", NEAR: "tab:orange", FAR: "tab:red"}
@@ -53,7 +53,7 @@ def draw_scores(name: str, found: Mapping[str, Scored], methods: Sequence[str], 
             left.axvline(np.quantile(parts[CALIBRATION], 0.95), color="black", linewidth=1, label="level 5 %")
             left.set(title=f"{name}: {method}", xlabel="score, larger = stranger", ylabel="share of pictures")
             for part in (NEAR, FAR):
-                shares = open_set.roc(parts[TEST], parts[part])
+                shares = measures.roc(parts[TEST], parts[part])
                 right.plot(*shares, color=_COLOURS[part], label=_NAMES[part])
             right.set(
                 title="ROC", xlabel="knowns rejected", ylabel="unknowns rejected", xlim=(0, 0.3), ylim=(0.5, 1.01)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.openset.methods import CALIBRATION, FAR, NEAR, OUTLIERS, TEST, Scored, Scores
-from services.cli import open_set
+from services.policy import measures
 
 HEADINGS = {
     "closed_set_accuracy": "closed-set accuracy",
@@ -31,17 +31,17 @@ Runs = Mapping[str, Sequence[Measured]]  # by method, one of each seed
 def measured(found: Scored) -> Measured:
     """All figures of one method. The two shares, and OSCR, are about near unknowns, the harder ones."""
     known, near = found.parts[TEST], found.parts[NEAR]
-    reached = open_set.measured(known, found.right, near)
+    reached = measures.measured(known, found.right, near)
     return {
         "closed_set_accuracy": float(found.right.mean()),
         "auroc_near": reached.auroc,
-        "auroc_far": open_set.auroc(known, found.parts[FAR]),
+        "auroc_far": measures.auroc(known, found.parts[FAR]),
         "known_rejected_at_95_unknown_rejected": reached.known_rejected_at_95_unknown_rejected,
         "unknown_accepted_at_95_known_accepted": reached.unknown_accepted_at_95_known_accepted,
         "oscr": reached.oscr,
         "known_rejected_at_level_5": _rejected(found.parts[CALIBRATION], known, 0.05),
         "microseconds": found.microseconds,
-        CHOSEN_BY: open_set.auroc(found.parts[CALIBRATION], found.parts[OUTLIERS]),
+        CHOSEN_BY: measures.auroc(found.parts[CALIBRATION], found.parts[OUTLIERS]),
     }
 
 

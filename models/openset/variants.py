@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from models.export import Classes, Description, Detector, Meaning, ScoreOptions, export_recognizer
 from models.export.recognizer import fit_recognizer
 from models.openset.codes import UNITS, codes
 from models.openset.data import Data, Labels, Pictures
-from models.openset.measures import auroc
 from models.openset.networks import FEATURES, Recipe, trained
 
 # By variant, what is put behind the model's name.
@@ -145,12 +145,18 @@ def _report(which: str, made: Variant, data: Data, options: ScoreOptions) -> dic
         )
     report["auroc"] = {
         method.removeprefix("scores/"): {
-            part: round(auroc(found["known"][method], found[part][method]), 4) for part in ("near", "far")
+            part: round(_auroc(found["known"][method], found[part][method]), 4) for part in ("near", "far")
         }
         for method in found["known"]
         if method.startswith("scores/")
     }
     return report
+
+
+def _auroc(known: NDArray[np.float32], unknown: NDArray[np.float32]) -> float:
+    """The probability that an unknown picture has a larger score than a known one, ties counted half."""
+    truth = np.repeat([0, 1], [len(known), len(unknown)])
+    return float(roc_auc_score(truth, np.concatenate([known, unknown])))
 
 
 def closed_set(made: Variant, logits: NDArray[np.float32]) -> Labels:

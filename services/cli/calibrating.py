@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from services.cli.open_set import Measures, measured
 from services.policy.contract import Recognition
 from services.policy.errors import BadRequest
+from services.policy.measures import Measures, measured
 from services.policy.recognition import (
     Calibrated,
     Calibration,

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from services.cli.calibrating import Fitted
-from services.cli.open_set import roc
 from services.policy.errors import SluiceError
+from services.policy.measures import roc
 from services.policy.recognition import threshold_of
 
 _BINS = 40

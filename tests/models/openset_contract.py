@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from models.export.scores import METHODS
 from models.openset.data import Data
-from models.openset.measures import auroc
+from services.policy.measures import auroc
 
 LEVEL = 0.05
 

@@ -8,7 +8,7 @@ import pytest
 
 from models import train
 from models.digits import data
-from models.openset.measures import auroc
+from services.policy.measures import auroc
 from tests.models import openset_contract
 from tests.models.openset_contract import Served, threshold
 

@@ -9,7 +9,7 @@ import pytest
 from models import train
 from models.glyphs import data
 from models.glyphs.fonts import FONTS, drawn
-from models.openset.measures import auroc
+from services.policy.measures import auroc
 from tests.models import openset_contract
 from tests.models.openset_contract import Served, threshold
 

@@ -1,13 +1,11 @@
-"""What the open-set models share: pictures that are nothing, output codes, measures, the joint network."""
+"""What the open-set models share: pictures that are nothing, output codes, the joint network."""
 
 import keras
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
 from models.openset import pictures
 from models.openset.codes import UNITS, codes
-from models.openset.measures import auroc
 from models.openset.networks import FEATURES, Recipe, trained
 
 
@@ -80,17 +78,6 @@ def test_any_two_codes_differ_in_eight_places(classes):
     for i in range(classes):
         for j in range(i):
             assert (words[i] != words[j]).sum() == 8
-
-
-def scores() -> tuple[np.ndarray, np.ndarray]:
-    """Of knowns and unknowns, rounded so that there are ties."""
-    return random().normal(0, 1, 300).round(1), random().normal(1, 1.5, 200).round(1)
-
-
-def test_auroc_is_scikit_learn_s():
-    known, unknown = scores()
-    truth = np.repeat([0, 1], [len(known), len(unknown)])
-    assert auroc(known, unknown) == pytest.approx(roc_auc_score(truth, np.concatenate([known, unknown])))
 
 
 def squares() -> tuple[np.ndarray, np.ndarray]:
