@@ -6,7 +6,7 @@ It does not know how scores are made, how good a method is, nor how that is show
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.cli.buckets import HERE
 from services.cli.calibrating import Fitted, all_methods, fit
 from services.cli.calibration_report import show
-from services.cli.data_files import Data, read_data
+from services.cli.data_files import Data, files_of, read_data
+from services.cli.explain import MODELS
 from services.cli.explanation import WRONG_USAGE, CannotExplain
-from services.cli.served_answers import find
+from services.cli.served_alone import served_alone
+from services.cli.served_answers import Recognizer, find
 from services.policy.calibration_document import parse_calibration, write_calibration
 from services.policy.contract import Recognition
 from services.policy.errors import SluiceError
@@ -47,8 +48,10 @@ class Options:
     plot: Path | None
 
 
-def run(model: str, url: str | None, options: Options) -> None:
+def run(model: str, url: str | None, models: Path | None, options: Options) -> None:
     """Calibrate the newest version of `model` and print what was found.
+
+    The gateway is the one at `url`, or else one of our own over the folder `models`, until the rows are answered.
 
     Raises:
         CannotExplain: the gateway, the data, or what is asked for is not as it has to be.
@@ -57,7 +60,21 @@ def run(model: str, url: str | None, options: Options) -> None:
         raise CannotExplain(f"--level: expected a share of rows between 0 and 1, got {options.level:g}", WRONG_USAGE)
     if options.plot is not None and options.plot.suffix.lower() not in _PICTURES:
         raise CannotExplain(f"--plot: expected a file that ends in .png or .svg, got {options.plot}", WRONG_USAGE)
-    served = find(model, (url or HERE).rstrip("/"))
+    if url is not None and models is not None:
+        raise CannotExplain("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
+    for path in (options.known, options.unknown):
+        if path is not None:
+            files_of(path)  # a wrong name is told before anything is started
+    with served_alone(model, models or MODELS) if url is None else nullcontext(url.rstrip("/")) as address:
+        fitted = _fitted(find(model, address), options)
+    if options.plot is not None:
+        _draw(fitted, options.plot)
+    file = write(fitted.calibration, options.calibrations)
+    show(fitted, file, Console(highlight=False, emoji=False))
+
+
+def _fitted(served: Recognizer, options: Options) -> Fitted:
+    model = served.model
     every = list(options.methods) == [ALL]
     methods = all_methods(served.recognition) if every else list(dict.fromkeys(options.methods))
     known = _data(options.known, served.recognition)
@@ -73,17 +90,13 @@ def run(model: str, url: str | None, options: Options) -> None:
         with _progress(len(known) + (0 if unknown is None else len(unknown))) as told:
             answers = served.answers(known.inputs, methods, told)
             strangers = None if unknown is None else served.answers(unknown.inputs, methods, told)
-        fitted = fit(
+        return fit(
             served.recognition, blank, methods, answers, labels, strangers, every=every, by_class=options.by_class
         )
     except SluiceError as error:
         raise CannotExplain(f"{model}: {error.message}") from None
     except ValueError as error:
         raise CannotExplain(f"{model}: {error}") from None
-    if options.plot is not None:
-        _draw(fitted, options.plot)
-    file = write(fitted.calibration, options.calibrations)
-    show(fitted, file, Console(highlight=False, emoji=False))
 
 
 def write(calibration: Calibration, folder: Path) -> Path:

@@ -47,7 +47,7 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
     Raises:
         CannotExplain: a file cannot be read, or does not hold what the inputs take; the sentence says where.
     """
-    files = _files(path)
+    files = files_of(path)
     digest, parts, labels = hashlib.sha256(), list[dict[str, Array]](), list[list[str] | None]()
     for file in files:
         try:
@@ -66,7 +66,14 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
     return Data(joined, tuple(label for each in given for label in each) if given else None, digest.hexdigest())
 
 
-def _files(path: Path) -> Sequence[Path]:
+def files_of(path: Path) -> Sequence[Path]:
+    """The files that `read_data` reads.
+
+    Raises:
+        CannotExplain: there are none, or it is of another kind.
+    """
+    if not path.exists():
+        raise CannotExplain(f"{path}: expected a file of rows or a folder of them; there is no such file")
     if path.suffix.lower() == ".parquet":
         raise CannotExplain(
             f"{path}: expected .npz, .csv or .jsonl; Parquet needs pyarrow, which Sluice does without. With pandas: "

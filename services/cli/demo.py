@@ -5,11 +5,8 @@ gRPC at the same time, and Keras as the judge. Then come series of different len
 """
 
 import asyncio
-import os
 import random
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from services.cli import demo_recognition, demo_sequences
+from services.cli.embedded import NotServed, embedded
 from services.client import AsyncClient, AsyncSession, SluiceError
 from services.log import quiet_import
 
@@ -33,7 +31,6 @@ SEED = 11
 SHORTEST_MONTHS, LONGEST_MONTHS = 48, 96
 FIRST_MONTHS = 180  # of the client that is drawn in detail
 TOLERANCE = 1e-5
-_READY_S = 120.0
 # How the clients step, in turn.
 DOORS = ("HTTP", "WebSocket", "gRPC", "gRPC stream")
 MODELS = ("temperature", "dates", demo_recognition.EXAMPLE)
@@ -66,10 +63,6 @@ class Run:
     batches: int
 
 
-class NotServed(Exception):
-    """The gateway did not become ready, or refused a client."""
-
-
 def run(models_dir: Path, out: Path, count: int) -> int:
     """Run the demo; 0 if every client got what Keras gives it alone, 1 if not, 3 if nothing was served."""
     console = Console()
@@ -79,13 +72,17 @@ def run(models_dir: Path, out: Path, count: int) -> int:
     from models.temperature.data import month, temperatures
 
     clients, rows = plan(temperatures(), count), uneven(temperatures())
+    calibrations = out / demo_recognition.CALIBRATIONS
+    calibrations.mkdir(parents=True, exist_ok=True)
     try:
-        with _gateway(models_dir, out) as (http, grpc):
-            with console.status("Starting the gateway and the model server …"), quiet_import():
-                import keras  # noqa: F401 - meanwhile, for the judge
-            result, shown = asyncio.run(_serve(http, grpc, clients, rows, console))
+        with embedded(models_dir, out / "serve.log", "--calibrations", str(calibrations)) as gateway:
+            with console.status("Starting the gateway and the model server …"):
+                with quiet_import():
+                    import keras  # noqa: F401 - meanwhile, for the judge
+                gateway.until_ready()
+            result, shown = asyncio.run(_serve(gateway.http, gateway.grpc, clients, rows, console))
             with console.status("Calibrating, and asking about pictures …"):
-                pictured = _recognized(http, out)
+                pictured = _recognized(gateway.http, out)
     except NotServed as error:
         console.print(f"[red]The demo could not be served:[/] {error}. The log is in {out / 'serve.log'}.")
         return 3
@@ -145,38 +142,10 @@ def _build(models_dir: Path, names: list[str]) -> None:
     build(names, models_dir)
 
 
-@contextmanager
-def _gateway(models_dir: Path, out: Path) -> Iterator[tuple[str, str]]:
-    """`sluice serve` as a process of its own; its addresses for HTTP and gRPC."""
-    calibrations = out / demo_recognition.CALIBRATIONS
-    calibrations.mkdir(parents=True, exist_ok=True)
-    http, grpc = (f"127.0.0.1:{port}" for port in _free_ports())
-    serve = [sys.executable, "-m", "services.cli", "serve"]
-    command = [*serve, "--models", str(models_dir), "--http", http, "--grpc", grpc]
-    command += ["--calibrations", str(calibrations)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    with (out / "serve.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)  # noqa: S603 - ourselves
-    try:
-        yield f"http://{http}", f"grpc://{grpc}"
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _free_ports() -> list[int]:
-    with socket.socket() as one, socket.socket() as other:
-        for probe in (one, other):
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in (one, other)]
-
-
 async def _serve(
     http: str, grpc: str, clients: list[Client], rows: list[Client], console: Console
 ) -> tuple[Run, demo_sequences.Shown]:
     async with httpx.AsyncClient(base_url=http) as looking:
-        with console.status("Starting the gateway and the model server …"):
-            await _until_ready(looking)
         before = await _counters(looking)
         started = time.perf_counter()
         with _progress(console, sum(len(client.series) for client in clients)) as advance:
@@ -221,21 +190,6 @@ async def _refusals_told() -> AsyncIterator[None]:
         yield
     except* SluiceError as errors:
         raise NotServed(str(errors.exceptions[0])) from None
-
-
-async def _until_ready(http: httpx.AsyncClient) -> None:
-    deadline = time.monotonic() + _READY_S
-    reason = "nothing listens yet"
-    while time.monotonic() < deadline:
-        try:
-            answer = await http.get("/readyz")
-            if answer.status_code == 200:
-                return
-            reason = answer.json()["reason"]
-        except httpx.TransportError:
-            pass
-        await asyncio.sleep(0.1)
-    raise NotServed(reason)
 
 
 async def _forecast(opener: AsyncClient, step: Any, client: Client, dice: random.Random, advance: Any) -> None:

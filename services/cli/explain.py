@@ -56,7 +56,7 @@ def find(target: str, given_url: str | None, imports: Sequence[str]) -> Subject:
 
         return from_keras(path, url, imports)
     is_name = path.name == target
-    if given_url is None and is_name and (versions := _versions(MODELS / target)):
+    if given_url is None and is_name and (versions := versions_of(MODELS / target)):
         return from_folder(versions[-1], url)
     if path.is_dir() and (target.isdecimal() or not is_name):  # a served model may be called as a folder nearby is
         return from_folder(path, url)
@@ -88,7 +88,7 @@ def from_folder(folder: Path, url: str) -> Subject:
     """What an exported version folder says; one without a contract is explained as rows."""
     folder = folder.resolve()
     if not (folder.name.isdecimal() and (folder / "saved_model.pb").is_file()):
-        versions = _versions(folder)
+        versions = versions_of(folder)
         hint = f"try {versions[-1]}" if versions else "export a model with `sluice export FILE.keras --out …`"
         raise CannotExplain(
             f"{folder}: expected an exported version, DIR/NAME/VERSION with a saved_model.pb in it and a whole number "
@@ -103,7 +103,7 @@ def from_folder(folder: Path, url: str) -> Subject:
     return _described(folder.parent.name, f"version {folder.name}, exported to {_near(folder)}", read, url, hint)
 
 
-def _versions(folder: Path) -> list[Path]:
+def versions_of(folder: Path) -> list[Path]:
     """The version folders of a model's folder, the newest last; none where there is no such folder."""
     found = (each for each in folder.glob("*") if each.name.isdecimal())
     return sorted(found, key=lambda each: int(each.name))

@@ -155,7 +155,7 @@ def buckets(
 
 @app.command()
 def calibrate(
-    name: Annotated[str, typer.Argument(help="The name of a classifier that a gateway serves.")],
+    name: Annotated[str, typer.Argument(help="The name of a classifier.")],
     known: Annotated[
         Path,
         typer.Option(
@@ -179,7 +179,14 @@ def calibrate(
     level: Annotated[float, typer.Option(metavar="A", help="The share of known rows that may be rejected.")] = 0.05,
     by_class: Annotated[bool, typer.Option("--by-class", help="Give each class a threshold of its own.")] = False,
     url: Annotated[
-        str | None, typer.Option(help="The gateway that serves NAME.", show_default="http://127.0.0.1:8080")
+        str | None,
+        typer.Option(help="The gateway that serves NAME.", show_default="one of its own, stopped again afterwards"),
+    ] = None,
+    models_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--models", metavar="DIR", help="Without --url: the folder that holds NAME.", show_default="var/models"
+        ),
     ] = None,
     calibrations: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder that gets NAME-VERSION.json; `sluice serve` reads it.")
@@ -188,12 +195,16 @@ def calibrate(
         Path | None, typer.Option(metavar="FILE", help="Draw histograms of scores and ROC too, as .png or .svg.")
     ] = None,
 ) -> None:
-    """Measure how strange known rows look to a classifier, so that `:recognize` can say what it does not know."""
+    """Measure how strange known rows look to a classifier, so that `:recognize` can say what it does not know.
+
+    Without --url a gateway and a model server are started for it, and stopped again. Exit codes: 0 done, 1 failed, 2
+    wrong usage, 3 no gateway that answers.
+    """
     from services.cli.calibrate import ALL, Options, run
     from services.cli.explanation import CannotExplain
 
     try:
-        run(name, url, Options(known, unknown, method or [ALL], level, by_class, calibrations, plot))
+        run(name, url, models_dir, Options(known, unknown, method or [ALL], level, by_class, calibrations, plot))
     except CannotExplain as error:
         _fail(str(error), error.code)
 

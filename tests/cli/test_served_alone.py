@@ -1,0 +1,126 @@
+"""`sluice calibrate` without a gateway that runs: it starts one over a folder of models, and stops it again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from models.export import Classes, Detector, export_recognizer
+from services.cli.embedded import NotServed, embedded
+from services.policy.calibration_document import parse_calibration
+from tests.cli.conftest import told
+from tests.end_to_end.serving import alive, eventually
+
+CENTRES = np.array([[4.0, 0, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0]], np.float32)
+
+
+def network(name: str, classes: int) -> keras.Model:
+    """Its logits are the products with the classes' centres."""
+    inputs = keras.Input((2, 2), name="picture")
+    logits = layers.Dense(classes, name="logits")
+    model = keras.Model(inputs, logits(layers.Flatten(name="flat")(inputs)), name=name)
+    logits.set_weights([CENTRES[:classes].T, np.zeros(classes, np.float32)])
+    return model
+
+
+def rows(count: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(count) % 3
+    noise = np.random.default_rng(0).normal(size=(count, 4))
+    return (CENTRES[labels] + noise).astype(np.float32).reshape(-1, 2, 2), labels
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `animals`, the detector `front` that it names, and a model that cannot be served."""
+    folder = tmp_path_factory.mktemp("models")
+    pictures, labels = rows(60)
+    for name, classes, places in (
+        ("animals", Classes(("cat", "dog", "owl"), detector=Detector("front")), labels),
+        ("front", Classes(("known", "unknown")), labels % 2),
+    ):
+        export_recognizer(
+            network(name, len(classes.names)), "flat", (pictures, places), folder / name / "1", classes=classes,
+            methods=["knn"] if name == "animals" else (),
+        )  # fmt: skip
+    (folder / "broken" / "1").mkdir(parents=True)
+    (folder / "broken" / "1" / "saved_model.pb").write_bytes(b"no model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("data") / "known.npz"
+    pictures, labels = rows(300)
+    np.savez(file, picture=pictures, label=labels)
+    return file
+
+
+def test_a_model_of_a_folder_is_calibrated_with_its_detector_whatever_else_lies_there(
+    models: Path, known: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "calibrations"
+    result = told("calibrate", "animals", "--known", known, "--models", models, "--calibrations", out)
+    assert result.code == 0, result.error
+    assert f"Starting a gateway and a model server for animals and front, from {models}" in result.reason
+    assert "animals version 1: 300 known rows" in result.text
+    made = parse_calibration(json.loads((out / "animals-1.json").read_text()))
+    assert {"knn", "detector"} <= made.methods.keys()
+    logits = rows(300)[0].reshape(-1, 4) @ CENTRES.T
+    assert made.methods["max_logit"].scores == pytest.approx(np.sort(-logits.max(axis=1)), abs=1e-4)
+
+
+def test_a_model_that_is_not_there_is_named_with_those_that_are(models: Path, known: Path, tmp_path: Path) -> None:
+    absent = told("calibrate", "plants", "--known", known, "--models", models)
+    assert absent.code == 1
+    assert f"expected a model of this name in {models}; there are animals, broken, front. Export it to" in absent.reason
+    empty = told("calibrate", "plants", "--known", known, "--models", tmp_path / "nowhere")
+    assert (empty.code, "there are no models. Export it to" in empty.reason) == (1, True)
+
+
+def test_a_folder_and_a_gateway_are_not_asked_for_together(models: Path, known: Path) -> None:
+    both = told("calibrate", "animals", "--known", known, "--models", models, "--url", "http://127.0.0.1:9")
+    assert (both.code, "expected --url or --models, got both" in both.reason) == (2, True)
+
+
+def test_a_gateway_that_ends_before_it_is_ready_is_not_waited_for(models: Path, tmp_path: Path) -> None:
+    with (
+        embedded(models, tmp_path / "serve.log", "--no-such-setting") as gateway,
+        pytest.raises(NotServed, match="the gateway ended with code 2"),
+    ):
+        gateway.until_ready()
+    assert "--no-such-setting" in (tmp_path / "serve.log").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_started_is_stopped_with_the_command(models: Path, known: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "services.cli", "calibrate", "animals", "--known", str(known)]
+    process = subprocess.Popen(
+        [*command, "--models", str(models)], stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(known.parent)}
+    )
+    started = set[int]()
+
+    def both_run() -> bool:
+        started.update(below(process.pid))
+        return len(started) >= 2
+
+    eventually(both_run, 60)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert not any(map(alive, started))
+    assert not [*known.parent.glob("sluice-*")]
+
+
+def below(pid: int) -> Iterator[int]:
+    """The ids of a process's children and of theirs."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+        yield from below(int(child))
