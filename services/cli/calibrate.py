@@ -26,7 +26,8 @@ from services.cli.served_alone import served_alone
 from services.cli.served_answers import Recognizer, find
 from services.policy.calibration_document import parse_calibration, write_calibration
 from services.policy.contract import Recognition
-from services.policy.errors import SluiceError
+from services.policy.errors import BadRequest, SluiceError
+from services.policy.plausibility import check_values
 from services.policy.recognition import Calibration, check_method
 
 Array = NDArray[Any]
@@ -120,16 +121,13 @@ def write(calibration: Calibration, folder: Path) -> Path:
 
 
 def _data(path: Path, recognition: Recognition) -> Data:
+    """The rows, of numbers that the gateway would recognize."""
     data = read_data(path, recognition.signature.inputs)
-    if recognition.range is not None:
-        least, greatest = recognition.range
-        width = greatest - least
-        for name, array in data.inputs.items():
-            if array.min() < least - width or array.max() > greatest + width:
-                raise CannotExplain(
-                    f"{path}: expected {name} from about {least:g} to {greatest:g}, as the contract's range says; got "
-                    f"{array.min():g} to {array.max():g}. Scale them as the model was trained"
-                )
+    for name, array in data.inputs.items():
+        try:
+            check_values(name, array, recognition.range)
+        except BadRequest as error:
+            raise CannotExplain(f"{path}: {error.message}") from None
     return data
 
 

@@ -417,7 +417,7 @@ def test_a_method_that_cannot_be_fitted_is_left_out_of_all_and_refused_by_name(
         ("a.jsonl", '{"x": [[1, 2], [3, 4]]}', "expected a label for each row, under the name `label`; got none"),
         ("a.jsonl", '{"x": [[1, 2], [3, 4]], "label": 3}', "expected labels of known classes, cat, dog, owl"),
         ("a.jsonl", '{"x": [[1, 2], [3, NaN]], "label": 0}', "takes finite numbers"),
-        ("a.jsonl", '{"x": [[0, 0], [0, 255]], "label": 0}', "expected picture from about -8 to 8, as the"),
+        ("a.jsonl", '{"x": [[0, 0], [0, 255]], "label": 0}', "Row 0 of input 'picture' has values from 0 to 255, and the model"),
         ("a.csv", "", "expected the input picture"),
         ("a.csv", "a,a\n", "line 1: expected the columns' names, all different"),
         ("a.csv", "label,b,c\n0,1\n", "row 2: expected 3 values, as in line 1; got 2"),
@@ -432,6 +432,15 @@ def test_rows_that_cannot_be_read_are_refused(
     assert result.code == 1
     assert f"{tmp_path / file}" in result.error
     assert reason in result.reason
+
+
+def test_values_are_of_the_models_scale_by_the_gateways_own_rule(calibrate: Calibrate, tmp_path: Path) -> None:
+    pictures, labels = rows(0, 100)
+    for value, code in ((72, 0), (73, 1)):  # four times the width of -8 to 8 beyond its end
+        pictures[7, 0, 0] = value
+        np.savez(tmp_path / "bright.npz", x=pictures, label=labels)
+        result = calibrate("animals", "--known", tmp_path / "bright.npz")
+        assert (result.code, "Row 7 of input 'picture'" in result.reason) == (code, code == 1)
 
 
 def test_a_folder_without_rows_or_with_labels_in_part_is_refused(calibrate: Calibrate, tmp_path: Path) -> None:
