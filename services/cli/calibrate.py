@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,11 @@ def run(model: str, url: str | None, models: Path | None, options: Options) -> N
 def _fitted(served: Recognizer, options: Options) -> Fitted:
     model = served.model
     every = list(options.methods) == [ALL]
-    methods = all_methods(served.recognition) if every else list(dict.fromkeys(options.methods))
+    methods = list(all_methods(served.recognition) if every else dict.fromkeys(options.methods))
+    left_out: dict[str, str] = {}
+    if every and (reason := served.lacks_detector()):
+        methods.remove("detector")
+        left_out["detector"] = reason
     known = _data(options.known, served.recognition)
     labels = _places(known, served.recognition, options.known)
     unknown = None if options.unknown is None else _data(options.unknown, served.recognition)
@@ -91,9 +95,10 @@ def _fitted(served: Recognizer, options: Options) -> Fitted:
         with _progress(len(known) + (0 if unknown is None else len(unknown))) as told:
             answers = served.answers(known.inputs, methods, told)
             strangers = None if unknown is None else served.answers(unknown.inputs, methods, told)
-        return fit(
+        fitted = fit(
             served.recognition, blank, methods, answers, labels, strangers, every=every, by_class=options.by_class
         )
+        return replace(fitted, left_out={**left_out, **fitted.left_out})
     except SluiceError as error:
         raise CannotExplain(f"{model}: {error.message}") from None
     except ValueError as error:

@@ -28,6 +28,10 @@ _WITHIN_S = 60.0
 _OTHERWISE = "`sluice calibrate` sends its rows through the gateway that serves the model"
 
 
+class NotServed(CannotExplain):
+    """The gateway has no such model, or no version of it that can be called."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recognizer:
     """One served version of a classifier that can answer "unknown"."""
@@ -51,6 +55,15 @@ class Recognizer:
         if named.detector is not None and "detector" in parts:
             scores["detector"] = self._detected(named.detector, inputs)
         return Answers(found[named.logits], scores)
+
+    def lacks_detector(self) -> str:
+        """Why the detector that the contract names cannot be asked; empty if it can, or if there is none."""
+        try:
+            if self.recognition.detector is not None:
+                find(self.recognition.detector.model, self.url)
+        except NotServed as error:
+            return f"Its model is not served; {error}"
+        return ""
 
     def _detected(self, detector: Detector, inputs: Mapping[str, Array]) -> Array:
         front = find(detector.model, self.url)
@@ -85,7 +98,8 @@ def find(model: str, url: str) -> Recognizer:
     """The newest version of a model that can be called.
 
     Raises:
-        CannotExplain: there is none, or it has no recognition contract.
+        NotServed: there is none.
+        CannotExplain: it has no recognition contract, or no gateway answers.
     """
     listed = get(f"{url}/v1/models", _OTHERWISE)
     try:
@@ -95,10 +109,10 @@ def find(model: str, url: str) -> Recognizer:
     except (KeyError, TypeError, ValueError):
         raise CannotExplain(f"{url}/v1/models: expected a gateway's list of models; got another answer") from None
     if model not in states:
-        raise CannotExplain(f"{model}: expected a served model, one of {', '.join(states) or 'none'}")
+        raise NotServed(f"{model}: expected a served model, one of {', '.join(states) or 'none'}")
     available = [version for version, state in states[model].items() if state == "AVAILABLE"]
     if not available:
-        raise CannotExplain(f"{model}: expected a version that is available; there is none now")
+        raise NotServed(f"{model}: expected a version that is available; there is none now")
     address = f"{_model(url, model)}/contract?version={max(available)}"
     answer = get(address, _OTHERWISE)
     document = answer.get("contract") if isinstance(answer, dict) else None

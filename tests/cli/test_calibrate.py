@@ -80,6 +80,8 @@ CONTRACTS: dict[str, Any] = {
     "animals": contract(range=[-8, 8]),
     "guarded": contract(detector={"model": "front", "known": 1}),
     "misguarded": contract(detector={"model": "animals", "known": 1}),
+    "unguarded": contract(detector={"model": "plants", "known": 1}),
+    "goneguard": contract(detector={"model": "gone", "known": 1}),
     "front": front(),
     "plain": plain(),
     "bare": None,
@@ -278,6 +280,24 @@ def test_a_detector_is_asked_with_the_same_rows(
     assert (refused.code, "expected a detector with two logits" in refused.reason) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("unguarded", "plants: expected a served model, one of animals,"),
+        ("goneguard", "gone: expected a version that is"),
+    ],
+)
+def test_a_detector_that_is_not_served_is_left_out_of_all_and_refused_by_name(
+    calibrate: Calibrate, tmp_path: Path, known: Path, name: str, reason: str
+) -> None:
+    result = calibrate(name, "--known", known)
+    assert result.code == 0, result.error
+    assert f"Left out: detector. Its model is not served; {reason}" in result.words
+    assert list(written(tmp_path, name).methods) == METHODS
+    refused = calibrate(name, "--known", known, "--method", "knn+detector")
+    assert (refused.code, reason in refused.reason) == (1, True)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 @pytest.mark.parametrize("with_unknown", [False, True])
 def test_scores_are_drawn(
@@ -417,7 +437,7 @@ def test_a_method_that_cannot_be_fitted_is_left_out_of_all_and_refused_by_name(
         ("a.jsonl", '{"x": [[1, 2], [3, 4]]}', "expected a label for each row, under the name `label`; got none"),
         ("a.jsonl", '{"x": [[1, 2], [3, 4]], "label": 3}', "expected labels of known classes, cat, dog, owl"),
         ("a.jsonl", '{"x": [[1, 2], [3, NaN]], "label": 0}', "takes finite numbers"),
-        ("a.jsonl", '{"x": [[0, 0], [0, 255]], "label": 0}', "Row 0 of input 'picture' has values from 0 to 255, and the model"),
+        ("a.jsonl", '{"x": [[0, 0], [0, 255]], "label": 0}', "Row 0 of input 'picture' has values from 0 to 255"),
         ("a.csv", "", "expected the input picture"),
         ("a.csv", "a,a\n", "line 1: expected the columns' names, all different"),
         ("a.csv", "label,b,c\n0,1\n", "row 2: expected 3 values, as in line 1; got 2"),
