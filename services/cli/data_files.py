@@ -1,4 +1,4 @@
-"""Reads labelled rows from files: arrays of an .npz file, columns of a .csv file, objects of a .jsonl file.
+"""Reads labelled rows from files: arrays of .npz, columns of .csv and .parquet, objects of .jsonl files.
 
 It does not know what rows are for; the inputs of a signature say what they look like.
 """
@@ -26,7 +26,8 @@ Columns = dict[str, Any]  # name → a value for each row
 
 LABEL = "label"
 ONLY = "x"  # the name of the only input, whatever the model calls it
-_READ = (".npz", ".csv", ".jsonl")
+_READ = (".npz", ".csv", ".jsonl", ".parquet")
+_INDEX = "__index_level_"  # how pandas writes an index into a Parquet file
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +75,6 @@ def files_of(path: Path) -> Sequence[Path]:
     """
     if not path.exists():
         raise CannotExplain(f"{path}: expected a file of rows or a folder of them; there is no such file")
-    if path.suffix.lower() == ".parquet":
-        raise CannotExplain(
-            f"{path}: expected .npz, .csv or .jsonl; Parquet needs pyarrow, which Sluice does without. With pandas: "
-            'read_parquet(…).to_json("data.jsonl", orient="records", lines=True)'
-        )
     found = sorted(each for each in path.glob("*") if each.suffix.lower() in _READ) if path.is_dir() else [path]
     if not found or found[0].suffix.lower() not in _READ:
         raise CannotExplain(f"{path}: expected a file that ends in {', '.join(_READ)}, or a folder of them")
@@ -91,6 +87,8 @@ def _columns(file: Path, content: bytes, inputs: Mapping[str, Tensor]) -> Column
             return _arrays(file, content)
         case ".csv":
             return _cells(file, content, inputs)
+        case ".parquet":
+            return _table(file, content, inputs)
         case _:
             return _objects(file, content)
 
@@ -136,29 +134,77 @@ def _cells(file: Path, content: bytes, inputs: Mapping[str, Tensor]) -> Columns:
     if LABEL in names:
         columns[LABEL] = [row[names.index(LABEL)].strip() for row in rows[1:]]
     for name, tensor in inputs.items():
-        places = [
-            place
-            for place, column in enumerate(names)
-            if column != LABEL and (len(inputs) == 1 or column.partition(".")[0] == name)
-        ]
+        places = [names.index(column) for column in _columns_of(name, names, inputs)]
         columns[name] = _numbers([[row[place] for place in places] for row in rows[1:]], tensor, file)
     return columns
 
 
+def _columns_of(name: str, columns: Sequence[str], inputs: Mapping[str, Tensor]) -> list[str]:
+    return [each for each in columns if each != LABEL and (len(inputs) == 1 or each.partition(".")[0] == name)]
+
+
 def _numbers(cells: list[list[str]], tensor: Tensor, file: Path) -> Any:
     """A row's cells in the shape that the input has, which has a fixed size."""
-    sizes = [size or 0 for size in tensor.shape[1:]]
-    wanted = int(np.prod(sizes))
-    if cells and len(cells[0]) != wanted:
-        raise CannotExplain(
-            f"{file}: expected {wanted} columns for the input {tensor.name}, {tensor.row()}; got {len(cells[0])}"
-        )
+    sizes = _sizes(len(cells[0]), tensor, file) if cells else ()
     dtype = numpy_dtype(tensor.dtype)
     try:
         values = np.array(cells, object if dtype.hasobject else dtype if dtype.kind in "iu" else np.float64)
     except ValueError as error:
         raise CannotExplain(f"{file}: expected numbers for the input {tensor.name}; {error}") from None
     return values.reshape(len(cells), *sizes)
+
+
+def _sizes(columns: int, tensor: Tensor, file: Path) -> Sequence[int]:
+    """The shape of a row of the input, which so many columns must fill."""
+    sizes = [size or 0 for size in tensor.shape[1:]]
+    if columns != (wanted := int(np.prod(sizes))):
+        raise CannotExplain(
+            f"{file}: expected {wanted} columns for the input {tensor.name}, {tensor.row()}; got {columns}"
+        )
+    return sizes
+
+
+def _table(file: Path, content: bytes, inputs: Mapping[str, Tensor]) -> Columns:
+    """Columns by name; an input that has none of its own name is in columns of numbers, as in a CSV file."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise CannotExplain(
+            f"{file}: expected pyarrow to be installed, which reads Parquet; there is none. `pip install pyarrow`, or "
+            "give the rows as .npz, .csv or .jsonl"
+        ) from None
+    try:
+        table = parquet.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
+        raise CannotExplain(f"{file}: expected a Parquet file; {error}") from None
+    names = [name for name in table.column_names if not name.startswith(_INDEX)]
+    if len(set(names)) < len(names):
+        raise CannotExplain(f"{file}: expected columns' names that are all different; got {names!r:.80}")
+    columns: Columns = {name: _values(table[name]) for name in names}
+    single = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
+    for name, tensor in inputs.items():
+        own = _columns_of(name, single, inputs)
+        if name not in columns and ONLY not in columns and own:
+            sizes = _sizes(len(own), tensor, file)
+            columns[name] = np.stack([columns[each] for each in own], axis=1).reshape(-1, *sizes)
+    return columns
+
+
+def _values(column: Any) -> Any:
+    """A value for each row of a `pyarrow.ChunkedArray`: an array where these are numbers, or lists of one shape."""
+    from pyarrow import types
+
+    values, sizes = column.combine_chunks(), list[int]()
+    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
+        lengths = values.value_lengths().unique().to_pylist()
+        if len(lengths) != 1 or lengths[0] is None:
+            return column.to_pylist()  # what is wrong with them is told like that of any lists
+        sizes.append(lengths[0])
+        values = values.flatten()
+    if types.is_integer(values.type) or types.is_floating(values.type) or types.is_boolean(values.type):
+        return values.to_numpy(zero_copy_only=False).reshape(-1, *sizes)
+    return column.to_pylist()
 
 
 def _labels(column: Any, file: Path) -> list[str] | None:

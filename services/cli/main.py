@@ -160,8 +160,8 @@ def calibrate(
         Path,
         typer.Option(
             metavar="DATA",
-            help="Rows of known classes that were not trained on, with a `label`: .npz, .csv, .jsonl, or a folder of "
-            "these.",
+            help="Rows of known classes that were not trained on, with a `label`: .npz, .csv, .jsonl, "
+            ".parquet, or a folder of these.",
         ),
     ],
     unknown: Annotated[

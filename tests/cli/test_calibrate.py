@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from scipy import stats
 
 from services.cli.calibrating import PREFERRED, Answers, fit
@@ -328,7 +330,9 @@ def test_rows_are_read_alike_from_every_kind_of_file_and_from_a_folder(
         ",".join([CLASSES[i], *map(repr, each.ravel().tolist())]) for each, i in zip(pictures, labels, strict=True)
     ]
     put(folder, "b.csv", head + "\n".join(cells[100:200]))
-    np.savez(folder / "c.npz", picture=pictures[200:], label=np.array(CLASSES)[labels[200:]])
+    np.savez(folder / "c.npz", picture=pictures[200:250], label=np.array(CLASSES)[labels[200:250]])
+    named = [CLASSES[label] for label in labels[250:]]
+    parquet.write_table(pa.table({"label": named, "picture": pictures[250:].tolist()}), folder / "d.parquet")
     put(folder, "readme.txt", "not data")
     calibrate("animals", "--known", known)
     plain = written(tmp_path)
@@ -425,8 +429,8 @@ def test_a_method_that_cannot_be_fitted_is_left_out_of_all_and_refused_by_name(
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [
-        ("a.parquet", "", "Parquet needs pyarrow, which Sluice does without"),
-        ("a.txt", "", "expected a file that ends in .npz, .csv, .jsonl, or a folder of them"),
+        ("a.parquet", "", "expected a Parquet file"),
+        ("a.txt", "", "expected a file that ends in .npz, .csv, .jsonl, .parquet, or a folder of them"),
         ("a.npz", "text", "expected arrays, as `numpy.savez` writes them"),
         ("a.jsonl", "", "expected the input picture, float32 [batch, axis_0=2, axis_1=2]; got no rows"),
         ("a.jsonl", "{", "line 1: expected an object in JSON"),

@@ -1,10 +1,15 @@
 """Rows from files, for models with several inputs and with text."""
 
 import hashlib
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from services.cli.data_files import read_data
 from services.cli.explanation import CannotExplain
@@ -16,6 +21,7 @@ INPUTS = {
     "place": Tensor("place", "float32", (BATCH, Axis("axis", 2))),
     "name": Tensor("name", "string", (BATCH,)),
 }
+PICTURE = {"picture": Tensor("picture", "float32", (BATCH, Axis("height", 3), Axis("width", 2)))}
 
 
 def test_columns_of_several_inputs_are_named_for_them(tmp_path: Path) -> None:
@@ -50,3 +56,61 @@ def test_a_csv_file_with_a_fraction_for_a_whole_number_is_refused(tmp_path: Path
     (tmp_path / "rows.csv").write_text("age\n3.5\n")
     with pytest.raises(CannotExplain, match="expected numbers for the input age"):
         read_data(tmp_path / "rows.csv", {"age": INPUTS["age"]})
+
+
+def table(folder: Path, **columns: Any) -> Path:
+    """A Parquet file with these columns."""
+    parquet.write_table(pa.table(columns), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+def test_parquet_columns_hold_numbers_lists_and_text(tmp_path: Path) -> None:
+    data = read_data(table(tmp_path, name=["Ada", "Bob"], place=[[0.5, 1], [2, 3]], age=[36, 7], label=[2, 0]), INPUTS)
+    assert data.labels == ("2", "0")
+    assert data.inputs["age"].tolist() == [36, 7]
+    assert data.inputs["place"].tolist() == [[0.5, 1], [2, 3]]
+    assert data.inputs["name"].tolist() == [b"Ada", b"Bob"]
+
+
+def test_parquet_inputs_may_be_in_columns_as_in_csv(tmp_path: Path) -> None:
+    columns = {"name": ["Ada", "Bob"], "place.0": [0.5, 2], "place.1": [1.0, 3], "age": [36, 7], "remark": ["-", "-"]}
+    assert read_data(table(tmp_path, **columns), INPUTS).inputs["place"].tolist() == [[0.5, 1], [2, 3]]
+    only = {"place": INPUTS["place"]}
+    frame = pd.DataFrame({"left": [0.5, 2], "right": [1, 3], "label": pd.Categorical(["b", "a"])}, index=[7, 5])
+    frame.to_parquet(tmp_path / "frame.parquet")  # pandas writes this index as a column
+    data = read_data(tmp_path / "frame.parquet", only)
+    assert (data.inputs["place"].tolist(), data.labels) == ([[0.5, 1], [2, 3]], ("b", "a"))
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.list_(pa.float64())), pa.list_(pa.list_(pa.uint8(), 2), 3)])
+@pytest.mark.parametrize("name", ["picture", "x"])
+def test_parquet_pictures_are_lists_of_lists(tmp_path: Path, kind: pa.DataType, name: str) -> None:
+    pictures = np.arange(24).reshape(4, 3, 2).tolist()
+    parquet.write_table(pa.table({name: pa.array(pictures, kind)}), tmp_path / "a.parquet", row_group_size=3)
+    assert read_data(tmp_path / "a.parquet", PICTURE).inputs["picture"].tolist() == pictures
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"picture": [[[1, 2], [3, 4], [5, 6]], [[1, 2], [3, 4]]]}, "Input 'picture' takes float32"),
+        ({"picture": [[[1, 2], [3, 4], [5, 6]], None]}, "Input 'picture' takes float32"),
+        ({"picture": [[[1, 2], [3, 4], [5, None]]]}, "finite numbers"),
+        ({"picture": ["a.png"]}, "Input 'picture' takes float32"),
+        ({"image": [[[1, 2], [3, 4], [5, 6]]]}, "expected the input picture, float32 .*; got image"),
+        ({"a": [1.0], "b": [2.0]}, "expected 6 columns for the input picture, .*; got 2"),
+        ({**{each: [1.0] for each in "abcde"}, "f": ["-"]}, "Input 'picture' takes float32"),
+        ({"picture": [[[1, 2], [3, 4], [5, 6]]], "label": [0.5]}, "expected 'label' to hold a name or a whole number"),
+        ({"picture": [[[1, 2], [3, 4], [5, 6]]], "label": [None]}, "expected 'label' to hold a name or a whole number"),
+    ],
+)
+def test_parquet_rows_that_are_no_pictures_are_refused(tmp_path: Path, columns: dict[str, Any], reason: str) -> None:
+    with pytest.raises(CannotExplain, match=reason):
+        read_data(table(tmp_path, **columns), PICTURE)
+
+
+def test_without_pyarrow_it_is_said_what_reads_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = table(tmp_path, picture=[[[1.0, 2], [3, 4], [5, 6]]])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CannotExplain, match="expected pyarrow to be installed, which reads Parquet"):
+        read_data(file, PICTURE)
