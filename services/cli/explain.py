@@ -27,6 +27,7 @@ MODELS = Path("var/models")  # where `sluice models build` and the pages' export
 _WIDEST = 100  # columns; wider text is hard to read
 _ANSWER_WITHIN_S = 10.0
 _BEHIND_IT_IS_DOWN = (502, 503, 504)
+_MAY_PASS = (429, 503, 504)
 _GATES = 4  # of an LSTM
 _STATES = "n counts the numbers that reach the layer at each time step; the contract does not say how many. {}"
 _K = " k is 3 for a GRU, 1 for a SimpleRNN."
@@ -204,11 +205,20 @@ def _get(address: str) -> Any:
     return get(address, "The name of a file ends in .keras, and that of a version folder is DIR/NAME/VERSION")
 
 
+class NotNow(CannotExplain):
+    """The gateway, or what is behind it, cannot answer at the moment; `retry_after_s` is when to ask again, if told."""
+
+    def __init__(self, message: str, code: int, retry_after_s: int | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message, code)
+
+
 def get(address: str, otherwise: str, body: bytes | None = None, within_s: float = _ANSWER_WITHIN_S) -> Any:
     """The JSON that a gateway answers, to a `body` if there is one; where none is, the sentence ends with `otherwise`.
 
     Raises:
-        CannotExplain: no gateway is there, or it refuses.
+        NotNow: no gateway is there, or it is too busy, or nothing behind it answers.
+        CannotExplain: it refuses.
     """
     url = address.partition("/v1/")[0]
     if not url.startswith(("http://", "https://")):
@@ -218,11 +228,15 @@ def get(address: str, otherwise: str, body: bytes | None = None, within_s: float
             return _json(answer.read(), address)
     except urllib.error.HTTPError as error:
         with error:
+            sentence = f"{address} answered {error.code}: {_reason(error.read())}"
+            told = error.headers.get("Retry-After", "")
             code = NOT_REACHABLE if error.code in _BEHIND_IT_IS_DOWN else 1
-            raise CannotExplain(f"{address} answered {error.code}: {_reason(error.read())}", code) from None
+            if error.code in _MAY_PASS:
+                raise NotNow(sentence, code, int(told) if told.isdecimal() else None) from None
+            raise CannotExplain(sentence, code) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
-        raise CannotExplain(
+        raise NotNow(
             f"{url}: expected a gateway there, got {reason}; start one with `sluice serve`, or give another --url. "
             f"{otherwise}",
             NOT_REACHABLE,

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from services.cli.calibrating import Answers
-from services.cli.explain import get
+from services.cli.explain import NotNow, get
 from services.cli.explanation import CannotExplain
 from services.policy.contract import Detector, Recognition, Signature
 from services.policy.contract_document import ContractError, parse_contract
@@ -25,6 +26,8 @@ Told = Callable[[int], None]  # hears of so many rows that are answered
 
 _ROWS, _NUMBERS = 64, 200_000  # of a request, at most: enough that batches are full, and far below its largest body
 _WITHIN_S = 60.0
+_PATIENCE_S = 60.0  # for which rows are sent again to a gateway that is busy or away: it may be restarting
+_BACKOFF = wait_random_exponential(multiplier=0.1, max=5.0)
 _OTHERWISE = "`sluice calibrate` sends its rows through the gateway that serves the model"
 
 
@@ -86,12 +89,34 @@ class Recognizer:
             rows = {name: np.ascontiguousarray(array[start : start + size]) for name, array in inputs.items()}
             request = {"signature_name": signature.name, "inputs": rows}
             body = orjson.dumps(request, default=_written, option=orjson.OPT_SERIALIZE_NUMPY)
-            answer = get(address, _OTHERWISE, body, _WITHIN_S)
+            answer = self._persistently(address, body)
             count = len(next(iter(rows.values())))
             for name in names:
                 parts[name].append(_output(answer, name, signature, count, address))
             told(count)
         return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+    def _persistently(self, address: str, body: bytes) -> Any:
+        """The answer to rows, which move no state and so can be sent again.
+
+        Raises:
+            CannotExplain: the gateway refuses, or was busy or away for too long.
+        """
+        retrying = Retrying(
+            stop=stop_before_delay(_PATIENCE_S), wait=_wait_s, retry=retry_if_exception_type(NotNow), reraise=True
+        )
+        try:
+            return retrying(get, address, _OTHERWISE, body, _WITHIN_S)
+        except NotNow as error:
+            sentence = f"rows cannot be answered within {_PATIENCE_S:g} s: {error}"
+            raise CannotExplain(sentence, error.code) from None
+
+
+def _wait_s(state: RetryCallState) -> float:
+    """As long as the gateway says; else longer after each attempt."""
+    error = state.outcome.exception() if state.outcome else None
+    told: int | None = getattr(error, "retry_after_s", None)
+    return _BACKOFF(state) if told is None else told
 
 
 def find(model: str, url: str) -> Recognizer:

@@ -50,16 +50,21 @@ def told(*args: object) -> Told:
 
 
 @contextmanager
-def answering(answer: Callable[[str, bytes], tuple[int, Any]]) -> Iterator[str]:
+def answering(answer: Callable[[str, bytes], tuple[int, Any] | tuple[int, Any, int]]) -> Iterator[str]:
     """The address of a server that answers with the status and the JSON that `answer` gives for a path and a body.
 
-    Where that is None the answer is a page of HTML.
+    Where the JSON is None the answer is a page of HTML; where the status is 0 the connection ends without an answer. A
+    third value is when to come again, in seconds.
     """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, body = answer(self.path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            status, body, *later = answer(self.path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            if not status:
+                return
             self.send_response(status)
+            for seconds in later:
+                self.send_header("Retry-After", str(seconds))
             self.end_headers()
             self.wfile.write(b"<html>" if body is None else json.dumps(body).encode())
 

@@ -92,7 +92,10 @@ CONTRACTS: dict[str, Any] = {
     "wide": rows_only(picture=tensor(3200)),
     "words": rows_only(word=tensor(dtype="string")),
     "silent": contract(),
+    "busy": contract(),
+    "mended": contract(),
 }
+LATER = {"silent": (503, {"error": "The model server does not answer."}, 3600), "busy": (429, {"error": "Full."}, 3600)}
 
 
 def model(name: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -102,7 +105,7 @@ def model(name: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
     return {"logits": 8 - distances**2 / 2, "scores/knn": distances.min(axis=1)}
 
 
-def answered(path: str, body: bytes) -> tuple[int, Any]:
+def answered(path: str, body: bytes) -> tuple[int, Any] | tuple[int, Any, int]:
     """What a gateway answers."""
     states = {name: ["END", "AVAILABLE"] for name in CONTRACTS} | {"gone": ["END"]}
     if path == "/v1/models":
@@ -114,8 +117,9 @@ def answered(path: str, body: bytes) -> tuple[int, Any]:
     name = path.removeprefix("/v1/models/").partition("/")[0]
     if path.endswith("/contract?version=4"):
         return 200, {"contract": CONTRACTS[name], "shapes": {}}
-    if name == "silent" or not path.endswith("/versions/4:predict"):
-        return 503, {"error": "The model server does not answer."}
+    if name in LATER:
+        return LATER[name]
+    assert path.endswith("/versions/4:predict")
     request = json.loads(body)
     if name == "words":
         return 200, {
@@ -360,7 +364,9 @@ def test_a_calibration_replaces_the_one_before_and_leaves_nothing_else(
         ("bare", 1, 'bare: expected a contract with "recognition"'),
         ("future", 1, "contract.schema: expected 1, got 2"),
         ("wrong", 1, "expected 64 rows of logits; got shape [63, 3]"),
-        ("silent", 3, "answered 503: The model server does not answer."),
+        ("silent", 3, "rows cannot be answered within 60 s: http"),
+        ("silent", 3, "/versions/4:predict answered 503: The model server does not answer."),
+        ("busy", 1, "/versions/4:predict answered 429: Full."),
     ],
 )
 def test_a_model_that_cannot_be_calibrated_is_refused(
@@ -369,6 +375,21 @@ def test_a_model_that_cannot_be_calibrated_is_refused(
     result = calibrate(name, "--known", known)
     assert (result.code, result.text) == (code, "")
     assert reason in result.reason
+
+
+def test_rows_are_sent_again_to_a_gateway_that_is_busy_or_away_for_a_moment(tmp_path: Path, known: Path) -> None:
+    troubles: list[Any] = [(429, {"error": "Full."}, 0), (0, None), (503, {"error": "Restarting."}, 0), (503, None)]
+
+    def at_times(path: str, body: bytes) -> tuple[int, Any] | tuple[int, Any, int]:
+        return troubles.pop(0) if body and troubles else answered(path, body)
+
+    with answering(at_times) as address:
+        result = told("calibrate", "mended", "--known", known, "--url", address, "--calibrations", tmp_path / "made")
+    assert result.code == 0, result.error
+    assert not troubles
+    made = parse_calibration(json.loads((tmp_path / "made" / "mended-4.json").read_text()))
+    expected = np.sort(-model("mended", rows(0, 300)[0])["logits"].max(axis=1))
+    assert made.methods["max_logit"].scores == pytest.approx(expected, abs=1e-4)
 
 
 def test_rows_of_many_numbers_are_sent_fewer_at_a_time(calibrate: Calibrate, tmp_path: Path) -> None:
