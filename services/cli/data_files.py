@@ -63,6 +63,8 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
     if given and len(given) < len(files):
         without = files[labels.index(None)]
         raise CannotExplain(f"{without}: expected labels, as the other files have them; got none")
+    if not any(len(array) for part in parts for array in part.values()):
+        raise CannotExplain(f"{path}: expected rows; got none")
     joined = {name: np.concatenate([part[name] for part in parts]) for name in inputs}
     return Data(joined, tuple(label for each in given for label in each) if given else None, digest.hexdigest())
 
@@ -211,6 +213,8 @@ def _labels(column: Any, file: Path) -> list[str] | None:
     if column is None:
         return None
     labels = np.asarray(column)
+    if not len(labels):
+        return []
     if labels.ndim != 1 or labels.dtype.kind not in "iuUS":
         raise CannotExplain(
             f"{file}: expected {LABEL!r} to hold a name or a whole number for each row; got {labels.dtype} of shape "

@@ -197,8 +197,9 @@ def calibrate(
 ) -> None:
     """Measure how strange known rows look to a classifier, so that `:recognize` can say what it does not know.
 
-    Without --url a gateway and a model server are started for it, and stopped again. Exit codes: 0 done, 1 failed, 2
-    wrong usage, 3 no gateway that answers.
+    Without --url a gateway and a model server are started for it, and stopped again.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no gateway that answers.
     """
     from services.cli.calibrate import ALL, Options, run
     from services.cli.explanation import CannotExplain

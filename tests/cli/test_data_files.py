@@ -82,6 +82,19 @@ def test_parquet_inputs_may_be_in_columns_as_in_csv(tmp_path: Path) -> None:
     assert (data.inputs["place"].tolist(), data.labels) == ([[0.5, 1], [2, 3]], ("b", "a"))
 
 
+def test_files_without_rows_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", picture=np.zeros((0, 3, 2)), label=np.array([], str))
+    with pytest.raises(CannotExplain, match=r"rows\.npz: expected rows; got none"):
+        read_data(tmp_path / "rows.npz", PICTURE)
+    for columns in ({"picture": pa.array([], pa.list_(pa.float32()))}, {"age": pa.array([], pa.int32())}):
+        file = table(tmp_path, label=pa.array([], pa.string()), **columns)
+        with pytest.raises(CannotExplain, match=r"rows\.parquet: "):
+            read_data(file, PICTURE if "picture" in columns else {"age": INPUTS["age"]})
+    (tmp_path / "rows.csv").write_text("age,label\n")
+    with pytest.raises(CannotExplain, match=r"rows\.csv: expected rows; got none"):
+        read_data(tmp_path / "rows.csv", {"age": INPUTS["age"]})
+
+
 @pytest.mark.parametrize("kind", [pa.list_(pa.list_(pa.float64())), pa.list_(pa.list_(pa.uint8(), 2), 3)])
 @pytest.mark.parametrize("name", ["picture", "x"])
 def test_parquet_pictures_are_lists_of_lists(tmp_path: Path, kind: pa.DataType, name: str) -> None:
