@@ -11,15 +11,16 @@ from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-# Whole fonts in one part only. Of each family, training has the upright and the bold slanted font where there are both;
-# of the bold and the slanted one, calibration and test have one each, by turns.
+# Whole fonts, each in one part. Of each family, training has one weight, upright and slanted; of the other, calibration
+# and test have one each, by turns upright and slanted. So these two have families, weights and slants in like number,
+# which is what a promise about the test by its calibration rests on.
 FONTS: dict[str, tuple[str, ...]] = {
     "train": (
-        "DejaVuSans", "DejaVuSans-BoldOblique", "DejaVuSansMono", "DejaVuSansMono-BoldOblique", "DejaVuSerif",
-        "DejaVuSerif-BoldItalic", "STIXGeneral", "STIXGeneralBolIta", "cmr10", "cmss10", "cmtt10", "cmmi10",
+        "DejaVuSans", "DejaVuSans-Oblique", "DejaVuSansMono-Bold", "DejaVuSansMono-BoldOblique", "DejaVuSerif",
+        "DejaVuSerif-Italic", "STIXGeneralBol", "STIXGeneralBolIta", "cmr10", "cmb10", "cmss10", "cmtt10",
     ),
-    "calibration": ("DejaVuSans-Bold", "DejaVuSansMono-Oblique", "DejaVuSerif-Bold", "STIXGeneralItalic", "cmb10"),
-    "test": ("DejaVuSans-Oblique", "DejaVuSansMono-Bold", "DejaVuSerif-Italic", "STIXGeneralBol", "cmti10"),
+    "calibration": ("DejaVuSans-Bold", "DejaVuSansMono-Oblique", "DejaVuSerif-BoldItalic", "STIXGeneral", "cmti10"),
+    "test": ("DejaVuSans-BoldOblique", "DejaVuSansMono", "DejaVuSerif-Bold", "STIXGeneralItalic", "cmmi10"),
 }  # fmt: skip
 
 SIZE = 40
