@@ -1,6 +1,6 @@
 """The bars: what is asked of the methods on one data set, and what the seeds have reached of it.
 
-A figure counts by the median of the seeds; what no seed may do is counted, and nothing is asked.
+A figure counts by the median of the seeds. What no seed may do is counted, and the count asked for is 0.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def too_many(runs: Runs) -> list[str]:
 
 
 def bound(knowns: float) -> float:
-    """The share of so many knowns that a method of the level exceeds once in a thousand times (binomial)."""
+    """The share of so many knowns that a method of the level exceeds at most once in a thousand times (binomial)."""
     return float(binom.ppf(_SURE, knowns, LEVEL) / knowns)
 
 
