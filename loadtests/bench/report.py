@@ -69,7 +69,7 @@ def show(console: Console, outcomes: Sequence[Outcome], bars: Sequence[Bar]) -> 
         console.print(others)
     if failed := [outcome for outcome in outcomes if outcome.failure is not None]:
         console.print(_failures(failed))
-    console.print(_bars(bars))
+    console.print(bar_table("Reached / asked, within this run, round by round", bars))
 
 
 def _speeds(outcomes: Iterable[Outcome], *, ranges: bool) -> Table:
@@ -125,8 +125,9 @@ def _failures(outcomes: Iterable[Outcome]) -> Table:
     return table
 
 
-def _bars(bars: Iterable[Bar]) -> Table:
-    table = _table("Reached / asked, within this run, round by round")
+def bar_table(title: str, bars: Iterable[Bar]) -> Table:
+    """One line for each bar: what was reached, what is asked, and whether it holds."""
+    table = _table(title)
     table.add_column("")
     for heading in ("reached", "least … most", "asked", ""):
         table.add_column(heading, justify="right", no_wrap=True)

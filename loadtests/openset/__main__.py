@@ -10,6 +10,7 @@ from rich.console import Console
 
 from loadtests.bench import report
 from loadtests.openset import page, plots
+from loadtests.openset.bars import bars, too_many
 from loadtests.openset.methods import Scored, scored
 from loadtests.openset.table import BASELINE, Measured, chosen, measured, table
 from models.openset.variants import SUFFIXES, variant
@@ -25,7 +26,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for openset.json and the pictures.")] = Path("var/openset"),
     docs: Annotated[bool, typer.Option(help="Write the tables into docs/openset.md too.")] = False,
 ) -> None:
-    """Train the networks, score the test's pictures with every method, and show how well each tells unknown from known.
+    """Train the networks, score the test's pictures with every method, and show how well each tells unknown from known,
+    and whether what is asked is reached.
 
     The default method, bold, is chosen by the calibration's pictures.
     """
@@ -41,6 +43,9 @@ def main(
                 runs.setdefault(each.method, []).append(measured(each))
         every[name] = runs
         console.print(table(f"{name}: mean ± standard deviation of {seeds} seeds", runs))
+        console.print(report.bar_table(f"{name}: reached / asked, median of the seeds", bars(name, runs)))
+        for each in too_many(runs):
+            console.print(f"  rejects too many knowns: {each}")
         shown = [BASELINE, chosen(runs)]
         plots.draw_methods(name, runs, out / f"{name}-methods.png")
         plots.draw_scores(name, {each.method: each for each in found}, shown, out / f"{name}-scores.png")
@@ -49,6 +54,8 @@ def main(
         "machine": report.machine(),
         "options": {"seeds": seeds},
         "default": {name: chosen(runs) for name, runs in every.items()},
+        "bars": [bar.document() for name, runs in every.items() for bar in bars(name, runs)],
+        "reject_too_many": {name: too_many(runs) for name, runs in every.items()},
         "methods": every,
     }
     report.write(out / "openset.json", document)

@@ -1,18 +1,20 @@
-"""Writes the tables into docs/openset.md, between their marks."""
+"""Writes the bars and the tables into docs/openset.md, between their marks."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from loadtests.openset import bars
 from loadtests.openset.table import Runs, markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "openset.md"
 
 
 def write(every: Mapping[str, Runs], seeds: int) -> None:
-    """Replace the table of each of these data sets."""
+    """Replace the bars and the table of each of these data sets."""
     text = PAGE.read_text(encoding="utf-8")
     for name, runs in every.items():
-        text = replaced(text, name, f"Mean ± standard deviation of {seeds} seeds.\n\n{markdown(runs)}")
+        asked = f"What is asked, and the median of {seeds} seeds:\n\n{bars.markdown(name, runs)}"
+        text = replaced(text, name, f"{asked}\n\nMean ± standard deviation of {seeds} seeds:\n\n{markdown(runs)}")
     PAGE.write_text(text, encoding="utf-8")
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from loadtests.openset.methods import CALIBRATION, FAR, NEAR, OUTLIERS, TEST, Scored, Scores
 from services.policy import measures
 
+REJECTED = "known_rejected_at_level_5"
 HEADINGS = {
     "closed_set_accuracy": "closed-set accuracy",
     "auroc_near": "AUROC near",
@@ -18,13 +19,15 @@ HEADINGS = {
     "known_rejected_at_95_unknown_rejected": "knowns wrongly rejected, 95 % of unknowns caught",
     "unknown_accepted_at_95_known_accepted": "unknowns wrongly accepted, 95 % of knowns accepted",
     "oscr": "OSCR",
-    "known_rejected_at_level_5": "knowns rejected at level 5 %",
+    REJECTED: "knowns rejected at level 5 %",
     "microseconds": "µs added a row",
 }
+LEVEL = 0.05
 CHOSEN_BY = "auroc_calibration"
+KNOWNS = "test_knowns"
 BASELINE = "top_probability"
 
-Measured = dict[str, float]  # of one method and seed, by the keys of HEADINGS and CHOSEN_BY
+Measured = dict[str, float]  # of one method and seed, by the keys of HEADINGS, CHOSEN_BY and KNOWNS
 Runs = Mapping[str, Sequence[Measured]]  # by method, one of each seed
 
 
@@ -39,9 +42,10 @@ def measured(found: Scored) -> Measured:
         "known_rejected_at_95_unknown_rejected": reached.known_rejected_at_95_unknown_rejected,
         "unknown_accepted_at_95_known_accepted": reached.unknown_accepted_at_95_known_accepted,
         "oscr": reached.oscr,
-        "known_rejected_at_level_5": _rejected(found.parts[CALIBRATION], known, 0.05),
+        REJECTED: _rejected(found.parts[CALIBRATION], known, LEVEL),
         "microseconds": found.microseconds,
         CHOSEN_BY: measures.auroc(found.parts[CALIBRATION], found.parts[OUTLIERS]),
+        KNOWNS: len(known),
     }
 
 

@@ -1,12 +1,13 @@
 """Pictures of printed letters, 40 by 40, and of what is none of the three known ones; drawn by seeded code."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.glyphs.fonts import FONTS, SIZE, drawn, has
+from models.glyphs.fonts import FONTS, SIZE, Variation, drawn, has
 from models.openset import data, pictures
 from models.openset.data import Data, Pictures, Split, as_pictures
 
@@ -15,12 +16,16 @@ LETTERS = "DEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = "0123456789"
 # What the "other" class learns from besides spoilt letters: no letters, and no digits.
 SIGNS = "&%@#$€£¥§¶?!*+±÷=<>≤≥≠∞∫√∂∇→←↑↓★♠♥♣♦♪■●▲◆{}[]~^"
-SIGN_FONTS = ("DejaVuSans", "DejaVuSansMono", "STIXGeneral", "cmr10")
+SIGN_FONTS = ("DejaVuSans", "DejaVuSansMono-Bold", "STIXGeneralBol", "cmr10")
 
 SEED = 3
-TRAIN, CALIBRATION, TEST = 2400, 600, 600
-OUTLIERS, CALIBRATION_OUTLIERS = 2400, 600
+TRAIN, CALIBRATION, TEST = 4800, 1800, 600
+OUTLIERS, CALIBRATION_OUTLIERS = 4800, 600
 NEAR, FAR = 690, 200  # far: of each kind
+# Wide, so that letters of one font differ about as much as fonts do; widest in training, which so holds what the
+# others hold, whatever their fonts.
+VARIATION = Variation(slant=15, stretch=0.25, weight=0.05)
+TRAIN_VARIATION = Variation(slant=25, stretch=0.35, weight=0.08)
 
 Greys = NDArray[np.float64]
 
@@ -45,13 +50,15 @@ def load() -> Data:
 
 def _letters(part: str, count: int) -> Split:
     random = _random(f"known {part}")
-    clean, places = drawn(random, _fonts(part), "".join(CLASSES), count)
+    clean, places = _drawn(random, part, FONTS[part], "".join(CLASSES), count)
     return Split(as_pictures(_noisy(random, clean)), places)
 
 
-def _fonts(part: str) -> tuple[str, ...]:
-    """Calibration and test have the same: what is promised of thresholds holds for pictures of the same kind."""
-    return FONTS["train" if part == "train" else "held_out"]
+def _drawn(
+    random: np.random.Generator, part: str, fonts: Sequence[str], characters: str, count: int
+) -> tuple[Greys, NDArray[np.int64]]:
+    variation = TRAIN_VARIATION if part == "train" else VARIATION
+    return drawn(random, fonts, characters, count, variation=variation)
 
 
 def _noisy(random: np.random.Generator, clean: Greys) -> Greys:
@@ -63,11 +70,11 @@ def _noisy(random: np.random.Generator, clean: Greys) -> Greys:
 
 def _unknown(kind: str, characters: str, count: int) -> Pictures:
     random = _random(kind)
-    return as_pictures(_noisy(random, drawn(random, FONTS["held_out"], characters, count)[0]))
+    return as_pictures(_noisy(random, _drawn(random, "test", FONTS["test"], characters, count)[0]))
 
 
 def letters(characters: str) -> Pictures:
-    """These characters, one picture each, in fonts that were held out."""
+    """These characters, one picture each, in fonts of the test."""
     return np.concatenate([_unknown(f"letter {each}", each, 1) for each in characters])
 
 
@@ -87,8 +94,8 @@ def _outliers(part: str, count: int) -> Pictures:
     """Signs, letters turned over, halves of two letters, two letters in one place, shuffled quarters, waves, spots."""
     random = _random(f"outliers {part}")
     share = count // 8
-    clean, places = drawn(random, _fonts(part), "".join(CLASSES), 4 * share)
-    signs = [_signs(random, font, share) for font in SIGN_FONTS]
+    clean, places = _drawn(random, part, FONTS[part], "".join(CLASSES), 4 * share)
+    signs = [_signs(random, part, font, share) for font in SIGN_FONTS]
     kinds = [
         np.concatenate(signs)[random.permutation(len(SIGN_FONTS) * share)[: 2 * share]],
         _turned_over(clean[:share], places[:share]),
@@ -100,8 +107,8 @@ def _outliers(part: str, count: int) -> Pictures:
     return as_pictures(_noisy(random, np.concatenate(kinds)))
 
 
-def _signs(random: np.random.Generator, font: str, count: int) -> Greys:
-    return drawn(random, [font], "".join(sign for sign in SIGNS if has(font, sign)), count)[0]
+def _signs(random: np.random.Generator, part: str, font: str, count: int) -> Greys:
+    return _drawn(random, part, [font], "".join(sign for sign in SIGNS if has(font, sign)), count)[0]
 
 
 def _turned_over(clean: Greys, places: NDArray[np.int64]) -> Greys:

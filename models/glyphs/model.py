@@ -9,7 +9,7 @@ from models.openset.networks import Recipe
 
 SEED = 7
 ABOUT = "Which of the letters A, B and C a printed one of 40 by 40 pixels is"
-RECIPE = Recipe(filters=(12, 24, 48, 48), strides=(2, 2, 2, 2), epochs=6, pixels=2.0)
+RECIPE = Recipe(filters=(12, 24, 48, 48), strides=(2, 2, 2, 2), epochs=3, batch_size=32, pixels=2.0)
 OPTIONS = ScoreOptions(neighbours=1)  # 5 does worse on the calibration's pictures
 
 

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.special import comb
 
 from loadtests.openset import page
+from loadtests.openset.bars import bars, bound, too_many
+from loadtests.openset.bars import markdown as bars_markdown
 from loadtests.openset.methods import CALIBRATION, FAR, NEAR, OUTLIERS, TEST, Scored, _agreement
-from loadtests.openset.table import CHOSEN_BY, HEADINGS, chosen, markdown, measured
+from loadtests.openset.table import BASELINE, CHOSEN_BY, HEADINGS, KNOWNS, REJECTED, chosen, markdown, measured
 
 
 def scored(method: str = "knn", **parts: list[float]) -> Scored:
@@ -22,7 +25,7 @@ def scored(method: str = "knn", **parts: list[float]) -> Scored:
 
 def test_figures_of_scores_that_can_be_counted():
     found = measured(scored())
-    assert {*found} == {*HEADINGS, CHOSEN_BY}
+    assert {*found} == {*HEADINGS, CHOSEN_BY, KNOWNS}
     assert found["closed_set_accuracy"] == pytest.approx(0.9)
     assert found["auroc_near"] == pytest.approx(0.75)
     assert found["auroc_far"] == 1
@@ -60,6 +63,64 @@ def test_the_page_s_table_has_a_line_for_each_method_and_the_default_in_bold():
     assert lines[0].count("|") == lines[3].count("|") == len(HEADINGS) + 2
     assert lines[2].startswith("| energy | 0.900 |")
     assert lines[3].startswith("| **knn** | 0.900 ± 0.000 | 0.750 ± 0.000 | 0.950 ± 0.071 |")
+
+
+def reached(**figures: float) -> dict[str, float]:
+    """A seed in which every bar holds, but for what `figures` change."""
+    return measured(scored()) | {
+        "closed_set_accuracy": 0.99,
+        "auroc_near": 0.985,
+        "auroc_far": 0.995,
+        REJECTED: 0.05,
+        KNOWNS: 600,
+        **figures,
+    }
+
+
+BASE = reached(auroc_near=0.9, auroc_calibration=0.1)
+
+
+def test_bars_hold_up_to_what_is_asked_by_the_median_of_the_seeds():
+    found = bars("glyphs", {BASELINE: [BASE] * 3, "knn": [reached(), reached(auroc_near=0.9999), reached()]})
+    assert [bar.holds for bar in found] == [True] * 7
+    assert all(bar.title.startswith("glyphs: ") for bar in found)
+
+
+@pytest.mark.parametrize(
+    ("figures", "missed"),
+    [
+        ({"auroc_near": 0.984}, [0, 1]),
+        ({"auroc_far": 0.99}, [2]),
+        ({"closed_set_accuracy": 0.98}, [4]),
+        ({REJECTED: 0.081}, [6]),
+    ],
+)
+def test_a_bar_that_is_missed_says_so(figures, missed):
+    runs = {BASELINE: [BASE], "knn": [reached(**figures)]}
+    assert [place for place, bar in enumerate(bars("glyphs", runs)) if not bar.holds] == missed
+
+
+def test_the_default_has_to_beat_the_top_probability_in_every_seed():
+    as_good = reached(auroc_near=0.99, auroc_calibration=0.1)
+    beaten = bars("glyphs", {BASELINE: [BASE, as_good], "knn": [reached(), reached(auroc_near=0.99)]})[5]
+    assert beaten.reached is not None
+    assert (beaten.reached.median, beaten.holds) == (1, False)
+
+
+def test_the_bound_is_what_a_true_level_exceeds_once_in_a_thousand_times():
+    counts = np.arange(601)
+    chances = comb(600, counts) * 0.05**counts * 0.95 ** (600 - counts)
+    most = round(600 * bound(600))
+    assert chances[most + 1 :].sum() <= 0.001 < chances[most:].sum()
+
+
+def test_who_rejects_too_many_is_told_by_method_and_seed():
+    runs = {BASELINE: [BASE, BASE], "knn": [reached(**{REJECTED: bound(600)}), reached(**{REJECTED: 0.1})]}
+    assert too_many(runs) == ["knn, seed 2: 10.0 % (at most 8.0 %)"]
+    lines = bars_markdown("glyphs", runs).splitlines()
+    assert len(lines) == 2 + 7 + 2
+    assert lines[8].endswith("| ≤ 0 | 1 | 1 … 1 | **no** |")
+    assert lines[-1] == "Too many knowns: knn, seed 2: 10.0 % (at most 8.0 %)."
 
 
 def test_a_table_replaces_the_one_before_on_its_page():

@@ -5,10 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from models import train
 from models.glyphs import data
-from models.glyphs.fonts import FONTS, drawn
+from models.glyphs.fonts import FONTS, Variation, drawn
 from services.policy.measures import auroc
 from tests.models import openset_contract
 from tests.models.openset_contract import Served, threshold
@@ -35,9 +36,33 @@ def test_pictures_are_grey_from_0_to_1_and_every_class_is_in_every_split():
 
 def test_the_fonts_of_the_parts_are_different_ones():
     every = [font for fonts in FONTS.values() for font in fonts]
-    assert len({*every}) == len(every) == 21
-    assert len(FONTS["held_out"]) == 10
+    assert {*FONTS} == {"train", "calibration", "test"}
+    assert len({*every}) == len(every) == 22
     assert {*data.SIGN_FONTS} <= {*FONTS["train"]}
+
+
+def test_calibration_and_test_have_families_and_weights_in_like_number():
+    def kinds(part: str) -> list[tuple[str, bool]]:
+        families = ("DejaVuSansMono", "DejaVuSerif", "DejaVuSans", "STIX", "cm")
+        return sorted((next(each for each in families if font.startswith(each)), "Bol" in font) for font in FONTS[part])
+
+    assert kinds("calibration") == kinds("test")
+    assert {family for family, _ in kinds("train")} == {family for family, _ in kinds("test")}
+
+
+def test_every_picture_of_a_part_is_drawn_in_the_part_s_fonts(monkeypatch):
+    asked = []
+
+    def noted(random, fonts, *rest, **options):
+        asked.append(({*fonts}, options["variation"]))
+        return drawn(random, fonts, *rest, **options)
+
+    monkeypatch.setattr(data, "drawn", noted)
+    for part in FONTS:
+        data._letters(part, 3)
+        assert asked.pop() == ({*FONTS[part]}, data.TRAIN_VARIATION if part == "train" else data.VARIATION)
+    data.letters("K")
+    assert asked.pop() == ({*FONTS["test"]}, data.VARIATION)
 
 
 def test_signs_are_neither_letters_nor_digits():
@@ -46,11 +71,29 @@ def test_signs_are_neither_letters_nor_digits():
 
 def test_every_font_draws_every_letter_differently():
     every = [drawn(np.random.default_rng(1), [font], "A", 1)[0] for fonts in FONTS.values() for font in fonts]
-    assert len({picture.tobytes() for picture in every}) == 21
+    assert len({picture.tobytes() for picture in every}) == 22
     for picture in every:
         ink = np.argwhere(picture[0] > 0.5)
         assert len(ink) > 40
         assert np.abs(ink.mean(axis=0) - 19.5).max() < 6
+
+
+@pytest.mark.parametrize(
+    ("variation", "figure"),
+    [
+        (Variation(slant=30), lambda ink: np.polyfit(*ink, 1)[0]),
+        (Variation(stretch=1), lambda ink: np.ptp(ink[1])),
+        (Variation(weight=0.1), lambda ink: ink.shape[1]),
+    ],
+)
+def test_a_variation_varies_slant_width_and_weight(variation, figure):
+    """The figures of many pictures of an I, whose strokes are straight, spread more than without it."""
+
+    def spread(variation: Variation) -> float:
+        found = drawn(np.random.default_rng(1), ["cmss10"], "I", 60, variation=variation)[0]
+        return float(np.std([figure(np.argwhere(picture > 0.5).T) for picture in found]))
+
+    assert spread(variation) > 1.15 * spread(Variation())
 
 
 def test_the_same_pictures_come_every_time():
@@ -93,7 +136,19 @@ def test_it_reaches_what_is_asked(glyphs_dir):
     report = json.loads((glyphs_dir / "glyphs" / "1" / "assets.extra" / "report.json").read_text())
     assert report["closed_set_accuracy"] >= 0.99
     assert report["auroc"]["knn"]["near"] >= 0.97
-    assert report["auroc"]["knn"]["far"] >= 0.99
+    assert report["auroc"]["knn"]["far"] >= 0.98
+
+
+@trained
+def test_the_other_class_reaches_what_is_asked(served):
+    found = data.load()
+    parts = {"known": found.test.pictures, "near": found.near, "far": np.concatenate([*found.far.values()])}
+    other = {
+        part: softmax(served.recognize(each, "_other")["logits"].astype(np.float64), axis=1)[:, -1]
+        for part, each in parts.items()
+    }
+    assert auroc(other["known"], other["near"]) >= 0.985
+    assert auroc(other["known"], other["far"]) >= 0.995
 
 
 @trained
