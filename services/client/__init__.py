@@ -1,15 +1,16 @@
-"""The Python client: sessions and predictions over HTTP and gRPC, asynchronous and not, numpy in and out."""
+"""The Python client, over HTTP and gRPC, asynchronous and not: sessions and everything without one, in numpy."""
 
 from services.client.client import AsyncClient
 from services.client.errors import NoAnswer
 from services.client.session import AsyncSession
 from services.client.stream import AsyncStream
 from services.client.sync import Client, Session, Stream
-from services.client.values import Columns, Page, SessionView
+from services.client.values import Columns, Page, Recognized, RecognizedRow, SessionView
 from services.policy.errors import (
     BadRequest,
     Conflict,
     DeadlineExceeded,
+    NotCalibrated,
     NotFound,
     SessionEnded,
     SessionExists,
@@ -29,8 +30,11 @@ __all__ = [
     "Conflict",
     "DeadlineExceeded",
     "NoAnswer",
+    "NotCalibrated",
     "NotFound",
     "Page",
+    "Recognized",
+    "RecognizedRow",
     "Session",
     "SessionEnded",
     "SessionExists",

@@ -14,12 +14,25 @@ from services.client.grpc import GrpcTransport
 from services.client.http import HttpTransport
 from services.client.many import StepMany
 from services.client.predict import Asked, Predictions
+from services.client.recognition import check_rows
 from services.client.retry import Patience, persistently
 from services.client.session import AsyncSession
 from services.client.stream import AsyncStream
 from services.client.transport import Transport
 from services.client.turns import turn
-from services.client.values import Array, Columns, IfExists, ModelSpec, Opened, Opening, Page, Values, arrays_of
+from services.client.values import (
+    Array,
+    Columns,
+    IfExists,
+    ModelSpec,
+    Opened,
+    Opening,
+    Page,
+    RecognizeCall,
+    Recognized,
+    Values,
+    arrays_of,
+)
 from services.wire.rest import DEFAULT_SIGNATURE
 
 _VERSION_LIMIT = (1 << 63) - 1
@@ -79,12 +92,38 @@ class AsyncClient:
             NoAnswer: the gateway could not be reached.
             ValueError: both a version and a label, or a version that is no number; lists of different lengths.
         """
-        spec = _spec(model, version, label)
-        patience = self._patience
-        if timeout_s is not None:
-            patience = replace(patience, timeout_s=timeout_s, total_s=max(timeout_s, patience.total_s))
-        asked = Asked(spec, signature, arrays_of(values), outputs or ())
-        return await persistently(partial(self._predictions.run, asked), patience)
+        asked = Asked(_spec(model, version, label), signature, arrays_of(values), outputs or ())
+        return await persistently(partial(self._predictions.run, asked), self._patience_of(timeout_s))
+
+    async def recognize(
+        self,
+        model: str,
+        rows: Values,
+        *,
+        method: str | None = None,
+        level: float | None = None,
+        top_k: int | None = None,
+        sets: bool = False,
+        version: int | str | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Recognized:
+        """Answer each row with a class of a classifier or with *unknown*: name → `[rows, ...]`, or the array itself.
+
+        `method` measures how strange a row is, `level` is the share of known rows that may be rejected, between 0 and
+        1, and `top_k` how many candidates a row gets: without them it is as the calibration and the gateway say. With
+        `sets` each row also has its prediction set. `version`, `label` and `timeout_s` are as for `predict`; over HTTP,
+        bfloat16 and complex inputs are refused.
+
+        Raises:
+            NotCalibrated: no calibration is in use for this model version.
+            SluiceError: the gateway's other refusals, or what is wrong with the values.
+            NoAnswer: the gateway could not be reached.
+            ValueError: both a version and a label, or a version that is no number; lists of different lengths.
+        """
+        call = RecognizeCall(_spec(model, version, label), arrays_of(rows), method, level, top_k, sets)
+        check_rows(call.inputs)
+        return await persistently(partial(self._transport.recognize, call), self._patience_of(timeout_s))
 
     async def open(
         self,
@@ -170,6 +209,13 @@ class AsyncClient:
     def stream(self, model: str) -> AsyncStream:
         """A stream for the steps of any sessions of a model; it is opened at the first step."""
         return AsyncStream(model, self._transport.lane(self._patience.timeout_s))
+
+    def _patience_of(self, timeout_s: float | None) -> Patience:
+        """The patience of a call that may have a time limit of its own, in seconds."""
+        patience = self._patience
+        if timeout_s is None:
+            return patience
+        return replace(patience, timeout_s=timeout_s, total_s=max(timeout_s, patience.total_s))
 
     async def aclose(self) -> None:
         """Close the connections; sessions stay open."""

@@ -1,4 +1,4 @@
-"""Calls over gRPC: the services `sluice.v1.Sessions` and `tensorflow.serving.PredictionService`."""
+"""Calls over gRPC: the services `sluice.v1.Sessions` and `Recognition`, and TensorFlow Serving's predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from services.client import grpc_messages as messages
 from services.client.grpc_stream import StreamLane
+from services.client.recognition import recognize_request, recognized
 from services.client.signatures import Signatures, metadata_request, read_metadata
 from services.client.transport import Lane
 from services.client.values import (
@@ -21,11 +22,14 @@ from services.client.values import (
     Opening,
     Page,
     PredictCall,
+    RecognizeCall,
+    Recognized,
     SessionView,
 )
 from services.policy.errors import BackendError, SluiceError
 from services.wire.predict_frames import PredictRequest, read_outputs, write_request
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
+from services.wire.sluice.v1 import recognition_pb2
 from services.wire.sluice.v1 import sessions_pb2 as pb
 
 Reply = TypeVar("Reply", bound=Message)
@@ -44,6 +48,7 @@ _METHODS: dict[str, type[Message]] = {
     "Close": pb.CloseResponse,
 }
 _PREDICTION = "/tensorflow.serving.PredictionService"
+_RECOGNIZE = "/sluice.v1.Recognition/Recognize"
 _UNLIMITED = -1
 _OPTIONS = [
     ("grpc.max_receive_message_length", _UNLIMITED),
@@ -65,6 +70,7 @@ class GrpcTransport:
         metadata, predict = f"{_PREDICTION}/GetModelMetadata", f"{_PREDICTION}/Predict"
         self._methods["GetModelMetadata"] = self._method(metadata, tfs.GetModelMetadataResponse)
         self._methods["Predict"] = self._channel.unary_unary(predict, None, None)  # bytes out, bytes in
+        self._methods["Recognize"] = self._method(_RECOGNIZE, recognition_pb2.RecognizeResponse)
         self._stream = self._channel.stream_stream(
             "/sluice.v1.Sessions/Stream",
             request_serializer=pb.StepManyRequest.SerializeToString,
@@ -121,6 +127,9 @@ class GrpcTransport:
             return {name: array.copy() for name, array in read_outputs(answer).items()}
         except ValueError as error:
             raise BackendError(f"The answer of model {spec.model!r} cannot be read: {error}.") from None
+
+    async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized:
+        return recognized(await self._ask("Recognize", recognize_request(call), timeout_s), call)
 
     def lane(self, timeout_s: float) -> Lane:
         return StreamLane(lambda: self._stream(None, metadata=self._metadata))

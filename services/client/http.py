@@ -12,6 +12,7 @@ import orjson
 from services.client.contracts import OutputDtypes
 from services.client.errors import NoAnswer, error_of
 from services.client.predict_json import predict_body, read_outputs
+from services.client.recognition import read_recognized, recognize_body
 from services.client.refusals import refusal
 from services.client.rows import dumps, many_body, read_answer, read_array, step_body, write_inputs
 from services.client.signatures import Signatures, read_metadata_json
@@ -27,6 +28,8 @@ from services.client.values import (
     Opening,
     Page,
     PredictCall,
+    RecognizeCall,
+    Recognized,
     SessionView,
 )
 from services.client.websocket import SocketLane
@@ -104,6 +107,10 @@ class HttpTransport:
         path = f"{_version(call.spec)}:predict"
         response = await self._call("POST", path, timeout_s, content=predict_body(call))
         return read_outputs(response.content, call.signature.outputs)
+
+    async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized:
+        path = f"{_version(call.spec)}:recognize"
+        return read_recognized((await self._call("POST", path, timeout_s, content=recognize_body(call))).content)
 
     def lane(self, timeout_s: float) -> Lane:
         return SocketLane(self._url, {**self._headers, **_limit(timeout_s)}, self._dtypes)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from services.client.client import AsyncClient
 from services.client.session import AsyncSession
 from services.client.stream import AsyncStream
-from services.client.values import Array, Columns, IfExists, Page, SessionView, Values
+from services.client.values import Array, Columns, IfExists, Page, Recognized, SessionView, Values
 
 T = TypeVar("T")
 
@@ -31,6 +31,18 @@ class PredictOptions(TypedDict, total=False):
     """The options of `AsyncClient.predict`."""
 
     signature: str
+    version: int | str | None
+    label: str | None
+    timeout_s: float | None
+
+
+class RecognizeOptions(TypedDict, total=False):
+    """The options of `AsyncClient.recognize`."""
+
+    method: str | None
+    level: float | None
+    top_k: int | None
+    sets: bool
     version: int | str | None
     label: str | None
     timeout_s: float | None
@@ -168,6 +180,10 @@ class Client:
     ) -> dict[str, Array]:
         """As `AsyncClient.predict`, with the same options."""
         return self._loop.run(self._inner.predict(model, values, outputs, **options))
+
+    def recognize(self, model: str, rows: Values, **options: Unpack[RecognizeOptions]) -> Recognized:
+        """As `AsyncClient.recognize`, with the same options."""
+        return self._loop.run(self._inner.recognize(model, rows, **options))
 
     def open(self, model: str, session: str | None = None, **options: Unpack[OpenOptions]) -> Session:
         """As `AsyncClient.open`, with the same options."""

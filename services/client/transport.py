@@ -14,6 +14,8 @@ from services.client.values import (
     Opening,
     Page,
     PredictCall,
+    RecognizeCall,
+    Recognized,
     SessionView,
 )
 from services.policy.contract import Signature
@@ -59,6 +61,8 @@ class Transport(Protocol):
 
     async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:
         """The outputs by name: those that the call names, and others where the transport cannot leave them out."""
+
+    async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized: ...
 
     def lane(self, timeout_s: float) -> Lane:
         """A way for steps that may each take `timeout_s` seconds."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from services.policy import recognition
 from services.policy.contract import Signature
 from services.policy.errors import SluiceError
 
@@ -15,6 +16,7 @@ Array = NDArray[Any]
 Values = ArrayLike | Mapping[str, ArrayLike]
 IfExists = Literal["error", "return", "restart"]
 Kind = Literal["step", "scan"]
+RecognizedRow = recognition.Recognized  # the answer for one row
 
 BARE = ""  # the name of a value that came without one: it belongs to the model's only input
 
@@ -120,6 +122,34 @@ class PredictCall:
     signature: Signature
     inputs: Mapping[str, Array]
     outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizeCall:
+    """Rows for a classifier; `inputs` are `[rows, ...]`, and what is None is the calibration's or the gateway's."""
+
+    spec: ModelSpec
+    inputs: Mapping[str, Array]
+    method: str | None = None
+    level: float | None = None
+    top_k: int | None = None
+    sets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """The answer for some rows, in `results` in their order, each a class or unknown.
+
+    `level` is the share of known rows that may be rejected; `threshold` is the score above which a row is unknown, None
+    if each row has its own.
+    """
+
+    model: str
+    version: str
+    method: str
+    level: float
+    threshold: float | None
+    results: list[RecognizedRow]
 
 
 @dataclass(frozen=True, slots=True)
