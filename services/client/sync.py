@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
@@ -101,7 +101,7 @@ class Loop:
             running.cancel()
             raise
 
-    def each(self, values: AsyncGenerator[T]) -> Iterator[T]:
+    def each(self, values: AsyncGenerator[T]) -> Generator[T]:
         """The values of a generator; it is closed when they are not wanted any more."""
         try:
             while (value := self.run(_next(values))) is not _END:
@@ -226,7 +226,7 @@ class Client:
 
     def generate_stream(
         self, model: str, instances: Values, **options: Unpack[GenerateOptions]
-    ) -> Iterator[Token | Ended]:
+    ) -> Generator[Token | Ended]:
         """As `AsyncClient.generate_stream`, with the same options; leaving the iterator frees what still runs."""
         return self._loop.each(self._inner.generate_stream(model, instances, **options))
 
