@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -10,16 +11,35 @@ from typing import Self
 
 from numpy.typing import ArrayLike
 
+from services.client.generation import instances_of
 from services.client.grpc import GrpcTransport
 from services.client.http import HttpTransport
 from services.client.many import StepMany
 from services.client.predict import Asked, Predictions
+from services.client.recognition import check_rows
 from services.client.retry import Patience, persistently
 from services.client.session import AsyncSession
 from services.client.stream import AsyncStream
 from services.client.transport import Transport
 from services.client.turns import turn
-from services.client.values import Array, Columns, IfExists, ModelSpec, Opened, Opening, Page, Values, arrays_of
+from services.client.values import (
+    Array,
+    Columns,
+    Ended,
+    GenerateCall,
+    IfExists,
+    ModelSpec,
+    Opened,
+    Opening,
+    Page,
+    RecognizeCall,
+    Recognized,
+    Results,
+    Token,
+    Values,
+    arrays_of,
+)
+from services.policy.generation import Beam, Sampling
 from services.wire.rest import DEFAULT_SIGNATURE
 
 _VERSION_LIMIT = (1 << 63) - 1
@@ -79,12 +99,86 @@ class AsyncClient:
             NoAnswer: the gateway could not be reached.
             ValueError: both a version and a label, or a version that is no number; lists of different lengths.
         """
-        spec = _spec(model, version, label)
-        patience = self._patience
-        if timeout_s is not None:
-            patience = replace(patience, timeout_s=timeout_s, total_s=max(timeout_s, patience.total_s))
-        asked = Asked(spec, signature, arrays_of(values), outputs or ())
-        return await persistently(partial(self._predictions.run, asked), patience)
+        asked = Asked(_spec(model, version, label), signature, arrays_of(values), outputs or ())
+        return await persistently(partial(self._predictions.run, asked), self._patience_of(timeout_s))
+
+    async def recognize(
+        self,
+        model: str,
+        rows: Values,
+        *,
+        method: str | None = None,
+        level: float | None = None,
+        top_k: int | None = None,
+        sets: bool = False,
+        version: int | str | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Recognized:
+        """Answer each row with a class of a classifier or with *unknown*: name → `[rows, ...]`, or the array itself.
+
+        `method` measures how strange a row is, `level` is the share of known rows that may be rejected, between 0 and
+        1, and `top_k` how many candidates a row gets: without them it is as the calibration and the gateway say. With
+        `sets` each row also has its prediction set. `version`, `label` and `timeout_s` are as for `predict`; over HTTP,
+        bfloat16 and complex inputs are refused.
+
+        Raises:
+            NotCalibrated: no calibration is in use for this model version.
+            SluiceError: the gateway's other refusals, or what is wrong with the values.
+            NoAnswer: the gateway could not be reached.
+            ValueError: both a version and a label, or a version that is no number; lists of different lengths.
+        """
+        call = RecognizeCall(_spec(model, version, label), arrays_of(rows), method, level, top_k, sets)
+        check_rows(call.inputs)
+        return await persistently(partial(self._transport.recognize, call), self._patience_of(timeout_s))
+
+    async def generate(
+        self,
+        model: str,
+        instances: Values,
+        *,
+        max_steps: int | None = None,
+        beam: Beam | None = None,
+        sampling: Sampling | None = None,
+        version: int | str | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Results:
+        """Generate sequences for each instance: a text, or a row of the encoder's input, by name or bare.
+
+        Without `max_steps` the model's limit holds, without `beam` and `sampling` the likeliest token is taken at each
+        step. `version`, `label` and `timeout_s` are as for `predict`. Rows may differ in length over HTTP; over gRPC
+        they are padded, and their lengths stand beside them under the name that the contract gives them.
+
+        Returns each instance's sequences, the best first: one unless `beam.n_best` says more.
+
+        Raises:
+            SluiceError: the gateway's refusal, what is wrong with the values, or the first instance's error.
+            NoAnswer: the gateway could not be reached.
+            ValueError: both a version and a label, or a version that is no number; lists of different lengths.
+        """
+        call = GenerateCall(_spec(model, version, label), instances_of(instances), max_steps, beam, sampling)
+        return await persistently(partial(self._transport.generate, call), self._patience_of(timeout_s))
+
+    def generate_stream(
+        self,
+        model: str,
+        instances: Values,
+        *,
+        max_steps: int | None = None,
+        beam: Beam | None = None,
+        sampling: Sampling | None = None,
+        version: int | str | None = None,
+        label: str | None = None,
+        timeout_s: float | None = None,
+    ) -> AsyncGenerator[Token | Ended]:
+        """As `generate`, telling each token as soon as it is certain, and an `Ended` for each instance when it is.
+
+        Of beams there are no tokens. A call is sent again only until the first of these has come; a stream that breaks
+        later raises what has happened. Closing it, or leaving it to `contextlib.aclosing`, frees what still runs.
+        """
+        call = GenerateCall(_spec(model, version, label), instances_of(instances), max_steps, beam, sampling)
+        return self._events(call, self._patience_of(timeout_s))
 
     async def open(
         self,
@@ -170,6 +264,24 @@ class AsyncClient:
     def stream(self, model: str) -> AsyncStream:
         """A stream for the steps of any sessions of a model; it is opened at the first step."""
         return AsyncStream(model, self._transport.lane(self._patience.timeout_s))
+
+    async def _events(self, call: GenerateCall, patience: Patience) -> AsyncGenerator[Token | Ended]:
+        async def begin(timeout_s: float) -> tuple[AsyncGenerator[Token | Ended], Token | Ended | None]:
+            events = self._transport.generate_stream(call, timeout_s)
+            return events, await anext(events, None)
+
+        events, event = await persistently(begin, patience)
+        async with aclosing(events):
+            while event is not None:
+                yield event
+                event = await anext(events, None)
+
+    def _patience_of(self, timeout_s: float | None) -> Patience:
+        """The patience of a call that may have a time limit of its own, in seconds."""
+        patience = self._patience
+        if timeout_s is None:
+            return patience
+        return replace(patience, timeout_s=timeout_s, total_s=max(timeout_s, patience.total_s))
 
     async def aclose(self) -> None:
         """Close the connections; sessions stay open."""

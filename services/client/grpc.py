@@ -1,19 +1,25 @@
-"""Calls over gRPC: the services `sluice.v1.Sessions` and `tensorflow.serving.PredictionService`."""
+"""Calls over gRPC: the services of `sluice.v1`, and TensorFlow Serving's predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc.aio
 from google.protobuf.message import Message
 
 from services.client import grpc_messages as messages
+from services.client.generation import event, generate_request
 from services.client.grpc_stream import StreamLane
+from services.client.recognition import recognize_request, recognized
 from services.client.signatures import Signatures, metadata_request, read_metadata
 from services.client.transport import Lane
 from services.client.values import (
     Answer,
     Array,
     Call,
+    Ended,
+    GenerateCall,
+    Generated,
     Kind,
     ManyCall,
     ModelSpec,
@@ -21,11 +27,16 @@ from services.client.values import (
     Opening,
     Page,
     PredictCall,
+    RecognizeCall,
+    Recognized,
+    Results,
     SessionView,
+    Token,
 )
 from services.policy.errors import BackendError, SluiceError
 from services.wire.predict_frames import PredictRequest, read_outputs, write_request
 from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
+from services.wire.sluice.v1 import generation_pb2, recognition_pb2
 from services.wire.sluice.v1 import sessions_pb2 as pb
 
 Reply = TypeVar("Reply", bound=Message)
@@ -44,6 +55,8 @@ _METHODS: dict[str, type[Message]] = {
     "Close": pb.CloseResponse,
 }
 _PREDICTION = "/tensorflow.serving.PredictionService"
+_RECOGNIZE = "/sluice.v1.Recognition/Recognize"
+_GENERATE = "/sluice.v1.Generation/Generate"
 _UNLIMITED = -1
 _OPTIONS = [
     ("grpc.max_receive_message_length", _UNLIMITED),
@@ -65,6 +78,12 @@ class GrpcTransport:
         metadata, predict = f"{_PREDICTION}/GetModelMetadata", f"{_PREDICTION}/Predict"
         self._methods["GetModelMetadata"] = self._method(metadata, tfs.GetModelMetadataResponse)
         self._methods["Predict"] = self._channel.unary_unary(predict, None, None)  # bytes out, bytes in
+        self._methods["Recognize"] = self._method(_RECOGNIZE, recognition_pb2.RecognizeResponse)
+        self._generate = self._channel.unary_stream(
+            _GENERATE,
+            request_serializer=generation_pb2.GenerateRequest.SerializeToString,
+            response_deserializer=generation_pb2.GenerateEvent.FromString,
+        )
         self._stream = self._channel.stream_stream(
             "/sluice.v1.Sessions/Stream",
             request_serializer=pb.StepManyRequest.SerializeToString,
@@ -122,6 +141,22 @@ class GrpcTransport:
         except ValueError as error:
             raise BackendError(f"The answer of model {spec.model!r} cannot be read: {error}.") from None
 
+    async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized:
+        return recognized(await self._ask("Recognize", recognize_request(call), timeout_s), call)
+
+    async def generate(self, call: GenerateCall, timeout_s: float) -> Results:
+        found: dict[int, list[Generated]] = {}
+        async with aclosing(self._events(generate_request(call, stream=False), timeout_s)) as events:
+            async for each in events:
+                if isinstance(each, Ended):
+                    if each.error is not None:
+                        raise each.error
+                    found[each.index] = each.sequences
+        return [found[index] for index in sorted(found)]
+
+    def generate_stream(self, call: GenerateCall, timeout_s: float) -> AsyncGenerator[Token | Ended]:
+        return self._events(generate_request(call, stream=True), timeout_s)
+
     def lane(self, timeout_s: float) -> Lane:
         return StreamLane(lambda: self._stream(None, metadata=self._metadata))
 
@@ -134,6 +169,16 @@ class GrpcTransport:
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=reply.FromString,
         )
+
+    async def _events(self, request: generation_pb2.GenerateRequest, timeout_s: float) -> AsyncGenerator[Token | Ended]:
+        call = self._generate(request, timeout=timeout_s, metadata=self._metadata)
+        try:
+            async for message in call:
+                yield event(message)
+        except grpc.aio.AioRpcError as error:
+            raise messages.refusal(error) from None
+        finally:
+            call.cancel()
 
     async def _ask(self, method: str, request: Message | bytes, timeout_s: float) -> Any:
         try:

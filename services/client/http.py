@@ -1,9 +1,10 @@
 """Calls over HTTP: paths, headers and JSON of the API."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -11,7 +12,10 @@ import orjson
 
 from services.client.contracts import OutputDtypes
 from services.client.errors import NoAnswer, error_of
+from services.client.events import EventReader
+from services.client.generation import generate_body, read_event, read_results
 from services.client.predict_json import predict_body, read_outputs
+from services.client.recognition import read_recognized, recognize_body
 from services.client.refusals import refusal
 from services.client.rows import dumps, many_body, read_answer, read_array, step_body, write_inputs
 from services.client.signatures import Signatures, read_metadata_json
@@ -20,6 +24,8 @@ from services.client.values import (
     Answer,
     Array,
     Call,
+    Ended,
+    GenerateCall,
     Kind,
     ManyCall,
     ModelSpec,
@@ -27,10 +33,16 @@ from services.client.values import (
     Opening,
     Page,
     PredictCall,
+    RecognizeCall,
+    Recognized,
+    Results,
     SessionView,
+    Token,
 )
 from services.client.websocket import SocketLane
 from services.policy.errors import SluiceError
+
+T = TypeVar("T")
 
 _GRACE_S = 1.0  # for the gateway's own word that the time was over
 _ELSEWHERE = httpx.Timeout(None)  # each call has its own limit, from its beginning to its end
@@ -105,6 +117,35 @@ class HttpTransport:
         response = await self._call("POST", path, timeout_s, content=predict_body(call))
         return read_outputs(response.content, call.signature.outputs)
 
+    async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized:
+        path = f"{_version(call.spec)}:recognize"
+        return read_recognized((await self._call("POST", path, timeout_s, content=recognize_body(call))).content)
+
+    async def generate(self, call: GenerateCall, timeout_s: float) -> Results:
+        path, body = f"{_version(call.spec)}:generate", generate_body(call, stream=False)
+        response = await self._call("POST", path, timeout_s, content=body)
+        return read_results(response.content)
+
+    async def generate_stream(self, call: GenerateCall, timeout_s: float) -> AsyncGenerator[Token | Ended]:
+        body, until = generate_body(call, stream=True), asyncio.get_running_loop().time() + timeout_s + _GRACE_S
+        headers = {**_limit(timeout_s), "Content-Type": _JSON}
+        request = self._http.build_request("POST", f"{_version(call.spec)}:generate", content=body, headers=headers)
+        with self._answering(timeout_s):
+            response = await _within(until, self._http.send(request, stream=True))
+            async with aclosing(response):
+                if not response.is_success:
+                    content = await _within(until, response.aread())
+                    raise refusal(response.status_code, response.headers, content)
+                chunks, reader, done = response.aiter_bytes(), EventReader(), False
+                while chunk := await _within(until, anext(chunks, b"")):
+                    for name, data in reader.feed(chunk):
+                        if name == "done":
+                            done = True
+                        else:
+                            yield read_event(name, data)
+        if not done:
+            raise NoAnswer(f"{self._url} ended the stream before everything was generated.")
+
     def lane(self, timeout_s: float) -> Lane:
         return SocketLane(self._url, {**self._headers, **_limit(timeout_s)}, self._dtypes)
 
@@ -138,16 +179,32 @@ class HttpTransport:
             headers["Content-Type"] = media_type
         if session is not None:
             headers["Sluice-Session"] = session  # for a proxy that sends each session to its own gateway
-        try:
+        with self._answering(timeout_s):
             async with asyncio.timeout(timeout_s + _GRACE_S):
                 response = await self._http.request(method, path, content=content, params=params, headers=headers)
+        if not response.is_success:
+            raise refusal(response.status_code, response.headers, response.content)
+        return response
+
+    @contextmanager
+    def _answering(self, timeout_s: float) -> Iterator[None]:
+        """What goes wrong on the way becomes `NoAnswer`."""
+        try:
+            yield
         except (TimeoutError, httpx.TimeoutException):
             raise NoAnswer(f"{self._url} did not answer within {timeout_s:g} s.") from None
         except httpx.TransportError as error:
             raise NoAnswer(f"{self._url} did not answer: {error or type(error).__name__}.") from error
-        if not response.is_success:
-            raise refusal(response.status_code, response.headers, response.content)
-        return response
+
+
+async def _within(until: float, work: Awaitable[T]) -> T:
+    """What comes of work before `until`, in the loop's seconds.
+
+    Raises:
+        TimeoutError: nothing has.
+    """
+    async with asyncio.timeout_at(until):
+        return await work
 
 
 def _limit(timeout_s: float) -> dict[str, str]:

@@ -19,8 +19,21 @@ def predict_body(call: PredictCall) -> bytes:
     Raises:
         DtypeMismatch: JSON has no form for an input's dtype.
     """
-    inputs = {name: _writable(name, array) for name, array in call.inputs.items()}
+    inputs = {name: writable(name, array) for name, array in call.inputs.items()}
     return write_json({"signature_name": call.signature.name, "inputs": inputs})
+
+
+def writable(name: str, array: Array) -> Any:
+    """What `write_json` can write for an input; objects must be `bytes`.
+
+    Raises:
+        DtypeMismatch: JSON has no form for its dtype.
+    """
+    if array.dtype.hasobject:
+        return _encoded(array.tolist())
+    if array.dtype.kind in "cV":
+        raise DtypeMismatch(f"Input {name!r} takes {array.dtype.name}, which JSON cannot carry: use a grpc:// URL.")
+    return encode_floats(np.ascontiguousarray(array) if array.ndim else array[()])
 
 
 def read_outputs(body: bytes, outputs: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -34,14 +47,6 @@ def read_outputs(body: bytes, outputs: Mapping[str, Tensor]) -> dict[str, Array]
     if not isinstance(named, dict) or named.keys() != outputs.keys():
         raise BackendError(f"The answer has not the outputs of the signature, {', '.join(map(repr, outputs))}.")
     return {name: _read(named[name], tensor) for name, tensor in outputs.items()}
-
-
-def _writable(name: str, array: Array) -> Any:
-    if array.dtype.hasobject:
-        return _encoded(array.tolist())
-    if array.dtype.kind in "cV":
-        raise DtypeMismatch(f"Input {name!r} takes {array.dtype.name}, which JSON cannot carry: use a grpc:// URL.")
-    return encode_floats(np.ascontiguousarray(array) if array.ndim else array[()])
 
 
 def _encoded(value: Any) -> Any:

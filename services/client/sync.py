@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
@@ -11,9 +11,23 @@ from numpy.typing import ArrayLike
 from services.client.client import AsyncClient
 from services.client.session import AsyncSession
 from services.client.stream import AsyncStream
-from services.client.values import Array, Columns, IfExists, Page, SessionView, Values
+from services.client.values import (
+    Array,
+    Columns,
+    Ended,
+    IfExists,
+    Page,
+    Recognized,
+    Results,
+    SessionView,
+    Token,
+    Values,
+)
+from services.policy.generation import Beam, Sampling
 
 T = TypeVar("T")
+
+_END = object()
 
 
 class ClientOptions(TypedDict, total=False):
@@ -31,6 +45,29 @@ class PredictOptions(TypedDict, total=False):
     """The options of `AsyncClient.predict`."""
 
     signature: str
+    version: int | str | None
+    label: str | None
+    timeout_s: float | None
+
+
+class RecognizeOptions(TypedDict, total=False):
+    """The options of `AsyncClient.recognize`."""
+
+    method: str | None
+    level: float | None
+    top_k: int | None
+    sets: bool
+    version: int | str | None
+    label: str | None
+    timeout_s: float | None
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The options of `AsyncClient.generate`."""
+
+    max_steps: int | None
+    beam: Beam | None
+    sampling: Sampling | None
     version: int | str | None
     label: str | None
     timeout_s: float | None
@@ -64,7 +101,17 @@ class Loop:
             running.cancel()
             raise
 
+    def each(self, values: AsyncGenerator[T]) -> Generator[T]:
+        """The values of a generator; it is closed when they are not wanted any more."""
+        try:
+            while (value := self.run(_next(values))) is not _END:
+                yield value
+        finally:
+            if not self._loop.is_closed():
+                self.run(values.aclose())
+
     def close(self) -> None:
+        self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -169,6 +216,20 @@ class Client:
         """As `AsyncClient.predict`, with the same options."""
         return self._loop.run(self._inner.predict(model, values, outputs, **options))
 
+    def recognize(self, model: str, rows: Values, **options: Unpack[RecognizeOptions]) -> Recognized:
+        """As `AsyncClient.recognize`, with the same options."""
+        return self._loop.run(self._inner.recognize(model, rows, **options))
+
+    def generate(self, model: str, instances: Values, **options: Unpack[GenerateOptions]) -> Results:
+        """As `AsyncClient.generate`, with the same options."""
+        return self._loop.run(self._inner.generate(model, instances, **options))
+
+    def generate_stream(
+        self, model: str, instances: Values, **options: Unpack[GenerateOptions]
+    ) -> Generator[Token | Ended]:
+        """As `AsyncClient.generate_stream`, with the same options; leaving the iterator frees what still runs."""
+        return self._loop.each(self._inner.generate_stream(model, instances, **options))
+
     def open(self, model: str, session: str | None = None, **options: Unpack[OpenOptions]) -> Session:
         """As `AsyncClient.open`, with the same options."""
         return Session(self._loop, self._loop.run(self._inner.open(model, session, **options)))
@@ -203,6 +264,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+async def _next(values: AsyncGenerator[T]) -> T | Any:
+    return await anext(values, _END)
 
 
 async def _made(url: str, options: ClientOptions) -> AsyncClient:

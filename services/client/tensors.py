@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from services.client.values import Array
+from services.client.values import Array, is_text
+from services.policy.errors import DtypeMismatch
 from services.wire.arrays import read_arrays, write_array
 from services.wire.sluice.v1 import sessions_pb2 as pb
 
@@ -13,7 +14,7 @@ from services.wire.sluice.v1 import sessions_pb2 as pb
 def write_tensors(messages: Any, arrays: Mapping[str, Array]) -> None:
     """Fill a message's map, name → `Tensor`."""
     for name, array in arrays.items():
-        write_array(messages[name], _encoded(array))
+        write_array(messages[name], encoded(array))
 
 
 def read_tensors(messages: Mapping[str, pb.Tensor]) -> dict[str, Array]:
@@ -25,10 +26,16 @@ def read_tensors(messages: Mapping[str, pb.Tensor]) -> dict[str, Array]:
     return {name: array.copy() for name, array in read_arrays(messages).items()}
 
 
-def _encoded(array: Array) -> Array:
-    """Text as UTF-8 `bytes`, in an object array of the same shape."""
+def encoded(array: Array) -> Array:
+    """Text as UTF-8 `bytes`, in an object array of the same shape; other arrays as they are.
+
+    Raises:
+        DtypeMismatch: it holds neither numbers nor text.
+    """
     if array.dtype.kind not in "OSU":
         return array
-    encoded = np.empty(array.size, object)
-    encoded[:] = [text.encode() if isinstance(text, str) else text for text in array.ravel().tolist()]
-    return encoded.reshape(array.shape)
+    if not is_text(array):
+        raise DtypeMismatch(f"An input takes numbers or text; got {array.tolist()!r:.80}.")
+    found = np.empty(array.size, object)
+    found[:] = [text.encode() if isinstance(text, str) else text for text in array.ravel().tolist()]
+    return found.reshape(array.shape)

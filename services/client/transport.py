@@ -1,12 +1,14 @@
 """What a client asks of a transport. One call is one attempt: transports wait and repeat nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from services.client.values import (
     Answer,
     Array,
     Call,
+    Ended,
+    GenerateCall,
     Kind,
     ManyCall,
     ModelSpec,
@@ -14,7 +16,11 @@ from services.client.values import (
     Opening,
     Page,
     PredictCall,
+    RecognizeCall,
+    Recognized,
+    Results,
     SessionView,
+    Token,
 )
 from services.policy.contract import Signature
 from services.policy.errors import SluiceError
@@ -59,6 +65,14 @@ class Transport(Protocol):
 
     async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:
         """The outputs by name: those that the call names, and others where the transport cannot leave them out."""
+
+    async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized: ...
+
+    async def generate(self, call: GenerateCall, timeout_s: float) -> Results:
+        """Each instance's sequences, the best first; the first instance that fails fails them all."""
+
+    def generate_stream(self, call: GenerateCall, timeout_s: float) -> AsyncGenerator[Token | Ended]:
+        """Tokens as they come, and one `Ended` for each instance; closing it frees what still runs."""
 
     def lane(self, timeout_s: float) -> Lane:
         """A way for steps that may each take `timeout_s` seconds."""

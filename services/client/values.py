@@ -8,13 +8,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from services.policy import recognition
 from services.policy.contract import Signature
 from services.policy.errors import SluiceError
+from services.policy.generation import Beam, Sampling
 
 Array = NDArray[Any]
 Values = ArrayLike | Mapping[str, ArrayLike]
 IfExists = Literal["error", "return", "restart"]
 Kind = Literal["step", "scan"]
+RecognizedRow = recognition.Recognized  # the answer for one row
 
 BARE = ""  # the name of a value that came without one: it belongs to the model's only input
 
@@ -120,6 +123,82 @@ class PredictCall:
     signature: Signature
     inputs: Mapping[str, Array]
     outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizeCall:
+    """Rows for a classifier; `inputs` are `[rows, ...]`, and what is None is the calibration's or the gateway's."""
+
+    spec: ModelSpec
+    inputs: Mapping[str, Array]
+    method: str | None = None
+    level: float | None = None
+    top_k: int | None = None
+    sets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """The answer for some rows, in `results` in their order, each a class or unknown.
+
+    `level` is the share of known rows that may be rejected; `threshold` is the score above which a row is unknown, None
+    if each row has its own.
+    """
+
+    model: str
+    version: str
+    method: str
+    level: float
+    threshold: float | None
+    results: list[RecognizedRow]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateCall:
+    """Instances for a model that writes sequences, by input name one array each; what is None is the model's."""
+
+    spec: ModelSpec
+    inputs: Mapping[str, Sequence[Array]]
+    max_steps: int | None = None
+    beam: Beam | None = None
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A sequence that was generated: its text or, where the model's tokens have no texts, its tokens.
+
+    `score` is its log probability, of beams with their length penalty; `finished` is "end", or "length" where the limit
+    of steps cut it.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    score: float
+    steps: int
+    finished: str
+
+
+Results = list[list[Generated]]  # each instance's sequences, the best first
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of the instance `index` is certain; `step` counts from 0, `text` is empty where tokens have no texts."""
+
+    index: int
+    step: int
+    token: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The instance `index` is done: its sequences, the best first, or the error for which there are none."""
+
+    index: int
+    sequences: list[Generated]
+    error: SluiceError | None
 
 
 @dataclass(frozen=True, slots=True)

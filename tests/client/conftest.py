@@ -16,6 +16,7 @@ from tests.client import over_grpc, over_http
 from tests.client.faults import Serve, Time
 from tests.client.sums import Sums
 from tests.end_to_end.serving import serving
+from tests.gateway.puppet import Puppet
 
 # gRPC's asyncio shuts down with its last channel and leaves a socket unclosed, which is a warning: this keeps it up.
 grpc.aio.init_grpc_aio()
@@ -53,6 +54,14 @@ def urls(puppet_address: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 async def client(request: pytest.FixtureRequest, urls: Urls) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(getattr(urls, request.param)) as client:
         yield client
+
+
+@pytest.fixture
+async def puppet(tmp_path: Path) -> AsyncIterator[Puppet]:
+    puppet = Puppet(tmp_path)
+    await puppet.start()
+    yield puppet
+    await puppet.stop()
 
 
 @pytest.fixture

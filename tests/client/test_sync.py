@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from services.client import Client, NoAnswer, SluiceError
+from services.client import Client, NoAnswer, NotCalibrated, SluiceError
 from services.policy.errors import SessionClosed
 from tests.client.conftest import Urls
 
@@ -72,6 +72,11 @@ def test_a_client_leaves_no_thread_behind() -> None:
     with Client("http://127.0.0.1:1", attempts=1) as client, pytest.raises(NoAnswer):
         client.open("sum")
     assert threading.active_count() == before
+
+
+def test_rows_are_recognized(client: Client) -> None:
+    with pytest.raises(NotCalibrated, match="sluice calibrate sides"):
+        client.recognize("sides", [[0.1, 0.2]], method="knn", level=0.1, top_k=2, sets=True, version=1, timeout_s=5)
 
 
 def test_rows_are_predicted(client: Client) -> None:

@@ -1,15 +1,19 @@
 """The Python programs on the page about clients print what it shows, except for the digits of floats."""
 
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models.digits import data
 from tests.docs.pages import Block, blocks
 from tests.docs.programs import file_name, here, prints
-from tests.end_to_end.serving import Gateway, environment
+from tests.end_to_end.serving import Gateway, environment, serving, sluice
 
 PAGE = "docs/clients.md"
 PROGRAMS = [
@@ -19,8 +23,30 @@ PROGRAMS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def calibrated(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with the model `digits`, calibrated as the page says."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    (folder / "models").mkdir()
+    shutil.copytree(digits_dir / "digits", folder / "models" / "digits")
+    (folder / "calibrations").mkdir()
+    every = data.load()
+    held_out = folder / "held_out.npz"
+    labels = np.array(every.classes)[every.calibration.labels]
+    np.savez(held_out, picture=every.calibration.pictures, label=labels)
+    with serving(folder / "models", folder, "--calibrations", str(folder / "calibrations")) as gateway:
+        flags = ("--known", str(held_out), "--method", "knn", "--calibrations", str(folder / "calibrations"))
+        ran = sluice("calibrate", "digits", *flags, "--url", gateway.url)
+        assert ran.returncode == 0, ran.stderr
+        assert gateway.call("POST", "/v1/calibrations:reload").status == 200
+        yield gateway
+
+
 @pytest.mark.parametrize(("program", "shown"), PROGRAMS)
-def test_a_program_prints_what_the_page_shows(program: Block, shown: Block, gateway: Gateway, workplace: Path) -> None:
+def test_a_program_prints_what_the_page_shows(
+    program: Block, shown: Block, request: pytest.FixtureRequest, workplace: Path
+) -> None:
+    gateway = request.getfixturevalue("calibrated" if file_name(program) == "digits.py" else "gateway")
     assert shown.language == "text"
     file = workplace / file_name(program)
     file.write_text(here(program.text, gateway), encoding="utf-8")
