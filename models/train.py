@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 EXAMPLES = ("temperature", "clips", "dates", "language", "digits", "glyphs")
+# Examples of several networks: the name builds all of them, NAME_other and so on one.
+NETWORKS = {"digits": ("other", "codes", "detector"), "glyphs": ("other", "codes", "detector")}
 
 
 class UnknownExample(ValueError):
@@ -19,10 +22,10 @@ def build(names: Iterable[str], out: Path) -> list[Path]:
         The version folders, OUT/NAME/1.
 
     Raises:
-        UnknownExample: a name is none of `EXAMPLES`; nothing was built.
+        UnknownExample: a name is none of `EXAMPLES`, and no network of one; nothing was built.
     """
-    modules = [_module(name, "model") for name in names or EXAMPLES]
-    return [module.build(Path(out)) for module in modules]
+    builders = [_builder(name) for name in names or EXAMPLES]
+    return [build(Path(out), *networks) for build, networks in builders]
 
 
 def data(name: str, out: Path) -> Path:
@@ -32,6 +35,14 @@ def data(name: str, out: Path) -> Path:
         UnknownExample: the name is none of `EXAMPLES`.
     """
     return _module(name, "data").write_csv(Path(out))
+
+
+def _builder(name: str) -> tuple[Any, tuple[str, ...]]:
+    """What builds it, and which network alone."""
+    example, _, network = name.partition("_")
+    if network in NETWORKS.get(example, ()):
+        return _module(example, "model").build, (network,)
+    return _module(name, "model").build, ()
 
 
 def _module(name: str, part: str) -> ModuleType:

@@ -13,6 +13,9 @@ RECIPE = Recipe(filters=(32, 32, 64), strides=(1, 2, 2), epochs=40)
 OPTIONS = ScoreOptions(neighbours=1)  # 5 does worse on the calibration's pictures
 
 
-def build(out: Path) -> Path:
-    """Train and export OUT/digits/1, and beside it digits_other, digits_codes and digits_detector; the first."""
-    return variants.build("digits", ABOUT, data.load(), RECIPE, OPTIONS, SEED, out)
+def build(out: Path, *networks: str) -> Path:
+    """Train and export OUT/digits/1, and beside it digits_other, digits_codes and digits_detector; the first.
+
+    Only `networks`, closed, other, codes or detector, if any are named.
+    """
+    return variants.build("digits", ABOUT, data.load(), RECIPE, OPTIONS, SEED, out, networks)

@@ -13,6 +13,9 @@ RECIPE = Recipe(filters=(12, 24, 48, 48), strides=(2, 2, 2, 2), epochs=3, batch_
 OPTIONS = ScoreOptions(neighbours=1)  # 5 does worse on the calibration's pictures
 
 
-def build(out: Path) -> Path:
-    """Train and export OUT/glyphs/1, and beside it glyphs_other, glyphs_codes and glyphs_detector; the first."""
-    return variants.build("glyphs", ABOUT, data.load(), RECIPE, OPTIONS, SEED, out)
+def build(out: Path, *networks: str) -> Path:
+    """Train and export OUT/glyphs/1, and beside it glyphs_other, glyphs_codes and glyphs_detector; the first.
+
+    Only `networks`, closed, other, codes or detector, if any are named.
+    """
+    return variants.build("glyphs", ABOUT, data.load(), RECIPE, OPTIONS, SEED, out, networks)

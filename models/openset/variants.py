@@ -1,7 +1,7 @@
 """The four networks of an open-set model, each trained by the same code, and their export."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,19 @@ def variant(which: str, name: str, data: Data, recipe: Recipe, seed: int) -> Var
     return Variant(model, known, labels, classes, classes.methods, seconds)
 
 
-def build(name: str, about: str, data: Data, recipe: Recipe, options: ScoreOptions, seed: int, out: Path) -> Path:
+def build(
+    name: str, about: str, data: Data, recipe: Recipe, options: ScoreOptions, seed: int, out: Path,
+    networks: Iterable[str] = (),
+) -> Path:  # fmt: skip
     """Train the four networks and export them to OUT/NAME/1, OUT/NAME_other/1 and so on; the first of these.
+
+    Only some `networks` of `SUFFIXES`, if any are named.
 
     The Keras file and a report are in `assets.extra`.
     """
     folders = []
-    for which, suffix in SUFFIXES.items():
+    for which in networks or SUFFIXES:
+        suffix = SUFFIXES[which]
         made = variant(which, name, data, recipe, seed)
         report = _report(which, made, data, options) | {"seed": seed}
         folders.append(

@@ -33,7 +33,7 @@ FIRST_MONTHS = 180  # of the client that is drawn in detail
 TOLERANCE = 1e-5
 # How the clients step, in turn.
 DOORS = ("HTTP", "WebSocket", "gRPC", "gRPC stream")
-MODELS = ("temperature", "dates", demo_recognition.EXAMPLE)
+MODELS = ("temperature", "dates", demo_recognition.GLYPHS, demo_recognition.DIGITS)
 _PAUSE_S = 0.02  # the longest a client waits between two steps, so that the clients' steps interleave at random
 
 Series = NDArray[np.float32]
@@ -115,7 +115,7 @@ def plan(series: Series, count: int, seed: int = SEED) -> list[Client]:
     return clients
 
 
-def _recognized(http: str, out: Path) -> list[demo_recognition.Answer]:
+def _recognized(http: str, out: Path) -> list[demo_recognition.Row]:
     try:
         return demo_recognition.ask(http, out)
     except subprocess.CalledProcessError as error:

@@ -42,7 +42,10 @@ def model_server(context: typer.Context) -> None:
 
 @models.command("build")
 def build(
-    names: Annotated[list[str] | None, typer.Argument(help="Models to build; all of them without names.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models to build, or one network of one, such as digits_other; all models without names."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder that gets NAME/VERSION.")] = Path("var/models"),
 ) -> None:
     """Train the example models and export them."""

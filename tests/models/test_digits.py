@@ -2,12 +2,13 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from models import train
-from models.digits import data
+from models.digits import data, model
 from services.policy.measures import auroc
 from tests.models import openset_contract
 from tests.models.openset_contract import Served, threshold
@@ -97,3 +98,16 @@ def test_strange_pictures_are_rejected_and_known_ones_accepted(served, score):
 def test_the_detector_catches_what_it_never_saw(served):
     found = data.load()
     assert auroc(served.detected(found.test.pictures), served.detected(found.far["letters"])) > 0.97
+
+
+def test_one_network_is_built_alone_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "RECIPE", replace(model.RECIPE, epochs=1))
+    assert train.build(["digits_detector"], tmp_path) == [tmp_path / "digits_detector" / "1"]
+    assert [each.name for each in tmp_path.iterdir()] == ["digits_detector"]
+
+
+@pytest.mark.parametrize("name", ["digits_closed", "digits_", "temperature_other", "other"])
+def test_a_network_that_there_is_not_is_refused_and_nothing_built(tmp_path, name):
+    with pytest.raises(train.UnknownExample, match="expected one of the example models"):
+        train.build(["digits_detector", name], tmp_path)
+    assert [*tmp_path.iterdir()] == []
