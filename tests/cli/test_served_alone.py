@@ -101,7 +101,9 @@ def test_a_gateway_that_ends_before_it_is_ready_is_not_waited_for(models: Path, 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_started_is_stopped_with_the_command(models: Path, known: Path, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "services.cli", "calibrate", "animals", "--known", str(known)]
+    # Who runs the tests in the background may have SIGINT ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "services.cli", "calibrate", "animals"]
+    command += ["--known", str(known), "--calibrations", str(known.parent / "calibrations")]
     process = subprocess.Popen(
         [*command, "--models", str(models)], stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(known.parent)}
     )
