@@ -20,6 +20,7 @@ CALIBRATION, OUTLIERS, TEST, NEAR, FAR, TRAIN = "calibration", "calibration_outl
 TEMPERED = "top_probability, with temperature"
 OTHER_KNN, OTHER_BOTH, BOTH = "knn beside other", "knn+other", "knn+energy"
 
+_FITTED = (TEMPERED, "openmax")
 _TIMED_ROWS = 128
 _TIMINGS = 30
 
@@ -83,9 +84,12 @@ def scored(variants: Mapping[str, Variant], data: Data, options: ScoreOptions) -
 
 
 def _of_logits(answers: Mapping[str, Outputs], data: Data, right: NDArray[np.bool_]) -> Iterator[Scored]:
+    """What is fitted to pictures of the calibration is compared with the others of them, as `sluice calibrate` does."""
     calibration, labels = answers[CALIBRATION]["logits"], data.calibration.labels
-    temperature = scores.fit_temperature(calibration, labels)
-    weibull = scores.fit_openmax(calibration, labels)
+    to_fit = scores.every_other(labels)
+    temperature = scores.fit_temperature(calibration[to_fit], labels[to_fit])
+    weibull = scores.fit_openmax(calibration[to_fit], labels[to_fit])
+    rest = {**answers, CALIBRATION: {"logits": calibration[~to_fit]}}
     every: dict[str, Callable[[Scores], Scores]] = {
         "top_probability": scores.top_probability,
         TEMPERED: lambda logits: scores.top_probability(logits, temperature),
@@ -97,7 +101,7 @@ def _of_logits(answers: Mapping[str, Outputs], data: Data, right: NDArray[np.boo
         "openmax": lambda logits: scores.openmax(logits, weibull),
     }
     for method, score in every.items():
-        yield _by(method, answers, score, right)
+        yield _by(method, rest if method in _FITTED else answers, score, right)
 
 
 def _by(

@@ -2,9 +2,8 @@
 
 It does not know HTTP, files, or how it is shown.
 
-What is fitted (temperature, OpenMax) and what is compared (conformal scores) must not be the same rows, or a row that
-comes later looks stranger than it is. So methods that need a fit are fitted to every other row of each class, and
-calibrated on the rest; the others are calibrated on all rows.
+Methods that need a fit are fitted to every other row of each class, and calibrated on the rest; the others are
+calibrated on all rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from services.policy.recognition import (
     parts_of,
     score_of,
 )
-from services.policy.scores import OpenMax, fit_openmax, fit_temperature, softmax
+from services.policy.scores import OpenMax, every_other, fit_openmax, fit_temperature, softmax
 
 Array = NDArray[Any]
 
@@ -35,8 +34,6 @@ PREFERRED = (
     "knn", "vim", "react", "gen", "she", "relative_mahalanobis", "mahalanobis", "detector", "other", "codes", "energy",
     "max_logit", "openmax", "entropy", "margin", "top_probability",
 )  # fmt: skip
-# OpenMax's tails: the paper's 20 distances are of a thousand rows; 20 of 30 would be no tail.
-_TAIL_OF, _LEAST_TAIL, _GREATEST_TAIL = 20, 3, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,7 @@ def fit(
     Raises:
         ValueError, BadRequest: there are too few rows, of a class or for the level.
     """
-    to_fit = _every_other(labels)
+    to_fit = every_other(labels)
     logits = class_logits(recognition, known.logits)
     right = logits.argmax(axis=1) == labels
     temperature = fit_temperature(logits[to_fit], labels[to_fit])
@@ -127,23 +124,13 @@ def all_methods(recognition: Recognition) -> tuple[str, ...]:
     return methods_of(recognition)
 
 
-def _every_other(labels: Array) -> Array:
-    """Bool `[row]`: the first, third, … row of each class."""
-    chosen = np.zeros(len(labels), bool)
-    for place in np.unique(labels):
-        chosen[np.flatnonzero(labels == place)[::2]] = True
-    return chosen
-
-
 def _openmax(
     logits: Array, labels: Array, methods: Sequence[str], *, every: bool
 ) -> tuple[OpenMax | None, dict[str, str]]:
     if not any("openmax" in parts_of(method) for method in methods):
         return None, {}
-    fewest = int(np.bincount(labels).min())
-    tail = min(max(fewest // _TAIL_OF, _LEAST_TAIL), _GREATEST_TAIL)
     try:
-        return fit_openmax(logits, labels, tail), {}
+        return fit_openmax(logits, labels), {}
     except ValueError as error:
         if not every:
             raise

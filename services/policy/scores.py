@@ -19,6 +19,7 @@ OWN_METHODS = (*LOGITS_METHODS, *SPECIAL_METHODS)
 
 _COLDEST, _HOTTEST = 1e-2, 1e2  # temperatures between which one is looked for
 _LEAST_SHAPE, _GREATEST_SHAPE = 1e-2, 1e4  # of a Weibull distribution; the greatest is as good as a step
+_TAIL_OF, _LEAST_TAIL, _GREATEST_TAIL = 20, 3, 20  # rows, of whose distances OpenMax fits one
 _HALVINGS = 60  # of a range, after which its ends are the same number, or nearly
 _FAR = 50.0  # exp(-exp(50)) is 0
 _TINY = 1e-300
@@ -159,14 +160,30 @@ def fit_temperature(logits: Array, labels: Array) -> float:
     return float(np.exp(_halved(falls, np.log(_COLDEST), np.log(_HOTTEST))))
 
 
-def fit_openmax(logits: Array, labels: Array, tail: int = 20, alpha: int = 3) -> OpenMax:
+def every_other(labels: Array) -> Array:
+    """Bool `[row]`: the first, third, … row of each class of `labels` `[row]`.
+
+    What is fitted (temperature, OpenMax) and what later rows are compared with must not be the same rows, or a row that
+    comes later looks stranger than it is: fit to these, compare with the rest.
+    """
+    chosen = np.zeros(len(labels), bool)
+    for place in np.unique(labels):
+        chosen[np.flatnonzero(labels == place)[::2]] = True
+    return chosen
+
+
+def fit_openmax(logits: Array, labels: Array, tail: int | None = None, alpha: int = 3) -> OpenMax:
     """Each class's mean and the Weibull distribution of its `tail` largest distances, of rows that are answered right.
 
-    logits: `[row, class]`; labels: int `[row]` (Bendale & Boult 2016, algorithm 1; Euclidean distance).
+    logits: `[row, class]`; labels: int `[row]` (Bendale & Boult 2016, algorithm 1; Euclidean distance). The paper's 20
+    distances are of a thousand rows, and 20 of 30 would be no tail: unless it is given, `tail` is a twentieth of the
+    smallest class, from 3 to 20.
 
     Raises:
         ValueError: a class has no row that is answered right.
     """
+    if tail is None:
+        tail = min(max(int(np.bincount(labels).min()) // _TAIL_OF, _LEAST_TAIL), _GREATEST_TAIL)
     wide = logits.astype(np.float64)
     right = wide.argmax(axis=1) == labels
     means, weibull = [], []

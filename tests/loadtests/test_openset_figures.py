@@ -1,5 +1,7 @@
 """The open-set tables: figures of known scores, the choice of the default, agreement, the page."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.special import comb
@@ -7,8 +9,20 @@ from scipy.special import comb
 from loadtests.openset import page
 from loadtests.openset.bars import bars, bound, too_many
 from loadtests.openset.bars import markdown as bars_markdown
-from loadtests.openset.methods import CALIBRATION, FAR, NEAR, OUTLIERS, TEST, Scored, _agreement
+from loadtests.openset.methods import (
+    CALIBRATION,
+    FAR,
+    NEAR,
+    OUTLIERS,
+    TEMPERED,
+    TEST,
+    TRAIN,
+    Scored,
+    _agreement,
+    _of_logits,
+)
 from loadtests.openset.table import BASELINE, CHOSEN_BY, HEADINGS, KNOWNS, REJECTED, chosen, markdown, measured
+from services.policy import scores
 
 
 def scored(method: str = "knn", **parts: list[float]) -> Scored:
@@ -34,11 +48,11 @@ def test_figures_of_scores_that_can_be_counted():
     assert found["microseconds"] == 2.5
 
 
-@pytest.mark.parametrize(("scores", "rejected"), [([0.94, 0.955, 0.96, 2.0], 0.5), ([0.1, 0.2], 0)])
-def test_the_share_rejected_at_a_level_is_conformal(scores, rejected):
+@pytest.mark.parametrize(("strange", "rejected"), [([0.94, 0.955, 0.96, 2.0], 0.5), ([0.1, 0.2], 0)])
+def test_the_share_rejected_at_a_level_is_conformal(strange, rejected):
     """Of 99 calibration scores from 0 to 1, four are as large as 0.96, and (1 + 4) / 100 is the level."""
-    right = np.ones(len(scores), bool)
-    found = measured(Scored("knn", scored(test=scores).parts, right, 0.0))
+    right = np.ones(len(strange), bool)
+    found = measured(Scored("knn", scored(test=strange).parts, right, 0.0))
     assert found["known_rejected_at_level_5"] == rejected
 
 
@@ -54,6 +68,23 @@ def test_agreement_takes_the_stranger_of_both_by_their_own_calibrations():
     assert found.parts[NEAR][0] == pytest.approx(500 / (0.95 * 1000 - 500))
     assert found.parts[NEAR][1] == pytest.approx(1.5 / 0.45)
     assert found.microseconds == 5
+
+
+def test_what_is_fitted_to_calibration_pictures_is_compared_with_the_others():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 30)
+    logits = 2 * np.eye(3)[labels] + rng.normal(size=(90, 3))
+    answers = {part: {"logits": logits} for part in (TRAIN, CALIBRATION, OUTLIERS, TEST, NEAR, FAR)}
+    data = SimpleNamespace(calibration=SimpleNamespace(labels=labels))
+    found = {each.method: each for each in _of_logits(answers, data, np.ones(90, bool))}
+    fitted_to, rest = np.arange(90) % 2 == 0, np.arange(90) % 2 == 1
+    temperature = scores.fit_temperature(logits[fitted_to], labels[fitted_to])
+    weibull = scores.fit_openmax(logits[fitted_to], labels[fitted_to])
+    assert temperature != pytest.approx(1, abs=0.05)
+    for part, rows in ((CALIBRATION, logits[rest]), (NEAR, logits)):
+        assert found[TEMPERED].parts[part] == pytest.approx(scores.top_probability(rows, temperature))
+        assert found["openmax"].parts[part] == pytest.approx(scores.openmax(rows, weibull))
+    assert {len(each.parts[CALIBRATION]) for each in found.values() if each.method not in (TEMPERED, "openmax")} == {90}
 
 
 def test_the_page_s_table_has_a_line_for_each_method_and_the_default_in_bold():

@@ -18,6 +18,7 @@ from services.policy.scores import (
     detector,
     energy,
     entropy,
+    every_other,
     fit_openmax,
     fit_temperature,
     fit_weibull,
@@ -142,6 +143,18 @@ def test_openmax_is_fitted_to_the_largest_distances_of_rows_that_are_answered_ri
         shape, _, scale = stats.weibull_min.fit(largest, floc=0)
         assert model.weibull[place] == pytest.approx([shape, scale], rel=1e-3)
     assert model.alpha == 2
+
+
+@pytest.mark.parametrize(("rows", "tail"), [(30, 3), (100, 5), (600, 20)])
+def test_openmax_takes_a_twentieth_of_a_class_s_distances_from_3_to_20(rows: int, tail: int) -> None:
+    labels = np.repeat([0, 1], [rows, 600])
+    logits = 5 * np.eye(2)[labels] + np.random.default_rng(2).normal(size=(len(labels), 2))
+    assert fit_openmax(logits, labels).weibull == pytest.approx(fit_openmax(logits, labels, tail=tail).weibull)
+    assert fit_openmax(logits, labels).weibull != pytest.approx(fit_openmax(logits, labels, tail=tail - 1).weibull)
+
+
+def test_every_other_row_of_each_class_is_fitted_to() -> None:
+    assert np.flatnonzero(every_other(np.array([2, 2, 0, 0, 2, 1, 0]))).tolist() == [0, 2, 4, 5, 6]
 
 
 def test_openmax_wants_a_row_of_each_class_that_is_answered_right() -> None:
