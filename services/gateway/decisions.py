@@ -6,7 +6,7 @@ A decision costs more by call than by row. It does not know how models are calle
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -124,11 +124,10 @@ class Decisions:
                 for case in cases:
                     self._decide(rule, [case])
             return
-        ends = np.cumsum([0, *(len(case.logits) for case in cases)]).tolist()
+        self._watcher.recognized(Verdicts(rule, results))
+        ends = accumulate((len(case.logits) for case in cases), initial=0)
         for case, (start, end) in zip(cases, pairwise(ends), strict=True):
-            verdicts = Verdicts(rule, results[start:end])
-            self._watcher.recognized(verdicts)
-            case.end(verdicts)
+            case.end(Verdicts(rule, results[start:end]))
 
 
 def _results(rule: Rule, cases: Sequence[Case]) -> list[Recognized]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -38,7 +37,7 @@ class RecognitionMetrics(Collector):
         p_values = [result.p_value for result in verdicts.results]
         self._p_values.setdefault(method, _Histogram()).observe(p_values)
         if len(rule.parts) == 1:  # of two that must agree, p-values are not spread evenly
-            self._drift(method, rule).observe(np.array(p_values))
+            self._drift(method, rule).observe(p_values)
 
     def forget(self, model: str, version: int) -> None:
         """A version has gone: its drift is nobody's concern any more."""

@@ -4,13 +4,10 @@ It does not know the rows, nor who is told. What it says of a window holds for r
 """
 
 from collections import deque
+from collections.abc import Iterable
 from math import log, sqrt
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[Any]
 
 
 class Drift:
@@ -31,9 +28,9 @@ class Drift:
         """How many p-values are in the window."""
         return len(self._latest)
 
-    def observe(self, p_values: Array) -> None:
-        """Add p-values, float64 `[batch]`."""
-        self._latest.extend(p_values.tolist())
+    def observe(self, p_values: Iterable[float]) -> None:
+        """Add the p-values of rows."""
+        self._latest.extend(p_values)
 
     @property
     def distance(self) -> float:

@@ -58,6 +58,17 @@ class Calibrated:
             found[rows] = _p_values(self.of(label), scores[rows])
         return found
 
+    def thresholds(self, level: float, labels: Sequence[str]) -> list[float]:
+        """The `threshold` of each row, by the class that the model answers.
+
+        Raises:
+            BadRequest: there are too few calibration scores for this level.
+        """
+        if self.by_class is None:
+            return [self.threshold(level)] * len(labels)
+        by_class = {label: self.threshold(level, label) for label in set(labels)}
+        return [by_class[label] for label in labels]
+
     def threshold(self, level: float, label: str | None = None) -> float:
         """The largest score that is still known at the level, of the class `label` where there are thresholds by class.
 
@@ -102,8 +113,7 @@ class Calibration:
     unknown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Recognized:
+class Recognized(NamedTuple):
     """The answer for one row; `label` is None where it is unknown, and then `reason` says why.
 
     `closed_set_label` is the class that the model would answer if it had to. `score` is larger the stranger, unknown
@@ -251,49 +261,43 @@ def decide(
     probabilities = own.softmax(known, calibration.temperature)
     closest = [recognition.classes[place] for place in known.argmax(axis=1).tolist()]
     judged = [_judged(recognition, calibration, part, level / len(parts), logits, scores, closest) for part in parts]
-    surest = np.stack([each.p_values for each in judged]).argmin(axis=0).tolist()
+    rows = judged[0] if len(judged) == 1 else map(_agreed, *judged)
     candidates = _candidates(recognition.classes, probabilities, top_k)
     found = _sets(recognition.classes, calibration, level, probabilities) if sets else [None] * len(closest)
-    answers = []
-    for row, (label, decisive) in enumerate(zip(closest, surest, strict=True)):
-        reason = _joint_reason([each.reasons[row] for each in judged])
-        answers.append(
-            Recognized(
-                label=label if reason is None else None,
-                known=reason is None,
-                closed_set_label=label,
-                score=float(judged[decisive].scores[row]),
-                threshold=judged[decisive].thresholds[row],
-                p_value=min(1.0, len(parts) * float(judged[decisive].p_values[row])),
-                reason=reason,
-                candidates=candidates[row],
-                set=found[row],
-            )
+    return [
+        Recognized(None if reason else label, reason is None, label, score, threshold, p_value, reason, likeliest, set_)
+        for label, (score, threshold, p_value, reason), likeliest, set_ in zip(
+            closest, rows, candidates, found, strict=True
         )
-    return answers
+    ]
 
 
-class _Judged(NamedTuple):
-    """What one method says of the rows."""
-
-    scores: Array
-    thresholds: list[float]
-    p_values: Array
-    reasons: list[Reason | None]
+_Judged = tuple[
+    float, float, float, Reason | None
+]  # of a row: its score, the threshold, its p-value, why it is unknown
 
 
 def _judged(
     recognition: Recognition, calibration: Calibration, method: str, level: float, logits: Array,
     scores: Mapping[str, Array], closest: Sequence[str],
-) -> _Judged:  # fmt: skip
+) -> list[_Judged]:  # fmt: skip
+    """What one method says of each row."""
     found = score_of(recognition, method, logits, scores, calibration.temperature, calibration.openmax)
     calibrated = calibration.methods[method]
-    by_class = {label: calibrated.threshold(level, label) for label in set(closest)}
-    thresholds = [by_class[label] for label in closest]
+    thresholds = calibrated.thresholds(level, closest)
     reasons: list[Reason | None] = [None] * len(closest)
     for row in np.flatnonzero(found > np.array(thresholds)).tolist():
         reasons[row] = _reason(recognition, method, logits[row])
-    return _Judged(found, thresholds, calibrated.p_values(found, closest), reasons)
+    p_values = calibrated.p_values(found, closest).tolist()
+    return list(zip(found.tolist(), thresholds, p_values, reasons, strict=True))
+
+
+def _agreed(first: _Judged, second: _Judged) -> _Judged:
+    """What two methods say of a row that must both accept it; if only one rejects it, they disagree."""
+    score, threshold, p_value, _ = min(first, second, key=lambda judged: judged[2])
+    of_first, of_second = first[3], second[3]
+    reason = of_first if of_first and of_second else "disagreement" if of_first or of_second else None
+    return score, threshold, min(1.0, 2 * p_value), reason
 
 
 def _reason(recognition: Recognition, method: str, logits: Array) -> Reason:
@@ -302,19 +306,11 @@ def _reason(recognition: Recognition, method: str, logits: Array) -> Reason:
     return _REASONS.get(method, "score")
 
 
-def _joint_reason(reasons: Sequence[Reason | None]) -> Reason | None:
-    """None if no method rejects the row; if only one of two does, they disagree."""
-    rejected = [reason for reason in reasons if reason is not None]
-    if rejected and len(rejected) < len(reasons):
-        return "disagreement"
-    return rejected[0] if rejected else None
-
-
 def _candidates(classes: Sequence[str], probabilities: Array, top_k: int) -> list[tuple[tuple[str, float], ...]]:
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
-    best = np.take_along_axis(probabilities, order, axis=1)
+    best = probabilities[np.arange(len(order))[:, np.newaxis], order]
     return [
-        tuple((classes[place], probability) for place, probability in zip(places, own_, strict=True))
+        tuple([(classes[place], probability) for place, probability in zip(places, own_, strict=True)])
         for places, own_ in zip(order.tolist(), best.tolist(), strict=True)
     ]
 
