@@ -71,7 +71,7 @@ def run(model: str, url: str | None, models: Path | None, options: Options) -> N
     if options.plot is not None:
         _draw(fitted, options.plot)
     file = write(fitted.calibration, options.calibrations)
-    show(fitted, file, Console(highlight=False, emoji=False))
+    show(fitted, file, Console(highlight=False, emoji=False, markup=False))
 
 
 def _fitted(served: Recognizer, options: Options) -> Fitted:

@@ -19,6 +19,7 @@ from services.policy.measures import Measures, measured
 from services.policy.recognition import (
     Calibrated,
     Calibration,
+    check_logits,
     class_logits,
     methods_of,
     parts_of,
@@ -77,8 +78,13 @@ def fit(
 
     Raises:
         ValueError, BadRequest: there are too few rows, of a class or for the level.
+        BackendError: the model did not answer what its contract says, or something that is not finite.
     """
+    for answers in (known, *(() if unknown is None else (unknown,))):
+        check_logits(recognition, answers.logits)
     to_fit = every_other(labels)
+    if to_fit.all():
+        raise ValueError("A calibration takes two rows or more of a class, one to fit to and one to compare with.")
     logits = class_logits(recognition, known.logits)
     right = logits.argmax(axis=1) == labels
     temperature = fit_temperature(logits[to_fit], labels[to_fit])
@@ -164,7 +170,7 @@ def _usable(calibration: Calibration, methods: Sequence[str], recognition: Recog
         try:
             for part in parts:
                 for label in recognition.classes:
-                    calibration.methods[part].threshold(calibration.level / len(parts), label)
+                    calibration.methods[part].threshold(calibration.level, label, len(parts))
         except BadRequest as error:
             refused.append(error)
         else:
