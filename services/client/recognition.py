@@ -13,6 +13,8 @@ from services.policy.errors import EmptyInput, ShapeMismatch
 from services.wire.rest import encode_floats, write_json
 from services.wire.sluice.v1 import recognition_pb2 as pb
 
+_MOST = (1 << 31) - 1  # candidates that a message can ask for; no model has as many classes
+
 
 def check_rows(inputs: Mapping[str, Array]) -> None:
     """Whether inputs are rows; JSON alone could not say of what width no rows are.
@@ -36,7 +38,7 @@ def recognize_body(call: RecognizeCall) -> bytes:
         DtypeMismatch: JSON has no form for an input's dtype.
     """
     fields = {
-        "method": call.method,
+        "method": call.method or None,
         "level": None if call.level is None else encode_floats(np.float64(call.level)),
         "top_k": call.top_k,
         "sets": call.sets or None,
@@ -60,7 +62,7 @@ def recognize_request(call: RecognizeCall) -> pb.RecognizeRequest:
         label=spec.label or "",
         method=call.method or "",
         level=call.level,
-        top_k=call.top_k,
+        top_k=None if call.top_k is None else min(call.top_k, _MOST),
         sets=call.sets,
     )
     write_tensors(request.inputs, call.inputs)
