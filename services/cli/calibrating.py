@@ -193,10 +193,11 @@ def _measured(
     method: str, calibration: Calibration, recognition: Recognition, known: Mapping[str, Array],
     unknown: Mapping[str, Array], rows: Mapping[str, Array], answered: Sequence[str], right: Array, strangers: Answers,
 ) -> Measures:  # fmt: skip
+    """By scores, or by p-values where scores alone do not decide: of two methods, or by class."""
     parts = parts_of(method)
-    if len(parts) == 1:
+    if len(parts) == 1 and calibration.methods[method].by_class is None:
         return measured(known[method], right[rows[method]], unknown[method])
-    common = np.intersect1d(rows[parts[0]], rows[parts[1]])
+    common = np.intersect1d(rows[parts[0]], rows[parts[-1]])
     places = class_logits(recognition, strangers.logits).argmax(axis=1).tolist()
     strange_answers = [recognition.classes[place] for place in places]
     own, others = [], []

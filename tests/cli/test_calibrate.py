@@ -255,6 +255,21 @@ def test_knowns_that_come_later_are_rejected_as_seldom_as_the_level_says(by_clas
     assert min(rejected.values()) > 100
 
 
+def test_methods_are_compared_as_they_decide_by_class_where_each_class_has_a_threshold() -> None:
+    recognition = parse_contract(CONTRACTS["animals"]).recognition
+    labels = np.arange(90) % 3
+    logits, answered = 8.0 * np.eye(3)[labels], 8.0 * np.eye(3)[np.zeros(40, int)]
+    by_class = np.linspace(0, 1, 90) + 10 * labels  # cats look least strange, and are what the unknown rows look like
+    known, unknown = Answers(logits, {"knn": by_class}), Answers(answered, {"knn": np.full(40, 5.0)})
+    blank = Calibration("animals", 4, "", 0.1, 90, "", "", 1.0, {})
+    one, each = (
+        fit(recognition, blank, ["knn"], known, labels, unknown, every=False, by_class=by_class).measures["knn"]
+        for by_class in (False, True)
+    )
+    assert (one.auroc, one.oscr) == pytest.approx((1 / 3, 1 / 3))
+    assert (each.auroc, each.oscr, each.unknown_accepted_at_95_known_accepted) == (1, 1, 0)
+
+
 def test_with_unknown_rows_methods_are_measured_and_the_best_becomes_the_default(
     calibrate: Calibrate, tmp_path: Path, known: Path, unknown: Path
 ) -> None:
