@@ -392,6 +392,14 @@ def test_a_calibration_replaces_the_one_before_and_leaves_nothing_else(
         assert written(tmp_path).level == level
 
 
+def test_a_calibration_that_cannot_be_written_leaves_nothing(calibrate: Calibrate, tmp_path: Path, known: Path) -> None:
+    taken = tmp_path / "calibrations" / "animals-4.json"
+    taken.mkdir(parents=True)
+    result = calibrate("animals", "--known", known, "--method", "gen")
+    assert (result.code, f"--calibrations: {taken} cannot be written; " in result.reason) == (1, True)
+    assert [*taken.parent.iterdir()] == [taken]
+
+
 @pytest.mark.parametrize(
     ("name", "code", "reason"),
     [
