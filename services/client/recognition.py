@@ -48,10 +48,11 @@ def recognize_body(call: RecognizeCall) -> bytes:
 
 
 def read_recognized(body: bytes) -> Recognized:
+    """What an answer says; fields that a newer gateway adds are left out, as over gRPC."""
     answer = orjson.loads(body)
     shared = {"threshold": answer["threshold"], "set": None}
-    rows = [RecognizedRow(**shared | each | _lists(each)) for each in answer.pop("results")]
-    return Recognized(**answer, results=rows)
+    rows = [RecognizedRow(**_known(RecognizedRow, shared | each | _lists(each))) for each in answer["results"]]
+    return Recognized(**_known(Recognized, answer | {"results": rows}))
 
 
 def recognize_request(call: RecognizeCall) -> pb.RecognizeRequest:
@@ -87,6 +88,10 @@ def _instances(inputs: Mapping[str, Array]) -> Any:
         return writable(BARE, arrays[BARE])
     count = len(next(iter(arrays.values())))
     return [{name: writable(name, array[row, ...]) for name, array in arrays.items()} for row in range(count)]
+
+
+def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in kind.__slots__}  # type: ignore[attr-defined]
 
 
 def _lists(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from typing import Any
 
 import grpc
 import numpy as np
+import orjson
 import pytest
 
 from services.client import AsyncClient, BadRequest, NoAnswer, NotCalibrated, NotFound, RecognizedRow, SluiceError
+from services.client.recognition import read_recognized
 from services.policy.errors import (
     DeadlineExceeded,
     DtypeMismatch,
@@ -141,6 +143,12 @@ async def test_rows_may_be_lists_or_arrays_by_name_or_bare(client: AsyncClient, 
 async def test_no_method_is_the_calibrations_and_there_are_no_more_candidates_than_classes(client: AsyncClient) -> None:
     found = await client.recognize("sides", ROWS, method="", top_k=1 << 40)
     assert (found.method, [len(row.candidates) for row in found.results]) == ("knn", [3, 3, 3])
+
+
+async def test_what_a_newer_gateway_says_besides_does_no_harm(here: Here) -> None:
+    told = (await here.http.post("/v1/models/sides:recognize", json={"instances": ROWS})).json()
+    newer = told | {"more": 1, "results": [each | {"more": 2} for each in told["results"]]}
+    assert read_recognized(orjson.dumps(newer)) == read_recognized(orjson.dumps(told))
 
 
 async def test_an_empty_set_is_none_only_where_it_was_not_asked_for(client: AsyncClient) -> None:
