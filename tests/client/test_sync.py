@@ -95,9 +95,13 @@ def test_an_interrupt_ends_a_stream_and_is_not_hidden_by_its_end() -> None:
         waits.wait()
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        list(loop.each(tokens()))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may have it ignored
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(loop.each(tokens()))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert closed.is_set()
     loop.close()
 
