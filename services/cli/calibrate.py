@@ -71,7 +71,7 @@ def run(model: str, url: str | None, models: Path | None, options: Options) -> N
     if options.plot is not None:
         _draw(fitted, options.plot)
     file = write(fitted.calibration, options.calibrations)
-    show(fitted, file, Console(highlight=False, emoji=False))
+    show(fitted, file, Console(highlight=False, emoji=False, markup=False))
 
 
 def _fitted(served: Recognizer, options: Options) -> Fitted:
@@ -116,10 +116,11 @@ def write(calibration: Calibration, folder: Path) -> Path:
     file = folder / f"{calibration.model}-{calibration.version}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".part", delete=False, encoding="utf-8") as part:
-            json.dump(document, part, allow_nan=False)
-        Path(part.name).chmod(0o644)
-        Path(part.name).replace(file)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as own:
+            part = Path(own) / file.name
+            part.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
+            part.chmod(0o644)
+            part.replace(file)
     except OSError as error:
         raise CannotExplain(f"--calibrations: {file} cannot be written; {error}") from None
     return file

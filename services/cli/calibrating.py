@@ -19,6 +19,7 @@ from services.policy.measures import Measures, measured
 from services.policy.recognition import (
     Calibrated,
     Calibration,
+    check_logits,
     class_logits,
     methods_of,
     parts_of,
@@ -77,8 +78,13 @@ def fit(
 
     Raises:
         ValueError, BadRequest: there are too few rows, of a class or for the level.
+        BackendError: the model did not answer what its contract says, or something that is not finite.
     """
+    for answers in (known, *(() if unknown is None else (unknown,))):
+        check_logits(recognition, answers.logits)
     to_fit = every_other(labels)
+    if to_fit.all():
+        raise ValueError("A calibration takes two rows or more of a class, one to fit to and one to compare with.")
     logits = class_logits(recognition, known.logits)
     right = logits.argmax(axis=1) == labels
     temperature = fit_temperature(logits[to_fit], labels[to_fit])
@@ -164,7 +170,7 @@ def _usable(calibration: Calibration, methods: Sequence[str], recognition: Recog
         try:
             for part in parts:
                 for label in recognition.classes:
-                    calibration.methods[part].threshold(calibration.level / len(parts), label)
+                    calibration.methods[part].threshold(calibration.level, label, len(parts))
         except BadRequest as error:
             refused.append(error)
         else:
@@ -187,10 +193,11 @@ def _measured(
     method: str, calibration: Calibration, recognition: Recognition, known: Mapping[str, Array],
     unknown: Mapping[str, Array], rows: Mapping[str, Array], answered: Sequence[str], right: Array, strangers: Answers,
 ) -> Measures:  # fmt: skip
+    """By scores, or by p-values where scores alone do not decide: of two methods, or by class."""
     parts = parts_of(method)
-    if len(parts) == 1:
+    if len(parts) == 1 and calibration.methods[method].by_class is None:
         return measured(known[method], right[rows[method]], unknown[method])
-    common = np.intersect1d(rows[parts[0]], rows[parts[1]])
+    common = np.intersect1d(rows[parts[0]], rows[parts[-1]])
     places = class_logits(recognition, strangers.logits).argmax(axis=1).tolist()
     strange_answers = [recognition.classes[place] for place in places]
     own, others = [], []

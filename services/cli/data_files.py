@@ -7,7 +7,6 @@ import csv
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,13 +58,14 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
         digest.update(content)
         labels.append(_labels(columns.pop(LABEL, None), file))
         parts.append(_read(columns, inputs, file))
+        _check_count(labels[-1], parts[-1], file)
     given = [each for each in labels if each is not None]
     if given and len(given) < len(files):
         without = files[labels.index(None)]
         raise CannotExplain(f"{without}: expected labels, as the other files have them; got none")
     if not any(len(array) for part in parts for array in part.values()):
         raise CannotExplain(f"{path}: expected rows; got none")
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in inputs}
+    joined = {name: _joined(name, [part[name] for part in parts], path) for name in inputs}
     return Data(joined, tuple(label for each in given for label in each) if given else None, digest.hexdigest())
 
 
@@ -99,18 +99,18 @@ def _arrays(file: Path, content: bytes) -> Columns:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what a damaged archive makes numpy, zipfile and zlib raise is not said anywhere
         raise CannotExplain(f"{file}: expected arrays, as `numpy.savez` writes them; {error}") from None
 
 
 def _objects(file: Path, content: bytes) -> Columns:
     """Objects, one a line, all with the same fields."""
     rows = list[dict[str, Any]]()
-    for number, line in enumerate(content.decode("utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(content.decode("utf-8-sig").split("\n"), 1):  # text may hold what else ends lines
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise CannotExplain(f"{file}, line {number}: expected an object in JSON; {error}") from None
             if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
                 raise CannotExplain(f"{file}, line {number}: expected an object with the fields of line 1")
@@ -123,7 +123,10 @@ def _cells(file: Path, content: bytes, inputs: Mapping[str, Tensor]) -> Columns:
 
     Where there is one input, all columns but the label are its numbers, in order, whatever their names.
     """
-    rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
+    except csv.Error as error:
+        raise CannotExplain(f"{file}: expected a CSV file; {error}") from None
     if not rows:
         return {}
     names = [name.strip() for name in rows[0]]
@@ -158,7 +161,12 @@ def _numbers(cells: list[list[str]], tensor: Tensor, file: Path) -> Any:
 
 def _sizes(columns: int, tensor: Tensor, file: Path) -> Sequence[int]:
     """The shape of a row of the input, which so many columns must fill."""
-    sizes = [size or 0 for size in tensor.shape[1:]]
+    sizes = [size for size in tensor.shape[1:] if size is not None]
+    if len(sizes) < len(tensor.shape) - 1:
+        raise CannotExplain(
+            f"{file}: expected rows of one fixed shape, as columns are; the input {tensor.name}, {tensor.row()}, has "
+            "none. Give the rows as .npz or .jsonl"
+        )
     if columns != (wanted := int(np.prod(sizes))):
         raise CannotExplain(
             f"{file}: expected {wanted} columns for the input {tensor.name}, {tensor.row()}; got {columns}"
@@ -186,10 +194,13 @@ def _table(file: Path, content: bytes, inputs: Mapping[str, Tensor]) -> Columns:
     columns: Columns = {name: _values(table[name]) for name in names}
     single = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
     for name, tensor in inputs.items():
-        own = _columns_of(name, single, inputs)
-        if name not in columns and ONLY not in columns and own:
-            sizes = _sizes(len(own), tensor, file)
-            columns[name] = np.stack([columns[each] for each in own], axis=1).reshape(-1, *sizes)
+        whole = name if name in columns or len(inputs) > 1 else ONLY
+        own = [] if whole in columns else _columns_of(name, single, inputs)
+        if whole in single and set(tensor.shape[1:]) == {1}:
+            own = [whole]
+        if own:
+            cells = np.stack([columns[each] for each in own], axis=1)
+            columns[whole if whole in columns else name] = cells.reshape(-1, *_sizes(len(own), tensor, file))
     return columns
 
 
@@ -212,15 +223,21 @@ def _values(column: Any) -> Any:
 def _labels(column: Any, file: Path) -> list[str] | None:
     if column is None:
         return None
-    labels = np.asarray(column)
-    if not len(labels):
+    try:
+        labels = np.asarray(column)
+    except ValueError:  # lists of different lengths
+        labels = np.array(column, object)
+    if labels.shape[:1] == (0,):
         return []
     if labels.ndim != 1 or labels.dtype.kind not in "iuUS":
         raise CannotExplain(
             f"{file}: expected {LABEL!r} to hold a name or a whole number for each row; got {labels.dtype} of shape "
             f"{list(labels.shape)}"
         )
-    return [each.decode() if isinstance(each, bytes) else str(each) for each in labels.tolist()]
+    try:
+        return [each.decode() if isinstance(each, bytes) else str(each) for each in labels.tolist()]
+    except UnicodeDecodeError as error:
+        raise CannotExplain(f"{file}: expected {LABEL!r} to hold text in UTF-8; {error}") from None
 
 
 def _read(columns: Columns, inputs: Mapping[str, Tensor], file: Path) -> dict[str, Array]:
@@ -239,3 +256,16 @@ def _read(columns: Columns, inputs: Mapping[str, Tensor], file: Path) -> dict[st
             f"{file}: expected as many rows of each input; got {[len(each) for each in found.values()]}"
         )
     return found
+
+
+def _check_count(labels: Sequence[str] | None, part: Mapping[str, Array], file: Path) -> None:
+    rows = len(next(iter(part.values())))
+    if labels is not None and len(labels) != rows:
+        raise CannotExplain(f"{file}: expected a label for each of the {rows} rows; got {len(labels)}")
+
+
+def _joined(name: str, parts: Sequence[Array], path: Path) -> Array:
+    shapes = sorted({part.shape[1:] for part in parts})
+    if len(shapes) > 1:
+        raise CannotExplain(f"{path}: expected rows of one shape of the input {name} in all files; got {shapes}")
+    return np.concatenate(parts)

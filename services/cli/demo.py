@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -84,7 +85,8 @@ def run(models_dir: Path, out: Path, count: int) -> int:
             with console.status("Calibrating, and asking about pictures …"):
                 pictured = _recognized(gateway.http, out)
     except NotServed as error:
-        console.print(f"[red]The demo could not be served:[/] {error}. The log is in {out / 'serve.log'}.")
+        told = escape(f"{error}. The log is in {out / 'serve.log'}.")
+        console.print(f"[red]The demo could not be served:[/] {told}")
         return 3
     with console.status("Asking Keras the same, client by client …"):
         difference = _difference(models_dir / "temperature" / "1" / "assets.extra" / "model.keras", [*clients, *rows])
@@ -96,7 +98,7 @@ def run(models_dir: Path, out: Path, count: int) -> int:
         demo_sequences.draw(shown.batch, out / "sequences.png"),
         demo_recognition.draw(pictured, out / "recognized.png"),
     )
-    console.print("The pictures of it:", ", ".join(map(str, pictures)))
+    console.print("The pictures of it:", escape(", ".join(map(str, pictures))))
     if difference > TOLERANCE:
         console.print(f"[red]The largest difference is over {TOLERANCE:g}: what was served is not what Keras says.[/]")
         return 1

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+_LOOPBACK = "127.0.0.1"
 _READY_S, _ANSWER_WITHIN_S, _PAUSE_S = 120.0, 10.0, 0.1
 _STOP_S = 30.0  # longer than a gateway takes to drain and to stop its model server
 
@@ -65,8 +66,9 @@ def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
     """Start one over a folder of models, with its output in the file `log`, and stop it at the end of the block.
 
     It is stopped whatever ends the block: an error, Ctrl-C, or SIGTERM to this process, which is an exit with code 143.
+    In the block nothing goes to it through a proxy, whatever the environment says of proxies.
     """
-    http, grpc = (f"127.0.0.1:{port}" for port in _free_ports())
+    http, grpc = (f"{_LOOPBACK}:{port}" for port in _free_ports())
     command = [sys.executable, "-m", "services.cli", "serve", "--models", str(models)]
     command += ["--http", http, "--grpc", grpc, *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
@@ -75,12 +77,27 @@ def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603 - ourselves
         try:
-            yield Embedded(f"http://{http}", f"grpc://{grpc}", process)
+            with _no_proxy():
+                yield Embedded(f"http://{http}", f"grpc://{grpc}", process)
         finally:
             process.terminate()
             process.wait(_STOP_S)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _no_proxy() -> Iterator[None]:
+    """Ask this machine directly, which urllib, httpx and gRPC read from the environment."""
+    lower = os.environ.get("no_proxy")
+    before = os.environ.get("NO_PROXY", "") if lower is None else lower
+    os.environ["no_proxy"] = f"{before},{_LOOPBACK}" if before else _LOOPBACK
+    try:
+        yield
+    finally:
+        del os.environ["no_proxy"]
+        if lower is not None:
+            os.environ["no_proxy"] = lower
 
 
 def _exit(number: int, _: FrameType | None) -> None:
@@ -90,5 +107,5 @@ def _exit(number: int, _: FrameType | None) -> None:
 def _free_ports() -> list[int]:
     with socket.socket() as one, socket.socket() as other:
         for probe in (one, other):
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((_LOOPBACK, 0))
         return [probe.getsockname()[1] for probe in (one, other)]

@@ -26,6 +26,7 @@ GATEWAY = "http://127.0.0.1:8080"
 MODELS = Path("var/models")  # where `sluice models build` and the pages' exports go
 _WIDEST = 100  # columns; wider text is hard to read
 _ANSWER_WITHIN_S = 10.0
+_NOT_FOUND = 404
 _BEHIND_IT_IS_DOWN = (502, 503, 504)
 _MAY_PASS = (429, 503, 504)
 _GATES = 4  # of an LSTM
@@ -228,7 +229,8 @@ def get(address: str, otherwise: str, body: bytes | None = None, within_s: float
             return _json(answer.read(), address)
     except urllib.error.HTTPError as error:
         with error:
-            sentence = f"{address} answered {error.code}: {_reason(error.read())}"
+            hint = " GET /v1/models lists the models that are served." if error.code == _NOT_FOUND else ""
+            sentence = f"{address} answered {error.code}: {_reason(error.read())}{hint}"
             told = error.headers.get("Retry-After", "")
             code = NOT_REACHABLE if error.code in _BEHIND_IT_IS_DOWN else 1
             if error.code in _MAY_PASS:
@@ -249,7 +251,7 @@ def _reason(body: bytes) -> str:
         sentence: str = json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):
         return body[:200].decode(errors="replace").strip() or "no reason given"
-    return f"{sentence} GET /v1/models lists the models that are served."
+    return sentence
 
 
 def _near(path: Path) -> Path:

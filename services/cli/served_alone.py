@@ -61,4 +61,4 @@ def _needed(model: str, folder: Path) -> Sequence[str]:
     except (OSError, ValueError, ContractError):
         return (model,)  # what is wrong with a contract is told by the gateway
     detector = recognition and recognition.detector
-    return (model, detector.model) if detector and detector.model in found else (model,)
+    return (model, detector.model) if detector and detector.model in {*found} - {model} else (model,)

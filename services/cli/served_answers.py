@@ -16,7 +16,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_bef
 from services.cli.calibrating import Answers
 from services.cli.explain import NotNow, get
 from services.cli.explanation import CannotExplain
-from services.policy.contract import Detector, Recognition, Signature
+from services.policy.contract import Detector, Recognition, Signature, numpy_dtype
 from services.policy.contract_document import ContractError, parse_contract
 from services.policy.recognition import parts_of
 from services.policy.scores import detector as detector_score
@@ -84,7 +84,7 @@ class Recognizer:
         address = f"{_model(self.url, self.model)}/versions/{self.version}:predict"
         parts: dict[str, list[Array]] = {name: [] for name in names}
         total = len(next(iter(inputs.values())))
-        size = max(1, min(_ROWS, _NUMBERS * total // sum(array.size for array in inputs.values())))
+        size = max(1, min(_ROWS, _NUMBERS * total // max(1, sum(array.size for array in inputs.values()))))
         for start in range(0, total, size):
             rows = {name: np.ascontiguousarray(array[start : start + size]) for name, array in inputs.items()}
             request = {"signature_name": signature.name, "inputs": rows}
@@ -166,12 +166,13 @@ def _output(answer: Any, name: str, signature: Signature, count: int, address: s
     """One output's rows; TensorFlow Serving leaves out the name of an only output."""
     try:
         found = answer["outputs"]
-        column = np.array(found[name] if len(signature.outputs) > 1 else found, np.float32)
+        column = np.array(found[name] if len(signature.outputs) > 1 else found, np.float64)
     except (KeyError, TypeError, ValueError):
         raise CannotExplain(f"{address}: expected the output {name}, numbers row by row; got another answer") from None
     if column.ndim == 0 or len(column) != count:
         raise CannotExplain(f"{address}: expected {count} rows of {name}; got shape {list(column.shape)}")
-    return column
+    with np.errstate(over="ignore"):  # infinity is refused with all that is not finite
+        return column.astype(numpy_dtype(signature.outputs[name].dtype))
 
 
 def _nobody(_: int) -> None:

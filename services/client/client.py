@@ -97,7 +97,7 @@ class AsyncClient:
         Raises:
             SluiceError: the gateway's refusal, or what is wrong with the values.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or a version that is no number; lists of different lengths.
+            ValueError: both a version and a label, or one of them that is none; lists of different lengths.
         """
         asked = Asked(_spec(model, version, label), signature, arrays_of(values), outputs or ())
         return await persistently(partial(self._predictions.run, asked), self._patience_of(timeout_s))
@@ -126,7 +126,7 @@ class AsyncClient:
             NotCalibrated: no calibration is in use for this model version.
             SluiceError: the gateway's other refusals, or what is wrong with the values.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or a version that is no number; lists of different lengths.
+            ValueError: both a version and a label, or one of them that is none; lists of different lengths.
         """
         call = RecognizeCall(_spec(model, version, label), arrays_of(rows), method, level, top_k, sets)
         check_rows(call.inputs)
@@ -155,7 +155,7 @@ class AsyncClient:
         Raises:
             SluiceError: the gateway's refusal, what is wrong with the values, or the first instance's error.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or a version that is no number; lists of different lengths.
+            ValueError: both a version and a label, or one of them that is none; lists of different lengths.
         """
         call = GenerateCall(_spec(model, version, label), instances_of(instances), max_steps, beam, sampling)
         return await persistently(partial(self._transport.generate, call), self._patience_of(timeout_s))
@@ -297,6 +297,8 @@ class AsyncClient:
 
 
 def _spec(model: str, version: int | str | None, label: str | None) -> ModelSpec:
+    if label == "":
+        raise ValueError("A label is a name of one character or more; got ''. Without a label it is None.")
     if version is None:
         return ModelSpec(model, None, label)
     if label is not None:

@@ -86,17 +86,23 @@ def generate_request(call: GenerateCall, *, stream: bool) -> pb.GenerateRequest:
 
     Raises:
         ShapeMismatch: instances of different shapes, which are no array.
+        BadRequest: a number that is beyond what a message holds, and so beyond what the gateway takes.
     """
     spec = call.spec
-    request = pb.GenerateRequest(
-        model=spec.model,
-        version="" if spec.version is None else str(spec.version),
-        label=spec.label or "",
-        max_steps=call.max_steps,
-        beam=None if call.beam is None else pb.Beam(**asdict(call.beam)),
-        sampling=None if call.sampling is None else pb.Sampling(**asdict(call.sampling)),
-        stream_tokens=stream,
-    )
+    try:
+        request = pb.GenerateRequest(
+            model=spec.model,
+            version="" if spec.version is None else str(spec.version),
+            label=spec.label or "",
+            max_steps=call.max_steps,
+            beam=None if call.beam is None else pb.Beam(**asdict(call.beam)),
+            sampling=None if call.sampling is None else pb.Sampling(**asdict(call.sampling)),
+            stream_tokens=stream,
+        )
+    except ValueError as error:
+        raise BadRequest(
+            f'"max_steps", "beam" and "sampling" hold numbers that a message can carry; {error}.'
+        ) from None
     bare = call.inputs.get(BARE) if len(call.inputs) == 1 else None
     if bare and all(row.ndim == 0 and is_text(row) for row in bare):
         request.texts.extend(_text(row.item()) for row in bare)

@@ -13,6 +13,8 @@ from services.policy.errors import EmptyInput, ShapeMismatch
 from services.wire.rest import encode_floats, write_json
 from services.wire.sluice.v1 import recognition_pb2 as pb
 
+_MOST = (1 << 31) - 1  # candidates that a message can ask for; no model has as many classes
+
 
 def check_rows(inputs: Mapping[str, Array]) -> None:
     """Whether inputs are rows; JSON alone could not say of what width no rows are.
@@ -36,7 +38,7 @@ def recognize_body(call: RecognizeCall) -> bytes:
         DtypeMismatch: JSON has no form for an input's dtype.
     """
     fields = {
-        "method": call.method,
+        "method": call.method or None,
         "level": None if call.level is None else encode_floats(np.float64(call.level)),
         "top_k": call.top_k,
         "sets": call.sets or None,
@@ -46,10 +48,11 @@ def recognize_body(call: RecognizeCall) -> bytes:
 
 
 def read_recognized(body: bytes) -> Recognized:
+    """What an answer says; fields that a newer gateway adds are left out, as over gRPC."""
     answer = orjson.loads(body)
     shared = {"threshold": answer["threshold"], "set": None}
-    rows = [RecognizedRow(**shared | each | _lists(each)) for each in answer.pop("results")]
-    return Recognized(**answer, results=rows)
+    rows = [RecognizedRow(**_known(RecognizedRow, shared | each | _lists(each))) for each in answer["results"]]
+    return Recognized(**_known(Recognized, answer | {"results": rows}))
 
 
 def recognize_request(call: RecognizeCall) -> pb.RecognizeRequest:
@@ -60,7 +63,7 @@ def recognize_request(call: RecognizeCall) -> pb.RecognizeRequest:
         label=spec.label or "",
         method=call.method or "",
         level=call.level,
-        top_k=call.top_k,
+        top_k=None if call.top_k is None else min(call.top_k, _MOST),
         sets=call.sets,
     )
     write_tensors(request.inputs, call.inputs)
@@ -85,6 +88,10 @@ def _instances(inputs: Mapping[str, Array]) -> Any:
         return writable(BARE, arrays[BARE])
     count = len(next(iter(arrays.values())))
     return [{name: writable(name, array[row, ...]) for name, array in arrays.items()} for row in range(count)]
+
+
+def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in kind.__slots__}  # type: ignore[attr-defined]
 
 
 def _lists(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,12 +103,13 @@ class Loop:
 
     def each(self, values: AsyncGenerator[T]) -> Generator[T]:
         """The values of a generator; it is closed when they are not wanted any more."""
+        idle = asyncio.Lock()  # an interrupted caller closes it while it still ends what was cancelled
         try:
-            while (value := self.run(_next(values))) is not _END:
+            while (value := self.run(_next(values, idle))) is not _END:
                 yield value
         finally:
             if not self._loop.is_closed():
-                self.run(values.aclose())
+                self.run(_close(values, idle))
 
     def close(self) -> None:
         self.run(self._loop.shutdown_asyncgens())
@@ -266,8 +267,14 @@ class Client:
         self.close()
 
 
-async def _next(values: AsyncGenerator[T]) -> T | Any:
-    return await anext(values, _END)
+async def _next(values: AsyncGenerator[T], idle: asyncio.Lock) -> T | Any:
+    async with idle:
+        return await anext(values, _END)
+
+
+async def _close(values: AsyncGenerator[T], idle: asyncio.Lock) -> None:
+    async with idle:
+        await values.aclose()
 
 
 async def _made(url: str, options: ClientOptions) -> AsyncClient:

@@ -221,7 +221,7 @@ def arrays_of(values: Values) -> dict[str, Array]:
 
 
 def array_of(value: ArrayLike) -> Array:
-    """A new array of what a caller gave; text and whole numbers of 64 bits in lists are kept as they are.
+    """A new array of what a caller gave, in this machine's byte order; text and whole numbers of 64 bits are kept.
 
     Raises:
         ValueError: lists of different lengths.
@@ -231,7 +231,7 @@ def array_of(value: ArrayLike) -> Array:
     except UnicodeDecodeError:  # text beside bytes
         return np.array(value, object)
     if isinstance(value, np.ndarray) or array.dtype.kind not in "SUf":
-        return array
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind == "f":  # which numpy takes for whole numbers on both sides of 2**63
         return _whole(value, array) if (array >= _BEYOND_INT64).any() else array
     texts = np.array(value, object)  # numpy's own arrays of text lose zeros at the end

@@ -151,7 +151,7 @@ def _check_methods(calibration: Calibration, where: str) -> None:
         calibrated = calibration.methods[part]
         for label in calibrated.by_class or (None,):
             try:
-                calibrated.threshold(calibration.level / len(parts), label)
+                calibrated.threshold(calibration.level, label, len(parts))
             except BadRequest as error:
                 raise CalibrationError(f"{where}.methods.{part}: {error.message}") from None
 

@@ -69,8 +69,10 @@ class Calibrated:
         by_class = {label: self.threshold(level, label) for label in set(labels)}
         return [by_class[label] for label in labels]
 
-    def threshold(self, level: float, label: str | None = None) -> float:
+    def threshold(self, level: float, label: str | None = None, methods: int = 1) -> float:
         """The largest score that is still known at the level, of the class `label` where there are thresholds by class.
+
+        methods: how many must agree; each has its part of the level.
 
         Raises:
             BadRequest: there are too few calibration scores for this level.
@@ -78,13 +80,14 @@ class Calibrated:
         known = self.scores if label is None else self.of(label)
         rows = len(known) + 1
         # As many of the calibration's scores as this may be as large as an accepted one: the ranks whose p is too low.
-        place = bisect_right(range(1, rows + 1), level, key=lambda rank: rank / rows)
+        place = bisect_right(range(1, rows + 1), level / methods, key=lambda rank: rank / rows)
         if not place:
-            needed = ceil(1 / max(level, _LEAST_LEVEL)) - 1
+            needed, least = ceil(methods / max(level, _LEAST_LEVEL)) - 1, ceil(_DIGITS * methods / rows) / _DIGITS
             raise BadRequest(
-                f"The level {level:g} takes {needed} calibration rows or more"
-                f"{'' if self.by_class is None else ' of each class'}; there are {len(known)}. Ask for a level of "
-                f"{ceil(_DIGITS / rows) / _DIGITS:g} or more, or calibrate with more rows.",
+                f"The level {level:g}{'' if methods == 1 else f' of {methods} methods that must agree'} takes {needed} "
+                f"calibration rows or more{'' if self.by_class is None else ' of each class'}; there are {len(known)}. "
+                + (f"Ask for a level of {least:g} or more, or calibrate" if least < 1 else "Calibrate")
+                + " with more rows.",
                 needed=needed, rows=len(known),
             )  # fmt: skip
         return float(known[-place])
@@ -176,7 +179,7 @@ def check_options(
                 f"has {', '.join(calibration.methods)}. Ask for one of these, or calibrate again with --method {part}."
             )
         for label in recognition.classes:
-            calibration.methods[part].threshold(level / len(parts), label)
+            calibration.methods[part].threshold(level, label, len(parts))
     if sets:
         _set_bound(calibration, level)
 

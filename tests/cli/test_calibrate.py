@@ -60,6 +60,13 @@ def rows_only(**inputs: Any) -> dict[str, Any]:
     return given
 
 
+def fine() -> dict[str, Any]:
+    """A model of text with logits of 64 bits."""
+    given = rows_only(word=tensor(dtype="string"))
+    given["signatures"]["serving_default"]["outputs"] = {"logits": tensor(3, dtype="float64")}
+    return given
+
+
 def front() -> dict[str, Any]:
     """A detector's contract: two logits, the second says known."""
     return {
@@ -90,12 +97,19 @@ CONTRACTS: dict[str, Any] = {
     "future": {"schema": 2},
     "wrong": contract(),
     "wide": rows_only(picture=tensor(3200)),
+    "fine": fine(),
     "words": rows_only(word=tensor(dtype="string")),
     "silent": contract(),
     "busy": contract(),
+    "endless": contract(),
+    "narrow": contract(),
+    "series": rows_only(series={"dtype": "float32", "axes": [{"name": "batch"}, {"name": "time"}]}),
     "mended": contract(),
 }
 LATER = {"silent": (503, {"error": "The model server does not answer."}, 3600), "busy": (429, {"error": "Full."}, 3600)}
+
+
+STRANGE = {"endless": [1e300, 0.0, 0.0], "narrow": [1.0, 0.0]}
 
 
 def model(name: str, inputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -125,11 +139,19 @@ def answered(path: str, body: bytes) -> tuple[int, Any] | tuple[int, Any, int]:
         return 200, {
             "outputs": [[len(word) * (place + 1.0) for place in range(3)] for word in request["inputs"]["word"]]
         }
+    if name == "fine":
+        return 200, {"outputs": [[len(word) / 3, 0, 0] for word in request["inputs"]["word"]]}
     if name == "wide":
         return 200, {"outputs": [[0.0] * 3] * (len(request["inputs"]["picture"]) + 1)}
+    if name == "series":
+        return 400, {"error": "Rows need one time step or more."}
     outputs = model(name, np.array(request["inputs"]["picture"], np.float32))
+    if name in STRANGE:
+        outputs["logits"] = np.array([STRANGE[name]] * len(outputs["logits"]))
     chosen = outputs if request["signature_name"] == "recognize" else {"logits": outputs["logits"]}
-    written = {output: array.astype(np.float32).tolist() for output, array in chosen.items()}
+    written = {
+        output: array.astype(np.float64 if name in STRANGE else np.float32).tolist() for output, array in chosen.items()
+    }
     if name == "wrong":
         return 200, {"outputs": {output: values[1:] for output, values in written.items()}}
     return 200, {"outputs": written if len(written) > 1 else written["logits"]}
@@ -231,6 +253,21 @@ def test_knowns_that_come_later_are_rejected_as_seldom_as_the_level_says(by_clas
     most = stats.norm.isf(0.001) * 2 * np.sqrt(3000 * 0.1 * 0.9) + 300
     assert max(rejected.values()) < most
     assert min(rejected.values()) > 100
+
+
+def test_methods_are_compared_as_they_decide_by_class_where_each_class_has_a_threshold() -> None:
+    recognition = parse_contract(CONTRACTS["animals"]).recognition
+    labels = np.arange(90) % 3
+    logits, answered = 8.0 * np.eye(3)[labels], 8.0 * np.eye(3)[np.zeros(40, int)]
+    by_class = np.linspace(0, 1, 90) + 10 * labels  # cats look least strange, and are what the unknown rows look like
+    known, unknown = Answers(logits, {"knn": by_class}), Answers(answered, {"knn": np.full(40, 5.0)})
+    blank = Calibration("animals", 4, "", 0.1, 90, "", "", 1.0, {})
+    one, each = (
+        fit(recognition, blank, ["knn"], known, labels, unknown, every=False, by_class=by_class).measures["knn"]
+        for by_class in (False, True)
+    )
+    assert (one.auroc, one.oscr) == pytest.approx((1 / 3, 1 / 3))
+    assert (each.auroc, each.oscr, each.unknown_accepted_at_95_known_accepted) == (1, 1, 0)
 
 
 def test_with_unknown_rows_methods_are_measured_and_the_best_becomes_the_default(
@@ -355,6 +392,14 @@ def test_a_calibration_replaces_the_one_before_and_leaves_nothing_else(
         assert written(tmp_path).level == level
 
 
+def test_a_calibration_that_cannot_be_written_leaves_nothing(calibrate: Calibrate, tmp_path: Path, known: Path) -> None:
+    taken = tmp_path / "calibrations" / "animals-4.json"
+    taken.mkdir(parents=True)
+    result = calibrate("animals", "--known", known, "--method", "gen")
+    assert (result.code, f"--calibrations: {taken} cannot be written; " in result.reason) == (1, True)
+    assert [*taken.parent.iterdir()] == [taken]
+
+
 @pytest.mark.parametrize(
     ("name", "code", "reason"),
     [
@@ -364,6 +409,8 @@ def test_a_calibration_replaces_the_one_before_and_leaves_nothing_else(
         ("bare", 1, 'bare: expected a contract with "recognition"'),
         ("future", 1, "contract.schema: expected 1, got 2"),
         ("wrong", 1, "expected 64 rows of logits; got shape [63, 3]"),
+        ("endless", 1, "endless: The model answered 'logits' that are not finite."),
+        ("narrow", 1, "narrow: The model must answer 'logits' of shape [batch, 3]; [300, 2] came."),
         ("silent", 3, "rows cannot be answered within 60 s: http"),
         ("silent", 3, "/versions/4:predict answered 503: The model server does not answer."),
         ("busy", 1, "/versions/4:predict answered 429: Full."),
@@ -375,6 +422,37 @@ def test_a_model_that_cannot_be_calibrated_is_refused(
     result = calibrate(name, "--known", known)
     assert (result.code, result.text) == (code, "")
     assert reason in result.reason
+    assert "GET /v1/models" not in result.reason  # which answers nothing of this
+
+
+def test_rows_without_numbers_are_the_gateways_to_refuse(calibrate: Calibrate, tmp_path: Path) -> None:
+    np.savez(tmp_path / "none.npz", x=np.zeros((2, 0)), label=[0, 1])
+    assert "Rows need one time step or more." in calibrate("series", "--known", tmp_path / "none.npz").reason
+
+
+@pytest.mark.parametrize("method", ["all", "max_logit", "top_probability"])
+@pytest.mark.parametrize("with_unknown", [False, True])
+def test_a_row_of_each_class_is_too_little(
+    calibrate: Calibrate, tmp_path: Path, unknown: Path, method: str, with_unknown: bool
+) -> None:
+    np.savez(tmp_path / "few.npz", x=CENTRES.reshape(-1, 2, 2), label=np.arange(3))
+    more = ("--unknown", unknown) if with_unknown else ()
+    result = calibrate("animals", "--known", tmp_path / "few.npz", *more, "--method", method, "--level", 0.5)
+    assert (result.code, "A calibration takes two rows or more of a class" in result.reason) == (1, True)
+
+
+def test_a_folder_is_told_as_it_is_called(calibrate: Calibrate, tmp_path: Path, known: Path) -> None:
+    result = calibrate("animals", "--known", known, "--calibrations", tmp_path / "[red]" / "a[/b]")
+    assert result.code == 0, result.error
+    assert f"Written: {tmp_path}/[red]/a[/b]/animals-4.json" in result.text
+
+
+def test_logits_of_64_bits_are_compared_as_they_are(calibrate: Calibrate, tmp_path: Path) -> None:
+    inputs = np.array([["a" * (number + 1)] for number in range(30)])
+    np.savez(tmp_path / "words.npz", x=inputs[:, 0], label=np.zeros(30, int))
+    result = calibrate("fine", "--known", tmp_path / "words.npz", "--method", "max_logit")
+    assert result.code == 0, result.error
+    assert written(tmp_path, "fine").methods["max_logit"].scores.tolist() == [(number - 30) / 3 for number in range(30)]
 
 
 def test_rows_are_sent_again_to_a_gateway_that_is_busy_or_away_for_a_moment(tmp_path: Path, known: Path) -> None:

@@ -52,6 +52,64 @@ def test_labels_may_be_bytes_and_places(tmp_path: Path) -> None:
     assert read_data(tmp_path, {"age": INPUTS["age"]}).labels == ("cat", "dog", "2")
 
 
+def test_each_row_of_a_file_has_its_own_label(tmp_path: Path) -> None:
+    for name, count in (("a", 1), ("b", 3)):  # as many labels as rows, all files together
+        np.savez(tmp_path / f"{name}.npz", x=np.arange(2), label=np.arange(count))
+    with pytest.raises(CannotExplain, match=r"a\.npz: expected a label for each of the 2 rows; got 1"):
+        read_data(tmp_path, {"age": INPUTS["age"]})
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (np.array([b"\xff"]), "expected 'label' to hold text in UTF-8; 'utf-8' codec can't decode"),
+        (np.array("cat"), r"expected 'label' to hold a name or a whole number for each row; got <U3 of shape \[\]"),
+    ],
+)
+def test_labels_that_are_no_names_are_refused(tmp_path: Path, label: np.ndarray, reason: str) -> None:
+    np.savez(tmp_path / "rows.npz", x=np.arange(1), label=label)
+    with pytest.raises(CannotExplain, match=f"rows.npz: {reason}"):
+        read_data(tmp_path / "rows.npz", {"age": INPUTS["age"]})
+
+
+def test_labels_that_are_lists_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"x": 1, "label": [1, 2]}\n{"x": 2, "label": [1]}')
+    with pytest.raises(CannotExplain, match="expected 'label' to hold a name or a whole number"):
+        read_data(tmp_path / "rows.jsonl", {"age": INPUTS["age"]})
+
+
+def test_a_line_of_json_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"x": 1, "label": "a\u2028b"}\r\n{"x": 2, "label": "c\x85"}\n', "utf-8")
+    assert read_data(tmp_path / "rows.jsonl", {"age": INPUTS["age"]}).labels == ("a\u2028b", "c\x85")
+
+
+def test_files_that_are_damaged_or_beyond_all_bounds_are_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "rows.npz", x=np.arange(1000))
+    whole = (tmp_path / "rows.npz").read_bytes()
+    (tmp_path / "rows.npz").write_bytes(whole[:100] + bytes(50) + whole[150:])
+    (tmp_path / "rows.csv").write_text(f"age\n{'1' * 200_000}")
+    (tmp_path / "rows.jsonl").write_text("[" * 100_000)
+    for name, reason in (
+        ("rows.npz", "expected arrays, as `numpy.savez` writes them"),
+        ("rows.csv", "expected a CSV file; field larger than field limit"),
+        ("rows.jsonl", "line 1: expected an object in JSON"),
+    ):
+        with pytest.raises(CannotExplain, match=reason):
+            read_data(tmp_path / name, {"age": INPUTS["age"]})
+
+
+def test_rows_of_all_files_have_one_shape_and_columns_a_fixed_one(tmp_path: Path) -> None:
+    series = {"series": Tensor("series", "float32", (BATCH, Axis("time"), Axis("axis", 2)))}
+    for name, steps in (("a", 3), ("b", 4)):
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((2, steps, 2)))
+    reason = r"expected rows of one shape of the input series in all files; got \[\(3, 2\), \(4, 2\)\]"
+    with pytest.raises(CannotExplain, match=reason):
+        read_data(tmp_path, series)
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(CannotExplain, match=r"expected rows of one fixed shape, as columns are; .*\.npz or \.jsonl"):
+        read_data(tmp_path / "rows.csv", series)
+
+
 def test_a_csv_file_with_a_fraction_for_a_whole_number_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("age\n3.5\n")
     with pytest.raises(CannotExplain, match="expected numbers for the input age"):
@@ -80,6 +138,18 @@ def test_parquet_inputs_may_be_in_columns_as_in_csv(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "frame.parquet")  # pandas writes this index as a column
     data = read_data(tmp_path / "frame.parquet", only)
     assert (data.inputs["place"].tolist(), data.labels) == ([[0.5, 1], [2, 3]], ("b", "a"))
+
+
+@pytest.mark.parametrize("name", ["depth", "x", "metres"])
+def test_a_parquet_column_of_numbers_is_an_input_of_one_number(tmp_path: Path, name: str) -> None:
+    depth = {"depth": Tensor("depth", "float32", (BATCH, Axis("axis", 1)))}
+    assert read_data(table(tmp_path, **{name: [0.5, 2]}), depth).inputs["depth"].tolist() == [[0.5], [2]]
+
+
+def test_an_input_may_be_called_x_beside_others_in_parquet_columns(tmp_path: Path) -> None:
+    inputs = {"x": Tensor("x", "int32", (BATCH,)), "place": INPUTS["place"]}
+    data = read_data(table(tmp_path, **{"x": [36, 7], "place.0": [0.5, 2], "place.1": [1.0, 3]}), inputs)
+    assert (data.inputs["x"].tolist(), data.inputs["place"].tolist()) == ([36, 7], [[0.5, 1], [2, 3]])
 
 
 def test_files_without_rows_are_refused(tmp_path: Path) -> None:

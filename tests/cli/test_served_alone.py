@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import proxy_bypass
 
 import keras
 import numpy as np
@@ -15,9 +16,12 @@ from keras import layers
 
 from models.export import Classes, Detector, export_recognizer
 from services.cli.embedded import NotServed, embedded
+from services.cli.explanation import CannotExplain
+from services.cli.served_alone import served_alone
 from services.policy.calibration_document import parse_calibration
 from tests.cli.conftest import told
 from tests.end_to_end.serving import alive, eventually
+from tests.policy.recognizers import recognition_document
 
 CENTRES = np.array([[4.0, 0, 0, 0], [0, 4, 0, 0], [0, 0, 4, 0]], np.float32)
 
@@ -88,6 +92,30 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(models: Path, kn
 def test_a_folder_and_a_gateway_are_not_asked_for_together(models: Path, known: Path) -> None:
     both = told("calibrate", "animals", "--known", known, "--models", models, "--url", "http://127.0.0.1:9")
     assert (both.code, "expected --url or --models, got both" in both.reason) == (2, True)
+
+
+def test_a_model_may_name_itself_as_its_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.cli.embedded._READY_S", 0.0)  # what is started has nothing that can be served
+    own = recognition_document(2, classes=["known", "unknown"], detector={"model": "guard", "known": 0})
+    (tmp_path / "guard" / "1" / "assets.extra").mkdir(parents=True)
+    (tmp_path / "guard" / "1" / "assets.extra" / "contract.json").write_text(json.dumps(own))
+    with pytest.raises(CannotExplain, match="guard: the gateway "), served_alone("guard", tmp_path):
+        pass
+
+
+def test_ones_own_gateway_is_not_asked_through_a_proxy(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for before in (None, "example.org"):
+        if before:
+            monkeypatch.setenv("no_proxy", before)
+        else:
+            monkeypatch.delenv("no_proxy", raising=False)
+        with embedded(models, tmp_path / "serve.log", "--no-such-setting") as gateway:
+            assert proxy_bypass(gateway.http.removeprefix("http://"))
+            assert proxy_bypass("example.org") == bool(before)
+        assert os.environ.get("no_proxy") == before
 
 
 def test_a_gateway_that_ends_before_it_is_ready_is_not_waited_for(models: Path, tmp_path: Path) -> None:

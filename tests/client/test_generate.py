@@ -46,6 +46,8 @@ FLAWS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "version": ({"version": 9}, NotFound, "9"),
     "version and label": ({"version": 1, "label": "stable"}, ValueError, "a version or a label"),
     "no steps": ({"max_steps": 0}, BadRequest, "max_steps"),
+    "steps beyond 32 bits": ({"max_steps": 1 << 40}, BadRequest, "max_steps.* 1099511627776"),
+    "seed beyond 64 bits": ({"sampling": Sampling(seed=1 << 63)}, BadRequest, "sampling.* 9223372036854775808"),
     "beam": ({"beam": Beam(0)}, BadRequest, "width"),
     "beam and sampling": ({"beam": Beam(2), "sampling": Sampling()}, BadRequest, "either"),
     "NaN": ({"sampling": Sampling(temperature=np.nan)}, BadRequest, "temperature"),

@@ -6,9 +6,11 @@ from typing import Any
 
 import grpc
 import numpy as np
+import orjson
 import pytest
 
 from services.client import AsyncClient, BadRequest, NoAnswer, NotCalibrated, NotFound, RecognizedRow, SluiceError
+from services.client.recognition import read_recognized
 from services.policy.errors import (
     DeadlineExceeded,
     DtypeMismatch,
@@ -38,6 +40,7 @@ FLAWS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "model without recognition": ({"model": "plain"}, UnsupportedByModel, "plain"),
     "model without calibration": ({"model": "guard"}, NotCalibrated, "sluice calibrate guard"),
     "version": ({"version": 7}, NotFound, "7"),
+    "label that is none": ({"label": ""}, ValueError, "a name of one character or more"),
     "version that is none": ({"version": "newest"}, ValueError, "whole number"),
     "version and label": ({"version": 1, "label": "stable"}, ValueError, "a version or a label"),
     "method": ({"method": "magic"}, BadRequest, "magic"),
@@ -118,15 +121,34 @@ async def test_rows_have_thresholds_of_their_own_where_there_is_none_for_all(
     [
         {"x": ROWS},
         {"x": np.array(ROWS, np.float32)},
+        np.array(ROWS, ">f4"),
         np.array(ROWS),
         np.array(ROWS).T.copy().T,
         [np.array(row) for row in ROWS],
     ],
-    ids=["named lists", "a named array", "an array", "an array in another order", "a list of arrays"],
+    ids=[
+        "named lists",
+        "a named array",
+        "another byte order",
+        "an array",
+        "an array in another order",
+        "a list of arrays",
+    ],
 )
 async def test_rows_may_be_lists_or_arrays_by_name_or_bare(client: AsyncClient, rows: Any) -> None:
     found = await client.recognize("sides", rows)
     assert [row.label for row in found.results] == ["left", None, "right"]
+
+
+async def test_no_method_is_the_calibrations_and_there_are_no_more_candidates_than_classes(client: AsyncClient) -> None:
+    found = await client.recognize("sides", ROWS, method="", top_k=1 << 40)
+    assert (found.method, [len(row.candidates) for row in found.results]) == ("knn", [3, 3, 3])
+
+
+async def test_what_a_newer_gateway_says_besides_does_no_harm(here: Here) -> None:
+    told = (await here.http.post("/v1/models/sides:recognize", json={"instances": ROWS})).json()
+    newer = told | {"more": 1, "results": [each | {"more": 2} for each in told["results"]]}
+    assert read_recognized(orjson.dumps(newer)) == read_recognized(orjson.dumps(told))
 
 
 async def test_an_empty_set_is_none_only_where_it_was_not_asked_for(client: AsyncClient) -> None:

@@ -1,13 +1,17 @@
 """The client for programs without an event loop does what the asynchronous one does."""
 
+import asyncio
+import os
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from services.client import Client, NoAnswer, NotCalibrated, SluiceError
+from services.client.sync import Loop
 from services.policy.errors import SessionClosed
 from tests.client.conftest import Urls
 
@@ -72,6 +76,34 @@ def test_a_client_leaves_no_thread_behind() -> None:
     with Client("http://127.0.0.1:1", attempts=1) as client, pytest.raises(NoAnswer):
         client.open("sum")
     assert threading.active_count() == before
+
+
+def test_an_interrupt_ends_a_stream_and_is_not_hidden_by_its_end() -> None:
+    loop, closed, waits = Loop(), threading.Event(), threading.Event()
+
+    async def tokens() -> AsyncGenerator[int]:
+        try:
+            yield 1
+            waits.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # as a connection that is closed
+            await asyncio.sleep(0)
+            closed.set()
+
+    def interrupt() -> None:
+        waits.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may have it ignored
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(loop.each(tokens()))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert closed.is_set()
+    loop.close()
 
 
 def test_rows_are_recognized(client: Client) -> None:

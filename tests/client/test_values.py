@@ -49,6 +49,15 @@ def test_an_array_comes_back_from_a_message_as_it_was(dtype: str, part: Any) -> 
     assert came.flags.writeable
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i8", ">u2", "<f4"])
+def test_numbers_are_sent_as_they_are_whatever_their_byte_order(dtype: str) -> None:
+    given = np.array([[1, 2], [3, 250]], dtype)
+    request = pb.StepRequest()
+    write_tensors(request.inputs, arrays_of({"x": given}))
+    assert read_tensors(request.inputs)["x"].tolist() == given.tolist()
+    assert orjson.loads(dumps(write_inputs(arrays_of({"x": given}))))["x"] == given.tolist()
+
+
 def test_text_may_be_given_as_str_or_bytes() -> None:
     for value in (["one", "two"], [b"one", b"two"]):
         inputs = arrays_of({"x": value})

@@ -5,12 +5,20 @@ import pytest
 from tests.docs.pages import text_of
 
 # Of the remedies, in the order in which both pages have them.
-METHODS = ("top_probability", "top_probability, with temperature", "codes", "detector", "other", "knn", "knn beside other")
+METHODS = (
+    "top_probability",
+    "top_probability, with temperature",
+    "codes",
+    "detector",
+    "other",
+    "knn",
+    "knn beside other",
+)
 
 
 def table(text: str, first_heading: str) -> list[list[str]]:
     """The cells of each row of the table whose first column has this heading; bold is like plain."""
-    lines = text[text.index(f"| {first_heading} |") :].split("\n\n")[0].splitlines()
+    lines = text[text.index(f"| {first_heading} |") :].partition("\n\n")[0].splitlines()
     return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 

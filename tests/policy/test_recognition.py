@@ -1,7 +1,9 @@
 """Decisions: what is rejected and why, and that knowns are rejected as seldom as the level says."""
 
 import re
+from dataclasses import replace
 from fractions import Fraction
+from math import ceil
 
 import numpy as np
 import pytest
@@ -293,12 +295,30 @@ def test_the_smallest_levels_are_refused_with_a_number_that_can_be_written(level
     assert raised.value.details["needed"] == 999_999_999
 
 
+@pytest.mark.parametrize("rows", [3, 30, 31])
+def test_the_level_that_two_methods_are_advised_of_is_enough_for_both(rows: int) -> None:
+    few = Calibrated(np.arange(float(rows)))
+    calibration = replace(CALIBRATION, methods={"knn": few, "vim": few})
+    advised = ceil(20_000 / (rows + 1)) / 10_000
+    said = f"level 0.01 of 2 methods that must agree takes 199 .*; there are {rows}. Ask for a level of {advised:g} or"
+    with pytest.raises(BadRequest, match=said):
+        check_options(PLAIN, calibration, "knn+vim", 0.01, 3, sets=False)
+    check_options(PLAIN, calibration, "knn+vim", advised, 3, sets=False)
+
+
+def test_where_no_level_is_low_enough_for_the_rows_more_are_asked_for() -> None:
+    with pytest.raises(BadRequest, match=r"there are 1\. Calibrate with more rows\."):
+        Calibrated(np.zeros(1)).threshold(0.5, methods=2)
+
+
 def test_too_few_rows_for_the_level_are_refused_with_how_many_it_takes() -> None:
     said = r"level 0.002 takes 499 calibration rows or more; there are 400.*a level of 0\.0025 or more"
     with pytest.raises(BadRequest, match=said):
         check(level=0.002)
     check(level=0.0025)
-    with pytest.raises(BadRequest, match=r"level 0.002 takes 499"):  # half the level for each of two
+    with pytest.raises(
+        BadRequest, match=r"level 0.004 of 2 methods that must agree takes 499"
+    ):  # half the level for each of two
         check(method="knn+vim", level=0.004)
     with pytest.raises(BadRequest, match=r"of each class"):
         check(calibration=animals(2, 60, "knn", by_class=True), level=0.02)
