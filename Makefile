@@ -17,7 +17,9 @@ serve: $(BIN)/.demo var/models/temperature var/models/dates ## Serve the example
 	sluice serve --models var/models --http $(HTTP)
 
 test: $(BIN)/.dev ## Run all tests
-	coverage run -m pytest tests/policy -q
+	coverage erase
+	coverage run -m pytest tests/policy -q --numprocesses 2
+	coverage combine --quiet
 	coverage report
 	pytest --ignore=tests/policy --numprocesses 2 --dist loadfile
 
