@@ -188,6 +188,21 @@ async def test_a_gateway_that_hangs_is_given_up() -> None:
     await transport.aclose()
 
 
+@pytest.mark.parametrize("timeout_s", [float("nan"), float("inf"), -1.0, 0])
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+async def test_a_time_limit_is_a_positive_number(scheme: str, timeout_s: float) -> None:
+    wrong = pytest.raises(ValueError, match=f'^"timeout_s" is a positive number of seconds; got {timeout_s}')
+    url = f"{scheme}://127.0.0.1:1"
+    with wrong:
+        AsyncClient(url, timeout_s=timeout_s)
+    async with AsyncClient(url) as client:
+        for call in (client.predict, client.recognize, client.generate):
+            with wrong:
+                await call("sum", [1], timeout_s=timeout_s)
+        with wrong:
+            client.generate_stream("sum", ["hi"], timeout_s=timeout_s)
+
+
 @pytest.mark.parametrize("call", ["open", "view", "predict", "recognize", "generate", "tokens"])
 async def test_a_page_instead_of_an_answer_is_no_answer(time: Time, call: str) -> None:
     async with page() as url, AsyncClient(url, attempts=2, sleep=time.sleep, clock=time.clock) as client:

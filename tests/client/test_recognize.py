@@ -33,6 +33,7 @@ ANSWERS: dict[str, tuple[list[list[float]], dict[str, Any]]] = {
     "two methods that must agree": (ROWS, {"method": "detector+knn", "level": 0.1, "sets": True}),
     "a version": (ROWS, {"version": 1}),
     "a version as text": (ROWS, {"version": "1"}),
+    "a label": (ROWS, {"label": "stable"}),
 }
 FLAWS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "model": ({"model": "nosuch"}, NotFound, "nosuch"),
@@ -80,8 +81,8 @@ async def client(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[As
 async def test_the_answer_is_the_gateways_own(here: Here, client: AsyncClient, name: str) -> None:
     rows, options = ANSWERS[name]
     given = {"instances": rows, **options}
-    version = given.pop("version", None)
-    path = "/v1/models/sides" + (f"/versions/{version}" if version else "")
+    version, label = given.pop("version", None), given.pop("label", None)
+    path = "/v1/models/sides" + (f"/versions/{version}" if version else f"/labels/{label}" if label else "")
     told = (await here.http.post(f"{path}:recognize", json=given)).json()
     found = await client.recognize("sides", np.array(rows, np.float32), **options)
     about = ("model", "version", "method", "level", "threshold")
