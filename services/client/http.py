@@ -192,7 +192,7 @@ class HttpTransport:
         except (TimeoutError, httpx.TimeoutException):
             raise NoAnswer(f"{self._url} did not answer within {timeout_s:g} s.") from None
         except httpx.TransportError as error:
-            raise NoAnswer(f"{self._url} did not answer: {error or type(error).__name__}.") from error
+            raise NoAnswer(f"{self._url} did not answer: {str(error) or type(error).__name__}.") from error
 
 
 async def _within(until: float, work: Awaitable[T]) -> T:
