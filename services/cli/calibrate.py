@@ -68,10 +68,10 @@ def run(model: str, url: str | None, models: Path | None, options: Options) -> N
             files_of(path)  # a wrong name is told before anything is started
     with served_alone(model, models or MODELS) if url is None else nullcontext(url.rstrip("/")) as address:
         fitted = _fitted(find(model, address), options)
-    if options.plot is not None:
-        _draw(fitted, options.plot)
     file = write(fitted.calibration, options.calibrations)
     show(fitted, file, Console(highlight=False, emoji=False, markup=False))
+    if options.plot is not None:
+        _draw(fitted, options.plot, file)
 
 
 def _fitted(served: Recognizer, options: Options) -> Fitted:
@@ -162,12 +162,14 @@ def _progress(rows: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.advance(task, count)
 
 
-def _draw(fitted: Fitted, plot: Path) -> None:
+def _draw(fitted: Fitted, plot: Path, file: Path) -> None:
+    """Raises: CannotExplain: it cannot be drawn; the calibration is in `file` all the same."""
+    written = f"The calibration is in {file}"
     try:
         from services.cli.calibration_picture import draw
 
         draw(fitted, plot)
     except ImportError as error:
-        raise CannotExplain(f"--plot: expected matplotlib to be installed; {error}") from None
+        raise CannotExplain(f"--plot: expected matplotlib to be installed; {error}. {written}") from None
     except OSError as error:
-        raise CannotExplain(f"--plot: {plot} cannot be written; {error}") from None
+        raise CannotExplain(f"--plot: {plot} cannot be written; {error}. {written}") from None

@@ -119,11 +119,21 @@ def plan(series: Series, count: int, seed: int = SEED) -> list[Client]:
 
 def _recognized(http: str, out: Path) -> list[demo_recognition.Row]:
     try:
-        return demo_recognition.ask(http, out)
+        with _failures_told():
+            return demo_recognition.ask(http, out)
     except subprocess.CalledProcessError as error:
         raise NotServed(error.stderr.strip()) from None
+
+
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Raises: NotServed: a request was refused, or not answered."""
+    try:
+        yield
     except httpx.HTTPStatusError as error:
         raise NotServed(error.response.text) from None
+    except httpx.TransportError as error:
+        raise NotServed(f"{error.request.url} was not answered: {str(error) or type(error).__name__}") from None
 
 
 def uneven(series: Series) -> list[Client]:
@@ -158,10 +168,8 @@ async def _serve(
         def forecast(row: int, forecasts: Any) -> None:
             rows[row].forecasts[:] = np.array(forecasts)[:, 0]
 
-        try:
+        with _failures_told():
             shown = await demo_sequences.ask(looking, [row.series for row in rows], forecast)
-        except httpx.HTTPStatusError as error:
-            raise NotServed(error.response.text) from None
     return Run(seconds, int(after["rows"] - before["rows"]), int(after["batches"] - before["batches"])), shown
 
 

@@ -66,6 +66,7 @@ def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
     """Start one over a folder of models, with its output in the file `log`, and stop it at the end of the block.
 
     It is stopped whatever ends the block: an error, Ctrl-C, or SIGTERM to this process, which is an exit with code 143.
+    If it does not stop in time it is killed; its model server then ends by itself.
     In the block nothing goes to it through a proxy, whatever the environment says of proxies.
     """
     http, grpc = (f"{_LOOPBACK}:{port}" for port in _free_ports())
@@ -80,10 +81,18 @@ def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
             with _no_proxy():
                 yield Embedded(f"http://{http}", f"grpc://{grpc}", process)
         finally:
-            process.terminate()
-            process.wait(_STOP_S)
+            _stop(process)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextmanager

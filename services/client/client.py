@@ -56,7 +56,7 @@ class AsyncClient:
     It belongs to one event loop, in which it must be made; `async with` closes its connections at the end.
 
     Raises:
-        ValueError: another kind of URL.
+        ValueError: another kind of URL, or a `timeout_s` that is no positive number.
     """
 
     def __init__(
@@ -97,7 +97,8 @@ class AsyncClient:
         Raises:
             SluiceError: the gateway's refusal, or what is wrong with the values.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or one of them that is none; lists of different lengths.
+            ValueError: both a version and a label, or one of them that is none; lists of different lengths; or a
+                `timeout_s` that is no positive number.
         """
         asked = Asked(_spec(model, version, label), signature, arrays_of(values), outputs or ())
         return await persistently(partial(self._predictions.run, asked), self._patience_of(timeout_s))
@@ -126,7 +127,8 @@ class AsyncClient:
             NotCalibrated: no calibration is in use for this model version.
             SluiceError: the gateway's other refusals, or what is wrong with the values.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or one of them that is none; lists of different lengths.
+            ValueError: both a version and a label, or one of them that is none; lists of different lengths; or a
+                `timeout_s` that is no positive number.
         """
         call = RecognizeCall(_spec(model, version, label), arrays_of(rows), method, level, top_k, sets)
         check_rows(call.inputs)
@@ -155,7 +157,8 @@ class AsyncClient:
         Raises:
             SluiceError: the gateway's refusal, what is wrong with the values, or the first instance's error.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or one of them that is none; lists of different lengths.
+            ValueError: both a version and a label, or one of them that is none; lists of different lengths; or a
+                `timeout_s` that is no positive number.
         """
         call = GenerateCall(_spec(model, version, label), instances_of(instances), max_steps, beam, sampling)
         return await persistently(partial(self._transport.generate, call), self._patience_of(timeout_s))

@@ -21,7 +21,7 @@ from services.policy.errors import (
 
 
 class NoAnswer(SluiceError):
-    """No answer came: the gateway could not be reached, the connection broke, or the time was over.
+    """No answer came: the gateway could not be reached, the connection broke, the time was over, or another answered.
 
     The call may have run. A numbered step can be sent again as it is.
     """

@@ -1,9 +1,6 @@
 """Server-sent events out of the bytes of an answer. It does not know HTTP, or what the events mean."""
 
 from collections.abc import Iterator
-from typing import Any
-
-import orjson
 
 
 class EventReader:
@@ -14,8 +11,8 @@ class EventReader:
         self._name = ""
         self._data: list[bytes] = []
 
-    def feed(self, chunk: bytes) -> Iterator[tuple[str, Any]]:
-        """The events that are whole by now: the name, and what the data, a JSON text, say."""
+    def feed(self, chunk: bytes) -> Iterator[tuple[str, bytes]]:
+        """The events that are whole by now: the name, and its data."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")  # no other end: text may hold what else ends lines
         for line in lines:
             field, _, value = line.removesuffix(b"\r").partition(b":")
@@ -24,5 +21,5 @@ class EventReader:
             elif field == b"data":
                 self._data.append(value)
             elif line in (b"", b"\r") and self._data:
-                yield self._name, orjson.loads(b"\n".join(self._data))
+                yield self._name, b"\n".join(self._data)
                 self._name, self._data = "", []

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import orjson
 
 from services.client.errors import error_of
 from services.client.grpc_messages import told
@@ -66,10 +65,9 @@ def generate_body(call: GenerateCall, *, stream: bool) -> bytes:
     return write_json({"instances": rows, **given})
 
 
-def read_results(body: bytes) -> Results:
+def read_results(body: Mapping[str, Any]) -> Results:
     """Each instance's sequences, the best first."""
-    results = orjson.loads(body)["results"]
-    return [_sequences(each if isinstance(each, list) else [each]) for each in results]
+    return [_sequences(each if isinstance(each, list) else [each]) for each in body["results"]]
 
 
 def read_event(name: str, data: Mapping[str, Any]) -> Token | Ended:
@@ -88,6 +86,8 @@ def generate_request(call: GenerateCall, *, stream: bool) -> pb.GenerateRequest:
         ShapeMismatch: instances of different shapes, which are no array.
         BadRequest: a number that is beyond what a message holds, and so beyond what the gateway takes.
     """
+    if call.beam is not None and call.beam.n_best == 0:  # which means 1 in a message
+        raise BadRequest('"beam.n_best" is how many sequences are answered, 1 or more; got 0.')
     spec = call.spec
     try:
         request = pb.GenerateRequest(

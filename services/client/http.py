@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
-import orjson
 
 from services.client.contracts import OutputDtypes
 from services.client.errors import NoAnswer, error_of
@@ -16,7 +15,7 @@ from services.client.events import EventReader
 from services.client.generation import generate_body, read_event, read_results
 from services.client.predict_json import predict_body, read_outputs
 from services.client.recognition import read_recognized, recognize_body
-from services.client.refusals import refusal
+from services.client.refusals import read_json, refusal
 from services.client.rows import dumps, many_body, read_answer, read_array, step_body, write_inputs
 from services.client.signatures import Signatures, read_metadata_json
 from services.client.transport import Lane
@@ -84,7 +83,7 @@ class HttpTransport:
         path = f"{_session(call.session)}:{kind}"
         response = await self._call("POST", path, timeout_s, content=step_body(call), session=call.session)
         replayed = response.headers.get("sluice-replayed") == "true"
-        return read_answer(orjson.loads(response.content), dtypes, replayed=replayed)
+        return read_answer(read_json(self._url, response.content), dtypes, replayed=replayed)
 
     async def step_many(self, call: ManyCall, timeout_s: float) -> Sequence[Answer | SluiceError]:
         dtypes = [await self._dtypes.of("step", call.model, version, timeout_s) for version in call.versions]
@@ -114,17 +113,16 @@ class HttpTransport:
 
     async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:
         path = f"{_version(call.spec)}:predict"
-        response = await self._call("POST", path, timeout_s, content=predict_body(call))
-        return read_outputs(response.content, call.signature.outputs)
+        body = await self._json("POST", path, timeout_s, content=predict_body(call))
+        return read_outputs(body, call.signature.outputs)
 
     async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized:
         path = f"{_version(call.spec)}:recognize"
-        return read_recognized((await self._call("POST", path, timeout_s, content=recognize_body(call))).content)
+        return read_recognized(await self._json("POST", path, timeout_s, content=recognize_body(call)))
 
     async def generate(self, call: GenerateCall, timeout_s: float) -> Results:
         path, body = f"{_version(call.spec)}:generate", generate_body(call, stream=False)
-        response = await self._call("POST", path, timeout_s, content=body)
-        return read_results(response.content)
+        return read_results(await self._json("POST", path, timeout_s, content=body))
 
     async def generate_stream(self, call: GenerateCall, timeout_s: float) -> AsyncGenerator[Token | Ended]:
         body, until = generate_body(call, stream=True), asyncio.get_running_loop().time() + timeout_s + _GRACE_S
@@ -142,7 +140,7 @@ class HttpTransport:
                         if name == "done":
                             done = True
                         else:
-                            yield read_event(name, data)
+                            yield read_event(name, read_json(self._url, data))
         if not done:
             raise NoAnswer(f"{self._url} ended the stream before everything was generated.")
 
@@ -160,8 +158,8 @@ class HttpTransport:
         given = {name: value for name, value in fields.items() if value is not None}
         return await self._json("POST", path, timeout_s, content=dumps(given), session=session)
 
-    async def _json(self, method: str, path: str, timeout_s: float, **more: Any) -> Any:
-        return orjson.loads((await self._call(method, path, timeout_s, **more)).content)
+    async def _json(self, method: str, path: str, timeout_s: float, **more: Any) -> dict[str, Any]:
+        return read_json(self._url, (await self._call(method, path, timeout_s, **more)).content)
 
     async def _call(
         self,
@@ -194,7 +192,7 @@ class HttpTransport:
         except (TimeoutError, httpx.TimeoutException):
             raise NoAnswer(f"{self._url} did not answer within {timeout_s:g} s.") from None
         except httpx.TransportError as error:
-            raise NoAnswer(f"{self._url} did not answer: {error or type(error).__name__}.") from error
+            raise NoAnswer(f"{self._url} did not answer: {str(error) or type(error).__name__}.") from error
 
 
 async def _within(until: float, work: Awaitable[T]) -> T:

@@ -10,7 +10,7 @@ from services.client.signatures import fitted
 from services.client.values import Array, PredictCall, array_of
 from services.policy.contract import Tensor
 from services.policy.errors import BackendError, BadRequest, DtypeMismatch
-from services.wire.rest import encode_floats, from_base64, parse_json, write_json
+from services.wire.rest import encode_floats, from_base64, write_json
 
 
 def predict_body(call: PredictCall) -> bytes:
@@ -36,13 +36,13 @@ def writable(name: str, array: Array) -> Any:
     return encode_floats(np.ascontiguousarray(array) if array.ndim else array[()])
 
 
-def read_outputs(body: bytes, outputs: Mapping[str, Tensor]) -> dict[str, Array]:
+def read_outputs(body: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Array]:
     """The outputs of an answer, in the dtypes of the signature's `outputs`; text is UTF-8 `bytes`.
 
     Raises:
         BackendError: the answer has other outputs than the signature.
     """
-    answer = parse_json(body)["outputs"]
+    answer = body["outputs"]
     named = answer if len(outputs) > 1 else dict.fromkeys(outputs, answer)
     if not isinstance(named, dict) or named.keys() != outputs.keys():
         raise BackendError(f"The answer has not the outputs of the signature, {', '.join(map(repr, outputs))}.")

@@ -1,10 +1,9 @@
 """Recognize calls to and from the JSON and the messages of the gateway. It knows no transports."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import orjson
 
 from services.client.predict_json import writable
 from services.client.tensors import encoded, write_tensors
@@ -47,12 +46,11 @@ def recognize_body(call: RecognizeCall) -> bytes:
     return write_json({"instances": _instances(call.inputs), **given})
 
 
-def read_recognized(body: bytes) -> Recognized:
+def read_recognized(answer: Mapping[str, Any]) -> Recognized:
     """What an answer says; fields that a newer gateway adds are left out, as over gRPC."""
-    answer = orjson.loads(body)
     shared = {"threshold": answer["threshold"], "set": None}
-    rows = [RecognizedRow(**_known(RecognizedRow, shared | each | _lists(each))) for each in answer["results"]]
-    return Recognized(**_known(Recognized, answer | {"results": rows}))
+    rows = [RecognizedRow(**_known(RecognizedRow._fields, shared | each | _lists(each))) for each in answer["results"]]
+    return Recognized(**_known(Recognized.__slots__, {**answer, "results": rows}))
 
 
 def recognize_request(call: RecognizeCall) -> pb.RecognizeRequest:
@@ -90,8 +88,8 @@ def _instances(inputs: Mapping[str, Array]) -> Any:
     return [{name: writable(name, array[row, ...]) for name, array in arrays.items()} for row in range(count)]
 
 
-def _known(kind: type, fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: fields[name] for name in kind.__slots__}  # type: ignore[attr-defined]
+def _known(names: Iterable[str], fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: fields[name] for name in names}
 
 
 def _lists(result: Mapping[str, Any]) -> dict[str, Any]:

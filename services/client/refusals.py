@@ -1,11 +1,13 @@
-"""What an HTTP answer that is an error says."""
+"""What an HTTP answer says that is an error, or that is not the gateway's."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
-from services.client.errors import error_of
-from services.policy.errors import SluiceError
+from services.client.errors import NoAnswer, error_of
+from services.policy.errors import BadRequest, SluiceError
+from services.wire.rest import parse_json
 
 
 def refusal(status: int, headers: Mapping[str, str], content: bytes) -> SluiceError:
@@ -23,4 +25,23 @@ def refusal(status: int, headers: Mapping[str, str], content: bytes) -> SluiceEr
         status=status,
         details=body.get("details"),
         retry_after_s=int(told) if told.isdecimal() else None,
+    )
+
+
+def read_json(url: str, content: str | bytes) -> dict[str, Any]:
+    """What an answer from `url` says that is no error.
+
+    Raises:
+        NoAnswer: it is no JSON object, and so not the gateway's.
+    """
+    body = content.encode() if isinstance(content, str) else content
+    try:
+        answer = parse_json(body)
+    except BadRequest:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    raise NoAnswer(
+        f"{url} did not answer as a gateway does: expected a JSON object, got {body.decode(errors='replace')!r:.80}. "
+        "Give the gateway's own URL, or see what its proxy answers."
     )

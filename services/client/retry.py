@@ -1,6 +1,7 @@
 """When a call is sent again, and after how long. It does not know what a call is or how it travels."""
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ class Patience:
     `attempts` bounds how often a call is sent; `timeout_s` is what the gateway gets for each attempt, in seconds (raise
     it for long scans); no attempt begins later than `total_s` seconds after the first. `sleep` and `clock` (seconds)
     are asyncio's and the system's, except in tests.
+
+    Raises:
+        ValueError: `timeout_s` is no positive number.
     """
 
     attempts: int = 8
@@ -38,6 +42,10 @@ class Patience:
     total_s: float = 60.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout_s < math.inf:
+            raise ValueError(f'"timeout_s" is a positive number of seconds; got {self.timeout_s!r:.80}.')
 
 
 def worth_repeating(error: BaseException | None, *, repeatable: bool) -> bool:

@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
-import orjson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from services.client.contracts import OutputDtypes
 from services.client.errors import NoAnswer, error_of
-from services.client.refusals import refusal
+from services.client.refusals import read_json, refusal
 from services.client.rows import read_answer, step_body
 from services.client.values import Answer, Call
 from services.policy.errors import SessionEnded
@@ -29,7 +27,7 @@ class SocketLane:
 
     async def step(self, call: Call, timeout_s: float) -> Answer:
         dtypes = await self._dtypes.of("step", call.model, call.version, timeout_s)
-        body = orjson.loads(await self._exchange(call.session, step_body(call).decode(), timeout_s))
+        body = read_json(self._url, await self._exchange(call.session, step_body(call).decode(), timeout_s))
         if "error" not in body:
             return read_answer(body, dtypes)
         error = error_of(body["code"], body["error"], details=body.get("details"))
@@ -42,7 +40,7 @@ class SocketLane:
         self._sockets.clear()
         await asyncio.gather(*(socket.close() for socket in sockets))
 
-    async def _exchange(self, session: str, message: str, timeout_s: float) -> Any:
+    async def _exchange(self, session: str, message: str, timeout_s: float) -> str | bytes:
         try:
             async with asyncio.timeout(timeout_s + _GRACE_S):
                 return await self._ask(session, message)
@@ -54,7 +52,7 @@ class SocketLane:
         except (OSError, WebSocketException) as error:
             raise NoAnswer(f"The stream of session {session!r} was cut: {error}.") from error
 
-    async def _ask(self, session: str, message: str) -> Any:
+    async def _ask(self, session: str, message: str) -> str | bytes:
         """A socket on which an answer is still to come is given up, so that none is taken for another's."""
         socket = self._sockets.pop(session, None) or await self._connect(session)
         try:

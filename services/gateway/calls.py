@@ -39,8 +39,8 @@ log = structlog.get_logger()
 
 _SESSION_CALL = re.compile(r"/v1/sessions/([A-Za-z0-9._~-]{1,128}):(step|scan)")
 _MANY_CALL = re.compile(r"/v1/models/([^/:]+)/sessions:step")
-_RECOGNIZE_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,18})|/labels/([^/:]+))?:recognize")
-_INFER_CALL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,18}))?/infer")
+_RECOGNIZE_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,19})|/labels/([^/:]+))?:recognize")
+_INFER_CALL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,19}))?/infer")
 _EVENTS = b"text/event-stream"
 _LARGE_BODY = 64 * 1024  # bytes whose parsing other clients would notice
 BUG = "Something went wrong inside the gateway; it has been logged with the request id."

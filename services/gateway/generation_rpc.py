@@ -16,7 +16,6 @@ from services.gateway.gateway import Gateway
 from services.gateway.generation import Begun, Event, Generate, Token
 from services.gateway.grpc_failures import error_message, failure
 from services.gateway.grpc_protocol import Call, Methods, Unary, streamed
-from services.gateway.inference import read_version
 from services.gateway.metrics import Metrics
 from services.policy.contract import Generation, Signature
 from services.policy.errors import BadRequest, Internal, SluiceError
@@ -25,6 +24,7 @@ from services.policy.sequences import Columns, rows_of
 from services.policy.tensors import read_tensor
 from services.wire.arrays import Array, read_arrays
 from services.wire.rest import PredictBody, check_names
+from services.wire.rest_paths import read_version
 from services.wire.sluice.v1 import generation_pb2 as messages
 
 log = structlog.get_logger()

@@ -17,7 +17,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.predict import Done, Predict, Prediction, Tasks, Terms
 from services.policy.batch import PRIORITIES
 from services.policy.contract import Signature, Tensor, numpy_dtype
-from services.policy.errors import BackendUnavailable, BadRequest, DeadlineExceeded, DtypeMismatch, ShapeMismatch
+from services.policy.errors import BackendUnavailable, DeadlineExceeded, DtypeMismatch, ShapeMismatch
 from services.wire.oip import DATATYPES, InferRequest, SequencePart
 from services.wire.rest import DEFAULT_SIGNATURE, check_names
 from services.wire.tensors import dtype_name
@@ -142,17 +142,6 @@ class Inference:
     @property
     def ready(self) -> bool:
         return self._gateway.catalog.ready and not self._gateway.draining
-
-
-def read_version(text: str) -> int | None:
-    """A model's version as the protocol writes it; None: the newest.
-
-    Raises:
-        BadRequest: it is no number.
-    """
-    if text and not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise BadRequest(f"A model version is a whole number; got {text!r:.80}.")
-    return int(text) if text else None
 
 
 def signature_of(served: ServedVersion) -> Signature | None:

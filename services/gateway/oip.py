@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.gateway.inference import EXTENSIONS, PLATFORM, Inference, described, read_version, signature_of
+from services.gateway.inference import EXTENSIONS, PLATFORM, Inference, described, signature_of
 from services.gateway.rest import ModelName
+from services.wire.rest_paths import read_version
 
 NAME = "sluice"
 
@@ -61,7 +62,7 @@ def inference_of(request: Request) -> Inference:
 
 
 Here = Annotated[Inference, Depends(inference_of)]
-ModelVersion = Annotated[str, Path(description="The model's version.", examples=["1"], pattern="^[0-9]{1,18}$")]
+ModelVersion = Annotated[str, Path(description="The model's version.", examples=["1"], pattern="^[0-9]{1,19}$")]
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 _MODEL = "/models/{model:model_name}"
 _VERSION = _MODEL + "/versions/{version}"

@@ -16,13 +16,14 @@ from services.gateway.gateway import Gateway
 from services.gateway.grpc_failures import failure
 from services.gateway.grpc_protocol import Answered, Call, Methods, Unary, awaited
 from services.gateway.grpc_stream import Stream
-from services.gateway.inference import Inference, read_version
+from services.gateway.inference import Inference
 from services.gateway.metrics import Metrics
 from services.gateway.oip import model_metadata, repository_index, server_metadata
 from services.gateway.predict import Outcome, Terms
 from services.policy.batch import PRIORITIES
 from services.policy.errors import BackendUnavailable, BadRequest, Internal, NotFound, SluiceError
 from services.wire.oip import InferRequest, read_infer, write_infer
+from services.wire.rest_paths import read_version
 from services.wire.sluice.oip.v1 import inference_pb2 as messages
 
 log = structlog.get_logger()

@@ -127,7 +127,7 @@ _PRIORITY = {
 }  # fmt: skip
 
 
-_VERSION = _path("version", "The model's version.", "1", pattern="^[0-9]{1,18}$")
+_VERSION = _path("version", "The model's version.", "1", pattern="^[0-9]{1,19}$")
 
 
 def _step(session: dict[str, Any]) -> dict[str, Any]:

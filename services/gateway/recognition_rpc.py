@@ -14,7 +14,6 @@ from services.gateway.decisions import Verdicts
 from services.gateway.gateway import Gateway
 from services.gateway.grpc_failures import failure
 from services.gateway.grpc_protocol import Answered, Call, Methods, Unary
-from services.gateway.inference import read_version
 from services.gateway.metrics import Metrics
 from services.gateway.predict import Which
 from services.gateway.recognition import Recognize
@@ -25,6 +24,7 @@ from services.policy.tensors import read_tensor
 from services.wire.arrays import Array, read_arrays
 from services.wire.recognition import TOP_K
 from services.wire.rest import check_names
+from services.wire.rest_paths import read_version
 from services.wire.sluice.v1 import recognition_pb2 as messages
 
 log = structlog.get_logger()

@@ -43,7 +43,7 @@ class Body(BaseModel):
 class OpenSession(Body):
     session: str | None = Field(None, pattern=f"^{SESSION_ID}$", description="Your own id; without it one is made.")
     version: str | None = Field(
-        None, pattern=r"^[0-9]{1,18}$", description="Model version to stay on; without it the newest."
+        None, pattern=r"^[0-9]{1,19}$", description="Model version to stay on; without it the newest."
     )
     label: str | None = Field(
         None, pattern="^.+$", description="Label of the version to stay on, where the model server has labels."
@@ -168,7 +168,7 @@ def gateway_of(request: Request) -> Gateway:
 Here = Annotated[Gateway, Depends(gateway_of)]
 SessionId = Annotated[str, Path(pattern=f"^{SESSION_ID}$", description="The session's id.", examples=["station-7"])]
 ModelName = Annotated[str, Path(description="The model's name.", examples=["temperature"])]
-Version = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}$", description="Model version; without it the newest.")]
+Version = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}$", description="Model version; without it the newest.")]
 router = APIRouter()
 _SESSION = "/v1/sessions/{session:session_id}"
 _MODEL = "/v1/models/{model:model_name}"

@@ -33,6 +33,7 @@ from services.gateway.tf_serving_rpc import MODEL_SERVICE, PREDICTION_SERVICE, T
 from services.policy.errors import BadRequest, Internal, SluiceError
 from services.policy.session import Answers, Step
 from services.wire.arrays import read_arrays, write_array
+from services.wire.rest_paths import read_version
 from services.wire.sluice.oip.v1 import inference_pb2
 from services.wire.sluice.tfs.v1 import serving_pb2
 from services.wire.sluice.v1 import generation_pb2, recognition_pb2
@@ -71,7 +72,7 @@ class Sessions:
     async def open(self, request: messages.OpenRequest, _: float) -> messages.OpenResponse:
         view, created = await self._gateway.open_session(
             request.model,
-            version=_version(request.version),
+            version=read_version(request.version),
             label=request.label or None,
             id=request.session or None,
             state=_arrays(request.state),
@@ -327,12 +328,6 @@ def _arrays(tensors: Any) -> Any:
     except ValueError as error:
         raise BadRequest(f"A tensor cannot be read: {error}.") from None
     return arrays[""] if arrays.keys() == {""} else arrays
-
-
-def _version(text: str) -> int | None:
-    if text and not (text.isdecimal() and len(text) <= 18):
-        raise BadRequest(f"version is a whole number; got {text!r:.80}.")
-    return int(text) if text else None
 
 
 def _session(view: SessionView) -> messages.Session:

@@ -7,6 +7,7 @@ those of the calibration is called unknown with a probability of the level at mo
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from math import ceil
 from typing import Any, Literal, NamedTuple
 
@@ -82,7 +83,7 @@ class Calibrated:
         # As many of the calibration's scores as this may be as large as an accepted one: the ranks whose p is too low.
         place = bisect_right(range(1, rows + 1), level / methods, key=lambda rank: rank / rows)
         if not place:
-            needed, least = ceil(methods / max(level, _LEAST_LEVEL)) - 1, ceil(_DIGITS * methods / rows) / _DIGITS
+            needed, least = _needed(max(level, _LEAST_LEVEL) / methods), ceil(_DIGITS * methods / rows) / _DIGITS
             raise BadRequest(
                 f"The level {level:g}{'' if methods == 1 else f' of {methods} methods that must agree'} takes {needed} "
                 f"calibration rows or more{'' if self.by_class is None else ' of each class'}; there are {len(known)}. "
@@ -336,6 +337,12 @@ def _set_bound(calibration: Calibration, level: float) -> float:
             'again, or ask without "sets".'
         )
     return Calibrated(calibration.set_scores).threshold(level)
+
+
+def _needed(level: float) -> int:
+    """The fewest calibration rows of which one can be rejected: a quotient alone may be one off, as it is rounded."""
+    about = max(1, ceil(1 / level) - 1)
+    return next(rows for rows in count(about) if 1 / rows <= level) - 1
 
 
 def _p_values(known: Array, scores: Array) -> Array:

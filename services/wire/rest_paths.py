@@ -18,6 +18,7 @@ _CALL = re.compile(
     re.IGNORECASE,
 )
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_VERSION = re.compile(r"[0-9]{1,19}")
 _VERSION_LIMIT = (1 << 63) - 1
 
 
@@ -49,10 +50,20 @@ def rest_call(method: str, target: str) -> RestCall | None:
             f"{method} {target:.200} is no call. There are POST /v1/models/NAME:predict (also :classify, :regress), "
             "GET /v1/models/NAME and GET /v1/models/NAME/metadata; /versions/NUMBER or /labels/LABEL may follow NAME."
         )
-    version = int(found[2]) if found[2] and len(found[2]) <= len(str(_VERSION_LIMIT)) else None
-    if found[2] and (version is None or version > _VERSION_LIMIT):
-        raise BadRequest(f"A version is a number of up to 63 bits; got {found[2]:.80}.")
-    return RestCall(verb, found[1], version, found[3])
+    return RestCall(verb, found[1], read_version(found[2] or ""), found[3])
+
+
+def read_version(text: str) -> int | None:
+    """A model's version, in decimal digits; None for an empty text: the newest.
+
+    Raises:
+        BadRequest: it is no number of up to 63 bits.
+    """
+    if not text:
+        return None
+    if _VERSION.fullmatch(text) and int(text) <= _VERSION_LIMIT:
+        return int(text)
+    raise BadRequest(f"A version is a whole number of up to 63 bits; got {text!r:.80}.")
 
 
 _METHODS = {"predict": "POST", "classify": "POST", "regress": "POST", "status": "GET", "metadata": "GET"}

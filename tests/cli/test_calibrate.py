@@ -353,6 +353,16 @@ def test_scores_are_drawn(
     assert plot.stat().st_size > 10_000
 
 
+def test_a_calibration_is_written_even_if_it_cannot_be_drawn(calibrate: Calibrate, tmp_path: Path, known: Path) -> None:
+    plot = tmp_path / "taken.png"
+    plot.mkdir()
+    result = calibrate("animals", "--known", known, "--method", "gen", "--plot", plot)
+    assert (result.code, f"--plot: {plot} cannot be written; " in result.reason) == (1, True)
+    file = tmp_path / "calibrations" / "animals-4.json"
+    assert result.reason.endswith(f"The calibration is in {file}")
+    assert written(tmp_path).default_method == "gen"
+
+
 def put(folder: Path, name: str, text: str) -> Path:
     (folder / name).write_text(text)
     return folder / name

@@ -127,6 +127,18 @@ def test_a_gateway_that_ends_before_it_is_ready_is_not_waited_for(models: Path, 
     assert "--no-such-setting" in (tmp_path / "serve.log").read_text()
 
 
+def test_a_gateway_that_does_not_stop_is_killed_and_its_model_server_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.cli.embedded._STOP_S", 0.0)
+    with embedded(tmp_path, tmp_path / "serve.log") as gateway:
+        eventually(lambda: len([*below(gateway.process.pid)]) == 1, 60)
+        [model_server] = below(gateway.process.pid)
+        gateway.process.send_signal(signal.SIGSTOP)
+    assert gateway.process.returncode == -signal.SIGKILL
+    eventually(lambda: not alive(model_server), 60)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_started_is_stopped_with_the_command(models: Path, known: Path, number: signal.Signals) -> None:
     # Who runs the tests in the background may have SIGINT ignored, and children inherit that.

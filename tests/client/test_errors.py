@@ -7,6 +7,7 @@ import pytest
 
 from services.client.errors import NoAnswer, error_of
 from services.client.grpc_messages import refusal as grpc_refusal
+from services.client.refusals import read_json
 from services.client.refusals import refusal as http_refusal
 from services.policy.errors import (
     BadRequest,
@@ -55,6 +56,20 @@ def test_a_proxys_answer_has_the_class_of_its_status() -> None:
     assert error.retry_after_s is None
     assert type(http_refusal(418, {}, b"[1]")) is SluiceError
     assert http_refusal(404, {}, b"").message
+
+
+@pytest.mark.parametrize("content", [b"<html>Welcome", "Welcome", b'{"cut": ', b'"text"', b"\xff\xfe", b""])
+def test_what_is_no_json_object_is_not_the_gateways_answer(content: str | bytes) -> None:
+    came = content if isinstance(content, str) else content.decode(errors="replace")
+    with pytest.raises(NoAnswer, match="http://it did not answer as a gateway does: expected a JSON") as told:
+        read_json("http://it", content)
+    assert f"got {came!r}" in told.value.message
+
+
+def test_what_came_instead_of_an_answer_is_told_shortened() -> None:
+    with pytest.raises(NoAnswer) as told:
+        read_json("http://it", b"<p>" * 1000)
+    assert len(told.value.message) < 300
 
 
 @pytest.mark.parametrize("status", ["UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL"])

@@ -1,6 +1,8 @@
 """Whatever breaks, a numbered step takes effect once; the client waits as it is told, and not for ever."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
@@ -184,6 +186,52 @@ async def test_a_gateway_that_hangs_is_given_up() -> None:
     with pytest.raises(NoAnswer, match="within 3 s"):
         await transport.run("step", Call("a", "sum", "1", {"x": np.zeros(2)}, 0, ()), 3.0)
     await transport.aclose()
+
+
+@pytest.mark.parametrize("timeout_s", [float("nan"), float("inf"), -1.0, 0])
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+async def test_a_time_limit_is_a_positive_number(scheme: str, timeout_s: float) -> None:
+    wrong = pytest.raises(ValueError, match=f'^"timeout_s" is a positive number of seconds; got {timeout_s}')
+    url = f"{scheme}://127.0.0.1:1"
+    with wrong:
+        AsyncClient(url, timeout_s=timeout_s)
+    async with AsyncClient(url) as client:
+        for call in (client.predict, client.recognize, client.generate):
+            with wrong:
+                await call("sum", [1], timeout_s=timeout_s)
+        with wrong:
+            client.generate_stream("sum", ["hi"], timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize("call", ["open", "view", "predict", "recognize", "generate", "tokens"])
+async def test_a_page_instead_of_an_answer_is_no_answer(time: Time, call: str) -> None:
+    async with page() as url, AsyncClient(url, attempts=2, sleep=time.sleep, clock=time.clock) as client:
+        asked: dict[str, Callable[[], Awaitable[Any]]] = {
+            "open": lambda: client.open("sum"),
+            "view": lambda: client.session("a"),
+            "predict": lambda: client.predict("sum", [1]),
+            "recognize": lambda: client.recognize("sum", [1]),
+            "generate": lambda: client.generate("sum", ["hi"]),
+            "tokens": lambda: anext(client.generate_stream("sum", ["hi"])),
+        }
+        with pytest.raises(NoAnswer, match=f"^{url} did not answer as a gateway does: .* got .<html>"):
+            await asked[call]()
+    assert len(time.slept) == 1
+
+
+@asynccontextmanager
+async def page() -> AsyncIterator[str]:
+    """Answers whatever comes with a page, as a proxy may, which is one event's data besides."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<html>\ndata:<html>\n\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 def steps(session: AsyncSession, stream: Any, count: int) -> list[asyncio.Task[Any]]:

@@ -29,7 +29,8 @@ from tests.client.conftest import Urls
 from tests.client.faults import Time
 from tests.client.to_here import TRANSPORTS, client_of
 from tests.gateway.here import Here, eventually, running
-from tests.gateway.puppet import Puppet
+from tests.gateway.puppet import ALPHABET, SIGNATURES, SPELLER, Puppet
+from tests.gateway.puppet import written as written_contract
 from tests.gateway.test_generate import dies_at, generate, said
 
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -49,6 +50,8 @@ FLAWS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "steps beyond 32 bits": ({"max_steps": 1 << 40}, BadRequest, "max_steps.* 1099511627776"),
     "seed beyond 64 bits": ({"sampling": Sampling(seed=1 << 63)}, BadRequest, "sampling.* 9223372036854775808"),
     "beam": ({"beam": Beam(0)}, BadRequest, "width"),
+    "none of the beams": ({"beam": Beam(3, n_best=0)}, BadRequest, r"beam\.n_best.* got 0"),
+    "fewer beams than none": ({"beam": Beam(3, n_best=-1)}, BadRequest, r"beam\.n_best.* got -1"),
     "beam and sampling": ({"beam": Beam(2), "sampling": Sampling()}, BadRequest, "either"),
     "NaN": ({"sampling": Sampling(temperature=np.nan)}, BadRequest, "temperature"),
     "no instances": ({"instances": []}, EmptyInput, "one instance or more"),
@@ -106,6 +109,19 @@ async def test_rows_of_different_lengths_go_over_HTTP_and_padded_over_gRPC(here:
         assert [row[0].text for row in await client.generate("speller", padded)] == ["hi", "a"]
         with pytest.raises(ShapeMismatch, match=r"Pad them .* http://"):
             await client.generate("speller", rows)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_tokens_without_texts_come_as_numbers(
+    puppet: Puppet, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mute = SPELLER | {"generation": SPELLER["generation"] | {"tokens": [""] * len(ALPHABET)}}
+    monkeypatch.setitem(SIGNATURES["speller"], "contract", written_contract(mute))
+    async with running(puppet) as here, client_of(here, transport) as client:
+        hi = Generated(**said("hi") | {"text": "", "tokens": (8, 9)})
+        assert await client.generate("speller", ["hi"]) == [[hi]]
+        events = await events_of(client, "speller", ["hi"])
+        assert events == [Token(0, 0, 8, ""), Token(0, 1, 9, ""), Ended(0, [hi], None)]
 
 
 @pytest.mark.parametrize("name", FLAWS)
@@ -278,7 +294,7 @@ def test_events_are_read_however_their_bytes_are_cut() -> None:
     text = (
         'event: token\ndata: {"text":"\u2028\x85"}\n\n: nothing\n\nevent:done\r\ndata:{}\r\n\r\nevent: cut\ndata: {}\n'
     )
-    expected = [("token", {"text": "\u2028\x85"}), ("done", {})]
+    expected = [("token", ' {"text":"\u2028\x85"}'.encode()), ("done", b"{}")]
     for size in (1, 2, 7, 1000):
         reader, body = EventReader(), text.encode()
         chunks = [body[start : start + size] for start in range(0, len(body), size)]

@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-import orjson
 import pytest
 
 from services.client import AsyncClient, BadRequest, NoAnswer, NotCalibrated, NotFound, RecognizedRow, SluiceError
@@ -34,6 +33,7 @@ ANSWERS: dict[str, tuple[list[list[float]], dict[str, Any]]] = {
     "two methods that must agree": (ROWS, {"method": "detector+knn", "level": 0.1, "sets": True}),
     "a version": (ROWS, {"version": 1}),
     "a version as text": (ROWS, {"version": "1"}),
+    "a label": (ROWS, {"label": "stable"}),
 }
 FLAWS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "model": ({"model": "nosuch"}, NotFound, "nosuch"),
@@ -81,8 +81,8 @@ async def client(request: pytest.FixtureRequest, here: Here) -> AsyncIterator[As
 async def test_the_answer_is_the_gateways_own(here: Here, client: AsyncClient, name: str) -> None:
     rows, options = ANSWERS[name]
     given = {"instances": rows, **options}
-    version = given.pop("version", None)
-    path = "/v1/models/sides" + (f"/versions/{version}" if version else "")
+    version, label = given.pop("version", None), given.pop("label", None)
+    path = "/v1/models/sides" + (f"/versions/{version}" if version else f"/labels/{label}" if label else "")
     told = (await here.http.post(f"{path}:recognize", json=given)).json()
     found = await client.recognize("sides", np.array(rows, np.float32), **options)
     about = ("model", "version", "method", "level", "threshold")
@@ -148,7 +148,7 @@ async def test_no_method_is_the_calibrations_and_there_are_no_more_candidates_th
 async def test_what_a_newer_gateway_says_besides_does_no_harm(here: Here) -> None:
     told = (await here.http.post("/v1/models/sides:recognize", json={"instances": ROWS})).json()
     newer = told | {"more": 1, "results": [each | {"more": 2} for each in told["results"]]}
-    assert read_recognized(orjson.dumps(newer)) == read_recognized(orjson.dumps(told))
+    assert read_recognized(newer) == read_recognized(told)
 
 
 async def test_an_empty_set_is_none_only_where_it_was_not_asked_for(client: AsyncClient) -> None:

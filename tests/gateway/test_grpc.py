@@ -317,6 +317,7 @@ async def test_versions_and_models_that_are_not_served_are_told(puppet):
         await failed(stub.Open(model="nothing"), "NOT_FOUND", "model_not_found")
         await failed(stub.Open(model="sum", version="9"), "NOT_FOUND", "version_not_found")
         await failed(stub.Open(model="sum", version="one"), "INVALID_ARGUMENT", "bad_request")
+        await failed(stub.Open(model="sum", version=f"{10**18}"), "NOT_FOUND", "version_not_found")
         await failed(stub.Open(model="plain"), "INVALID_ARGUMENT", "unsupported_by_model")
         await failed(stub.Open(model="sum", session="a b"), "INVALID_ARGUMENT", "bad_request")
         await failed(stub.Open(model="sum", ttl_s=-1), "INVALID_ARGUMENT", "bad_request")

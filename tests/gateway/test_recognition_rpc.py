@@ -63,6 +63,8 @@ async def test_an_unknown_row_has_no_label(ask):
         ({"model": "nosuch"}, "NOT_FOUND", "model_not_found"),
         ({"model": "plain"}, "INVALID_ARGUMENT", "unsupported_by_model"),
         ({"version": "7"}, "NOT_FOUND", "version_not_found"),
+        ({"version": "1000000000000000000"}, "NOT_FOUND", "version_not_found"),
+        ({"version": "9223372036854775808"}, "INVALID_ARGUMENT", "bad_request"),
         ({"version": "one"}, "INVALID_ARGUMENT", "bad_request"),
         ({"version": "1", "label": "stable"}, "INVALID_ARGUMENT", "bad_request"),
         ({"method": "magic"}, "INVALID_ARGUMENT", "bad_request"),

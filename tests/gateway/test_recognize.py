@@ -162,7 +162,9 @@ async def test_versions_and_labels_are_named_in_the_path(here):
     for which in ("/versions/1", "/labels/stable"):
         response = await recognize(here, [LEFT], path=f"/v1/models/sides{which}:recognize")
         assert in_words(response.json()["results"]) == [("left", None)]
-    refused(await recognize(here, [LEFT], path="/v1/models/sides/versions/7:recognize"), 404, "version_not_found")
+    for version in (7, 10**18, (1 << 63) - 1):
+        path = f"/v1/models/sides/versions/{version}:recognize"
+        refused(await recognize(here, [LEFT], path=path), 404, "version_not_found")
     refused(await recognize(here, [LEFT], path="/v1/models/nosuch:recognize"), 404, "model_not_found")
     assert (await here.http.get(RECOGNIZE)).status_code == 405
 

@@ -7,7 +7,7 @@ from math import ceil
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import special, stats
 
@@ -64,12 +64,12 @@ def test_p_values_count_the_calibrations_scores_that_are_as_large(known: np.ndar
 def test_a_score_is_above_the_threshold_where_its_p_value_is_within_the_level(
     known: np.ndarray, level: float, score: int
 ) -> None:
-    if len(known) + 1 < 1 / level:
+    if 1 / (len(known) + 1) > level:
         with pytest.raises(BadRequest, match=rf"there are {len(known)}\.") as refused:
             Calibrated(known).threshold(level)
         needed = refused.value.details["needed"]
         assert needed > len(known)
-        assert Fraction(1, needed + 1) <= Fraction(level) < Fraction(1, needed)
+        assert 1 / (needed + 1) <= level < 1 / needed
     else:
         threshold = Calibrated(known).threshold(level)
         assert threshold in known
@@ -331,6 +331,20 @@ def test_the_level_that_a_refusal_advises_is_enough(rows: int) -> None:
         calibrated.threshold(1e-6)
     [advised] = re.findall(r"a level of (\S+) or more", raised.value.message)
     calibrated.threshold(float(advised))
+
+
+@given(st.integers(2, 1999), st.sampled_from([1, 2]))
+@example(49, 1)
+def test_the_rows_that_a_refusal_names_are_enough_and_one_less_is_not(share: int, methods: int) -> None:
+    def threshold(rows: int) -> float:
+        return Calibrated(np.arange(float(rows))).threshold(1 / share, methods=methods)
+
+    with pytest.raises(BadRequest) as raised:
+        threshold(0)
+    needed = raised.value.details["needed"]
+    threshold(needed)
+    with pytest.raises(BadRequest, match=f"takes {needed} calibration rows"):
+        threshold(needed - 1)
 
 
 def test_sets_need_a_calibration_that_knows_of_them() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from services.policy.errors import BadRequest
-from services.wire.rest_paths import RestCall, rest_call
+from services.wire.rest_paths import RestCall, read_version, rest_call
 
 CALLS = {
     ("POST", "/v1/models/m:predict"): RestCall("predict", "m"),
@@ -25,6 +25,13 @@ def test_a_call_is_named_by_method_and_path(asked: tuple[str, str], call: RestCa
 @pytest.mark.parametrize("target", ["/", "/foo", "/v1", "//v1/models/m", "/v2/models/m", "", "*"])
 def test_other_paths_name_nothing(target: str) -> None:
     assert rest_call("GET", target) is None
+
+
+def test_a_version_has_up_to_63_bits() -> None:
+    assert [read_version(text) for text in ("", "0", "007", f"{(1 << 63) - 1}")] == [None, 0, 7, (1 << 63) - 1]
+    for text in (f"{1 << 63}", "9" * 5000, "-1", "one", "١", "1_000"):
+        with pytest.raises(BadRequest, match="whole number of up to 63 bits; got '"):
+            read_version(text)
 
 
 MALFORMED = [
