@@ -233,12 +233,12 @@ def _translate(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceE
 
 def _translated(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceError:
     code, text = error.code(), error.details() or "it gave no reason"
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # a server that stops cancels what it works at
         return BackendUnavailable(
             f"The model server cannot be reached or went away while it worked for model {model!r}. No state has moved; "
             "try again shortly."
         )
-    if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"The model server did not answer for model {model!r} in time.")
     if code is grpc.StatusCode.NOT_FOUND:
         return VersionNotFound(

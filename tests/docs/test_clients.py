@@ -15,6 +15,8 @@ from tests.docs.pages import Block, blocks
 from tests.docs.programs import file_name, here, prints
 from tests.end_to_end.serving import Gateway, environment, serving, sluice
 
+pytestmark = pytest.mark.timeout(1200)  # the first test that needs a model trains it
+
 PAGE = "docs/clients.md"
 PROGRAMS = [
     pytest.param(block, following, id=file_name(block))

@@ -107,6 +107,21 @@ async def test_a_step_that_the_model_refuses_does_not_spoil_its_mates(here):
     await asyncio.gather(bad.goes_on(), *(other.goes_on() for other in others))
 
 
+@pytest.mark.parametrize("said", ["UNAVAILABLE", "CANCELLED"])
+async def test_a_call_that_the_model_server_drops_is_unavailable_and_may_be_repeated(here, said):
+    adder = (await here.adders(1))[0]
+
+    async def drop(_):
+        return grpc.StatusCode[said]
+
+    here.puppet.before = drop
+    response = await adder.step()
+    refused(response, 503, "backend_unavailable")
+    assert response.headers["retry-after"] == "1"
+    here.puppet.before = None
+    await adder.goes_on()
+
+
 async def test_a_model_server_that_dies_with_a_batch_moves_nothing_and_serves_again(here):
     adders = await here.adders(3)
     await asyncio.gather(*(adder.goes_on() for adder in adders))
@@ -115,8 +130,8 @@ async def test_a_model_server_that_dies_with_a_batch_moves_nothing_and_serves_ag
     await here.puppet.until_running(1)
     await here.puppet.stop()
     for response in await asyncio.gather(*tasks):
-        assert response.headers["retry-after"] == "1"
         refused(response, 503, "backend_unavailable")
+        assert response.headers["retry-after"] == "1"
     refused(await adders[0].step(), 503, "backend_unavailable")
     here.puppet.before = None
     await here.puppet.start()
