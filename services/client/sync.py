@@ -103,13 +103,13 @@ class Loop:
 
     def each(self, values: AsyncGenerator[T]) -> Generator[T]:
         """The values of a generator; it is closed when they are not wanted any more."""
-        idle = asyncio.Lock()  # an interrupted caller closes it while it still ends what was cancelled
+        asked = set[asyncio.Task[Any]]()  # for a value; after an interrupt it may still run
         try:
-            while (value := self.run(_next(values, idle))) is not _END:
+            while (value := self.run(_next(values, asked))) is not _END:
                 yield value
         finally:
             if not self._loop.is_closed():
-                self.run(_close(values, idle))
+                self.run(_close(values, asked))
 
     def close(self) -> None:
         self.run(self._loop.shutdown_asyncgens())
@@ -267,14 +267,24 @@ class Client:
         self.close()
 
 
-async def _next(values: AsyncGenerator[T], idle: asyncio.Lock) -> T | Any:
-    async with idle:
+async def _next(values: AsyncGenerator[T], asked: set[asyncio.Task[Any]]) -> T | Any:
+    task = asyncio.current_task()
+    assert task is not None
+    asked.add(task)
+    try:
         return await anext(values, _END)
+    finally:
+        asked.discard(task)
 
 
-async def _close(values: AsyncGenerator[T], idle: asyncio.Lock) -> None:
-    async with idle:
-        await values.aclose()
+async def _close(values: AsyncGenerator[T], asked: set[asyncio.Task[Any]]) -> None:
+    """Close a generator that may be running: an interrupt can come before its caller knows what to cancel."""
+    for task in asked:
+        if not task.cancelling():  # a second cancellation would break off what the first has it clean up
+            task.cancel()
+    if asked:
+        await asyncio.wait(asked)
+    await values.aclose()
 
 
 async def _made(url: str, options: ClientOptions) -> AsyncClient:

@@ -4,8 +4,9 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncGenerator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,33 @@ def test_an_interrupt_ends_a_stream_and_is_not_hidden_by_its_end() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert closed.is_set()
+    loop.close()
+
+
+@pytest.mark.timeout(30)
+def test_an_interrupt_before_a_call_can_be_cancelled_ends_a_stream_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, closed, begin = Loop(), threading.Event(), asyncio.run_coroutine_threadsafe
+    begun: list[Future[Any]] = []
+
+    async def tokens() -> AsyncGenerator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            closed.set()
+
+    def interrupted(coroutine: Coroutine[Any, Any, Any], of: asyncio.AbstractEventLoop) -> Future[Any]:
+        begun.append(begin(coroutine, of))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return begun[-1]
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(loop.each(tokens()))
+    assert closed.is_set()
+    assert begun[1].cancelled()
     loop.close()
 
 
