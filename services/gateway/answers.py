@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from services.policy.contract import BFLOAT16
 from services.policy.errors import BadRequest, SluiceError
 from services.policy.session import Answers
 from services.wire.statuses import http_status
@@ -55,7 +56,7 @@ def jsonable(array: Array) -> Any:
     """What orjson can write for an array: float32 round-trips, NaN and infinity become null."""
     if array.dtype.hasobject:
         return _texts(array.tolist())
-    if array.dtype.name == "bfloat16":
+    if array.dtype == BFLOAT16:
         array = array.astype(np.float32)
     return np.ascontiguousarray(array) if array.ndim else array[()]
 

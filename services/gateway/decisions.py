@@ -7,14 +7,15 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from services.policy.contract import Recognition
+from services.policy.contract import Recognition, Signature
 from services.policy.errors import Internal, SluiceError
+from services.policy.plausibility import check_values
 from services.policy.recognition import Calibration, Recognized, decide
 
 Array = NDArray[Any]
@@ -46,8 +47,7 @@ class Rule:
     outputs: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdicts:
+class Verdicts(NamedTuple):
     """What came of each row of a request, and by which rule."""
 
     rule: Rule
@@ -60,27 +60,47 @@ class Watcher(Protocol):
     def recognized(self, verdicts: Verdicts) -> None: ...
 
 
+Read = Callable[[Signature, int], Mapping[str, Array]]
 Done = Callable[[Verdicts | SluiceError], None]
 
 
 class Case:
-    """The rows of one request with what models said of them: `logits` and, by method, `scores` `[batch]`."""
+    """The rows of one request, and what models said of them: `logits` and, by method, `scores` `[batch]`.
 
-    __slots__ = ("_done", "logits", "rule", "scores")
+    `inputs` are there once they have been read, and `stop`, which withdraws the calls, once these have begun.
+    """
 
-    def __init__(self, rule: Rule, done: Done) -> None:
+    __slots__ = ("_done", "_read", "inputs", "logits", "rule", "scores", "stop")
+
+    inputs: Mapping[str, Array]
+    logits: Array
+    scores: Mapping[str, Array]
+    stop: Callable[[], None]
+
+    def __init__(self, rule: Rule, read: Read, done: Done) -> None:
         self.rule = rule
-        self.logits = np.empty((0, 0))
-        self.scores: Mapping[str, Array] = {}
+        self._read = read
         self._done: Done | None = done
 
     @property
     def withdrawn(self) -> bool:
         return self._done is None
 
+    def read(self, signature: Signature, limit: int) -> Mapping[str, Array]:
+        """The inputs, for `Predict.read`.
+
+        Raises:
+            InputNotFinite, BadRequest: they cannot be meant; and what reading them raises.
+        """
+        self.inputs = self._read(signature, limit)
+        for name, rows in self.inputs.items():
+            check_values(name, rows, self.rule.recognition.range)
+        return self.inputs
+
     def withdraw(self) -> None:
         """Nobody waits for it any more."""
         self._done = None
+        self.stop()
 
     def end(self, outcome: Verdicts | SluiceError) -> None:
         """Tell whoever waits, once; trouble with one client's answer is not the others'."""

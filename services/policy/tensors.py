@@ -44,10 +44,10 @@ def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     return {name: read_tensor(value[name], tensor) for name, tensor in tensors.items()}
 
 
-def read_tensor(value: Any, tensor: Tensor, *, finite: bool = True) -> Array:
+def read_tensor(value: Any, tensor: Tensor, *, finite: bool = True, any_shape: bool = False) -> Array:
     """`value` as an array of `tensor`'s dtype and shape; strings may be `str` or `bytes`.
 
-    With `finite`, NaN and infinity are refused.
+    With `finite`, NaN and infinity are refused; with `any_shape` it keeps the shape it has.
 
     Raises:
         ShapeMismatch, DtypeMismatch, EmptyInput, InputNotFinite: says the expected axes, and what came.
@@ -59,7 +59,8 @@ def read_tensor(value: Any, tensor: Tensor, *, finite: bool = True) -> Array:
         raise ShapeMismatch(
             f"Input {tensor.name!r} takes {tensor}; the lists that came differ in length or are nested too deeply."
         ) from None
-    _check_shape(array, tensor)
+    if not any_shape:
+        _check_shape(array, tensor)
     if dtype.hasobject:
         return _encoded(array, tensor)
     _check_kind(array, dtype, tensor)

@@ -13,11 +13,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from services.policy.contract import Axis, Tensor, numpy_dtype
+from services.policy.contract import BFLOAT16, Axis, Tensor, numpy_dtype
 from services.policy.errors import BadRequest, DtypeMismatch, MissingInput, ShapeMismatch, UnsupportedByModel
 from services.policy.tensors import read_tensor
 from services.wire.rest import mixes_words, parse_json
 from services.wire.sluice.oip.v1 import inference_pb2 as messages
+from services.wire.tensors import dtype_name
 
 Array = NDArray[Any]
 
@@ -367,7 +368,7 @@ def _by_name(pairs: Iterator[tuple[str, Any]], what: str) -> dict[str, Any]:
 
 
 def _datatype(name: str, array: Array) -> str:
-    dtype = "string" if array.dtype.hasobject else array.dtype.name
+    dtype = dtype_name(array.dtype)
     if dtype not in DATATYPES:
         raise UnsupportedByModel(f"Output {name!r} is {dtype}, which this protocol has no datatype for.")
     return DATATYPES[dtype]
@@ -377,4 +378,4 @@ def _json_data(array: Array) -> Any:
     flat = array.ravel()
     if flat.dtype.hasobject:
         return [value.decode(errors="replace") for value in flat]
-    return flat.astype(np.float32) if flat.dtype.name == "bfloat16" else flat
+    return flat.astype(np.float32) if flat.dtype == BFLOAT16 else flat

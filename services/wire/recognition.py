@@ -4,21 +4,19 @@ It does not know HTTP, models, or how it is decided what is known.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from services.policy.errors import BadRequest, MissingInput
 from services.policy.recognition import Recognized
-from services.wire.rest import DEFAULT_SIGNATURE, PredictBody, parse_json
+from services.wire.rest import DEFAULT_SIGNATURE, PredictBody, has_words, parse_json
 
 TOP_K = 3
 _FIELDS = ("instances", "method", "level", "top_k", "sets")
 
 
-@dataclass(frozen=True, slots=True)
-class RecognizeBody:
+class RecognizeBody(NamedTuple):
     """A recognize request as written; without `method` and `level` the calibration's are meant."""
 
     rows: PredictBody
@@ -51,8 +49,7 @@ def parse_recognize(body: bytes) -> RecognizeBody:
         raise BadRequest(f'"top_k" is how many candidates to give, a whole number; got {top_k!r:.80}.')
     if not isinstance(sets, bool):
         raise BadRequest(f'"sets" is true or false; got {sets!r:.80}.')
-    words = body.count(b"true") + body.count(b"false") > ("sets" in fields)
-    rows = PredictBody(DEFAULT_SIGNATURE, row_format=True, value=fields["instances"], has_words=words)
+    rows = PredictBody(DEFAULT_SIGNATURE, row_format=True, value=fields["instances"], has_words=has_words(body))
     return RecognizeBody(rows, method, level, top_k, sets)
 
 

@@ -9,14 +9,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from services.policy.contract import Axis, Tensor, numpy_dtype
+from services.policy.contract import BFLOAT16, Tensor, numpy_dtype
 from services.policy.errors import (
     BadRequest,
     DtypeMismatch,
@@ -40,8 +40,7 @@ _WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "comple
 _WRAPPING = frozenset({"int8", "int16", "uint8"})  # read as int32 and then cut to their width
 
 
-@dataclass(frozen=True, slots=True)
-class PredictBody:
+class PredictBody(NamedTuple):
     """A predict request as written: `value` holds the rows (`row_format`) or the columns.
 
     `has_words` says that `true` or `false` stands somewhere in it, which numpy would take for numbers.
@@ -105,12 +104,10 @@ class PredictBody:
 
     def _read(self, value: Any, tensor: Tensor, *, any_shape: bool) -> Array:
         array = _array(value, tensor, has_words=self.has_words)
-        if any_shape:
-            tensor = replace(tensor, axes=(Axis("any"),) * array.ndim)
         if tensor.dtype in _WRAPPING:
-            wide = read_tensor(array, replace(tensor, dtype="int32"), finite=False)
+            wide = read_tensor(array, replace(tensor, dtype="int32"), finite=False, any_shape=any_shape)
             return wide.astype(numpy_dtype(tensor.dtype))
-        return read_tensor(array, tensor, finite=False)
+        return read_tensor(array, tensor, finite=False, any_shape=any_shape)
 
 
 def parse_json(body: bytes) -> Any:
@@ -144,8 +141,7 @@ def parse_predict(body: bytes) -> PredictBody:
     name = fields.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(name, str):
         raise BadRequest(f'"signature_name" is a name; got {name!r:.80}.')
-    has_words = b"true" in body or b"false" in body
-    return PredictBody(name or DEFAULT_SIGNATURE, given == ["instances"], fields[given[0]], has_words)
+    return PredictBody(name or DEFAULT_SIGNATURE, given == ["instances"], fields[given[0]], has_words(body))
 
 
 def _parse(body: bytes, *, rest_ignored: bool) -> Any:
@@ -241,6 +237,11 @@ def _named(value: Any, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
     return dict.fromkeys(inputs, value)
 
 
+def has_words(body: bytes) -> bool:
+    """Whether `true` or `false` stands in a text; a single byte, which most have not, is found faster than a word."""
+    return (b"u" in body and b"true" in body) or (b"l" in body and b"false" in body)
+
+
 def mixes_words(value: Any) -> bool:
     """Whether true or false stands beside numbers in nested lists, where numpy would take it for a number."""
     if isinstance(value, dict):
@@ -318,7 +319,7 @@ def _writable(name: str, array: Array | list[Array]) -> Any:
         return _texts(array.tolist(), as_base64=name.endswith(_BYTES_SUFFIX))
     if array.dtype.kind == "c":
         raise UnsupportedByModel(f"Output {name!r} is complex, which JSON answers cannot carry: use gRPC.")
-    if array.dtype.name == "bfloat16":
+    if array.dtype == BFLOAT16:
         array = array.astype(np.float32)
     return encode_floats(np.ascontiguousarray(array) if array.ndim else array[()])
 

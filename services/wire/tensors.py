@@ -5,6 +5,7 @@ nothing of batches, models or transports.
 """
 
 import math
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,7 @@ class TensorMessage(Protocol):
     def tensor_shape(self) -> Any: ...
 
 
+@cache
 def dtype_name(dtype: np.dtype[Any]) -> str:
     """The dtype name of a numpy dtype, the inverse of `numpy_dtype`."""
     return "string" if dtype.hasobject else dtype.name

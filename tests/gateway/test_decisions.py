@@ -25,6 +25,7 @@ class Clients:
     def __init__(self):
         self.told = {}
         self.counted = 0
+        self.stopped = []
         self.decisions = Decisions(self)
 
     def recognized(self, verdicts):
@@ -38,7 +39,10 @@ class Clients:
             if breaks and not is_error:
                 raise RuntimeError("cannot write it")
 
-        case = Case(RULE, done)
+        inputs = {"x": np.array(rows, np.float32)}
+        case = Case(RULE, lambda *_: inputs, done)
+        case.read(RULE.recognition.signature, len(rows))
+        case.stop = lambda: self.stopped.append(name)
         answer = strangeness(np.array(rows, np.float32))
         case.logits, case.scores = answer["logits"], {"knn": answer["scores/knn"]}
         self.decisions.add(case)
@@ -71,6 +75,7 @@ async def test_who_has_left_is_not_told_and_not_counted(clients):
     clients.ask("alone", LEFT).withdraw()
     await asyncio.sleep(0)
     assert "alone" not in clients.told
+    assert clients.stopped == ["gone", "alone"]
 
 
 async def test_trouble_with_one_answer_is_not_the_others(clients, logs):
