@@ -1,7 +1,7 @@
 """Writes a SavedModel from functions, with its contract in a signature and beside it."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from absl import logging
+from tensorflow.saved_model.experimental import TrackableResource
 
 Tensors = dict[str, tf.Tensor]
 Endpoint = Callable[[Tensors], Tensors]
@@ -20,23 +21,27 @@ def write_saved_model(model: keras.Model, endpoints: Endpoints, contract: Mappin
 
     The contract goes into the signature `contract` and into `assets.extra`.
     """
-    archive = keras.export.ExportArchive()
-    archive.track(_holder(model))
     stated = _contract(json.dumps(contract, ensure_ascii=False)), {"probe": tf.TensorSpec([None], "int32", "probe")}
-    for name, (endpoint, specs) in ({"contract": stated} | dict(endpoints)).items():
-        archive.add_endpoint(name, endpoint, input_signature=[specs])
+    signatures = {
+        name: tf.function(endpoint, input_signature=[specs]).get_concrete_function()
+        for name, (endpoint, specs) in ({"contract": stated} | dict(endpoints)).items()
+    }
     with _only_errors_logged():
-        archive.write_out(folder, verbose=False)
+        tf.saved_model.save(_root(model, signatures.values()), folder, signatures)
     extra = folder / "assets.extra"
     extra.mkdir()
     (extra / "contract.json").write_text(json.dumps(contract, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _holder(model: keras.Model) -> tf.Module:
-    """What is tracked for the model's tables: tracked by itself, a Keras model's variables are written twice."""
-    holder = tf.Module()
-    holder.model = model
-    return holder
+def _root(model: keras.Model, functions: Iterable[Any]) -> tf.Module:
+    """What is saved: the variables that functions use, and the model's tables.
+
+    A Keras model itself, or a `keras.export.ExportArchive`, would trace all that it can do once or twice more.
+    """
+    root = tf.Module()
+    root.all_variables = list({id(each): each for function in functions for each in function.variables}.values())
+    root.tables = [each for each in tf.train.TrackableView(model).descendants() if isinstance(each, TrackableResource)]
+    return root
 
 
 @contextmanager
