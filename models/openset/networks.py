@@ -72,12 +72,14 @@ def trained(
     heads = [layers.Dense(outputs, name=f"head_{i}") for i in range(recipe.members)]
     features = [member(entry) for member in members]
     answers = [head(layers.Rescaling(recipe.scale)(each)) for head, each in zip(heads, features, strict=True)]
-    learner = keras.Model(entry, tuple(answers), name=f"{name}_members")
+    # One output for all: of several, Keras makes metrics while it traces a training step, and has to trace it again.
+    learner = keras.Model(entry, keras.ops.stack(answers, axis=1), name=f"{name}_members")
     batches = -(-len(pictures) // recipe.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.epochs * batches)
     learner.compile(
         keras.optimizers.AdamW(rate, weight_decay=0.01),
-        [_loss(targets.ndim, recipe.smoothing) for _ in members],
+        _loss(targets.ndim, recipe.smoothing),
+        loss_weights=float(recipe.members),
         jit_compile=False,
     )
     learner.fit(
@@ -122,13 +124,14 @@ def _loss(axes: int, smoothing: float) -> keras.losses.Loss:
 
 def _lessons(
     pictures: Pictures, targets: NDArray[np.generic], recipe: Recipe, seed: int
-) -> Iterator[tuple[Pictures, tuple[NDArray[np.generic], ...]]]:
-    """Batches without end, in a new order in each epoch, every picture moved."""
+) -> Iterator[tuple[Pictures, NDArray[np.generic]]]:
+    """Batches without end, in a new order in each epoch, every picture moved; its target is each member's."""
     random = np.random.default_rng(seed)
+    targets = np.stack([targets] * recipe.members, axis=1)
     while True:
         order = random.permutation(len(pictures))
         for start in range(0, len(order), recipe.batch_size):
             rows = order[start : start + recipe.batch_size]
             shown = moved(pictures[rows, ..., 0], random, recipe.degrees, recipe.pixels, recipe.stretch)
             shown += random.normal(0, recipe.noise, shown.shape)
-            yield np.clip(shown, 0, 1).astype(np.float32)[..., None], (targets[rows],) * recipe.members
+            yield np.clip(shown, 0, 1).astype(np.float32)[..., None], targets[rows]
