@@ -23,7 +23,7 @@ def write_saved_model(model: keras.Model, endpoints: Endpoints, contract: Mappin
     """
     stated = _contract(json.dumps(contract, ensure_ascii=False)), {"probe": tf.TensorSpec([None], "int32", "probe")}
     signatures = {
-        name: tf.function(endpoint, input_signature=[specs]).get_concrete_function()
+        name: tf.function(endpoint, input_signature=[specs], autograph=False).get_concrete_function()
         for name, (endpoint, specs) in ({"contract": stated} | dict(endpoints)).items()
     }
     with _only_errors_logged():
@@ -40,8 +40,27 @@ def _root(model: keras.Model, functions: Iterable[Any]) -> tf.Module:
     """
     root = tf.Module()
     root.all_variables = list({id(each): each for function in functions for each in function.variables}.values())
-    root.tables = [each for each in tf.train.TrackableView(model).descendants() if isinstance(each, TrackableResource)]
+    root.tables = list({id(each): each for each in _trackables(model) if isinstance(each, TrackableResource)}.values())
     return root
+
+
+def _trackables(model: keras.Model) -> Iterator[Any]:
+    """All that hangs on a model's layers, some of it more than once.
+
+    Layers that were made late, and what stands in a layer's lists, dicts and sets, Keras shows where it traces, too.
+    """
+    for layer in model._flatten_layers():
+        for each in (layer, *_members([getattr(layer, name) for name in layer._tracked])):
+            yield from tf.train.TrackableView(each).descendants()
+
+
+def _members(value: Any) -> Iterator[Any]:
+    """The trackable things in nested collections."""
+    if isinstance(value, tf.__internal__.tracking.Trackable):
+        yield value
+    elif isinstance(value, dict | list | tuple | set):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _members(each)
 
 
 @contextmanager

@@ -104,7 +104,7 @@ class Case:
 
     def end(self, outcome: Verdicts | SluiceError) -> None:
         """Tell whoever waits, once; trouble with one client's answer is not the others'."""
-        done, self._done = self._done, None
+        done, self._done, self.stop = self._done, None, _nothing  # what stops the calls knows this case in its turn
         if done is None:
             return
         try:
@@ -148,6 +148,10 @@ class Decisions:
         ends = accumulate((len(case.logits) for case in cases), initial=0)
         for case, (start, end) in zip(cases, pairwise(ends), strict=True):
             case.end(Verdicts(rule, results[start:end]))
+
+
+def _nothing() -> None:
+    """Stop calls that have ended."""
 
 
 def _results(rule: Rule, cases: Sequence[Case]) -> list[Recognized]:

@@ -49,7 +49,8 @@ def parse_recognize(body: bytes) -> RecognizeBody:
         raise BadRequest(f'"top_k" is how many candidates to give, a whole number; got {top_k!r:.80}.')
     if not isinstance(sets, bool):
         raise BadRequest(f'"sets" is true or false; got {sets!r:.80}.')
-    rows = PredictBody(DEFAULT_SIGNATURE, row_format=True, value=fields["instances"], has_words=has_words(body))
+    words = has_words(body, expected="sets" in fields)
+    rows = PredictBody(DEFAULT_SIGNATURE, row_format=True, value=fields["instances"], has_words=words)
     return RecognizeBody(rows, method, level, top_k, sets)
 
 

@@ -237,9 +237,13 @@ def _named(value: Any, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
     return dict.fromkeys(inputs, value)
 
 
-def has_words(body: bytes) -> bool:
-    """Whether `true` or `false` stands in a text; a single byte, which most have not, is found faster than a word."""
-    return (b"u" in body and b"true" in body) or (b"l" in body and b"false" in body)
+def has_words(body: bytes, expected: int = 0) -> bool:
+    """Whether `true` or `false` stand in a text more often than expected.
+
+    A single byte, which most texts of numbers have not, is found faster than a word.
+    """
+    found = (body.count(b"true") if b"u" in body else 0) + (body.count(b"false") if b"l" in body else 0)
+    return found > expected
 
 
 def mixes_words(value: Any) -> bool:

@@ -1,6 +1,8 @@
 """Cases of one turn of the loop are decided together, and each is ended once, whatever becomes of the others."""
 
 import asyncio
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -76,6 +78,24 @@ async def test_who_has_left_is_not_told_and_not_counted(clients):
     await asyncio.sleep(0)
     assert "alone" not in clients.told
     assert clients.stopped == ["gone", "alone"]
+
+
+async def test_what_is_answered_is_freed_without_the_garbage_collector(clients):
+    class Calls:
+        def stop(self):
+            """Knows the case whose calls it stops."""
+
+    calls = Calls()
+    calls.case = clients.ask("one", LEFT)
+    calls.case.stop = calls.stop
+    left = weakref.ref(calls)
+    gc.disable()
+    try:
+        del calls
+        await asyncio.sleep(0)
+        assert (clients.told, left()) == ({"one": ["left"]}, None)
+    finally:
+        gc.enable()
 
 
 async def test_trouble_with_one_answer_is_not_the_others(clients, logs):

@@ -7,6 +7,7 @@ import jsonschema
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from models.export import Description, Meaning, export, export_file
@@ -41,6 +42,38 @@ def test_a_model_without_recurrent_layers_is_served_as_rows(tmp_path, serve, sch
     x = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
     answer = served.call("serving_default", {"picture": x})["classes"]
     np.testing.assert_allclose(answer, np.asarray(model(x)), atol=1e-6)
+
+
+class Codes(layers.Layer):
+    """Adds up what stands for a number in its tables, wherever it keeps them."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.kept, self._tables = keep([_table(5), _table(70)])
+
+    def call(self, numbers):
+        return sum(table.lookup(numbers) for table in self._tables())
+
+
+def _table(code):
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([0, 1], [code, code + 1]), -1)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda tables: (tables, lambda: tables),
+        lambda tables: (tuple(tables), lambda: tables),
+        lambda tables: ({"a": tables[0], "b": {"c": [tables[1]]}}, lambda: tables),
+    ],
+    ids=["list", "tuple", "dict"],
+)
+def test_tables_go_along_wherever_a_layer_keeps_them(tmp_path, serve, quick_verification, keep):
+    numbers = keras.Input((3,), dtype="int32", name="numbers")
+    inner = keras.Model(numbers, Codes(keep)(numbers))
+    served = serve(export(keras.Model(numbers, inner(numbers)), tmp_path / "codes" / "1"))
+    [answer] = served.call("serving_default", {"numbers": [[0, 1, 2]]}).values()
+    assert answer.tolist() == [[75, 77, -2]]
 
 
 def test_a_keras_file_is_exported_in_a_fresh_process_and_goes_along(tmp_path, serve):

@@ -104,6 +104,13 @@ def test_an_axis_of_any_size_may_be_empty_and_is_left_to_who_needs_more() -> Non
     assert read_tensor([], tensor("float32", None)).shape == (0,)
 
 
+def test_any_shape_is_kept_where_somebody_else_judges_it() -> None:
+    for value in ([[1, 2, 3]], 4, [], [[], []]):
+        array = read_tensor(value, SERIES, any_shape=True)
+        assert (array.shape, array.dtype) == (np.shape(value), np.float32)
+    assert read_tensor([["a"]], tensor("string", 2), any_shape=True).tolist() == [[b"a"]]
+
+
 # What is refused
 
 
