@@ -102,7 +102,7 @@ def environment() -> dict[str, str]:
 def sluice(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "services.cli", *args]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=280, **options)
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=500, **options)
 
 
 @contextlib.contextmanager
