@@ -1,14 +1,13 @@
 """A model's signatures out of TensorFlow Serving's metadata. It knows no transports, nor what a caller has."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from google.protobuf.json_format import ParseDict
 
 from services.client.values import Array, ModelSpec, is_text
-from services.policy.contract import Axis, Signature, Tensor
+from services.policy.contract import Signature, Tensor
 from services.policy.errors import UnsupportedByModel
 from services.policy.tensors import read_tensor
 from services.wire.signatures import plain_signature
@@ -49,11 +48,10 @@ def fitted(array: Array, tensor: Tensor, *, any_shape: bool = False) -> Array:
     """
     if tensor.dtype not in DTYPE_NUMBERS:
         raise UnsupportedByModel(f"{tensor.name!r} has a dtype that no request and no answer can carry.")
-    if any_shape or not tensor.axes:  # which a scalar has not, and a tensor of unknown rank
-        tensor = replace(tensor, axes=(Axis("any"),) * array.ndim)
     if tensor.dtype != "string" and array.dtype.hasobject and is_text(array):
         array = np.full(array.shape, "text")  # which numpy tells from other objects, as the sentence then does
-    return read_tensor(array, tensor, finite=False)
+    # A scalar has no axes, and a tensor of unknown rank has none, either.
+    return read_tensor(array, tensor, finite=False, any_shape=any_shape or not tensor.axes)
 
 
 def _read(signatures: tfs.SignatureDefMap) -> Signatures:

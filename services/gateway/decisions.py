@@ -99,8 +99,8 @@ class Case:
 
     def withdraw(self) -> None:
         """Nobody waits for it any more."""
-        self._done = None
-        self.stop()
+        stop, self._done, self.stop = self.stop, None, _nothing
+        stop()
 
     def end(self, outcome: Verdicts | SluiceError) -> None:
         """Tell whoever waits, once; trouble with one client's answer is not the others'."""

@@ -80,7 +80,8 @@ async def test_who_has_left_is_not_told_and_not_counted(clients):
     assert clients.stopped == ["gone", "alone"]
 
 
-async def test_what_is_answered_is_freed_without_the_garbage_collector(clients):
+@pytest.mark.parametrize(("withdrawn", "told"), [(False, {"one": ["left"]}), (True, {})])
+async def test_what_has_ended_is_freed_without_the_garbage_collector(clients, withdrawn, told):
     class Calls:
         def stop(self):
             """Knows the case whose calls it stops."""
@@ -88,12 +89,14 @@ async def test_what_is_answered_is_freed_without_the_garbage_collector(clients):
     calls = Calls()
     calls.case = clients.ask("one", LEFT)
     calls.case.stop = calls.stop
+    if withdrawn:
+        calls.case.withdraw()
     left = weakref.ref(calls)
     gc.disable()
     try:
         del calls
         await asyncio.sleep(0)
-        assert (clients.told, left()) == ({"one": ["left"]}, None)
+        assert (clients.told, left()) == (told, None)
     finally:
         gc.enable()
 
