@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
 .PHONY: help demo serve test bench openset check fix protos lock system-packages clean
 
