@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.gateway.decisions import Rule, Verdicts
-from services.gateway.engine import BatchEnded
-from services.gateway.metrics import Metrics
-from services.gateway.settings import Settings
-from services.policy.batch import Batch, Lane, Ticket
-from services.policy.batching import BatchingOptions, Dispatcher
-from services.policy.contract import Recognition, Signature, State
-from services.policy.errors import BackendError, SluiceError, error_classes
-from services.policy.recognition import Calibrated, Calibration, Recognized
-from services.policy.scheduler import Scheduler
-from services.policy.session import LIFE_CYCLE, Event, Phase
-from services.policy.sessions import SessionOptions
+from sluice.gateway.core.decisions import Rule, Verdicts
+from sluice.gateway.core.engine import BatchEnded
+from sluice.gateway.metrics.metrics import Metrics
+from sluice.gateway.settings import Settings
+from sluice.policy.batch import Batch, Lane, Ticket
+from sluice.policy.batching import BatchingOptions, Dispatcher
+from sluice.policy.contract import Recognition, Signature, State
+from sluice.policy.errors import BackendError, SluiceError, error_classes
+from sluice.policy.recognition import Calibrated, Calibration, Recognized
+from sluice.policy.scheduler import Scheduler
+from sluice.policy.session import LIFE_CYCLE, Event, Phase
+from sluice.policy.sessions import SessionOptions
 
 DOCS = Path(__file__).parent
 
@@ -142,7 +142,7 @@ def _verdicts() -> Verdicts:
 
 
 def life_cycle() -> str:
-    """The table of `services/policy/session.py` as a Mermaid diagram."""
+    """The table of `services/sluice/policy/session.py` as a Mermaid diagram."""
     lines = [f"    [*] --> {Phase.IDLE}: open"]
     for phase, following in LIFE_CYCLE.items():
         lines += [f"    {phase} --> {after}: {event}" for event, after in following.items()]

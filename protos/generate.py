@@ -1,4 +1,4 @@
-"""Generates the protobuf classes in services/wire; with --check, only says whether they are up to date."""
+"""Generates the protobuf classes in services/sluice/wire; with --check, only says whether they are up to date."""
 
 import filecmp
 import re
@@ -26,7 +26,7 @@ def generate(out: Path) -> list[Path]:
 def _import_from_here(path: Path) -> None:
     """The compiler takes the root of the .proto files for that of the Python packages."""
     text = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(r"^(from|import) sluice\.", r"\1 services.wire.sluice.", text, flags=re.MULTILINE))
+    path.write_text(re.sub(r"^(from|import) sluice\.", r"\1 sluice.wire.messages.", text, flags=re.MULTILINE))
 
 
 def stale() -> list[Path]:

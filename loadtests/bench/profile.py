@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from loadtests.bench.cases import case
+from loadtests.bench.cases.doors import case
 from loadtests.bench.processes import run
 from loadtests.bench.stage import Stage
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from loadtests.bench.cases import Case
+from loadtests.bench.cases.doors import Case
 from loadtests.bench.processes import Failed
-from loadtests.bench.results import Outcome
+from loadtests.bench.report.results import Outcome
 from loadtests.bench.stage import Stage
 
 _WARM_UP_S = 1.0

@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
-from loadtests.bench.model import build_models
-from loadtests.bench.once import send_once
+from loadtests.bench.exports.build import build_models
+from loadtests.bench.loads.once import send_once
 from loadtests.bench.processes import Child, Failed, free_address, python
-from loadtests.bench.workload import NARROW, Model, open_request, step_request
-from services.gateway.settings import Settings
+from loadtests.bench.workloads.steps import NARROW, Model, open_request, step_request
+from sluice.gateway.settings import Settings
 
 Thing = TypeVar("Thing")
 
@@ -184,7 +184,7 @@ class Stage:
         return cast("Thing", made)
 
     def _limit(self) -> Child:
-        command = python("loadtests.bench.limit", self.models / NARROW.name / "1")
+        command = python("loadtests.bench.servers.bare_model", self.models / NARROW.name / "1")
         return self._start("limit", command, talks=True)
 
     def _model_server(self) -> Child:
@@ -194,7 +194,7 @@ class Stage:
             f"--grpc_socket_path={self._socket}",
             f"--tensorflow_intra_op_parallelism={intra_op}", f"--tensorflow_inter_op_parallelism={inter_op}",
         ]  # fmt: skip
-        return self._start("model-server", python("services.cli", *args))
+        return self._start("model-server", python("sluice.cli", *args))
 
     def _backend(self) -> str:
         assert self.model_server
@@ -203,7 +203,7 @@ class Stage:
 
     def _echo(self) -> str:
         address = free_address()
-        process = self._start("echo", python("loadtests.bench.echo", address))
+        process = self._start("echo", python("loadtests.bench.servers.echo", address))
 
         def answers() -> bool:
             process.check()
@@ -217,10 +217,10 @@ class Stage:
         return address
 
     def _grpc_echo(self) -> str:
-        return self._listening("grpc-echo", "loadtests.bench.grpc_echo")[1]
+        return self._listening("grpc-echo", "loadtests.bench.servers.grpc_echo")[1]
 
     def _arrival(self) -> tuple[Child, str]:
-        return self._listening("arrival", "loadtests.bench.arrival", self.backend)
+        return self._listening("arrival", "loadtests.bench.servers.arrival", self.backend)
 
     def _listening(self, name: str, module: str, *args: str) -> tuple[Child, str]:
         """A server of the bench's own, once it accepts connections, and its address."""
@@ -244,7 +244,7 @@ class Stage:
         address, grpc = free_address(), free_address()
         args = ["serve", "--backend", f"unix:{self._socket}", "--models", self.models]
         args += ["--http", address, "--grpc", grpc, *_ROOM, *settings]
-        return Gateway(self._start(name, python("services.cli", *args)), address, grpc)
+        return Gateway(self._start(name, python("sluice.cli", *args)), address, grpc)
 
     def _ready(self, gateway: Gateway) -> Gateway:
         """The gateway when it is ready; if it does not become so, it is stopped."""

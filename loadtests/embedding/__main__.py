@@ -11,16 +11,18 @@ import tensorflow as tf
 import typer
 from rich.console import Console
 
-from loadtests.bench import report
+from loadtests.bench.report.report import report
 from loadtests.embedding import pages
 from loadtests.embedding.cases import ADAM, LAZY, SIZES, bars, cases, classifier, measure
-from models.language import data, evaluation, network
-from models.language.batches import look_up
-from models.language.data import Text
-from models.language.lazy_adam import LazyAdam
-from models.language.lookup import WordRows
-from models.language.model import training_texts
-from models.language.vocabulary import vocabulary
+from sluice_models.language import data
+from sluice_models.language import evaluation
+from sluice_models.language import network
+from sluice_models.language.batches import look_up
+from sluice_models.language.data import Text
+from sluice_models.language.lazy_adam import LazyAdam
+from sluice_models.language.lookup import WordRows
+from sluice_models.language.model import training_texts
+from sluice_models.language.vocabulary import vocabulary
 
 _PAGE_COLUMNS = 120  # of tables that do not go to a terminal
 

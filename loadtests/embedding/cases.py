@@ -11,16 +11,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from loadtests.bench.bars import Bar
-from loadtests.bench.results import Spread
-from models.export.saved_model import write_saved_model
-from models.language import network, serving
-from models.language.batches import Rows, look_up
-from models.language.data import Text
-from models.language.embedding import WordVectors
-from models.language.lazy_adam import LazyAdam
-from models.language.lookup import WordRows
-from models.language.vocabulary import Vocabulary, vocabulary
+from loadtests.bench.report.bars import Bar
+from loadtests.bench.report.results import Spread
+from sluice.export.saved_model import write_saved_model
+from sluice_models.language import network
+from sluice_models.language import serving
+from sluice_models.language.batches import Rows, look_up
+from sluice_models.language.data import Text
+from sluice_models.language.embedding import WordVectors
+from sluice_models.language.lazy_adam import LazyAdam
+from sluice_models.language.lookup import WordRows
+from sluice_models.language.vocabulary import Vocabulary, vocabulary
 
 SIZES = (20_000, 200_000, 2_000_000)
 ADAM, LAZY, SPREAD, ANSWER = "adam", "lazy_adam", "lazy_adam_spread", "answer"

@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from loadtests.bench.bars import Bar
+from loadtests.bench.report.bars import Bar
 from loadtests.embedding.cases import ADAM, ANSWER, LAZY, SIZES, SPREAD, TITLES, Case
 
 mpl.use("Agg")

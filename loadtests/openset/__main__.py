@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from loadtests.bench import report
+from loadtests.bench.report.report import report
 from loadtests.openset import page, plots
 from loadtests.openset.bars import bars, too_many
 from loadtests.openset.methods import Scored, scored
 from loadtests.openset.table import BASELINE, Measured, chosen, measured, table
-from models.openset.variants import SUFFIXES, variant
+from sluice_models.openset.variants import SUFFIXES, variant
 
 EXAMPLES = ("digits", "glyphs")
 

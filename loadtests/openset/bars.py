@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import binom
 
-from loadtests.bench.bars import Bar
-from loadtests.bench.results import Spread
+from loadtests.bench.report.bars import Bar
+from loadtests.bench.report.results import Spread
 from loadtests.openset.table import BASELINE, KNOWNS, LEVEL, REJECTED, Measured, Runs, chosen
 
 NEAR_ASKED, FAR_ASKED, ACCURACY_ASKED = 0.985, 0.995, 0.99

@@ -10,11 +10,11 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from models.export import ScoreOptions
-from models.export.scores import METHODS, Head, Known
-from models.openset.data import Data, Pictures
-from models.openset.variants import Outputs, Variant, closed_set
-from services.policy import scores
+from sluice.export import ScoreOptions
+from sluice.export.scores import METHODS, Head, Known
+from sluice_models.openset.data import Data, Pictures
+from sluice_models.openset.variants import Outputs, Variant, closed_set
+from sluice.policy import scores
 
 CALIBRATION, OUTLIERS, TEST, NEAR, FAR, TRAIN = "calibration", "calibration_outliers", "test", "near", "far", "train"
 TEMPERED = "top_probability, with temperature"

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from loadtests.openset.methods import CALIBRATION, FAR, NEAR, TEST, Scored
 from loadtests.openset.table import Runs, chosen
-from services.policy import measures
+from sluice.policy import measures
 
 _STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "font.size": 10}
 _COLOURS = {TEST: "tab:blue", NEAR: "tab:orange", FAR: "tab:red"}

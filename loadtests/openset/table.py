@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadtests.openset.methods import CALIBRATION, FAR, NEAR, OUTLIERS, TEST, Scored, Scores
-from services.policy import measures
+from sluice.policy import measures
 
 REJECTED = "known_rejected_at_level_5"
 HEADINGS = {

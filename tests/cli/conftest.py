@@ -14,7 +14,7 @@ import pytest
 from keras import layers
 from typer.testing import CliRunner
 
-from services.cli.main import app
+from sluice.cli.main import app
 
 # Keras 3.15 turns its tensors into arrays in a way that numpy 2.4 wants written differently.
 KERAS_ARRAYS = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

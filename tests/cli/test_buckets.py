@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.cli.padding import MOST_BUCKETS, WORTH, Ragged, grouped, savings, worthwhile
-from services.gateway.rest import BucketsInfo
+from sluice.cli.buckets.padding import MOST_BUCKETS, WORTH, Ragged, grouped, savings, worthwhile
+from sluice.gateway.http.rest import BucketsInfo
 from tests.cli.conftest import Told, answering
 
 Buckets = Callable[..., Told]
@@ -225,7 +225,7 @@ def test_a_picture_is_drawn_where_it_is_wanted(tmp_path: Path, gateway: str, buc
 
 def test_neither_tensorflow_nor_matplotlib_is_imported(gateway: str) -> None:
     code = (
-        "import sys; from services.cli.main import app; "
+        "import sys; from sluice.cli.main import app; "
         f"app(['buckets', 'series', '--url', {gateway!r}], standalone_mode=False); "
         "sys.exit(bool({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
     )

@@ -12,11 +12,11 @@ import pytest
 from pyarrow import parquet
 from scipy import stats
 
-from services.cli.calibrating import PREFERRED, Answers, fit
-from services.policy.calibration_document import check_fits, parse_calibration
-from services.policy.contract_document import parse_contract
-from services.policy.recognition import Calibration, decide
-from services.policy.scores import fit_openmax, fit_temperature
+from sluice.cli.calibrate.fit import PREFERRED, Answers, fit
+from sluice.policy.calibration_document import check_fits, parse_calibration
+from sluice.policy.contract_document import parse_contract
+from sluice.policy.recognition import Calibration, decide
+from sluice.policy.scores import fit_openmax, fit_temperature
 from tests.cli.conftest import Told, answering, told
 
 CLASSES = ["cat", "dog", "owl"]

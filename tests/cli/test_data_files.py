@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from services.cli.data_files import read_data
-from services.cli.explanation import CannotExplain
-from services.policy.contract import Axis, Tensor
+from sluice.cli.data_files import read_data
+from sluice.cli.explain.explanation import CannotExplain
+from sluice.policy.contract import Axis, Tensor
 
 BATCH = Axis("batch")
 INPUTS = {

@@ -5,8 +5,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.cli import demo
-from services.cli.embedded import NotServed
+from sluice.cli.demo import command as demo
+from sluice.cli.embedded import NotServed
 
 REQUEST = httpx.Request("POST", "http://127.0.0.1:9/v1/models/digits_other:recognize")
 
@@ -26,6 +26,6 @@ def test_pictures_that_are_not_answered_end_the_demo_with_the_reason(
     def ask(url: str, out: Path) -> None:
         raise error
 
-    monkeypatch.setattr("services.cli.demo_recognition.ask", ask)
+    monkeypatch.setattr("sluice.cli.demo.recognition.ask", ask)
     with pytest.raises(NotServed, match=f"^{reason}$"):
         demo._recognized("http://127.0.0.1:9", tmp_path)

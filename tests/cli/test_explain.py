@@ -285,7 +285,7 @@ def test_an_exported_folder_is_explained_by_its_contract_alone(temperature_dir: 
 
 def test_a_contract_is_explained_without_tensorflow(temperature_dir: Path) -> None:
     code = (
-        "import sys; from services.cli.main import app; "
+        "import sys; from sluice.cli.main import app; "
         f"app(['explain', {str(temperature_dir / 'temperature' / '1')!r}], standalone_mode=False); "
         "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
     )
@@ -427,7 +427,7 @@ def test_layers_of_ones_own_are_imported_first(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-c",
-        "from services.cli.__main__ import main; main()",
+        "from sluice.cli.__main__ import main; main()",
         "explain",
         "twice.keras",
         "--rows",

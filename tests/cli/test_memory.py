@@ -9,7 +9,7 @@ import pytest
 ROUNDS = 100
 PROGRAM = f"""
 import resource
-from services.memory import keep_freed_memory
+from sluice.memory import keep_freed_memory
 {{}}
 def copies():  # of a megabyte, as many at a time as a message has on its way
     return [bytes(1 << 20) for _ in range(6)]

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from models.export import Classes, Detector, export_recognizer
-from services.cli.embedded import NotServed, embedded
-from services.cli.explanation import CannotExplain
-from services.cli.served_alone import served_alone
-from services.policy.calibration_document import parse_calibration
+from sluice.export import Classes, Detector, export_recognizer
+from sluice.cli.embedded import NotServed, embedded
+from sluice.cli.explain.explanation import CannotExplain
+from sluice.cli.calibrate.served_alone import served_alone
+from sluice.policy.calibration_document import parse_calibration
 from tests.cli.conftest import told
 from tests.end_to_end.serving import alive, eventually
 from tests.policy.recognizers import recognition_document
@@ -95,7 +95,7 @@ def test_a_folder_and_a_gateway_are_not_asked_for_together(models: Path, known: 
 
 
 def test_a_model_may_name_itself_as_its_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.cli.embedded._READY_S", 0.0)  # what is started has nothing that can be served
+    monkeypatch.setattr("sluice.cli.embedded._READY_S", 0.0)  # what is started has nothing that can be served
     own = recognition_document(2, classes=["known", "unknown"], detector={"model": "guard", "known": 0})
     (tmp_path / "guard" / "1" / "assets.extra").mkdir(parents=True)
     (tmp_path / "guard" / "1" / "assets.extra" / "contract.json").write_text(json.dumps(own))
@@ -130,7 +130,7 @@ def test_a_gateway_that_ends_before_it_is_ready_is_not_waited_for(models: Path, 
 def test_a_gateway_that_does_not_stop_is_killed_and_its_model_server_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.cli.embedded._STOP_S", 0.0)
+    monkeypatch.setattr("sluice.cli.embedded._STOP_S", 0.0)
     with embedded(tmp_path, tmp_path / "serve.log") as gateway:
         eventually(lambda: len([*below(gateway.process.pid)]) == 1, 60)
         [model_server] = below(gateway.process.pid)
@@ -142,7 +142,7 @@ def test_a_gateway_that_does_not_stop_is_killed_and_its_model_server_ends(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_started_is_stopped_with_the_command(models: Path, known: Path, number: signal.Signals) -> None:
     # Who runs the tests in the background may have SIGINT ignored, and children inherit that.
-    command = ["env", "--default-signal=INT", sys.executable, "-m", "services.cli", "calibrate", "animals"]
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "sluice.cli", "calibrate", "animals"]
     command += ["--known", str(known), "--calibrations", str(known.parent / "calibrations")]
     process = subprocess.Popen(
         [*command, "--models", str(models)], stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(known.parent)}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import grpc.aio
 import pytest
 
-from services.client import AsyncClient
+from sluice.client import AsyncClient
 from tests.client import over_grpc, over_http
 from tests.client.faults import Serve, Time
 from tests.client.sums import Sums

@@ -5,8 +5,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from services.client import AsyncClient, SluiceError
-from services.policy.errors import QueueFull
+from sluice.client import AsyncClient, SluiceError
+from sluice.policy.errors import QueueFull
 from tests.client.sums import Sums
 
 Serve = Callable[[Sums], AbstractAsyncContextManager[tuple[str, Any]]]

@@ -8,10 +8,10 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from services.client.tensors import read_tensors, write_tensors
-from services.policy.errors import SluiceError
-from services.wire.predict_frames import read_request, write_response
-from services.wire.sluice.v1 import sessions_pb2 as pb
+from sluice.client.tensors import read_tensors, write_tensors
+from sluice.policy.errors import SluiceError
+from sluice.wire.predict_frames import read_request, write_response
+from sluice.wire.messages.v1 import sessions_pb2 as pb
 from tests.client.sums import Cut, Sums
 
 

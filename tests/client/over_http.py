@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from services.policy.errors import SluiceError
-from services.wire.model_json import encode_metadata
+from sluice.policy.errors import SluiceError
+from sluice.wire.model_json import encode_metadata
 from tests.client.sums import CONTRACT, Cut, Sums, view
 
 _SESSION = re.compile(r"/v1/sessions/(\w+)(:step)?")

@@ -9,7 +9,7 @@ from typing import Any
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from services.policy.errors import SluiceError
+from sluice.policy.errors import SluiceError
 from tests.client.sums import CONTRACT, Cut, Sums, view
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from services.policy.contract import numpy_dtype
-from services.policy.errors import SessionClosed, SessionNotFound, SluiceError, StepMismatch
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import DTYPE_NUMBERS
+from sluice.policy.contract import numpy_dtype
+from sluice.policy.errors import SessionClosed, SessionNotFound, SluiceError, StepMismatch
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.tensors import DTYPE_NUMBERS
 from tests.gateway.puppet import CONTRACT
 
 __all__ = ["CONTRACT", "Cut", "Sums", "Total", "view"]

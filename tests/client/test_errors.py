@@ -5,11 +5,11 @@ import grpc.aio
 import orjson
 import pytest
 
-from services.client.errors import NoAnswer, error_of
-from services.client.grpc_messages import refusal as grpc_refusal
-from services.client.refusals import read_json
-from services.client.refusals import refusal as http_refusal
-from services.policy.errors import (
+from sluice.client.errors import NoAnswer, error_of
+from sluice.client.grpc_messages import refusal as grpc_refusal
+from sluice.client.refusals import read_json
+from sluice.client.refusals import refusal as http_refusal
+from sluice.policy.errors import (
     BadRequest,
     Conflict,
     NotFound,

@@ -10,10 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
-from services.client import AsyncClient, AsyncSession, NoAnswer, SluiceError
-from services.client.http import HttpTransport
-from services.client.values import Call
-from services.policy.errors import (
+from sluice.client import AsyncClient, AsyncSession, NoAnswer, SluiceError
+from sluice.client.http import HttpTransport
+from sluice.client.values import Call
+from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
     DeadlineExceeded,

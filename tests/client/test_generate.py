@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from services.client import (
+from sluice.client import (
     AsyncClient,
     BadRequest,
     Beam,
@@ -22,9 +22,9 @@ from services.client import (
     SluiceError,
     Token,
 )
-from services.client.events import EventReader
-from services.policy.errors import BackendUnavailable, EmptyInput, ShapeMismatch, UnknownInput, UnsupportedByModel
-from services.wire.sluice.v1 import generation_pb2 as pb
+from sluice.client.events import EventReader
+from sluice.policy.errors import BackendUnavailable, EmptyInput, ShapeMismatch, UnknownInput, UnsupportedByModel
+from sluice.wire.messages.v1 import generation_pb2 as pb
 from tests.client.conftest import Urls
 from tests.client.faults import Time
 from tests.client.to_here import TRANSPORTS, client_of

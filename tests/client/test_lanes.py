@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.client import NoAnswer
-from services.client.contracts import OutputDtypes
-from services.client.grpc_stream import StreamLane
-from services.client.values import Call
-from services.client.websocket import SocketLane
-from services.wire.sluice.v1 import sessions_pb2 as pb
+from sluice.client import NoAnswer
+from sluice.client.contracts import OutputDtypes
+from sluice.client.grpc_stream import StreamLane
+from sluice.client.values import Call
+from sluice.client.websocket import SocketLane
+from sluice.wire.messages.v1 import sessions_pb2 as pb
 from tests.client.sums import CONTRACT
 
 STEP = Call("a", "sum", "1", {"x": np.zeros(2, np.float32)}, 0, ())

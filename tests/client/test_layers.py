@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 HEAVY = ("tensorflow", "tensorflow_serving", "keras", "fastapi", "uvicorn")
-OURS = ("models", "services.gateway", "services.model_server")
+OURS = ("models", "sluice.gateway", "sluice.model_server")
 
 
 def test_the_client_loads_neither_the_gateway_nor_tensorflow() -> None:
-    code = f"import sys, services.client; print([name for name in {HEAVY + OURS} if name in sys.modules])"
+    code = f"import sys, sluice.client; print([name for name in {HEAVY + OURS} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.client.errors import NoAnswer
-from services.client.many import StepMany
-from services.client.retry import Patience
-from services.client.session import AsyncSession
-from services.client.values import Answer, Columns, ManyCall, Opened
-from services.policy.errors import QueueFull, SessionClosed, ShapeMismatch, SluiceError
+from sluice.client.errors import NoAnswer
+from sluice.client.many import StepMany
+from sluice.client.retry import Patience
+from sluice.client.session import AsyncSession
+from sluice.client.values import Answer, Columns, ManyCall, Opened
+from sluice.policy.errors import QueueFull, SessionClosed, ShapeMismatch, SluiceError
 
 BUSY, GONE = QueueFull("Not now."), SessionClosed("It was closed.")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from services.client import AsyncClient, BadRequest, NotFound
-from services.policy.errors import DtypeMismatch, MissingInput, ShapeMismatch, SignatureNotFound, UnknownInput
+from sluice.client import AsyncClient, BadRequest, NotFound
+from sluice.policy.errors import DtypeMismatch, MissingInput, ShapeMismatch, SignatureNotFound, UnknownInput
 from tests.client.conftest import Urls
 from tests.end_to_end.serving import serving
 from tests.model_server import zoo

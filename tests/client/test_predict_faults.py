@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from services.client import AsyncClient, NoAnswer, SluiceError
-from services.policy.errors import BackendError, BackendUnavailable, DeadlineExceeded, QueueFull, ShapeMismatch
+from sluice.client import AsyncClient, NoAnswer, SluiceError
+from sluice.policy.errors import BackendError, BackendUnavailable, DeadlineExceeded, QueueFull, ShapeMismatch
 from tests.client import over_http
 from tests.client.faults import Serve, Time, calling, waits
 from tests.client.sums import Cut, Sums

@@ -8,9 +8,9 @@ import grpc
 import numpy as np
 import pytest
 
-from services.client import AsyncClient, BadRequest, NoAnswer, NotCalibrated, NotFound, RecognizedRow, SluiceError
-from services.client.recognition import read_recognized
-from services.policy.errors import (
+from sluice.client import AsyncClient, BadRequest, NoAnswer, NotCalibrated, NotFound, RecognizedRow, SluiceError
+from sluice.client.recognition import read_recognized
+from sluice.policy.errors import (
     DeadlineExceeded,
     DtypeMismatch,
     EmptyInput,

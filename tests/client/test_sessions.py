@@ -8,8 +8,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from services.client import AsyncClient, AsyncSession, SluiceError
-from services.policy.errors import (
+from sluice.client import AsyncClient, AsyncSession, SluiceError
+from sluice.policy.errors import (
     BadRequest,
     DtypeMismatch,
     InputNotFinite,

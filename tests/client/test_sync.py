@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.client import Client, NoAnswer, NotCalibrated, SluiceError
-from services.client.sync import Loop
-from services.policy.errors import SessionClosed
+from sluice.client import Client, NoAnswer, NotCalibrated, SluiceError
+from sluice.client.sync import Loop
+from sluice.policy.errors import SessionClosed
 from tests.client.conftest import Urls
 
 ROW = {"x": [1.0, 2.0]}

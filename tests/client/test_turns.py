@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.client.turns import Turns, turn
+from sluice.client.turns import Turns, turn
 
 
 class Calls:

@@ -6,12 +6,12 @@ import numpy as np
 import orjson
 import pytest
 
-from services.client.rows import dumps, many_body, read_array, step_body, write_inputs
-from services.client.tensors import read_tensors, write_tensors
-from services.client.values import BARE, Call, ManyCall, array_of, arrays_of
-from services.policy.contract import numpy_dtype
-from services.policy.errors import InputNotFinite
-from services.wire.sluice.v1 import sessions_pb2 as pb
+from sluice.client.rows import dumps, many_body, read_array, step_body, write_inputs
+from sluice.client.tensors import read_tensors, write_tensors
+from sluice.client.values import BARE, Call, ManyCall, array_of, arrays_of
+from sluice.policy.contract import numpy_dtype
+from sluice.policy.errors import InputNotFinite
+from sluice.wire.messages.v1 import sessions_pb2 as pb
 
 VALUES = {
     "float32": [[1.5, 23.11], [-1e-30, 3.4e38]],

@@ -1,6 +1,6 @@
 """A client of a whole gateway that runs in the test's own loop, in front of a puppet model server."""
 
-from services.client import AsyncClient
+from sluice.client import AsyncClient
 from tests.client.faults import Time
 from tests.gateway.here import PATIENCE_S, Here
 

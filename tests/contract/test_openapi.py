@@ -16,10 +16,10 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 from schemathesis.transport.serialization import Binary
 
-from services.gateway.app import create_app
-from services.gateway.settings import Settings
-from services.policy.errors import SluiceError, error_classes
-from services.wire.envelope import SavedState, seal
+from sluice.gateway.app import create_app
+from sluice.gateway.settings import Settings
+from sluice.policy.errors import SluiceError, error_classes
+from sluice.wire.envelope import SavedState, seal
 from tests.gateway.here import Here, running
 from tests.gateway.puppet import FEATURES, Puppet
 from tests.gateway.sides import document, put

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.digits import data
+from sluice_models.digits import data
 from tests.docs.pages import Block, blocks
 from tests.docs.programs import file_name, here, prints
 from tests.end_to_end.serving import Gateway, environment, serving, sluice

@@ -11,9 +11,9 @@ import pytest
 import typer.main
 import yaml
 
-from services.cli.main import app
-from services.gateway.settings import Settings, load
-from services.policy import errors
+from sluice.cli.main import app
+from sluice.gateway.settings import Settings, load
+from sluice.policy import errors
 from tests.docs.pages import ROOT, blocks, pages, shell_lines, text_of
 from tests.end_to_end.serving import Gateway
 
@@ -121,7 +121,7 @@ def test_every_command_is_named_on_the_page_about_the_command_line() -> None:
     root: Any = typer.main.get_command(app)
     names = [f"models {name}" for name in root.commands["models"].commands]
     names += [name for name in root.commands if name != "models"]
-    assert not [name for name in names if f"`{name}`" not in text_of("services/cli/README.md")]
+    assert not [name for name in names if f"`{name}`" not in text_of("services/sluice/cli/README.md")]
 
 
 def test_folders_of_tests_on_the_pages_exist() -> None:

@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from services.policy.session import Event, Phase
+from sluice.policy.session import Event, Phase
 from tests.docs.pages import ROOT, text_of
 
 LIMIT_BYTES = 30 * 1024

@@ -28,7 +28,7 @@ def test_files_that_a_page_names_from_the_root_exist(page: Path) -> None:
 
 def test_every_module_is_on_the_map() -> None:
     modules = (path.relative_to(ROOT) for path in SERVICES.rglob("*.py") if path.name != "__init__.py")
-    elsewhere = Path("services/model_server")  # has a page of its own
+    elsewhere = Path("services/sluice/model_server")  # has a page of its own
     missing = [
         str(path)
         for path in modules
@@ -39,27 +39,27 @@ def test_every_module_is_on_the_map() -> None:
 
 def test_states_move_in_one_place() -> None:
     """After an answer in `Slab.move`; otherwise only a session that begins, or rests, is given a state."""
-    assert callers("slab.move") == {"services/policy/scheduler.py:Scheduler._finish_steps"}
-    assert callers("slab.occupy") == {"services/policy/sessions.py:SessionTable.open"}
-    assert callers("slab.write") == {"services/policy/sessions.py:SessionTable.replace"}
-    assert callers("sessions.replace") == {"services/gateway/gateway.py:Gateway.restore"}
+    assert callers("slab.move") == {"services/sluice/policy/scheduler.py:Scheduler._finish_steps"}
+    assert callers("slab.occupy") == {"services/sluice/policy/sessions.py:SessionTable.open"}
+    assert callers("slab.write") == {"services/sluice/policy/sessions.py:SessionTable.replace"}
+    assert callers("sessions.replace") == {"services/sluice/gateway/core/gateway.py:Gateway.restore"}
     assert where(lambda function: any(fills(node, "states") for node in ast.walk(function))) == {
-        "services/policy/slab.py:Slab.move",
-        "services/policy/slab.py:Slab.write",
+        "services/sluice/policy/slab.py:Slab.move",
+        "services/sluice/policy/slab.py:Slab.write",
     }
 
 
 def test_clients_are_answered_in_one_place() -> None:
     """A ticket is settled in `_close` and told in `_deliver`; a task that waits for it is woken in `complete`."""
     assert where(lambda function: any(sets(node, "outcome") for node in ast.walk(function))) == {
-        "services/policy/batch.py:Ticket.__init__",
-        "services/policy/scheduler.py:Scheduler._close",
-        "services/gateway/engine.py:Engine._deliver",
+        "services/sluice/policy/batch.py:Ticket.__init__",
+        "services/sluice/policy/scheduler.py:Scheduler._close",
+        "services/sluice/gateway/core/engine.py:Engine._deliver",
     }
-    closing = {name for name in callers("self._close") if name.startswith("services/policy/")}
-    assert closing == {f"services/policy/scheduler.py:Scheduler.{name}" for name in ("_settle", "_start", "end")}
+    closing = {name for name in callers("self._close") if name.startswith("services/sluice/policy/")}
+    assert closing == {f"services/sluice/policy/scheduler.py:Scheduler.{name}" for name in ("_settle", "_start", "end")}
     assert where(lambda function: any(tells(node) for node in ast.walk(function))) == {
-        "services/gateway/engine.py:complete"
+        "services/sluice/gateway/core/engine.py:complete"
     }
 
 

@@ -101,7 +101,7 @@ def environment() -> dict[str, str]:
 
 def sluice(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    command = [sys.executable, "-m", "services.cli", *args]
+    command = [sys.executable, "-m", "sluice.cli", *args]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=500, **options)
 
 
@@ -113,7 +113,7 @@ def serving(models: Path, folder: Path, *flags: str) -> Iterator[Gateway]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "services.cli", "serve", "--models", str(models), "--http", address]
+    command = [sys.executable, "-m", "sluice.cli", "serve", "--models", str(models), "--http", address]
     command += ["--grpc", "127.0.0.1:0", *flags]
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment())

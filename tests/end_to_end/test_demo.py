@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.demo_sequences import DATES, lengths
+from sluice.cli.demo.sequences import DATES, lengths
 from tests.end_to_end.serving import sluice
 
 

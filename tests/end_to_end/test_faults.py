@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from models.temperature.data import temperatures
+from sluice_models.temperature.data import temperatures
 from tests.end_to_end.serving import Gateway, alive, eventually, serving, sluice
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

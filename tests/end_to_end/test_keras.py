@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from services.client import Client
+from sluice.client import Client
 from tests.end_to_end.serving import Gateway, serving, sluice
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.clips import data as clips
-from models.dates import data as dates
-from models.language import data as language
+from sluice_models.clips import data as clips
+from sluice_models.dates import data as dates
+from sluice_models.language import data as language
 
 from .serving import Gateway, serving
 

@@ -12,11 +12,11 @@ import grpc.aio
 import httpx
 from fastapi import FastAPI
 
-from services.gateway.app import create_app
-from services.gateway.gateway import Gateway
-from services.gateway.listener import BACKLOG
-from services.gateway.server import Server, server_config
-from services.gateway.settings import Settings
+from sluice.gateway.app import create_app
+from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.listener import BACKLOG
+from sluice.gateway.server import Server, server_config
+from sluice.gateway.settings import Settings
 from tests.gateway.puppet import Puppet
 
 PATIENCE_S = 20.0

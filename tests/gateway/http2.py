@@ -13,7 +13,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import SettingCodes
 
-from services.wire.grpc_frames import Inbox
+from sluice.wire.grpc_frames import Inbox
 
 PATIENCE_S = 20.0
 

@@ -18,9 +18,9 @@ import grpc.aio
 import ml_dtypes
 import numpy as np
 
-from services.wire.sluice.tf.v1 import tensorflow_pb2 as tf
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import read_tensor, write_tensor
+from sluice.wire.messages.tf.v1 import tensorflow_pb2 as tf
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.tensors import read_tensor, write_tensor
 
 FEATURES = 2
 WIDTH = 1024  # of a state that fills a page of memory

@@ -9,8 +9,8 @@ import grpc
 import grpc.aio
 import numpy as np
 
-from services.wire.arrays import read_array, write_array
-from services.wire.sluice.v1 import sessions_pb2 as pb
+from sluice.wire.arrays import read_array, write_array
+from sluice.wire.messages.v1 import sessions_pb2 as pb
 from tests.gateway.here import PATIENCE_S, Here
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Sessions"]

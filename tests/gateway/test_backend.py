@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from services.gateway.backend import Backend
-from services.policy.errors import BackendUnavailable
+from sluice.gateway.upstream.client import Backend
+from sluice.policy.errors import BackendUnavailable
 
 ROWS = {"x": np.ones((1, 2), np.float32)}
 

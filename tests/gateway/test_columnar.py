@@ -6,7 +6,7 @@ import grpc
 import numpy as np
 import pytest
 
-from services.wire.tensors import read_tensor
+from sluice.wire.tensors import read_tensor
 from tests.gateway.here import Adder, Gate, Here, eventually, refused, running
 from tests.gateway.test_faults import spoiled
 

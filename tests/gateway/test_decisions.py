@@ -7,10 +7,10 @@ import weakref
 import numpy as np
 import pytest
 
-from services.gateway.decisions import Case, Decisions, Rule
-from services.policy.calibration_document import parse_calibration
-from services.policy.contract_document import parse_contract
-from services.policy.errors import SluiceError
+from sluice.gateway.core.decisions import Case, Decisions, Rule
+from sluice.policy.calibration_document import parse_calibration
+from sluice.policy.contract_document import parse_contract
+from sluice.policy.errors import SluiceError
 from tests.gateway.puppet import SIDES, strangeness
 from tests.gateway.sides import LEFT, RIGHT, STRANGE, document
 

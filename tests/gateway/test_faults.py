@@ -10,8 +10,8 @@ import grpc
 import numpy as np
 import pytest
 
-from services.wire.statuses import http_status
-from services.wire.tensors import read_tensor
+from sluice.wire.statuses import http_status
+from sluice.wire.tensors import read_tensor
 from tests.gateway.here import Adder, Gate, Here, eventually, refused, refused_as_tf_serving, running
 from tests.gateway.puppet import Puppet
 

@@ -10,8 +10,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from services.wire.grpc_frames import framed
-from services.wire.sluice.v1 import generation_pb2 as pb
+from sluice.wire.grpc_frames import framed
+from sluice.wire.messages.v1 import generation_pb2 as pb
 from tests.gateway.here import PATIENCE_S, Gate, eventually, running
 from tests.gateway.http2 import connected
 from tests.gateway.stub import dialled, failed, tensor

@@ -13,11 +13,11 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from services.gateway import catalog
-from services.wire.arrays import read_array
-from services.wire.envelope import SavedState, seal
-from services.wire.sluice.v1 import sessions_pb2 as pb
-from services.wire.tensors import read_tensor
+from sluice.gateway.upstream import catalog
+from sluice.wire.arrays import read_array
+from sluice.wire.envelope import SavedState, seal
+from sluice.wire.messages.v1 import sessions_pb2 as pb
+from sluice.wire.tensors import read_tensor
 from tests.gateway.here import PATIENCE_S, Adder, Gate, Here, eventually, running
 from tests.gateway.stub import SERVICE, Stub, dialled, failed, lists, many, tensor
 from tests.gateway.test_faults import answered, spoiled

@@ -15,11 +15,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from hyperframe.frame import DataFrame, PingFrame, PriorityFrame, SettingsFrame, WindowUpdateFrame
 
-from services.gateway import grpc_protocol
-from services.gateway.grpc_protocol import GrpcProtocol, Unary, awaited
-from services.gateway.rpc import GrpcServer
-from services.wire.grpc_frames import CallFailed, framed
-from services.wire.sluice.v1 import sessions_pb2 as messages
+from sluice.gateway.grpc import connection as grpc_protocol
+from sluice.gateway.grpc.connection import GrpcProtocol, Unary, awaited
+from sluice.gateway.grpc.sessions import GrpcServer
+from sluice.wire.grpc_frames import CallFailed, framed
+from sluice.wire.messages.v1 import sessions_pb2 as messages
 from tests.gateway.here import Gate, eventually
 from tests.gateway.http2 import RawClient, connected
 

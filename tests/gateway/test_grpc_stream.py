@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from services.wire.sluice.v1 import sessions_pb2 as pb
+from sluice.wire.messages.v1 import sessions_pb2 as pb
 from tests.gateway.here import PATIENCE_S, Adder, Gate, eventually, running
 from tests.gateway.stub import Stub, dialled, lists, many, tensor
 from tests.gateway.test_grpc import goes_on, waiting

@@ -492,8 +492,8 @@ async def test_an_answer_that_cannot_be_written_is_told_as_a_bug(here, raw, monk
         raise RuntimeError("secret")
 
     with monkeypatch.context() as patched:
-        patched.setattr("services.gateway.calls.step_body", stumble)
-        patched.setattr("services.gateway.calls.many_body", stumble)
+        patched.setattr("sluice.gateway.http.hot.step_body", stumble)
+        patched.setattr("sluice.gateway.http.hot.many_body", stumble)
         for data in (
             step(adder),
             request("/v1/models/sum/sessions:step", {"sessions": [adder.id], "inputs": [[1, 1]]}),

@@ -5,8 +5,8 @@ from itertools import permutations
 
 import pytest
 
-from services.gateway.joint import together
-from services.policy.errors import BackendError, BadRequest
+from sluice.gateway.core.joint import together
+from sluice.policy.errors import BackendError, BadRequest
 
 
 class Puppets:

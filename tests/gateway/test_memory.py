@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.policy.session import Session, Step
+from sluice.policy.session import Session, Step
 from tests.gateway.here import Gate, Here, eventually, running
 from tests.gateway.raw import connected, request
 from tests.gateway.stub import dialled, many, tensor

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from services.gateway import catalog
-from services.policy.contract_document import parse_contract
+from sluice.gateway.upstream import catalog
+from sluice.policy.contract_document import parse_contract
 from tests.gateway import puppet as puppets
 from tests.gateway.here import Gate, eventually, refused, running
 from tests.gateway.puppet import CONTRACT, Puppet

@@ -126,7 +126,7 @@ async def test_an_answer_that_cannot_be_written_is_an_error_also_of_a_request_th
     def broken(*_, **__):
         raise RuntimeError("no")
 
-    monkeypatch.setattr("services.gateway.calls.encode_predict", broken)
+    monkeypatch.setattr("sluice.gateway.http.hot.encode_predict", broken)
     response = await asyncio.wait_for(predict(here, [[1, 2]]), 10)  # the first request has to look the model up
     refused_as_tf_serving(response, 500, "internal")
 
@@ -184,7 +184,7 @@ async def test_without_a_contract_requests_whose_outputs_are_no_rows_are_run_as_
 async def test_one_poisoned_row_fails_its_own_request_only(puppet):
     import grpc
 
-    from services.wire.tensors import read_tensor
+    from sluice.wire.tensors import read_tensor
 
     async def reject(request):
         x = read_tensor(request.inputs["x"])

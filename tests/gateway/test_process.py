@@ -44,7 +44,7 @@ class Process:
 async def serving(backend: str, *flags: str) -> AsyncIterator[Process]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.cli", "serve", "--backend", backend, "--http", "127.0.0.1:0",
+        sys.executable, "-m", "sluice.cli", "serve", "--backend", backend, "--http", "127.0.0.1:0",
         "--grpc", "127.0.0.1:0", *flags,
         cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -68,7 +68,7 @@ async def serving(backend: str, *flags: str) -> AsyncIterator[Process]:
 
 def test_the_gateway_loads_no_tensorflow():
     code = (
-        "import sys, services.gateway.server, services.cli.main; "
+        "import sys, sluice.gateway.server, sluice.cli.main; "
         "print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'keras', 'tensorflow_serving')])"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -145,7 +145,7 @@ async def test_a_port_that_is_taken_is_told_and_ends_with_code_1(puppet, door):
         flags = [flag for name, address in addresses.items() for flag in (f"--{name}", address)]
         ended = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "services.cli", "serve", "--backend", puppet.address, *flags],
+            [sys.executable, "-m", "sluice.cli", "serve", "--backend", puppet.address, *flags],
             cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
         assert ended.returncode == 1

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from services.wire.sluice.v1 import recognition_pb2 as pb
+from sluice.wire.messages.v1 import recognition_pb2 as pb
 from tests.gateway.here import PATIENCE_S, running
 from tests.gateway.sides import LEFT, RIGHT, STRANGE, document, put
 from tests.gateway.stub import dialled, failed, tensor

@@ -9,9 +9,9 @@ import grpc
 import numpy as np
 import pytest
 
-from services.policy.calibration_document import parse_calibration
-from services.policy.contract_document import parse_contract
-from services.policy.recognition import decide
+from sluice.policy.calibration_document import parse_calibration
+from sluice.policy.contract_document import parse_contract
+from sluice.policy.recognition import decide
 from tests.gateway.here import Gate, eventually, refused, running
 from tests.gateway.puppet import SIDES, side, strangeness
 from tests.gateway.sides import HUNDREDTHS, LEFT, RECOGNIZE, RIGHT, STRANGE, document, put

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tritonclient.http.aio import InferenceServerClient, InferInput
 
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import read_tensor, write_tensor
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.tensors import read_tensor, write_tensor
 from tests.gateway import puppet as puppets
 from tests.gateway.here import Gate, eventually, refused, refused_as_tf_serving, running
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.gateway.settings import Settings, SettingsError, load
+from sluice.gateway.settings import Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]
 NEEDED = "--backend=localhost:1"
@@ -23,7 +23,7 @@ def no_environment(monkeypatch):
 
 def sluice(*args, env=None):
     return subprocess.run(
-        [sys.executable, "-m", "services.cli", *args],
+        [sys.executable, "-m", "sluice.cli", *args],
         cwd=ROOT, env={**os.environ, "COLUMNS": "200", **(env or {})}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import uvloop
 
-from services.gateway import slices
-from services.gateway.slices import PART_BYTES, Sliced
+from sluice.gateway import slices
+from sluice.gateway.slices import PART_BYTES, Sliced
 
 
 class Transport:

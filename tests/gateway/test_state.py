@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from services.wire.envelope import SavedState, open_envelope, seal
+from sluice.wire.envelope import SavedState, open_envelope, seal
 from tests.gateway.here import Adder, Gate, Here, eventually, refused, running
 
 BYTES = {"content-type": "application/octet-stream"}

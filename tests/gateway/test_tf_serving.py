@@ -9,8 +9,8 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import read_tensor, write_tensor
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.tensors import read_tensor, write_tensor
 from tests.gateway.here import Gate, eventually, refused_as_tf_serving, running
 
 PREDICT = "PredictionService/Predict"

@@ -6,12 +6,16 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtests.bench import load, report, wrk
-from loadtests.bench.bars import bars
-from loadtests.bench.cases import Case, all_cases
-from loadtests.bench.plots import draw
+from loadtests.bench.loads import load
+
+from loadtests.bench.report.report import report
+
+from loadtests.bench.loads import wrk
+from loadtests.bench.report.bars import bars
+from loadtests.bench.cases.doors import Case, all_cases
+from loadtests.bench.report.plots import draw
 from loadtests.bench.processes import Failed
-from loadtests.bench.results import Outcome, Sample, Spread
+from loadtests.bench.report.results import Outcome, Sample, Spread
 from loadtests.bench.rounds import run_rounds
 from loadtests.bench.stage import Stage
 

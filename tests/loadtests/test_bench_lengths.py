@@ -8,17 +8,25 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from loadtests.bench import generate_load, generation, lengths, offline, poisson_load
-from loadtests.bench.arrival import Batcher, Connection
-from loadtests.bench.bars import bars
-from loadtests.bench.lengths import BIMODAL, LOG_NORMAL, LONGEST, MIXES, POOL, lengths_of
-from loadtests.bench.plots import draw
-from loadtests.bench.results import Outcome, Spread
-from loadtests.bench.sequences import http_requests, predict_request, sequences_of, write_requests
-from loadtests.bench.workload import FEATURES, INPUT, OUTPUT
-from services.policy.batching import BatchingOptions
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import read_tensor, write_tensor
+from loadtests.bench.loads import generate as generate_load
+
+from loadtests.bench.workloads import generation
+
+from loadtests.bench.workloads import lengths
+
+from loadtests.bench.servers import offline
+
+from loadtests.bench.loads import poisson as poisson_load
+from loadtests.bench.servers.arrival import Batcher, Connection
+from loadtests.bench.report.bars import bars
+from loadtests.bench.workloads.lengths import BIMODAL, LOG_NORMAL, LONGEST, MIXES, POOL, lengths_of
+from loadtests.bench.report.plots import draw
+from loadtests.bench.report.results import Outcome, Spread
+from loadtests.bench.workloads.sequences import http_requests, predict_request, sequences_of, write_requests
+from loadtests.bench.workloads.steps import FEATURES, INPUT, OUTPUT
+from sluice.policy.batching import BatchingOptions
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.tensors import read_tensor, write_tensor
 
 
 def outcome(name: str, *rates: float, **figures: float) -> Outcome:

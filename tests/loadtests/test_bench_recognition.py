@@ -6,9 +6,9 @@ import numpy as np
 import orjson
 import pytest
 
-from loadtests.bench.bars import bars
-from loadtests.bench.cases import all_cases
-from loadtests.bench.recognition import (
+from loadtests.bench.report.bars import bars
+from loadtests.bench.cases.doors import all_cases
+from loadtests.bench.workloads.recognition import (
     METHODS,
     PICTURE,
     PREDICT_BODY,
@@ -16,9 +16,9 @@ from loadtests.bench.recognition import (
     recognize_body,
     write_calibrations,
 )
-from services.policy.calibration_document import parse_calibration
-from services.policy.recognition import threshold_of
-from services.wire.recognition import parse_recognize
+from sluice.policy.calibration_document import parse_calibration
+from sluice.policy.recognition import threshold_of
+from sluice.wire.recognition import parse_recognize
 
 
 def test_the_calibration_can_be_used_for_every_method(tmp_path: Path) -> None:

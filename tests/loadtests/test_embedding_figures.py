@@ -4,8 +4,8 @@ import pytest
 
 from loadtests.embedding import pages
 from loadtests.embedding.cases import SIZES, TITLES, Case, bars, cases, measure
-from models.language import network
-from models.language.data import Text
+from sluice_models.language import network
+from sluice_models.language.data import Text
 
 # Keras 3.15 turns its tensors into arrays in a way that numpy 2.4 wants written differently.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")

@@ -22,7 +22,7 @@ from loadtests.openset.methods import (
     _of_logits,
 )
 from loadtests.openset.table import BASELINE, CHOSEN_BY, HEADINGS, KNOWNS, REJECTED, chosen, markdown, measured
-from services.policy import scores
+from sluice.policy import scores
 
 
 def scored(method: str = "knn", **parts: list[float]) -> Scored:

@@ -86,7 +86,7 @@ class Client:
 
 
 class Server:
-    """One process, `python -m services.model_server FLAGS…`, with a socket and two ports of its own."""
+    """One process, `python -m sluice.model_server FLAGS…`, with a socket and two ports of its own."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
         self.port, self.rest_port = free_port(), free_port()
@@ -113,7 +113,7 @@ class Server:
 
 
 def start(*flags: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "services.model_server", *flags]
+    command = [sys.executable, "-m", "sluice.model_server", *flags]
     return subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

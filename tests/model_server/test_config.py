@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 from tensorflow_serving.apis import model_management_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from services.model_server.config import check_batching, configs_in, configured, metrics_path_in
-from services.model_server.config_file import ConfigFile
-from services.model_server.errors import InvalidArgument, ServingError
+from sluice.model_server.config import check_batching, configs_in, configured, metrics_path_in
+from sluice.model_server.config_file import ConfigFile
+from sluice.model_server.errors import InvalidArgument, ServingError
 from tests.model_server import zoo
 from tests.model_server.conftest import PATIENCE_S, Client, Server, floats, refused, request, start, until
 

@@ -6,9 +6,9 @@ from importlib.metadata import version
 
 import pytest
 
-from services.model_server.flags import GROUPS, load
-from services.model_server.main import main
-from services.model_server.settings import NO_EFFECT, REFUSED, ModelServerSettings, flags_of
+from sluice.model_server.flags import GROUPS, load
+from sluice.model_server.main import main
+from sluice.model_server.settings import NO_EFFECT, REFUSED, ModelServerSettings, flags_of
 
 MODELS = "--models=a"
 # As `tensorflow_model_server --help` lists them.
@@ -49,7 +49,7 @@ def test_every_flag_is_in_one_group() -> None:
 
 
 def test_flags_are_read_without_tensorflow() -> None:
-    code = "import sys; from services.model_server import flags, main; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys; from sluice.model_server import flags, main; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from services.model_server.config import Configs, ModelConfig, specific
-from services.model_server.errors import NotFound, ServingError
-from services.model_server.folders import models_in
-from services.model_server.models import Models
-from services.model_server.versions import Retries
+from sluice.model_server.config import Configs, ModelConfig, specific
+from sluice.model_server.errors import NotFound, ServingError
+from sluice.model_server.folders import models_in
+from sluice.model_server.models import Models
+from sluice.model_server.versions import Retries
 
 
 @dataclass

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.export import replay, verify
+from sluice.export import replay
+
+from sluice.export import verify
 
 # Keras 3.15 turns its tensors into arrays in a way that numpy 2.4 wants written differently.
 KERAS_ARRAYS = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"

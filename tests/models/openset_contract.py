@@ -9,9 +9,9 @@ import jsonschema
 import numpy as np
 from scipy.special import expit
 
-from models.export.scores import METHODS
-from models.openset.data import Data
-from services.policy.measures import auroc
+from sluice.export.scores import METHODS
+from sluice_models.openset.data import Data
+from sluice.policy.measures import auroc
 
 LEVEL = 0.05
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import train
-from models.clips import data, model
+from sluice_models import train
+from sluice_models.clips import data
+from sluice_models.clips import model
 
 DIRECTIONS = len(data.DIRECTIONS)
 

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from babel import Locale
 
-from models import train
-from models.dates import data, measure, model
-from models.dates.buckets import BOUNDS, END, START, TOKENS, batches, bucket_for, buckets, iso, padded, tokens
-from models.dates.network import MAX_STEPS, UNITS, rewriter
+from sluice_models import train
+from sluice_models.dates import data
+from sluice_models.dates import measure
+from sluice_models.dates import model
+from sluice_models.dates.buckets import BOUNDS, END, START, TOKENS, batches, bucket_for, buckets, iso, padded, tokens
+from sluice_models.dates.network import MAX_STEPS, UNITS, rewriter
 
 # Training takes about a minute where nothing else runs.
 trained = pytest.mark.timeout(1200)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.language import network
-from models.language.catalogues import LANGUAGES
-from models.language.embedding import WordVectors
-from models.language.lazy_adam import LazyAdam
+from sluice_models.language import network
+from sluice_models.language.catalogues import LANGUAGES
+from sluice_models.language.embedding import WordVectors
+from sluice_models.language.lazy_adam import LazyAdam
 
 ROWS, DIMENSIONS = 10_007, 16  # a number of rows that no other tensor has
 RATE = 0.01

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from models.openset import pictures
-from models.openset.codes import UNITS, codes
-from models.openset.networks import FEATURES, Recipe, trained
+from sluice_models.openset import pictures
+from sluice_models.openset.codes import UNITS, codes
+from sluice_models.openset.networks import FEATURES, Recipe, trained
 
 
 def random() -> np.random.Generator:

@@ -7,8 +7,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from models import train
-from models.temperature import data, model
+from sluice_models import train
+from sluice_models.temperature import data
+from sluice_models.temperature import model
 
 
 def test_the_series_has_732_months_and_ends_in_2010():

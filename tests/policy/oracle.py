@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from math import isfinite, nan
 from typing import Any, NamedTuple
 
-from services.policy.errors import SessionClosed, SessionEvicted, SessionExpired, SessionVersionGone, SluiceError
-from services.policy.session import Event, Session, Step
+from sluice.policy.errors import SessionClosed, SessionEvicted, SessionExpired, SessionVersionGone, SluiceError
+from sluice.policy.session import Event, Session, Step
 
 from .puppet import PRIME, SPOIL
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from services.policy.batch import Batch, Lane, Ticket
-from services.policy.batching import BatchingOptions
-from services.policy.contract_document import parse_contract
-from services.policy.errors import InputRejected, SluiceError
-from services.policy.scheduler import Scheduler, feeds
-from services.policy.session import Session, Step
-from services.policy.sessions import SessionOptions
-from services.policy.tensors import bound_for, padded
+from sluice.policy.batch import Batch, Lane, Ticket
+from sluice.policy.batching import BatchingOptions
+from sluice.policy.contract_document import parse_contract
+from sluice.policy.errors import InputRejected, SluiceError
+from sluice.policy.scheduler import Scheduler, feeds
+from sluice.policy.session import Session, Step
+from sluice.policy.sessions import SessionOptions
+from sluice.policy.tensors import bound_for, padded
 
 Arrays = Mapping[str, np.ndarray]
 

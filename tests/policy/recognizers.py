@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from services.policy.contract import Recognition
-from services.policy.contract_document import parse_contract
-from services.policy.recognition import Calibrated, Calibration, score_of
-from services.policy.scores import fit_openmax
+from sluice.policy.contract import Recognition
+from sluice.policy.contract_document import parse_contract
+from sluice.policy.recognition import Calibrated, Calibration, score_of
+from sluice.policy.scores import fit_openmax
 
 CLASSES = ("cat", "dog", "owl")
 BOOK = [

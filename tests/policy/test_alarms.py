@@ -5,7 +5,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.policy.alarms import Alarms
+from sluice.policy.alarms import Alarms
 
 
 def test_without_alarms_nothing_is_ever_due() -> None:

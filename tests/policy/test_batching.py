@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.policy.batch import PRIORITIES, Batch, Lane, Ticket, too_late
-from services.policy.batching import BatchingOptions, Dispatcher
-from services.policy.errors import BatchTooLarge, QueueFull
+from sluice.policy.batch import PRIORITIES, Batch, Lane, Ticket, too_late
+from sluice.policy.batching import BatchingOptions, Dispatcher
+from sluice.policy.errors import BatchTooLarge, QueueFull
 
 from .puppet import FAR
 

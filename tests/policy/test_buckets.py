@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.policy.buckets import (
+from sluice.policy.buckets import (
     bucket_for,
     curve,
     optimal_bounds,
     padded_elements,
     padding_share,
 )
-from services.policy.errors import SequenceTooLong
+from sluice.policy.errors import SequenceTooLong
 
 Counts = dict[int, int]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.policy.calibration_document import CalibrationError, check_fits, parse_calibration, write_calibration
-from services.policy.recognition import Calibration
+from sluice.policy.calibration_document import CalibrationError, check_fits, parse_calibration, write_calibration
+from sluice.policy.recognition import Calibration
 
 from .recognizers import PLAIN, calibration_of, recognition_of, rows_of
 

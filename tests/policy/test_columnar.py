@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.policy.batch import Rows
-from services.policy.batching import BatchingOptions
-from services.policy.columnar import Columns, divided
-from services.policy.contract import Signature
-from services.policy.errors import (
+from sluice.policy.batch import Rows
+from sluice.policy.batching import BatchingOptions
+from sluice.policy.columnar import Columns, divided
+from sluice.policy.contract import Signature
+from sluice.policy.errors import (
     BackendUnavailable,
     SessionClosed,
     SessionNotFound,
@@ -19,9 +19,9 @@ from services.policy.errors import (
     StateNotFinite,
     StepMismatch,
 )
-from services.policy.session import Answers, Event, Session
-from services.policy.sessions import SessionOptions
-from services.policy.slab import Slab
+from sluice.policy.session import Answers, Event, Session
+from sluice.policy.sessions import SessionOptions
+from sluice.policy.slab import Slab
 
 from .puppet import FAR, SPOIL, STEP, Puppet
 

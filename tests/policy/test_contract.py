@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from services.policy.contract import Axis, State, Tensor, fits, numpy_dtype
-from services.policy.contract_document import ContractError, parse_contract
+from sluice.policy.contract import Axis, State, Tensor, fits, numpy_dtype
+from sluice.policy.contract_document import ContractError, parse_contract
 
 from .puppet import CONTRACT, SCAN, STEP, contract_document
 from .test_sequences import document as sequences_document

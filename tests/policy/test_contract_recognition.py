@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from services.policy.contract import Detector
-from services.policy.contract_document import ContractError, parse_contract
+from sluice.policy.contract import Detector
+from sluice.policy.contract_document import ContractError, parse_contract
 
 from .recognizers import BOOK, CLASSES, recognition_document, recognition_of, tensor
 

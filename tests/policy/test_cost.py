@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.policy.cost import RunCost
+from sluice.policy.cost import RunCost
 
 FIXED_S, STEP_S, ELEMENT_S = COSTS = 2e-3, 4e-5, 1e-5
 SIZES = (1, 2, 4, 8, 16, 32, 64)

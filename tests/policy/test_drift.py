@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from services.policy.drift import Drift
-from services.policy.recognition import Calibrated
+from sluice.policy.drift import Drift
+from sluice.policy.recognition import Calibrated
 
 
 def drift_of(calibration: np.ndarray, today: np.ndarray, window: int = 1000) -> Drift:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.policy.errors import BadRequest, SluiceError, StepMismatch, error_classes
+from sluice.policy.errors import BadRequest, SluiceError, StepMismatch, error_classes
 
 # code → (HTTP, gRPC), as in the API's table.
 TABLE = {

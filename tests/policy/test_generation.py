@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.policy.contract import Generation
-from services.policy.contract_document import parse_contract
-from services.policy.errors import BackendError, BadRequest
-from services.policy.generation import Beam, Decoding, Limits, Options, Result, Sampling, check_options, state_rows
+from sluice.policy.contract import Generation
+from sluice.policy.contract_document import parse_contract
+from sluice.policy.errors import BackendError, BadRequest
+from sluice.policy.generation import Beam, Decoding, Limits, Options, Result, Sampling, check_options, state_rows
 
 TOKENS, END, STEPS = 4, 3, 5
 _STATES = [{"name": "seen", "input": "seen_in", "output": "seen_out", "dtype": "int64", "shape": [1]}]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.policy.buckets import bucket_for, optimal_bounds, padding_share
-from services.policy.lengths import LearnedBounds, Lengths, observe_row, powers_of_two, rounded_up
+from sluice.policy.buckets import bucket_for, optimal_bounds, padding_share
+from sluice.policy.lengths import LearnedBounds, Lengths, observe_row, powers_of_two, rounded_up
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=80)
 

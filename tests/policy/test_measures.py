@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from services.policy.measures import accepted_at, auroc, measured, oscr, roc
+from sluice.policy.measures import accepted_at, auroc, measured, oscr, roc
 
 SCORES = st.lists(st.integers(-6, 6), min_size=1, max_size=30).map(lambda values: np.array(values, float))
 

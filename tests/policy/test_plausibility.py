@@ -4,8 +4,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from services.policy.errors import BadRequest, InputNotFinite
-from services.policy.plausibility import check_values
+from sluice.policy.errors import BadRequest, InputNotFinite
+from sluice.policy.plausibility import check_values
 
 PICTURES = np.linspace(0, 1, 24, dtype=np.float32).reshape(3, 2, 4)
 

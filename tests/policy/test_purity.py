@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import services.policy
+import sluice.policy
 
-FILES = sorted(Path(services.policy.__file__).parent.glob("*.py"))
+FILES = sorted(Path(sluice.policy.__file__).parent.glob("*.py"))
 BANNED = {
     "asyncio", "concurrent", "datetime", "logging", "multiprocessing", "os", "random", "secrets", "select", "signal",
     "socket", "ssl", "subprocess", "threading", "time", "uuid",
@@ -20,7 +20,7 @@ def imported(path: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(path.read_text())))
     plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     named = {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
-    return {"policy" if name.startswith("services.policy.") else name.partition(".")[0] for name in plain | named}
+    return {"policy" if name.startswith("sluice.policy.") else name.partition(".")[0] for name in plain | named}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

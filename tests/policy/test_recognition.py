@@ -11,9 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from services.policy.contract import Recognition
-from services.policy.errors import BackendError, BadRequest
-from services.policy.recognition import (
+from sluice.policy.contract import Recognition
+from sluice.policy.errors import BackendError, BadRequest
+from sluice.policy.recognition import (
     Calibrated,
     Calibration,
     Recognized,
@@ -25,7 +25,7 @@ from services.policy.recognition import (
     score_of,
     threshold_of,
 )
-from services.policy.scores import LOGITS_METHODS
+from sluice.policy.scores import LOGITS_METHODS
 
 from .recognizers import BOOK, CLASSES, CODES, DETECTED, OTHER, PLAIN, calibration_of, rows_of
 

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.policy.batch import Batch, Lane
-from services.policy.batching import BatchingOptions
-from services.policy.buckets import bucket_for
-from services.policy.contract_document import ContractError, parse_contract
-from services.policy.cost import RunCost
-from services.policy.errors import BackendError, EmptyInput, SequenceTooLong, ShapeMismatch
-from services.policy.scanning import ChunkLength, Part, scanned
-from services.policy.scheduler import Cancelled, Scheduler, feeds
-from services.policy.sequences import Grouped
-from services.policy.sessions import SessionOptions
+from sluice.policy.batch import Batch, Lane
+from sluice.policy.batching import BatchingOptions
+from sluice.policy.buckets import bucket_for
+from sluice.policy.contract_document import ContractError, parse_contract
+from sluice.policy.cost import RunCost
+from sluice.policy.errors import BackendError, EmptyInput, SequenceTooLong, ShapeMismatch
+from sluice.policy.scanning import ChunkLength, Part, scanned
+from sluice.policy.scheduler import Cancelled, Scheduler, feeds
+from sluice.policy.sequences import Grouped
+from sluice.policy.sessions import SessionOptions
 
 from .puppet import FAR
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from services.policy.batch import Course, Lane, Leg, Rows, Ticket
-from services.policy.batching import BatchingOptions
-from services.policy.errors import (
+from sluice.policy.batch import Course, Lane, Leg, Rows, Ticket
+from sluice.policy.batching import BatchingOptions
+from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
     BatchTooLarge,
@@ -20,8 +20,8 @@ from services.policy.errors import (
     SluiceError,
     StateNotFinite,
 )
-from services.policy.scheduler import Cancelled, feeds
-from services.policy.session import Event, Phase, Session, Step
+from sluice.policy.scheduler import Cancelled, feeds
+from sluice.policy.session import Event, Phase, Session, Step
 
 from .puppet import FAR, POISON, SPOIL, Puppet, row_ticket
 

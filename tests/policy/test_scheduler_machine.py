@@ -17,10 +17,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from services.policy.batch import Batch, Ticket
-from services.policy.batching import BatchingOptions
-from services.policy.columnar import Columns, divided
-from services.policy.errors import (
+from sluice.policy.batch import Batch, Ticket
+from sluice.policy.batching import BatchingOptions
+from sluice.policy.columnar import Columns, divided
+from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
     BatchTooLarge,
@@ -36,9 +36,9 @@ from services.policy.errors import (
     StateNotFinite,
     StepMismatch,
 )
-from services.policy.scheduler import Cancelled
-from services.policy.session import Answers, Event, Phase, Session, Step
-from services.policy.sessions import SessionOptions
+from sluice.policy.scheduler import Cancelled
+from sluice.policy.session import Answers, Event, Phase, Session, Step
+from sluice.policy.sessions import SessionOptions
 
 from .oracle import WHY, Call, Diary, Refusal, Told
 from .puppet import FAR, POISON, SPOIL, STEP, Puppet, scan_ticket, step_ticket

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.policy.batching import BatchingOptions
-from services.policy.errors import (
+from sluice.policy.batching import BatchingOptions
+from sluice.policy.errors import (
     BackendUnavailable,
     BatchTooLarge,
     DeadlineExceeded,
@@ -19,9 +19,9 @@ from services.policy.errors import (
     StateNotFinite,
     StepMismatch,
 )
-from services.policy.scheduler import Cancelled
-from services.policy.session import Event, Phase, Session, Step
-from services.policy.sessions import SessionOptions
+from sluice.policy.scheduler import Cancelled
+from sluice.policy.session import Event, Phase, Session, Step
+from sluice.policy.sessions import SessionOptions
 
 from .oracle import WHY
 from .puppet import POISON, PRIME, SPOIL, Puppet

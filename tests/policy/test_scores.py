@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import optimize, special, stats
 
-from services.policy.scores import (
+from sluice.policy.scores import (
     OpenMax,
     code_logits,
     codes,

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.policy.batch import Batch, Lane, Ticket
-from services.policy.batching import BatchingOptions, Dispatcher
-from services.policy.buckets import bucket_for
-from services.policy.contract import Signature
-from services.policy.contract_document import parse_contract
-from services.policy.errors import (
+from sluice.policy.batch import Batch, Lane, Ticket
+from sluice.policy.batching import BatchingOptions, Dispatcher
+from sluice.policy.buckets import bucket_for
+from sluice.policy.contract import Signature
+from sluice.policy.contract_document import parse_contract
+from sluice.policy.errors import (
     BackendError,
     BatchTooLarge,
     DtypeMismatch,
@@ -21,7 +21,7 @@ from services.policy.errors import (
     SequenceTooLong,
     ShapeMismatch,
 )
-from services.policy.sequences import Grouped, grouped, rows_of, text_values
+from sluice.policy.sequences import Grouped, grouped, rows_of, text_values
 
 from .puppet import FAR
 

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.policy.errors import SessionEnded, SessionQueueFull, StepMismatch
-from services.policy.session import LIFE_CYCLE, Answers, Event, Phase, Session, Step, ended_error
-from services.policy.slab import Slab
+from sluice.policy.errors import SessionEnded, SessionQueueFull, StepMismatch
+from sluice.policy.session import LIFE_CYCLE, Answers, Event, Phase, Session, Step, ended_error
+from sluice.policy.slab import Slab
 
 from .oracle import WHY
 from .puppet import FAR, SCAN, STEP, Puppet

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from services.policy.errors import (
+from sluice.policy.errors import (
     SessionClosed,
     SessionEvicted,
     SessionExists,
@@ -16,9 +16,9 @@ from services.policy.errors import (
     SessionVersionGone,
     StepMismatch,
 )
-from services.policy.scheduler import Scheduler
-from services.policy.session import Answers, Event, Phase, Session
-from services.policy.sessions import SessionOptions, SessionTable
+from sluice.policy.scheduler import Scheduler
+from sluice.policy.session import Answers, Event, Phase, Session
+from sluice.policy.sessions import SessionOptions, SessionTable
 
 from .oracle import WHY
 from .puppet import CONTRACT, STEP, Puppet

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.policy import slab as slab_module
-from services.policy.contract import Axis, Signature, State, Tensor
-from services.policy.slab import BLOCK, Slab, finite_rows
+from sluice.policy import slab as slab_module
+from sluice.policy.contract import Axis, Signature, State, Tensor
+from sluice.policy.slab import BLOCK, Slab, finite_rows
 
 from .puppet import SCAN, STEP
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.policy.contract import Axis, Tensor
-from services.policy.errors import (
+from sluice.policy.contract import Axis, Tensor
+from sluice.policy.errors import (
     BadRequest,
     DtypeMismatch,
     EmptyInput,
@@ -22,7 +22,7 @@ from services.policy.errors import (
     SluiceError,
     UnknownInput,
 )
-from services.policy.tensors import bound_for, initial_row, padded, read_inputs, read_tensor, time_steps
+from sluice.policy.tensors import bound_for, initial_row, padded, read_inputs, read_tensor, time_steps
 
 from .puppet import SCAN
 

@@ -22,21 +22,21 @@ from websockets.frames import Frame
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from services.gateway.calls import Calls
-from services.gateway.catalog import ServedVersion
-from services.gateway.engine import Engine
-from services.gateway.gateway import Gateway
-from services.gateway.grpc_protocol import GrpcProtocol
-from services.gateway.headers import RequestIds
-from services.gateway.metrics import Metrics
-from services.gateway.rpc import Door
-from services.gateway.server import server_config
-from services.gateway.settings import Settings
-from services.gateway.websocket import serve_socket
-from services.policy.contract import Contract, Signature
-from services.policy.session import Phase
-from services.wire.arrays import read_array, write_array
-from services.wire.sluice.v1 import sessions_pb2 as messages
+from sluice.gateway.http.hot import Calls
+from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.core.engine import Engine
+from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.grpc.connection import GrpcProtocol
+from sluice.gateway.http.headers import RequestIds
+from sluice.gateway.metrics.metrics import Metrics
+from sluice.gateway.grpc.sessions import Door
+from sluice.gateway.server import server_config
+from sluice.gateway.settings import Settings
+from sluice.gateway.http.websocket import serve_socket
+from sluice.policy.contract import Contract, Signature
+from sluice.policy.session import Phase
+from sluice.wire.arrays import read_array, write_array
+from sluice.wire.messages.v1 import sessions_pb2 as messages
 
 from .model import CONTRACT, MODEL, SCAN, STEP, VERSION, RecordingScheduler
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.gateway.engine import BatchEnded, Engine
-from services.policy.batch import Ticket
-from services.policy.batching import BatchingOptions
-from services.policy.errors import BackendUnavailable, InputRejected
-from services.policy.scheduler import Scheduler
-from services.policy.session import Answers, Event, Phase, Session
-from services.policy.sessions import SessionOptions
+from sluice.gateway.core.engine import BatchEnded, Engine
+from sluice.policy.batch import Ticket
+from sluice.policy.batching import BatchingOptions
+from sluice.policy.errors import BackendUnavailable, InputRejected
+from sluice.policy.scheduler import Scheduler
+from sluice.policy.session import Answers, Event, Phase, Session
+from sluice.policy.sessions import SessionOptions
 
 from .doors import Client, GrpcClient, HttpClient, SocketClient, Told, World
 from .loop import VirtualLoop, run

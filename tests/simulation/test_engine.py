@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.gateway.engine import BatchEnded, Engine
-from services.policy.batch import Batch, Ticket
-from services.policy.batching import BatchingOptions
-from services.policy.errors import (
+from sluice.gateway.core.engine import BatchEnded, Engine
+from sluice.policy.batch import Batch, Ticket
+from sluice.policy.batching import BatchingOptions
+from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
     DeadlineExceeded,
@@ -30,9 +30,9 @@ from services.policy.errors import (
     StateNotFinite,
     StepMismatch,
 )
-from services.policy.scheduler import Cancelled
-from services.policy.session import Answers, Event, Phase, Session, Step
-from services.policy.sessions import SessionOptions
+from sluice.policy.scheduler import Cancelled
+from sluice.policy.session import Answers, Event, Phase, Session, Step
+from sluice.policy.sessions import SessionOptions
 
 from .loop import VirtualLoop, run
 from .model import (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.policy.session import Answers, Session
+from sluice.policy.session import Answers, Session
 
 from .doors import Client, GrpcClient, HttpClient, SocketClient, Told, World
 from .loop import VirtualLoop, run

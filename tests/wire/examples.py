@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from services.policy.contract import numpy_dtype
+from sluice.policy.contract import numpy_dtype
 
 
 def values(name: str) -> np.ndarray:

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.policy.contract import numpy_dtype
-from services.wire.arrays import read_array, read_arrays, write_array
-from services.wire.sluice.v1 import sessions_pb2 as messages
-from services.wire.tensors import DTYPE_NUMBERS
+from sluice.policy.contract import numpy_dtype
+from sluice.wire.arrays import read_array, read_arrays, write_array
+from sluice.wire.messages.v1 import sessions_pb2 as messages
+from sluice.wire.tensors import DTYPE_NUMBERS
 from tests.wire.examples import same, values
 
 SHAPES = [(6,), (1, 6), (2, 3), (3, 1, 2)]

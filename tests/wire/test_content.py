@@ -6,8 +6,8 @@ import zlib
 
 import pytest
 
-from services.policy.errors import BadRequest, BodyTooLarge
-from services.wire.content import inflate
+from sluice.policy.errors import BadRequest, BodyTooLarge
+from sluice.wire.content import inflate
 
 BODY = b'{"instances": [1.0]}' * 9
 LIMIT = 1000

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.wire.envelope import SavedState, open_envelope, seal
-from services.wire.sluice.v1 import sessions_pb2 as messages
-from services.wire.tensors import DTYPE_NUMBERS
+from sluice.wire.envelope import SavedState, open_envelope, seal
+from sluice.wire.messages.v1 import sessions_pb2 as messages
+from sluice.wire.tensors import DTYPE_NUMBERS
 from tests.wire.examples import same, values
 
 HEAD = 6 + 2 + 16  # mark, format, 0, checksum

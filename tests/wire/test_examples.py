@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from tensorflow.core.example import example_pb2
 from tensorflow_serving.apis import classification_pb2, input_pb2, regression_pb2
 
-from services.policy.errors import BadRequest, EmptyInput, MissingInput, SluiceError
-from services.wire.examples import encode_classifications, encode_regressions, parse_examples, serialized_examples
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
+from sluice.policy.errors import BadRequest, EmptyInput, MissingInput, SluiceError
+from sluice.wire.examples import encode_classifications, encode_regressions, parse_examples, serialized_examples
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 
 
 def parsed(body: Any, method: str = "classify") -> Any:

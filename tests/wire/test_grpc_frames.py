@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.wire.grpc_frames import CallFailed, Inbox, framed, is_grpc, read_timeout, trailers
+from sluice.wire.grpc_frames import CallFailed, Inbox, framed, is_grpc, read_timeout, trailers
 
 
 def taken(inbox):

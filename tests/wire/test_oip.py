@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from services.policy.contract import numpy_dtype
-from services.policy.errors import SluiceError
-from services.wire.oip import (
+from sluice.policy.contract import numpy_dtype
+from sluice.policy.errors import SluiceError
+from sluice.wire.oip import (
     DTYPES,
     InferRequest,
     encode_infer,
@@ -27,7 +27,7 @@ from services.wire.oip import (
     read_infer,
     write_infer,
 )
-from services.wire.sluice.oip.v1 import inference_pb2 as messages
+from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 
 NUMBERS = {name: numpy_dtype(dtype) for name, dtype in DTYPES.items() if name != "BYTES"}
 

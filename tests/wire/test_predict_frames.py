@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tensorflow_serving.apis import predict_pb2
 
-from services.wire import predict_frames
-from services.wire.predict_frames import (
+from sluice.wire import predict_frames
+from sluice.wire.predict_frames import (
     PredictRequest,
     read_outputs,
     read_request,
     write_request,
     write_response,
 )
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import DTYPE_NUMBERS, read_tensor
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.tensors import DTYPE_NUMBERS, read_tensor
 from tests.wire.examples import same, values
 
 NAMES = st.text(max_size=20)

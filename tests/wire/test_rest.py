@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.policy.contract import Axis, Tensor, numpy_dtype
-from services.policy.errors import (
+from sluice.policy.contract import Axis, Tensor, numpy_dtype
+from sluice.policy.errors import (
     BadRequest,
     DtypeMismatch,
     EmptyInput,
@@ -22,7 +22,7 @@ from services.policy.errors import (
     UnknownInput,
     UnsupportedByModel,
 )
-from services.wire.rest import encode_predict, parse_json, parse_predict
+from sluice.wire.rest import encode_predict, parse_json, parse_predict
 
 Inputs = dict[str, Tensor]
 

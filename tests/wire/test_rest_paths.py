@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.policy.errors import BadRequest
-from services.wire.rest_paths import RestCall, read_version, rest_call
+from sluice.policy.errors import BadRequest
+from sluice.wire.rest_paths import RestCall, read_version, rest_call
 
 CALLS = {
     ("POST", "/v1/models/m:predict"): RestCall("predict", "m"),

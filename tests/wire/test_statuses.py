@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from services.wire.statuses import http_status
+from sluice.wire.statuses import http_status
 
 # Who has to change something for the call to succeed: the caller, or the server.
 CALLERS = {

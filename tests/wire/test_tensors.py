@@ -21,11 +21,11 @@ from tensorflow_serving.apis import (
     prediction_service_pb2,
 )
 
-from services.policy.contract import numpy_dtype
-from services.wire.signatures import plain_signature
-from services.wire.sluice.tf.v1 import tensorflow_pb2 as ours_tf
-from services.wire.sluice.tfs.v1 import serving_pb2 as tfs
-from services.wire.tensors import DTYPE_NAMES, DTYPE_NUMBERS, dtype_name, read_tensor, write_tensor
+from sluice.policy.contract import numpy_dtype
+from sluice.wire.signatures import plain_signature
+from sluice.wire.messages.tf.v1 import tensorflow_pb2 as ours_tf
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.tensors import DTYPE_NAMES, DTYPE_NUMBERS, dtype_name, read_tensor, write_tensor
 from tests.wire.examples import same, values
 
 COMPLEX = {"complex64", "complex128"}

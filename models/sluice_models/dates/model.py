@@ -1,0 +1,88 @@
+"""Trains one network on the texts of all buckets, and exports it to be served in the same buckets."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sluice_models.dates import data
+from sluice_models.dates.buckets import ANSWER_TOKENS, Ids, batches, buckets
+from sluice_models.dates.measure import measure
+from sluice_models.dates.network import rewriter
+from sluice_models.dates.signatures import CONTRACT, calls, endpoints
+from sluice.export import export_endpoints
+from sluice_models.progress import EpochProgress
+
+SEED = 11
+ROWS = 256  # of a batch
+STEPS = 1200
+WARMUP_STEPS = 100
+LEARNING_RATE = 0.012
+
+_PARTS = 20  # of the steps, between which progress is shown
+
+
+def build(out: Path) -> Path:
+    """Train the network and export it to OUT/dates/1, with the Keras file and a report in `assets.extra`."""
+    keras.utils.set_random_seed(SEED)
+    model = rewriter()
+    seconds = _train(model)
+    report = {
+        "held_out": measure(model, buckets(data.texts("held_out"))),
+        "seed": SEED,
+        "batch_size": ROWS,
+        "steps": STEPS,
+        "training_seconds": round(seconds, 1),
+    }
+    return publish(model, Path(out) / "dates" / "1", report)
+
+
+def publish(model: keras.Model, out: Path, report: Mapping[str, Any]) -> Path:
+    """Export the network, trained or not, and the report to the version folder `out`."""
+    return export_endpoints(
+        model,
+        endpoints(model),
+        CONTRACT,
+        out,
+        [*calls(model)],
+        {"model.keras": model.save, "report.json": lambda file: file.write_text(json.dumps(report, indent=2) + "\n")},
+    )
+
+
+def _train(model: keras.Model) -> float:
+    """Train in place with teacher forcing, on batches of one bucket each; the seconds it took."""
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, STEPS - WARMUP_STEPS, warmup_target=LEARNING_RATE, warmup_steps=WARMUP_STEPS
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), loss)
+    examples = _examples()
+    started = time.monotonic()
+    model.fit(
+        examples,
+        epochs=_PARTS,
+        steps_per_epoch=STEPS // _PARTS,
+        shuffle=False,
+        verbose=0,
+        callbacks=[EpochProgress("dates", _PARTS)],
+    )
+    return time.monotonic() - started
+
+
+def _examples() -> tf.data.Dataset:
+    """The training batches, for ever: what the network takes, and the next tokens that it must give."""
+    filled = buckets(data.texts("training"))
+
+    def generate() -> Iterator[tuple[dict[str, Ids], Ids]]:
+        for batch in batches(filled, ROWS, np.random.default_rng(SEED)):
+            given = {"text": batch.text, "lengths": batch.lengths, "tokens": batch.tokens[:, :-1]}
+            yield given, batch.tokens[:, 1:]
+
+    answer = tf.TensorSpec([ROWS, ANSWER_TOKENS], "int32")
+    given = {"text": tf.TensorSpec([ROWS, None], "int32"), "lengths": tf.TensorSpec([ROWS], "int32"), "tokens": answer}
+    return tf.data.Dataset.from_generator(generate, output_signature=(given, answer)).prefetch(2)

@@ -1,0 +1,175 @@
+"""Calibrates a served classifier for `sluice calibrate`: rows through the gateway, a calibration into a file.
+
+It does not know how scores are made, how good a method is, nor how that is shown.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sluice.cli.calibrate.fit import Fitted, all_methods, fit
+from sluice.cli.calibrate.report import show
+from sluice.cli.data_files import Data, files_of, read_data
+from sluice.cli.explain.command import MODELS
+from sluice.cli.explain.explanation import WRONG_USAGE, CannotExplain
+from sluice.cli.calibrate.served_alone import served_alone
+from sluice.cli.calibrate.answers import Recognizer, find
+from sluice.policy.calibration_document import parse_calibration, write_calibration
+from sluice.policy.contract import Recognition
+from sluice.policy.errors import BadRequest, SluiceError
+from sluice.policy.plausibility import check_values
+from sluice.policy.recognition import Calibration, check_method
+
+Array = NDArray[Any]
+
+ALL = "all"
+_PICTURES = (".png", ".svg")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked for: rows, methods (`all`, or some), the level, and where things go."""
+
+    known: Path
+    unknown: Path | None
+    methods: Sequence[str]
+    level: float
+    by_class: bool
+    calibrations: Path
+    plot: Path | None
+
+
+def run(model: str, url: str | None, models: Path | None, options: Options) -> None:
+    """Calibrate the newest version of `model` and print what was found.
+
+    The gateway is the one at `url`, or else one of our own over the folder `models`, until the rows are answered.
+
+    Raises:
+        CannotExplain: the gateway, the data, or what is asked for is not as it has to be.
+    """
+    if not 0 < options.level < 1:
+        raise CannotExplain(f"--level: expected a share of rows between 0 and 1, got {options.level:g}", WRONG_USAGE)
+    if options.plot is not None and options.plot.suffix.lower() not in _PICTURES:
+        raise CannotExplain(f"--plot: expected a file that ends in .png or .svg, got {options.plot}", WRONG_USAGE)
+    if url is not None and models is not None:
+        raise CannotExplain("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
+    for path in (options.known, options.unknown):
+        if path is not None:
+            files_of(path)  # a wrong name is told before anything is started
+    with served_alone(model, models or MODELS) if url is None else nullcontext(url.rstrip("/")) as address:
+        fitted = _fitted(find(model, address), options)
+    file = write(fitted.calibration, options.calibrations)
+    show(fitted, file, Console(highlight=False, emoji=False, markup=False))
+    if options.plot is not None:
+        _draw(fitted, options.plot, file)
+
+
+def _fitted(served: Recognizer, options: Options) -> Fitted:
+    model = served.model
+    every = list(options.methods) == [ALL]
+    methods = list(all_methods(served.recognition) if every else dict.fromkeys(options.methods))
+    left_out: dict[str, str] = {}
+    if every and (reason := served.lacks_detector()):
+        methods.remove("detector")
+        left_out["detector"] = reason
+    known = _data(options.known, served.recognition)
+    labels = _places(known, served.recognition, options.known)
+    unknown = None if options.unknown is None else _data(options.unknown, served.recognition)
+    blank = Calibration(
+        model=model, version=served.version, made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        level=options.level, rows=len(known), checksum=known.sha256, default_method="", temperature=1.0, methods={},
+    )  # fmt: skip
+    try:
+        for method in methods:
+            check_method(served.recognition, method)
+        with _progress(len(known) + (0 if unknown is None else len(unknown))) as told:
+            answers = served.answers(known.inputs, methods, told)
+            strangers = None if unknown is None else served.answers(unknown.inputs, methods, told)
+        fitted = fit(
+            served.recognition, blank, methods, answers, labels, strangers, every=every, by_class=options.by_class
+        )
+        return replace(fitted, left_out={**left_out, **fitted.left_out})
+    except SluiceError as error:
+        raise CannotExplain(f"{model}: {error.message}") from None
+    except ValueError as error:
+        raise CannotExplain(f"{model}: {error}") from None
+
+
+def write(calibration: Calibration, folder: Path) -> Path:
+    """FOLDER/MODEL-VERSION.json, whole or not at all: a gateway may read it at any time.
+
+    Raises:
+        CannotExplain: it cannot be written.
+    """
+    document = write_calibration(calibration)
+    parse_calibration(document)  # a gateway must be able to read it
+    file = folder / f"{calibration.model}-{calibration.version}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as own:
+            part = Path(own) / file.name
+            part.write_text(json.dumps(document, allow_nan=False), encoding="utf-8")
+            part.chmod(0o644)
+            part.replace(file)
+    except OSError as error:
+        raise CannotExplain(f"--calibrations: {file} cannot be written; {error}") from None
+    return file
+
+
+def _data(path: Path, recognition: Recognition) -> Data:
+    """The rows, of numbers that the gateway would recognize."""
+    data = read_data(path, recognition.signature.inputs)
+    for name, array in data.inputs.items():
+        try:
+            check_values(name, array, recognition.range)
+        except BadRequest as error:
+            raise CannotExplain(f"{path}: {error.message}") from None
+    return data
+
+
+def _places(data: Data, recognition: Recognition, path: Path) -> Array:
+    """The labels as places of classes, int64 `[row]`: they are all names of classes, or else all places."""
+    if data.labels is None:
+        raise CannotExplain(f"{path}: expected a label for each row, under the name `label`; got none")
+    places = {name: place for place, name in enumerate(recognition.classes)}
+    if not set(data.labels) <= places.keys():
+        places = {str(place): place for place in range(len(recognition.classes))}
+    if strange := set(data.labels) - places.keys():
+        raise CannotExplain(
+            f"{path}: expected labels of known classes, {', '.join(recognition.classes)}, or their places from 0; got "
+            f"{min(strange)!r}. Rows of no class go to --unknown"
+        )
+    return np.array([places[label] for label in data.labels])
+
+
+@contextmanager
+def _progress(rows: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("rows through the gateway", total=rows)
+        yield lambda count: progress.advance(task, count)
+
+
+def _draw(fitted: Fitted, plot: Path, file: Path) -> None:
+    """Raises: CannotExplain: it cannot be drawn; the calibration is in `file` all the same."""
+    written = f"The calibration is in {file}"
+    try:
+        from sluice.cli.calibrate.picture import draw
+
+        draw(fitted, plot)
+    except ImportError as error:
+        raise CannotExplain(f"--plot: expected matplotlib to be installed; {error}. {written}") from None
+    except OSError as error:
+        raise CannotExplain(f"--plot: {plot} cannot be written; {error}. {written}") from None

@@ -1,0 +1,120 @@
+"""A gateway and a model server of a command's own, over a folder of models, for as long as the command needs them.
+
+It does not know what they are asked.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+_LOOPBACK = "127.0.0.1"
+_READY_S, _ANSWER_WITHIN_S, _PAUSE_S = 120.0, 10.0, 0.1
+_STOP_S = 30.0  # longer than a gateway takes to drain and to stop its model server
+
+
+class NotServed(Exception):
+    """The gateway did not become ready, or refused a client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A `sluice serve` of one's own: its addresses for HTTP and gRPC, and its process."""
+
+    http: str
+    grpc: str
+    process: subprocess.Popen[bytes]
+
+    def until_ready(self) -> None:
+        """Wait until it serves all models of its folder.
+
+        Raises:
+            NotServed: it has ended, or is not ready after two minutes; says why.
+        """
+        deadline = time.monotonic() + _READY_S
+        while reason := self._trouble():
+            if self.process.poll() is not None:
+                raise NotServed(f"the gateway ended with code {self.process.returncode}")
+            if time.monotonic() > deadline:
+                raise NotServed(f"the gateway is not ready after {_READY_S:g} s: {reason}")
+            time.sleep(_PAUSE_S)
+
+    def _trouble(self) -> str:
+        """Why it is not ready; empty if it is."""
+        try:
+            with urllib.request.urlopen(f"{self.http}/readyz", timeout=_ANSWER_WITHIN_S):  # noqa: S310 - ourselves
+                return ""
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(json.loads(error.read())["reason"])
+        except OSError as error:
+            return f"nothing answers ({error})"
+
+
+@contextmanager
+def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
+    """Start one over a folder of models, with its output in the file `log`, and stop it at the end of the block.
+
+    It is stopped whatever ends the block: an error, Ctrl-C, or SIGTERM to this process, which is an exit with code 143.
+    If it does not stop in time it is killed; its model server then ends by itself.
+    In the block nothing goes to it through a proxy, whatever the environment says of proxies.
+    """
+    http, grpc = (f"{_LOOPBACK}:{port}" for port in _free_ports())
+    command = [sys.executable, "-m", "sluice.cli", "serve", "--models", str(models)]
+    command += ["--http", http, "--grpc", grpc, *flags]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603 - ourselves
+        try:
+            with _no_proxy():
+                yield Embedded(f"http://{http}", f"grpc://{grpc}", process)
+        finally:
+            _stop(process)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _no_proxy() -> Iterator[None]:
+    """Ask this machine directly, which urllib, httpx and gRPC read from the environment."""
+    lower = os.environ.get("no_proxy")
+    before = os.environ.get("NO_PROXY", "") if lower is None else lower
+    os.environ["no_proxy"] = f"{before},{_LOOPBACK}" if before else _LOOPBACK
+    try:
+        yield
+    finally:
+        del os.environ["no_proxy"]
+        if lower is not None:
+            os.environ["no_proxy"] = lower
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _free_ports() -> list[int]:
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind((_LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in (one, other)]

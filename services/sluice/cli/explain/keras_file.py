@@ -1,0 +1,142 @@
+"""Reads a Keras file for `explain`: the contract that an export would write, and what only the layers know."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+from sluice.cli.explain.explanation import CannotExplain, Layer, Subject
+from sluice.log import quiet_import
+from sluice.policy.contract import TIME, Axis, Contract, Signature, Tensor
+from sluice.policy.contract_document import parse_contract
+
+_AXES = {1: ("feature",), 3: ("height", "width", "channel")}  # as the exporter names them
+_LONGEST_REASON = 200  # characters; Keras writes a model's whole configuration
+_LONGEST_SEQUENCE_RANK = 3  # [batch, time, features]; what has more axes says where time is by its first layer
+
+
+def from_keras(file: Path, url: str, imports: Sequence[str]) -> Subject:
+    """What a Keras file says; a model that cannot be exported is explained as rows.
+
+    Args:
+        file: FILE.keras.
+        url: of the gateway in the example requests.
+        imports: modules or .py files with custom layers, imported first.
+
+    Raises:
+        CannotExplain: no such file, no Keras model, or a model whose input shape is not known.
+    """
+    if not file.is_file():
+        raise CannotExplain(f"{file}: expected a Keras model file (.keras); there is no such file")
+    if file.suffix == ".keras" and not is_zipfile(file):
+        raise CannotExplain(f"{file}: expected a Keras model file, as `model.save` writes it; got another kind of file")
+    with quiet_import():
+        import keras  # noqa: F401 - ahead of the code that needs it, without TensorFlow's chatter
+    model = _loaded(file, imports)
+    contract, obstacle = _exported(model)
+    if not getattr(model, "inputs", None):
+        raise CannotExplain(f"{file}: {obstacle}")
+    return Subject(
+        name=file.stem,
+        source=f"Keras file {file}",
+        contract=contract or _rows(model),
+        layers=tuple(_recurrent(model)),
+        framewise=tuple(layer.name for layer in _layers(model) if type(layer).__name__ == "TimeDistributed"),
+        batch=model.inputs[0].shape[0],
+        obstacle=obstacle,
+        export=f"sluice export {file} --out var/models/{file.stem}/1",
+        url=url,
+    )
+
+
+def _loaded(file: Path, imports: Sequence[str]) -> Any:
+    from keras.models import load_model
+
+    from sluice.export import ExportError
+    from sluice.export.imports import import_classes
+
+    try:
+        import_classes(imports)
+    except ExportError as error:
+        raise CannotExplain(str(error)) from None
+    try:
+        return load_model(file, compile=False)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
+        raise CannotExplain(
+            f"{file}: expected a Keras model file (.keras), got one that Keras cannot read: {reason} … If a layer of "
+            "yours is unknown to it, name the module that registers the layer with --import"
+        ) from None
+
+
+def _exported(model: Any) -> tuple[Contract | None, str]:
+    """The contract that an export would write, with the sizes that it leaves out; or why there is no export."""
+    from sluice.export import ExportError
+    from sluice.export.contract import UNDESCRIBED, contract
+    from sluice.export.plan import plan_for
+
+    try:
+        read = parse_contract(contract(plan_for(model), UNDESCRIBED))
+    except ExportError as error:
+        return None, str(error)
+    rows = {name: each for name, each in read.signatures.items() if each.kind in ("rows", "sequences")}
+    timed = read.step is not None or _begins_with_time(model)
+    sized = {name: replace(each, inputs=_inputs(model, timed)) for name, each in rows.items()}
+    return replace(read, signatures={**read.signatures, **sized}), ""
+
+
+def _rows(model: Any) -> Contract:
+    """One signature that takes whole rows, as Keras's `predict` does."""
+    inputs = _inputs(model, _begins_with_time(model))
+    return Contract("", {"serving_default": Signature("serving_default", "rows", inputs, {})}, {})
+
+
+def _inputs(model: Any, timed: bool) -> dict[str, Tensor]:
+    """The inputs by the names of their layers, with every size that the Keras model fixes except the batch size."""
+    tensors = {each._keras_history.operation.name: each for each in model.inputs}  # noqa: SLF001 - the name that counts
+    return {name: Tensor(name, each.dtype, _axes(each.shape, timed)) for name, each in tensors.items()}
+
+
+def _axes(shape: tuple[int | None, ...], timed: bool) -> tuple[Axis, ...]:
+    time = [TIME] if timed and len(shape) > 1 else []
+    rest = len(shape) - 1 - len(time)
+    names = [*time, *_AXES.get(rest, [f"feature_{i + 1}" for i in range(rest)])]
+    return (Axis("batch"), *(Axis(name, size) for name, size in zip(names, shape[1:], strict=True)))
+
+
+def _begins_with_time(model: Any) -> bool:
+    """Whether the axis after the batch axis is time: rows are sequences, and not pictures cut into strips later on."""
+    from keras import layers
+
+    sequential = layers.RNN | layers.Bidirectional
+    first = next((each for each in model.layers if not isinstance(each, layers.InputLayer)), None)
+    if isinstance(first, sequential | layers.TimeDistributed):
+        return True
+    recurrent = any(isinstance(each, sequential) for each in _layers(model))
+    return recurrent and len(model.inputs[0].shape) <= _LONGEST_SEQUENCE_RANK
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """Every layer once, those inside other layers and models too."""
+    return iter({id(each): each for each in model._flatten_layers()}.values())  # noqa: SLF001 - wrappers hide theirs
+
+
+def _recurrent(model: Any) -> Iterator[Layer]:
+    from keras.layers import RNN
+
+    for layer in _layers(model):
+        if isinstance(layer, RNN):
+            cells = getattr(layer.cell, "cells", [layer.cell])
+            for cell in cells:
+                named = layer if len(cells) == 1 and type(layer) is not RNN else cell
+                yield _layer(layer.name if len(cells) == 1 else cell.name, type(named).__name__, cell)
+
+
+def _layer(name: str, kind: str, cell: Any) -> Layer:
+    """What a cell multiplies: its two matrices, if it has the two and no more than two axes in each."""
+    shapes = [tuple(getattr(getattr(cell, each, None), "shape", ())) for each in ("kernel", "recurrent_kernel")]
+    if any(len(shape) != 2 for shape in shapes):
+        return Layer(name, kind)
+    (inputs, width), (units, _) = shapes
+    return Layer(name, kind, units, inputs, width)

@@ -1,0 +1,238 @@
+"""The command line `sluice`. It alone may reach both `services` and `models`, each when its command runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sluice.log import configure, quiet_import
+from sluice.memory import keep_freed_memory
+
+_FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
+
+app = typer.Typer(
+    name="sluice",
+    help="Serve Keras models: sessions for stateful RNNs, rows batched across clients, in front of TensorFlow Serving.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="Build the example models, and look at their data.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+
+@app.command(context_settings=_FORWARDED)
+def serve(context: typer.Context) -> None:
+    """Serve models over HTTP and gRPC; `sluice serve --help` lists every setting."""
+    from sluice.cli.serve import serve as run
+
+    raise typer.Exit(run(context.args))
+
+
+@app.command("model-server", context_settings=_FORWARDED)
+def model_server(context: typer.Context) -> None:
+    """Run the embedded model server alone, with TensorFlow Serving's flags."""
+    configure()
+    keep_freed_memory()
+    from sluice.model_server.main import main as run
+
+    raise typer.Exit(run(context.args))
+
+
+@models.command("build")
+def build(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models to build, or one network of one, such as digits_other; all models without names."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder that gets NAME/VERSION.")] = Path("var/models"),
+) -> None:
+    """Train the example models and export them."""
+    from sluice_models.train import UnknownExample, build
+
+    import_keras()
+    try:
+        build(names or (), out)
+    except UnknownExample as error:
+        _fail(str(error), WRONG_USAGE)
+
+
+@models.command("data")
+def data(
+    name: Annotated[str, typer.Argument(help="The model whose data is wanted.")],
+    out: Annotated[Path, typer.Option(help="Folder that gets the data.")] = Path("var/data"),
+) -> None:
+    """Write a model's data as CSV."""
+    from sluice_models.train import UnknownExample, data
+
+    try:
+        typer.echo(data(name, out))
+    except UnknownExample as error:
+        _fail(str(error), WRONG_USAGE)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A Keras model, FILE.keras.", metavar="FILE.keras")],
+    out: Annotated[Path, typer.Option(help="Where to write it: DIR/NAME/VERSION, VERSION a whole number.")],
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
+    ] = None,
+) -> None:
+    """Export a Keras model so that it can be served, and check what was written against Keras."""
+    import_keras()
+    from sluice.export import ExportError, export_file
+
+    try:
+        typer.echo(export_file(file, out, imports=imports or ()))
+    except ExportError as error:
+        _fail(str(error), FAILED)
+
+
+@app.command()
+def explain(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.keras|DIR/NAME/VERSION|NAME",
+            help="A Keras model, an exported version, or the name of a model that a gateway serves.",
+        ),
+    ],
+    rows: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many rows (samples, whole sequences) you have.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="B", help="How many rows a batch holds.")] = None,
+    steps: Annotated[
+        int | None, typer.Option("--time", min=1, metavar="T", help="How many time steps (frames, months) a row has.")
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="The gateway that serves NAME.", show_default="NAME in var/models, or else http://127.0.0.1:8080"
+        ),
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
+    ] = None,
+) -> None:
+    """Say in words and shapes what a model takes, how rows are grouped into batches, and what it remembers."""
+    from sluice.cli.explain.command import run
+    from sluice.cli.explain.explanation import CannotExplain, Numbers
+
+    try:
+        run(target, Numbers(rows, batch_size, steps), url, imports or ())
+    except CannotExplain as error:
+        _fail(str(error), error.code)
+
+
+@app.command()
+def buckets(
+    name: Annotated[str, typer.Argument(help="The name of a model that a gateway serves.")],
+    url: Annotated[
+        str | None, typer.Option(help="The gateway that serves NAME.", show_default="http://127.0.0.1:8080")
+    ] = None,
+    lengths: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Lengths to look at instead of those that came: one a line, or columns of a .csv or .npz file. "
+            "Without --url no gateway is asked for its bounds.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw lengths and padding too, as .png or .svg.")
+    ] = None,
+) -> None:
+    """Show what lengths a model's sequences have, what their padding costs, and what other bounds would save."""
+    from sluice.cli.buckets.command import run
+    from sluice.cli.explain.explanation import CannotExplain
+
+    try:
+        run(name, url, lengths, plot)
+    except CannotExplain as error:
+        _fail(str(error), error.code)
+
+
+@app.command()
+def calibrate(
+    name: Annotated[str, typer.Argument(help="The name of a classifier.")],
+    known: Annotated[
+        Path,
+        typer.Option(
+            metavar="DATA",
+            help="Rows of known classes that were not trained on, with a `label`: .npz, .csv, .jsonl, "
+            ".parquet, or a folder of these.",
+        ),
+    ],
+    unknown: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Rows of no class: methods are compared, and the best becomes the default."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="M",
+            help="A method, or two that must agree, such as knn+energy; may be repeated.",
+            show_default="all",
+        ),
+    ] = None,
+    level: Annotated[float, typer.Option(metavar="A", help="The share of known rows that may be rejected.")] = 0.05,
+    by_class: Annotated[bool, typer.Option("--by-class", help="Give each class a threshold of its own.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(help="The gateway that serves NAME.", show_default="one of its own, stopped again afterwards"),
+    ] = None,
+    models_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--models", metavar="DIR", help="Without --url: the folder that holds NAME.", show_default="var/models"
+        ),
+    ] = None,
+    calibrations: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that gets NAME-VERSION.json; `sluice serve` reads it.")
+    ] = Path("var/calibrations"),
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw histograms of scores and ROC too, as .png or .svg.")
+    ] = None,
+) -> None:
+    """Measure how strange known rows look to a classifier, so that `:recognize` can say what it does not know.
+
+    Without --url a gateway and a model server are started for it, and stopped again.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no gateway that answers.
+    """
+    from sluice.cli.calibrate.command import ALL, Options, run
+    from sluice.cli.explain.explanation import CannotExplain
+
+    try:
+        run(name, url, models_dir, Options(known, unknown, method or [ALL], level, by_class, calibrations, plot))
+    except CannotExplain as error:
+        _fail(str(error), error.code)
+
+
+@app.command()
+def demo(
+    models_dir: Annotated[Path, typer.Option("--models", help="Folder of models; built if missing.")] = Path(
+        "var/models"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder that gets the picture.")] = Path("var/demo"),
+    clients: Annotated[int, typer.Option(min=1, max=5000, help="Clients at one time, each with a session.")] = 200,
+) -> None:
+    """Show it: many clients, each with a session of its own, served in shared batches and compared with Keras."""
+    from sluice.cli.demo.command import run
+
+    raise typer.Exit(run(models_dir, out, clients))
+
+
+def import_keras() -> None:
+    """Import Keras ahead of the code that needs it, without TensorFlow's chatter."""
+    with quiet_import():
+        import keras  # noqa: F401
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"sluice: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,47 @@
+"""What an HTTP answer says that is an error, or that is not the gateway's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from sluice.client.errors import NoAnswer, error_of
+from sluice.policy.errors import BadRequest, SluiceError
+from sluice.wire.rest import parse_json
+
+
+def refusal(status: int, headers: Mapping[str, str], content: bytes) -> SluiceError:
+    """The error that an answer is; one that is not the gateway's own, such as a proxy's, is read by its status."""
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        body = None
+    if not isinstance(body, dict):
+        body = {"error": content.decode(errors="replace")}
+    told = headers.get("retry-after", "")
+    return error_of(
+        headers.get("sluice-code") or str(body.get("code", "")),
+        str(body.get("error", "")),
+        status=status,
+        details=body.get("details"),
+        retry_after_s=int(told) if told.isdecimal() else None,
+    )
+
+
+def read_json(url: str, content: str | bytes) -> dict[str, Any]:
+    """What an answer from `url` says that is no error.
+
+    Raises:
+        NoAnswer: it is no JSON object, and so not the gateway's.
+    """
+    body = content.encode() if isinstance(content, str) else content
+    try:
+        answer = parse_json(body)
+    except BadRequest:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    raise NoAnswer(
+        f"{url} did not answer as a gateway does: expected a JSON object, got {body.decode(errors='replace')!r:.80}. "
+        "Give the gateway's own URL, or see what its proxy answers."
+    )

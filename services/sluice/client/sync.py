@@ -1,0 +1,292 @@
+"""The same client for programs without an event loop: each call runs in a loop of the client's own thread."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+
+from numpy.typing import ArrayLike
+
+from sluice.client.client import AsyncClient
+from sluice.client.session import AsyncSession
+from sluice.client.stream import AsyncStream
+from sluice.client.values import (
+    Array,
+    Columns,
+    Ended,
+    IfExists,
+    Page,
+    Recognized,
+    Results,
+    SessionView,
+    Token,
+    Values,
+)
+from sluice.policy.generation import Beam, Sampling
+
+T = TypeVar("T")
+
+_END = object()
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of `AsyncClient`."""
+
+    attempts: int
+    timeout_s: float
+    total_s: float
+    headers: Mapping[str, str]
+    sleep: Callable[[float], Awaitable[None]]
+    clock: Callable[[], float]
+
+
+class PredictOptions(TypedDict, total=False):
+    """The options of `AsyncClient.predict`."""
+
+    signature: str
+    version: int | str | None
+    label: str | None
+    timeout_s: float | None
+
+
+class RecognizeOptions(TypedDict, total=False):
+    """The options of `AsyncClient.recognize`."""
+
+    method: str | None
+    level: float | None
+    top_k: int | None
+    sets: bool
+    version: int | str | None
+    label: str | None
+    timeout_s: float | None
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The options of `AsyncClient.generate`."""
+
+    max_steps: int | None
+    beam: Beam | None
+    sampling: Sampling | None
+    version: int | str | None
+    label: str | None
+    timeout_s: float | None
+
+
+class OpenOptions(TypedDict, total=False):
+    """The options of `AsyncClient.open`."""
+
+    version: int | str | None
+    label: str | None
+    state: Mapping[str, ArrayLike] | None
+    ttl_s: float | None
+    if_exists: IfExists
+    numbered: bool
+
+
+class Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sluice-client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of a coroutine; if the caller is interrupted, it is cancelled."""
+        running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()
+            raise
+
+    def each(self, values: AsyncGenerator[T]) -> Generator[T]:
+        """The values of a generator; it is closed when they are not wanted any more."""
+        asked = set[asyncio.Task[Any]]()  # for a value; after an interrupt it may still run
+        try:
+            while (value := self.run(_next(values, asked))) is not _END:
+                yield value
+        finally:
+            if not self._loop.is_closed():
+                self.run(_close(values, asked))
+
+    def close(self) -> None:
+        self.run(self._loop.shutdown_asyncgens())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Session:
+    """As `AsyncSession`; threads may share it, and their calls run one after another."""
+
+    def __init__(self, loop: Loop, inner: AsyncSession) -> None:
+        self._loop = loop
+        self.inner = inner
+
+    @property
+    def id(self) -> str:
+        return self.inner.id
+
+    @property
+    def model(self) -> str:
+        return self.inner.model
+
+    @property
+    def version(self) -> str:
+        return self.inner.version
+
+    @property
+    def steps_done(self) -> int:
+        return self.inner.steps_done
+
+    @property
+    def replayed(self) -> bool:
+        return self.inner.replayed
+
+    def step(self, values: Values, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        return self._loop.run(self.inner.step(values, outputs))
+
+    def scan(self, values: Values, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        return self._loop.run(self.inner.scan(values, outputs))
+
+    def fork(self, id: str | None = None) -> "Session":
+        return Session(self._loop, self._loop.run(self.inner.fork(id)))
+
+    def renew(self, ttl_s: float | None = None) -> SessionView:
+        return self._loop.run(self.inner.renew(ttl_s))
+
+    def view(self) -> SessionView:
+        return self._loop.run(self.inner.view())
+
+    def state(self) -> bytes:
+        return self._loop.run(self.inner.state())
+
+    def put_state(self, envelope: bytes) -> None:
+        self._loop.run(self.inner.put_state(envelope))
+
+    def close(self) -> None:
+        self._loop.run(self.inner.close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.run(self.inner.__aexit__(kind, error, trace))
+
+
+class Stream:
+    """As `AsyncStream`; steps of different sessions run at the same time if threads ask for them."""
+
+    def __init__(self, loop: Loop, inner: AsyncStream) -> None:
+        self._loop = loop
+        self._inner = inner
+
+    def step(self, session: Session, values: Values, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        return self._loop.run(self._inner.step(session.inner, values, outputs))
+
+    def close(self) -> None:
+        self._loop.run(self._inner.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Client:
+    """As `AsyncClient`, with the same options; threads may share it. `with` closes its connections at the end."""
+
+    def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
+        self._loop = Loop()
+        try:
+            self._inner = self._loop.run(_made(url, options))
+        except BaseException:
+            self._loop.close()
+            raise
+
+    def predict(
+        self, model: str, values: Values, outputs: Sequence[str] | None = None, **options: Unpack[PredictOptions]
+    ) -> dict[str, Array]:
+        """As `AsyncClient.predict`, with the same options."""
+        return self._loop.run(self._inner.predict(model, values, outputs, **options))
+
+    def recognize(self, model: str, rows: Values, **options: Unpack[RecognizeOptions]) -> Recognized:
+        """As `AsyncClient.recognize`, with the same options."""
+        return self._loop.run(self._inner.recognize(model, rows, **options))
+
+    def generate(self, model: str, instances: Values, **options: Unpack[GenerateOptions]) -> Results:
+        """As `AsyncClient.generate`, with the same options."""
+        return self._loop.run(self._inner.generate(model, instances, **options))
+
+    def generate_stream(
+        self, model: str, instances: Values, **options: Unpack[GenerateOptions]
+    ) -> Generator[Token | Ended]:
+        """As `AsyncClient.generate_stream`, with the same options; leaving the iterator frees what still runs."""
+        return self._loop.each(self._inner.generate_stream(model, instances, **options))
+
+    def open(self, model: str, session: str | None = None, **options: Unpack[OpenOptions]) -> Session:
+        """As `AsyncClient.open`, with the same options."""
+        return Session(self._loop, self._loop.run(self._inner.open(model, session, **options)))
+
+    def session(self, id: str, *, numbered: bool = True) -> Session:
+        return Session(self._loop, self._loop.run(self._inner.session(id, numbered=numbered)))
+
+    def restore(self, id: str, envelope: bytes, *, numbered: bool = True) -> Session:
+        return Session(self._loop, self._loop.run(self._inner.restore(id, envelope, numbered=numbered)))
+
+    def list(self, model: str, *, limit: int = 100, after: str = "") -> Page:
+        return self._loop.run(self._inner.list(model, limit=limit, after=after))
+
+    def step_many(
+        self, model: str, sessions: Sequence[Session], values: Values, outputs: Sequence[str] | None = None
+    ) -> Columns:
+        inner = [session.inner for session in sessions]
+        return self._loop.run(self._inner.step_many(model, inner, values, outputs))
+
+    def stream(self, model: str) -> Stream:
+        return Stream(self._loop, self._inner.stream(model))
+
+    def close(self) -> None:
+        """Close the connections; sessions stay open."""
+        self._loop.run(self._inner.aclose())
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def _next(values: AsyncGenerator[T], asked: set[asyncio.Task[Any]]) -> T | Any:
+    task = asyncio.current_task()
+    assert task is not None
+    asked.add(task)
+    try:
+        return await anext(values, _END)
+    finally:
+        asked.discard(task)
+
+
+async def _close(values: AsyncGenerator[T], asked: set[asyncio.Task[Any]]) -> None:
+    """Close a generator that may be running: an interrupt can come before its caller knows what to cancel."""
+    for task in asked:
+        if not task.cancelling():  # a second cancellation would break off what the first has it clean up
+            task.cancel()
+    if asked:
+        await asyncio.wait(asked)
+    await values.aclose()
+
+
+async def _made(url: str, options: ClientOptions) -> AsyncClient:
+    """A client that belongs to the loop in which this runs."""
+    return AsyncClient(url, **options)

@@ -1,0 +1,251 @@
+"""What a client says and what it is told, whatever the transport: arrays and plain values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sluice.policy import recognition
+from sluice.policy.contract import Signature
+from sluice.policy.errors import SluiceError
+from sluice.policy.generation import Beam, Sampling
+
+Array = NDArray[Any]
+Values = ArrayLike | Mapping[str, ArrayLike]
+IfExists = Literal["error", "return", "restart"]
+Kind = Literal["step", "scan"]
+RecognizedRow = recognition.Recognized  # the answer for one row
+
+BARE = ""  # the name of a value that came without one: it belongs to the model's only input
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session as the gateway sees it; times are in UTC, `step` counts time steps, `state_bytes` is one state."""
+
+    session: str
+    model: str
+    version: str
+    step: int
+    waiting: int
+    opened_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of a model's sessions in order of id; `next` is what to give as `after`, or None if there are no more."""
+
+    sessions: list[SessionView]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What became of one time step of many sessions, by their order in the call.
+
+    `outputs` are name → `[sessions, ...]`, zeros (or empty bytes) where a session has an error, and empty if all have;
+    `steps` and `errors` hold None where there is the other.
+    """
+
+    outputs: dict[str, Array]
+    steps: list[int | None]
+    errors: list[SluiceError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a session is to be opened; what is None is the gateway's choice."""
+
+    model: str
+    session: str | None = None
+    version: str | None = None
+    label: str | None = None
+    state: Mapping[str, Array] | None = None
+    ttl_s: float | None = None
+    if_exists: IfExists = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    session: str
+    model: str
+    version: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A step or a scan; `inputs` without a batch axis, `step` None for a call without a number, no `outputs` for all.
+
+    Model and version are the session's own.
+    """
+
+    session: str
+    model: str
+    version: str
+    inputs: Mapping[str, Array]
+    step: int | None
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ManyCall:
+    """One time step of many sessions of a model; `inputs` are `[sessions, ...]`."""
+
+    model: str
+    sessions: Sequence[str]
+    versions: Sequence[str]
+    inputs: Mapping[str, Array]
+    steps: Sequence[int | None]
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model in the newest version, unless `version` or `label` names one."""
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictCall:
+    """A call of a model's signature; `inputs` are as it takes them, no `outputs` for all."""
+
+    spec: ModelSpec
+    signature: Signature
+    inputs: Mapping[str, Array]
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RecognizeCall:
+    """Rows for a classifier; `inputs` are `[rows, ...]`, and what is None is the calibration's or the gateway's."""
+
+    spec: ModelSpec
+    inputs: Mapping[str, Array]
+    method: str | None = None
+    level: float | None = None
+    top_k: int | None = None
+    sets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """The answer for some rows, in `results` in their order, each a class or unknown.
+
+    `level` is the share of known rows that may be rejected; `threshold` is the score above which a row is unknown, None
+    if each row has its own.
+    """
+
+    model: str
+    version: str
+    method: str
+    level: float
+    threshold: float | None
+    results: list[RecognizedRow]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateCall:
+    """Instances for a model that writes sequences, by input name one array each; what is None is the model's."""
+
+    spec: ModelSpec
+    inputs: Mapping[str, Sequence[Array]]
+    max_steps: int | None = None
+    beam: Beam | None = None
+    sampling: Sampling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """A sequence that was generated: its text or, where the model's tokens have no texts, its tokens.
+
+    `score` is its log probability, of beams with their length penalty; `finished` is "end", or "length" where the limit
+    of steps cut it.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    score: float
+    steps: int
+    finished: str
+
+
+Results = list[list[Generated]]  # each instance's sequences, the best first
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token of the instance `index` is certain; `step` counts from 0, `text` is empty where tokens have no texts."""
+
+    index: int
+    step: int
+    token: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The instance `index` is done: its sequences, the best first, or the error for which there are none."""
+
+    index: int
+    sequences: list[Generated]
+    error: SluiceError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs without a batch axis, and the number of time steps done with them."""
+
+    outputs: dict[str, Array]
+    step: int
+    replayed: bool = False
+
+
+def arrays_of(values: Values) -> dict[str, Array]:
+    """Own arrays of what a caller gave, so that a repeat sends the same even if the caller changes his.
+
+    Raises:
+        ValueError: lists of different lengths.
+    """
+    named = values if isinstance(values, Mapping) else {BARE: values}
+    return {name: array_of(value) for name, value in named.items()}
+
+
+def array_of(value: ArrayLike) -> Array:
+    """A new array of what a caller gave, in this machine's byte order; text and whole numbers of 64 bits are kept.
+
+    Raises:
+        ValueError: lists of different lengths.
+    """
+    try:
+        array = np.array(value)
+    except UnicodeDecodeError:  # text beside bytes
+        return np.array(value, object)
+    if isinstance(value, np.ndarray) or array.dtype.kind not in "SUf":
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.kind == "f":  # which numpy takes for whole numbers on both sides of 2**63
+        return _whole(value, array) if (array >= _BEYOND_INT64).any() else array
+    texts = np.array(value, object)  # numpy's own arrays of text lose zeros at the end
+    return texts if is_text(texts) else array
+
+
+def is_text(objects: Array) -> bool:
+    return all(isinstance(each, str | bytes) for each in objects.ravel())
+
+
+def _whole(value: ArrayLike, array: Array) -> Array:
+    exact = np.array(value, object)
+    whole = all(isinstance(each, int) and 0 <= each <= _UINT64_MAX for each in exact.ravel())
+    return exact.astype(np.uint64) if whole else array
+
+
+_BEYOND_INT64, _UINT64_MAX = 1 << 63, (1 << 64) - 1

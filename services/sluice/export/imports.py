@@ -1,0 +1,79 @@
+"""Loads a Keras file, and imports the code that its own layers come from before, so that Keras knows them."""
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import keras
+
+from sluice.export.errors import ExportError
+
+# How Keras says that it cannot find the code of a layer, cell or function.
+_MISSING = re.compile(r"Could not locate (class|function) '([^']+)'")
+
+
+def load(file: Path, classes: Mapping[str, type] | None = None) -> keras.Model:
+    """The model of a `.keras` file, without what it was compiled with.
+
+    Args:
+        file: the file.
+        classes: classes of its own that need not be registered, by name.
+
+    Raises:
+        ExportError: no such file, no Keras file, or a class or function that Keras does not know.
+    """
+    try:
+        return keras.models.load_model(file, classes, compile=False)
+    except (OSError, TypeError, ValueError) as error:
+        missing = _MISSING.search(str(error))
+        if missing is None:
+            raise ExportError(f"{file}: expected a Keras model file (.keras); {error}") from error
+        raise ExportError(
+            f"{file.name}: {missing[1]} '{missing[2]}' is not known to Keras; decorate it with "
+            "@keras.saving.register_keras_serializable() and name its module or file: --import MODULE_OR_FILE.py"
+        ) from error
+
+
+def import_classes(names: Sequence[str]) -> None:
+    """Import modules and .py files, in order, for the classes that they register with Keras.
+
+    Args:
+        names: importable names, also from the current folder, or paths that end in .py.
+
+    Raises:
+        ExportError: there is no such module or file, or it fails when it is imported.
+    """
+    for name in names:
+        try:
+            _import_file(Path(name)) if name.endswith(".py") else _import_module(name)
+        except Exception as error:
+            raise ExportError(
+                f"--import {name}: expected a module or a .py file that can be imported, got {error!r}"
+            ) from error
+
+
+def _import_module(name: str) -> ModuleType:
+    _searched(Path.cwd())
+    return importlib.import_module(name)
+
+
+def _import_file(file: Path) -> ModuleType:
+    """The file as a module of its own; what stands beside it can be imported by it, as when Python runs it."""
+    _searched(file.resolve().parent)
+    name = file.stem if file.stem not in sys.modules else f"imported_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # as an import does: classes are looked up in their module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _searched(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))

@@ -1,0 +1,204 @@
+"""Decides whether a model can be served step by step, and then what it takes, gives and remembers.
+
+It runs the model's graph once on tensors without values, and refuses by name the layer that cannot be stepped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from sluice.export import memory
+
+from sluice.export import rules
+from sluice.export.entries import Entry, entries
+from sluice.export.errors import CannotStep, ExportError
+from sluice.export.memory import Memory, State
+from sluice.export.walk import Flow, Span, Whole, flows_in, graph_of, joint_flow
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a model takes, gives and remembers; its flows hold shapes and dtypes, [batch, time, ...] where timed.
+
+    Attributes:
+        inputs: by the name of the input layer, in the model's order.
+        outputs: by the name of the layer that gives them, in the model's order.
+        memories: of each call of a layer that remembers, in the order of visit; empty if the model is not stepped.
+    """
+
+    inputs: Mapping[str, Flow]
+    outputs: Mapping[str, Flow]
+    memories: tuple[Memory, ...] = ()
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        return tuple(state for each in self.memories for state in each.states)
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether sequences of uneven lengths can share a batch: time is the one axis of a row without a size."""
+        return bool(self.states) and all(None not in flow.row for flow in self.inputs.values())
+
+    @property
+    def lengths(self) -> str:
+        """The name of the input that holds the rows' lengths."""
+        return unused_name("lengths", set(self.inputs))
+
+
+def plan_for(model: keras.Model) -> Plan:
+    """Find out how `model` can be served.
+
+    Raises:
+        ExportError: not a built Sequential or functional model.
+        CannotStep: it is recurrent, and holds a layer that cannot be run one time step at a time.
+    """
+    graph = graph_of(model)
+    if graph is None:
+        raise ExportError(
+            f"model '{model.name}': expected a Sequential or functional Keras model whose input shape is known, got "
+            f"{type(model).__name__}; build it with keras.Input, or call it once on data"
+        )
+    if _is_recurrent(model):
+        return _stepped_plan(graph)
+    return _convolutional_plan(graph) if any(map(memory.remembers, model._flatten_layers())) else _rows_plan(graph)
+
+
+class Planner(Whole):
+    """Refuses what cannot be stepped, and makes the memory of each call of a layer that remembers."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.memories: list[Memory] = []
+        self._prefixes: set[str] = set()
+        self._stateful: set[keras.Layer] = set()
+
+    def visit(self, operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
+        flows = flows_in((args, kwargs))
+        if not isinstance(operation, keras.Model) and joint_flow(flows).timed:
+            states = [*args[1:], kwargs.get("initial_state")]
+            if reason := _state_reason(operation, states) or _joining_reason(operation, flows):
+                raise CannotStep(operation, reason)
+        return super().visit(operation, *args, **kwargs)
+
+    def layer(self, layer: keras.Operation, span: Span, args: Any, kwargs: Any) -> Any:
+        given = (*args, *(value for name, value in kwargs.items() if name != "mask"))
+        reason = _timed_reason(layer, given) if span is Span.EACH else _timeless_reason(layer, given)
+        if reason:
+            raise CannotStep(layer, reason)
+        return super().layer(layer, span, args, kwargs)
+
+    def remembering(self, layer: keras.Layer, sequence: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+        if reason := memory.refusal(layer) or self._again(layer):
+            raise CannotStep(layer, reason)
+        prefix = unused_name(layer.name, self._prefixes)
+        self.memories.append(memory.memory_of(layer, prefix, sequence, mask))
+        self._memories = iter(self.memories[-1:])
+        return super().remembering(layer, sequence, mask)
+
+    def _again(self, layer: keras.Layer) -> str | None:
+        stateful = getattr(layer, "stateful", False)
+        if stateful and layer in self._stateful:
+            return "stateful=True and called twice: the second call would go on from the first one's state"
+        self._stateful.add(layer)
+        return None
+
+
+def unused_name(name: str, taken: set[str]) -> str:
+    """`name`, or with the first suffix _1, _2, … that is not `taken`; it is taken afterwards."""
+    candidates = (name if i == 0 else f"{name}_{i}" for i in count())
+    chosen = next(candidate for candidate in candidates if candidate not in taken)
+    taken.add(chosen)
+    return chosen
+
+
+def _stepped_plan(graph: keras.Model) -> Plan:
+    inputs = {name: _entry_flow(entry) for name, entry in entries(graph).items()}
+    planner = Planner()
+    planned: list[Flow] = []
+
+    def trace(*tensors: tf.Tensor) -> None:
+        given = zip(tensors, inputs.values(), strict=True)
+        planned.extend(planner.run(graph, [planner.enter(tensor, flow) for tensor, flow in given]))
+
+    specs = [tf.TensorSpec(flow.tensor.shape, flow.tensor.dtype) for flow in inputs.values()]
+    tf.function(trace, autograph=False).get_concrete_function(*specs)
+    return Plan(inputs, _by_layer(graph, [_described(flow) for flow in planned]), tuple(planner.memories))
+
+
+def _convolutional_plan(graph: keras.Model) -> Plan:
+    """Causal convolutions alone can be stepped if the rest of the model can; otherwise they are served whole."""
+    try:
+        return _stepped_plan(graph)
+    except CannotStep:
+        return _rows_plan(graph)
+
+
+def _rows_plan(graph: keras.Model) -> Plan:
+    inputs = {name: Flow(entry.tensor, Span.ROW) for name, entry in entries(graph).items()}
+    return Plan(inputs, _by_layer(graph, [Flow(tensor, Span.ROW) for tensor in graph.outputs]))
+
+
+def _entry_flow(entry: Entry) -> Flow:
+    """An input whose number of rows and of time steps is free, whatever the model was declared with."""
+    _, *sizes = entry.tensor.shape
+    if entry.is_sequence:
+        return Flow(keras.KerasTensor((None, None, *sizes[1:]), entry.tensor.dtype), Span.EACH)
+    return Flow(keras.KerasTensor((None, *sizes), entry.tensor.dtype), Span.ROW)
+
+
+def _described(flow: Flow) -> Flow:
+    return Flow(keras.KerasTensor(tuple(flow.tensor.shape), flow.tensor.dtype.name), flow.span)
+
+
+def _by_layer(graph: keras.Model, outputs: list[Flow]) -> dict[str, Flow]:
+    taken: set[str] = set()
+    return {unused_name(name, taken): output for name, output in zip(graph.output_names, outputs, strict=True)}
+
+
+def _is_recurrent(model: keras.Model) -> bool:
+    return any(
+        isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional)
+        or (isinstance(layer, keras.Model) and _is_recurrent(layer))
+        for layer in model.layers
+    )
+
+
+def _state_reason(operation: keras.Operation, states: list[Any]) -> str | None:
+    stated = isinstance(operation, keras.layers.RNN) and any(each is not None for each in states)
+    return "its initial state comes from another layer" if stated else None
+
+
+def _joining_reason(operation: keras.Operation, flows: list[Flow]) -> str | None:
+    """Why a sequence cannot meet the other tensors of one call, or None if it can."""
+    joint = joint_flow(flows)
+    others = [flow for flow in flows if flow.span is not joint.span]
+    if any(flow.span is Span.LAST for flow in others):
+        return "it joins a sequence with a tensor that has no time axis"
+    missing = {len(joint.tensor.shape) - len(flow.tensor.shape) for flow in others}
+    if not missing or (missing == {1} and rules.broadcasts(operation)):
+        return None
+    return "it joins a sequence with an input that has no time axis; Add, Multiply and their like can, one axis apart"
+
+
+def _timed_reason(layer: keras.Operation, args: Any) -> str | None:
+    ranks = _ranks(args)
+    return (
+        rules.refusal(rules.Call(layer, args, ranks.pop(), 2))
+        if len(ranks) == 1
+        else "it joins tensors of different ranks"
+    )
+
+
+def _timeless_reason(layer: keras.Operation, args: Any) -> str | None:
+    """Without a time axis every layer runs as it is, on each row; only state and unknown functions are refused."""
+    if not isinstance(layer, keras.Layer) or isinstance(layer, keras.layers.Lambda):
+        return rules.refusal(rules.Call(layer, args, max(_ranks(args)), 1))
+    return "it keeps a state, but its input has no time axis" if getattr(layer, "stateful", False) else None
+
+
+def _ranks(args: Any) -> set[int]:
+    return {len(leaf.shape) for leaf in keras.tree.flatten(args) if tf.is_tensor(leaf) and tf.is_symbolic_tensor(leaf)}

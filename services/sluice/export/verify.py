@@ -1,0 +1,286 @@
+"""Decides whether an exported folder answers as Keras does; it plays the calls in a fresh process (`replay`)."""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from sluice.export import replay
+from sluice.export.contract import SEQUENCES, Description, Meaning
+from sluice.export.entries import Entry, entries
+from sluice.export.errors import ExportError
+from sluice.export.imports import load
+from sluice.export.plan import Plan
+from sluice.export.signatures import called
+from sluice.export.walk import Flow, Span, graph_of
+
+# Largest difference allowed, relative to max(1, |expected|), by the coarsest dtype the model computes in: eight units
+# in the last place of the two short ones.
+TOLERANCES: Mapping[str, float] = {"bfloat16": 2**-4, "float16": 2**-7}
+TOLERANCE = 1e-5
+
+_SEED = 20260101
+_STEPS = 8
+_ROWS = 3
+_FREE_SIZE = 16
+_MASKED = 0.3
+# Of the rows of one batch; what stands beyond them must change nothing.
+_LENGTHS = (_STEPS, 1, 5)
+# Two chunks of uneven lengths, one of them 0: 7, 4 and 2 steps in all.
+_CHUNKS = ((4, 3, 0), (3, 1, 2))
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call and what Keras says it must answer.
+
+    Attributes:
+        signature: the signature's name.
+        inputs: arrays by name; states left out are those of the call before.
+        expected: arrays by output name, of bytes where the output is a string.
+        valid: which elements of an output's first axes to compare, by output name; all where absent.
+    """
+
+    signature: str
+    inputs: Arrays
+    expected: Arrays
+    valid: Arrays
+
+
+def verify(folder: Path, calls: Sequence[Call], allowed: float = TOLERANCE) -> None:
+    """Compare the SavedModel in `folder`, loaded by a fresh process, with what Keras answers.
+
+    Raises:
+        ExportError: the folder cannot be loaded and run, or an output differs by more than is allowed.
+    """
+    for call, answer in zip(calls, _replayed(folder, calls), strict=True):
+        _compare(call, answer, allowed)
+
+
+def tolerance(model: keras.Model) -> float:
+    """The largest difference that rounding explains, by the coarsest dtype that the model computes in."""
+    computed = {layer.compute_dtype for layer in model._flatten_layers()}
+    return next((allowed for dtype, allowed in TOLERANCES.items() if dtype in computed), TOLERANCE)
+
+
+def calls(model: keras.Model, plan: Plan, description: Description) -> Iterator[Call]:
+    """Calls of a planned model on seeded random inputs, with Keras's answers."""
+    x = _samples(model, plan, description)
+    with tf.device("/CPU:0"):
+        if not plan.states:
+            yield from _rows_calls(model, plan, x)
+            return
+        y = _running_outputs(model, plan, x)
+    yield from _whole_calls(plan, x, y)
+    if plan.is_ragged:
+        yield _sequences_call(plan, x, y)
+    yield from _step_calls(plan, x, y)
+    yield from _scan_calls(plan, x, y)
+
+
+def _samples(model: keras.Model, plan: Plan, description: Description) -> Arrays:
+    """Random inputs by name, [rows, steps, ...] where timed; some time steps are masked if the model can mask."""
+    random = np.random.default_rng(_SEED)
+    found = entries(graph_of(model))
+    x = {
+        name: _sample(random, name, flow, found[name], description.tensors.get(name, Meaning()).typical)
+        for name, flow in plan.inputs.items()
+    }
+    for value in _mask_values(model):
+        for name in (name for name, flow in plan.inputs.items() if flow.timed):
+            x[name][random.random(x[name].shape[:2]) < _MASKED] = value
+    return x
+
+
+def _sample(
+    random: np.random.Generator, name: str, flow: Flow, entry: Entry, typical: tuple[float, float] | None
+) -> np.ndarray:
+    """Whole numbers below the vocabulary where there is an embedding."""
+    sizes = tuple(_FREE_SIZE if size is None else size for size in flow.row)
+    shape = (_ROWS, *((_STEPS,) if flow.timed else ()), *sizes)
+    dtype = flow.tensor.dtype
+    if dtype == "string":
+        raise ExportError(f"input '{name}': expected numbers, got strings; look words up before the model")
+    if entry.vocabulary or dtype.startswith(("int", "uint", "bool")):
+        low, high = typical or (0, (entry.vocabulary or 2) - 1)
+        return random.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
+    return random.uniform(*(typical or (-1.0, 1.0)), shape).astype(tf.as_dtype(dtype).as_numpy_dtype)
+
+
+def _mask_values(model: keras.Model) -> list[float]:
+    every = model._flatten_layers()
+    return [
+        getattr(layer, "mask_value", 0)
+        for layer in every
+        if isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
+    ]
+
+
+def _running_outputs(model: keras.Model, plan: Plan, x: Arrays) -> Arrays:
+    """What Keras answers after each time step of `x`: each output is [rows, steps, ...]."""
+    copy = _stateless_copy(model)
+    prefixes = [_outputs(copy, plan, _cut(plan, x, _ROWS, t + 1)) for t in range(_STEPS)]
+    return {
+        name: prefixes[-1][name] if flow.timed else np.stack([prefix[name] for prefix in prefixes], axis=1)
+        for name, flow in plan.outputs.items()
+    }
+
+
+def _cut(plan: Plan, x: Arrays, rows: int, steps: int) -> Arrays:
+    """The first rows, and the first time steps of what has any."""
+    return {name: x[name][:rows, :steps] if flow.timed else x[name][:rows] for name, flow in plan.inputs.items()}
+
+
+def _at(plan: Plan, x: Arrays, rows: np.ndarray, steps: np.ndarray) -> Arrays:
+    """The inputs of these rows at these time steps; `rows` and `steps` are broadcast together."""
+    rows = np.broadcast_to(rows, np.broadcast_shapes(rows.shape, steps.shape))
+    return {name: x[name][rows, steps] if flow.timed else x[name][rows] for name, flow in plan.inputs.items()}
+
+
+def _stateless_copy(model: keras.Model) -> keras.Model:
+    """The same model, loaded from its own file, that takes any batch size and length and remembers nothing."""
+    every = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+    own = {name: each for name, each in every.items() if not each.__module__.startswith("keras.")}
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "model.keras"
+        model.save(file)
+        copy = load(file, own)
+    for layer in copy._flatten_layers():
+        if isinstance(layer, keras.layers.RNN):
+            layer.stateful = layer.unroll = False
+        if isinstance(layer, keras.Model):
+            layer.input_spec = None
+    return copy
+
+
+def _outputs(model: keras.Model, plan: Plan, x: Arrays) -> Arrays:
+    outputs = called(model, [x[name] for name in plan.inputs])
+    return {name: keras.ops.convert_to_numpy(output) for name, output in zip(plan.outputs, outputs, strict=True)}
+
+
+def _rows_calls(model: keras.Model, plan: Plan, x: Arrays) -> Iterator[Call]:
+    for rows in (1, _ROWS):
+        cut = _cut(plan, x, rows, _STEPS)
+        yield Call("serving_default", cut, _outputs(model, plan, cut), {})
+
+
+def _whole_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
+    for rows, steps in ((1, _STEPS), (_ROWS, _STEPS - 1)):
+        expected = {
+            name: y[name][:rows, :steps] if flow.timed else y[name][:rows, steps - 1]
+            for name, flow in plan.outputs.items()
+        }
+        yield Call("serving_default", _cut(plan, x, rows, steps), expected, {})
+
+
+def _sequences_call(plan: Plan, x: Arrays, y: Arrays) -> Call:
+    lengths = np.array(_LENGTHS, np.int32)
+    return Call(
+        SEQUENCES,
+        {**x, plan.lengths: lengths},
+        {
+            name: y[name] if flow.timed else y[name][np.arange(_ROWS), lengths - 1]
+            for name, flow in plan.outputs.items()
+        },
+        {name: np.arange(_STEPS) < lengths[:, None] for name, flow in plan.outputs.items() if flow.timed},
+    )
+
+
+def _step_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
+    for rows in (1, _ROWS):
+        for t in range(_STEPS):
+            start = _initial_states(plan, rows) if t == 0 else {}
+            expected = {name: after[:rows, t] for name, after in y.items()}
+            yield Call("step", _at(plan, x, np.arange(rows), np.array(t)) | start, expected, {})
+
+
+def _scan_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
+    """Chunks of uneven lengths from each row's own position, then one step that shows where each row's state is."""
+    rows = np.arange(_ROWS)
+    done = np.zeros(_ROWS, np.int32)
+    states = _initial_states(plan, _ROWS)
+    for lengths in np.array(_CHUNKS, np.int32):
+        yield _chunk_call(plan, x, y, done, lengths, states)
+        done, states = done + lengths, {}
+    yield Call("step", _at(plan, x, rows, done), {name: after[rows, done] for name, after in y.items()}, {})
+
+
+def _chunk_call(plan: Plan, x: Arrays, y: Arrays, done: np.ndarray, lengths: np.ndarray, states: Arrays) -> Call:
+    rows = np.arange(_ROWS)
+    offsets = np.arange(lengths.max())
+    steps = np.minimum(done[:, None] + offsets, _STEPS - 1)
+    within, any_step = offsets < lengths[:, None], lengths > 0
+    ends = {name: flow.span is Span.LAST for name, flow in plan.outputs.items()}
+    return Call(
+        "scan",
+        _at(plan, x, rows[:, None], steps) | {plan.lengths: lengths} | states,
+        {name: y[name][rows, done + lengths - 1] if ends[name] else y[name][rows[:, None], steps] for name in ends},
+        {name: any_step if ends[name] else within for name in ends},
+    )
+
+
+def _initial_states(plan: Plan, rows: int) -> Arrays:
+    return {state.name: np.repeat(state.initial[np.newaxis], rows, axis=0) for state in plan.states}
+
+
+def _replayed(folder: Path, calls: Sequence[Call]) -> list[Arrays]:
+    with TemporaryDirectory() as scratch:
+        files = [Path(scratch) / "calls.npz", Path(scratch) / "answers.npz"]
+        named: dict[str, Any] = {
+            f"{i}/{call.signature}/{name}": replay.storable(x)
+            for i, call in enumerate(calls)
+            for name, x in call.inputs.items()
+        }
+        np.savez(files[0], **named)
+        _run_replay(folder, *files)
+        with np.load(files[1]) as answers:
+            return [{name: answers[f"{i}/{name}"] for name in call.expected} for i, call in enumerate(calls)]
+
+
+def _run_replay(folder: Path, *files: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", replay.__file__, folder, *files],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ExportError(f"the exported model cannot be loaded and run as TensorFlow Serving does: {reason}")
+
+
+def _compare(call: Call, answer: Arrays, allowed: float) -> None:
+    for name, expected in call.expected.items():
+        difference = _difference(answer[name], expected, call.valid.get(name))
+        if difference > allowed:
+            raise ExportError(
+                f"signature '{call.signature}', output '{name}': expected Keras's answer within {allowed:g} relative "
+                f"to max(1, |y|), got a difference of {difference:.3g}; the model was not exported"
+            )
+
+
+def _difference(answer: np.ndarray, expected: np.ndarray, valid: np.ndarray | None) -> float:
+    """The largest relative to max(1, |expected|); infinite where shapes or texts differ, or only one is finite."""
+    if answer.shape != expected.shape:
+        return math.inf
+    if valid is not None:
+        answer, expected = answer[valid], expected[valid]
+    if answer.dtype.kind == "S":
+        return 0.0 if (answer == replay.storable(expected)).all() else math.inf
+    answer, expected = answer.astype(np.float64), expected.astype(np.float64)
+    relative = np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))
+    relative = np.where(np.isfinite(relative), relative, math.inf)
+    same = (answer == expected) | (np.isnan(answer) & np.isnan(expected))
+    return float(np.max(np.where(same, 0.0, relative), initial=0.0))

@@ -1,0 +1,183 @@
+"""Puts the gateway together: what is opened at the start, and closed in reverse at the end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from sluice.gateway.http import calibrations as calibration_rest
+
+from sluice.gateway.http import generate as generate_rest
+
+from sluice.gateway.http import oip
+
+from sluice.gateway.http import events as predict_stream
+from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
+from sluice.gateway.upstream.client import Backend
+from sluice.gateway.http.hot import Calls
+from sluice.gateway.upstream.catalog import Catalog
+from sluice.gateway.upstream.child import ModelServerChild
+from sluice.gateway.core.engine import Engine
+from sluice.gateway.http.front import Front
+from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.http.headers import RequestIds
+from sluice.gateway.metrics.metrics import Metrics
+from sluice.gateway.http.openapi import describe
+from sluice.gateway.http.rest import router
+from sluice.gateway.grpc.sessions import GrpcServer
+from sluice.gateway.settings import Settings
+from sluice.policy.errors import BadRequest, NotFound, SluiceError
+from sluice.policy.scheduler import Scheduler
+from sluice.wire.rest_paths import rest_call
+
+_DESCRIPTION = """
+Sessions for stateful recurrent networks, sequences of any length, decoders that write token by token, classifiers that
+can say *unknown*, and rows batched across clients, in front of TensorFlow Serving.
+
+A **session** is one client's recurrent state on one model version. Open one, send it one time step after another, and
+get what the model would have answered you alone, although your steps run in batches with everybody else's.
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The gateway as an ASGI application; what it needs is opened when it starts."""
+    metrics = Metrics()
+    app = FastAPIOffline(  # /docs without scripts from elsewhere, which a cluster may not reach
+        title="Sluice",
+        summary="A gateway in front of TensorFlow Serving.",
+        description=_DESCRIPTION,
+        version=version("sluice"),
+        lifespan=lambda app: _lifespan(app, settings, metrics),
+        separate_input_output_schemas=False,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    app.state.metrics = metrics
+    app.include_router(router)
+    app.include_router(predict_stream.router)
+    app.include_router(generate_rest.router)
+    app.include_router(calibration_rest.router)
+    app.include_router(oip.router)
+    app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
+    app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
+    app.state.ids = RequestIds()
+    app.state.calls = Calls(metrics)
+    app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics, ids=app.state.ids)
+    describe(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        address = settings.backend
+        catalog: Catalog | None = None
+
+        def child_died(reason: str) -> None:
+            if catalog is not None:
+                catalog.unreachable = reason
+
+        if address is None and settings.models is not None:
+            child = ModelServerChild(
+                settings.models,
+                intra_op_threads=settings.intra_op_threads,
+                inter_op_threads=settings.inter_op_threads,
+                died=child_died,
+            )
+            child.start()
+            stack.push_async_callback(child.stop)
+            address = child.address
+        backend = Backend(address or "")
+        stack.push_async_callback(backend.close)
+        scheduler = Scheduler(settings.batching, settings.sessions)
+        metrics.watch(scheduler)
+
+        def retire(model: str, version: int) -> None:
+            scheduler.retire(model, version, engine.now())
+            gateway.buckets.forget(model, version)
+            gateway.calibrations.forget(model, version)
+            gateway.recognitions.forget(model, version)
+            metrics.forget(model, version)
+            engine.changed()
+
+        catalog = Catalog(backend, lambda: _models_in(settings), retire)
+        engine = Engine(scheduler, catalog, metrics)
+        stack.push_async_callback(engine.close)
+        app.state.gateway = gateway = Gateway(settings, catalog, engine, metrics)
+        await gateway.calibrations.reload()
+        for watching in (catalog.watch(settings.poll_s), gateway.calibrations.watch(settings.poll_s)):
+            stack.push_async_callback(_cancelled, asyncio.create_task(watching))
+        inference = app.state.calls.open(gateway)
+        app.state.grpc = rpc = GrpcServer(gateway, metrics, inference, settings.grpc)
+        stack.push_async_callback(rpc.stop)
+        await rpc.start()
+        yield
+
+
+def _models_in(settings: Settings) -> list[str] | None:
+    """The names in the models folder: those that have a numbered version. None: no folder was given."""
+    if settings.models is None:
+        return None
+    versions = settings.models.glob("*/*/saved_model.pb")
+    return sorted({each.parts[-3] for each in versions if each.parts[-2].isdecimal() and _is_text(each.parts[-3])})
+
+
+def _is_text(name: str) -> bool:
+    """A folder's name may hold bytes that are no text, and then cannot be a model's."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+async def _cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _answer(request: Request, error: SluiceError, status: int | None = None) -> JSONResponse:
+    session = request.path_params.get("session")
+    about = {"Sluice-Session": session} if session else {}
+    body = plain_body(error, request.url.path)
+    return JSONResponse(body, status or error.http_status, {**error_headers(error), **about})
+
+
+async def _refuse(request: Request, error: SluiceError) -> JSONResponse:
+    return _answer(request, error)
+
+
+async def _refuse_fields(request: Request, error: RequestValidationError) -> JSONResponse:
+    wrong = [f"{'.'.join(map(str, each['loc'][1:])) or each['loc'][0]}: {each['msg']}" for each in error.errors()]
+    return _answer(request, BadRequest(f"The request cannot be read. {'; '.join(wrong)}."))
+
+
+async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
+    method, path, status = request.method, request.url.path, error.status_code
+    refused = BadRequest(f"There is nothing at {method} {path:.200}; /docs shows all paths.")
+    if status == BadRequest.http_status:  # FastAPI knows no other reason
+        refused = BadRequest("The body cannot be read: it takes JSON in UTF-8.")
+    if status == NotFound.http_status and is_tf_serving(path):
+        status = BadRequest.http_status  # as TensorFlow Serving says it
+        refused = _no_call(request) or refused
+    answer = _answer(request, refused, status)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _no_call(request: Request) -> BadRequest | None:
+    """Why a request on TensorFlow Serving's paths is none of its calls."""
+    raw, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
+    try:
+        rest_call(request.method, f"{raw}?{query}" if query else raw)
+    except BadRequest as refused:
+        return refused
+    return None

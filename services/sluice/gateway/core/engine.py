@@ -1,0 +1,266 @@
+"""The only asyncio around the core: offer → take → launch → finished → re-arm one timer.
+
+It decides nothing. It tells the scheduler what has happened and does what the scheduler says.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Any, Protocol
+
+import structlog
+from numpy.typing import NDArray
+
+from sluice.policy.batch import Batch, Ticket
+from sluice.policy.errors import Internal, SluiceError
+from sluice.policy.scheduler import DELIVERED, Cancelled, Scheduler, feeds
+from sluice.policy.session import Event, Session
+
+Array = NDArray[Any]
+log = structlog.get_logger()
+
+_BUG = "Something went wrong inside the gateway while a batch ran; it has been logged."
+
+
+Done = Callable[[Any], None]
+
+
+class Runner(Protocol):
+    """What the engine asks of a back end; raises `SluiceError` when it cannot run a batch."""
+
+    async def predict(
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, Array],
+        outputs: tuple[str, ...],
+        timeout_s: float,
+    ) -> dict[str, Array]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """What observers are told of a batch. `run_s` is in seconds."""
+
+    batch: Batch
+    error: SluiceError | None
+    run_s: float
+
+
+class Observer(Protocol):
+    """Hears what has happened; it must be quick and must not raise."""
+
+    def batch_ended(self, event: BatchEnded) -> None: ...
+
+    def session_ended(self, session: Session, event: Event) -> None: ...
+
+
+class Engine:
+    """Runs the scheduler's batches on a back end and hands every ticket's outcome to the one who waits for it."""
+
+    def __init__(
+        self, scheduler: Scheduler, runner: Runner, observer: Observer, clock: Callable[[], float] | None = None
+    ) -> None:
+        self.scheduler = scheduler
+        self._loop = asyncio.get_running_loop()
+        self.now = clock or self._loop.time
+        self._runner = runner
+        self._observer = observer
+        self._runs: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._pumping = False
+        self._idle = asyncio.Event()
+
+    def submit(self, ticket: Ticket, done: Done) -> None:
+        """Run `ticket` and call `done` with its outcome: outputs of rows, `Answers` of a step, or a `SluiceError`.
+
+        `done` is called from the loop, never from within this call; not at all if the ticket is cancelled.
+        """
+        ticket.reply = done
+        try:
+            self.scheduler.offer(ticket, self.now())
+        except SluiceError as error:
+            self._loop.call_soon(done, error)
+        self._soon()
+
+    def submit_all(self, tickets: Sequence[Ticket], done: Done) -> Callable[[], None]:
+        """As `submit` for tickets that are answered together: `done` gets their outcomes, in order.
+
+        Returns:
+            What cancels them.
+        """
+        outcomes: dict[int, Any] = {}
+
+        def settled(index: int, outcome: Any) -> None:
+            outcomes[index] = outcome
+            if len(outcomes) == len(tickets):
+                done([outcomes[i] for i in range(len(tickets))])
+
+        for index, ticket in enumerate(tickets):
+            self.submit(ticket, partial(settled, index))
+        if not tickets:
+            return self._loop.call_soon(done, []).cancel
+        return partial(self._cancel_all, tickets)
+
+    def submit_parts(self, tickets: Sequence[Ticket], done: Done) -> Callable[[], None]:
+        """As `submit_all` for the parts of one request: the first error withdraws the others and is the outcome."""
+        outcomes: dict[int, Any] = {}
+        failed = False
+
+        def settled(index: int, outcome: Any) -> None:
+            nonlocal failed
+            if failed:
+                return
+            outcomes[index] = outcome
+            if failed := isinstance(outcome, SluiceError):
+                self._cancel_all(tickets)
+                done(outcome)
+            elif len(outcomes) == len(tickets):
+                done([outcomes[i] for i in range(len(tickets))])
+
+        for index, ticket in enumerate(tickets):
+            self.submit(ticket, partial(settled, index))
+        return partial(self._cancel_all, tickets)
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Withdraw a ticket, which then has no effect; nothing happens if it is settled."""
+        self.scheduler.cancel(ticket, self.now())
+        self._soon()
+
+    def _cancel_all(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            self.cancel(ticket)
+
+    async def run(self, ticket: Ticket) -> Any:
+        """As `submit`, awaited. If the waiting task is cancelled the ticket is, too.
+
+        Raises:
+            SluiceError: as the ticket was settled, or because it was refused.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self.submit(ticket, partial(complete, future))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self.cancel(ticket)
+            raise
+
+    def changed(self) -> None:
+        """The scheduler was told something from outside, such as a closed session: act on it."""
+        self._soon()
+
+    async def drained(self) -> None:
+        """Wait until nothing waits and nothing runs."""
+        while self.scheduler.busy:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def refuse_all(self, error: SluiceError) -> None:
+        """Answer everything that waits or runs with this error."""
+        self.scheduler.refuse_all(error, self.now())
+        self._deliver()
+
+    async def close(self) -> None:
+        """Stop at once: what runs is abandoned."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for run in self._runs:
+            run.cancel()
+        await asyncio.gather(*self._runs, return_exceptions=True)
+
+    def _soon(self) -> None:
+        """Pump at the end of this turn of the loop, so that all requests read in it can share a batch."""
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        now = self.now()
+        self.scheduler.tick(now)
+        while (batch := self.scheduler.take(now)) is not None:
+            self._launch(batch)
+        self._deliver()
+        self._arm(self.scheduler.next_wakeup())
+
+    def _launch(self, batch: Batch) -> None:
+        run = self._loop.create_task(self._run(batch, self._feeds(batch)))
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+
+    def _feeds(self, batch: Batch) -> dict[str, Array] | SluiceError:
+        try:
+            return feeds(batch)
+        except Exception:
+            log.exception("batch cannot be put together", model=batch.lane.model, signature=batch.lane.signature)
+            return Internal(_BUG)
+
+    async def _run(self, batch: Batch, inputs: dict[str, Array] | SluiceError) -> None:
+        result = inputs if isinstance(inputs, SluiceError) else await self._call(batch, inputs)
+        now = self.now()
+        try:
+            failure = self.scheduler.finished(batch, result, now)
+            self._observer.batch_ended(BatchEnded(batch, failure, now - batch.started_at))
+        finally:
+            self._soon()
+
+    async def _call(self, batch: Batch, inputs: dict[str, Array]) -> dict[str, Array] | SluiceError:
+        lane, timeout_s = batch.lane, max(ticket.deadline for ticket in batch.tickets) - self.now()
+        try:
+            return await self._runner.predict(lane.model, lane.version, lane.signature, inputs, lane.outputs, timeout_s)
+        except SluiceError as error:
+            return error
+        except Exception:
+            log.exception("batch failed", model=lane.model, signature=lane.signature)
+            return Internal(_BUG)
+
+    def _deliver(self) -> None:
+        settled, self.scheduler.settled = self.scheduler.settled, []
+        for ticket in settled:
+            done, outcome = ticket.reply, ticket.outcome
+            ticket.inputs, ticket.outcome, ticket.reply, ticket.course = {}, DELIVERED, None, None
+            if isinstance(outcome, Internal) and outcome.__cause__ is not None:
+                log.error("course failed", model=ticket.lane.model, exc_info=outcome.__cause__)
+            if not isinstance(outcome, Cancelled):
+                self._answer(done, outcome)
+        for session, event in self.scheduler.ended:
+            self._observer.session_ended(session, event)
+        self.scheduler.ended.clear()
+        if not self.scheduler.busy:
+            self._idle.set()
+
+    def _answer(self, done: Done, outcome: Any) -> None:
+        """One client's trouble with its answer is not the others'."""
+        try:
+            done(outcome)
+        except Exception:
+            log.exception("an answer could not be given")
+            if not isinstance(outcome, SluiceError):
+                self._answer(done, Internal(_BUG))
+
+    def _arm(self, when: float) -> None:
+        """Pump at `when`, or before: a timer that is set for an earlier time finds nothing to do and sets it again."""
+        if self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
+        self._timer = None if when == inf else self._loop.call_at(when, self._ring)
+        self._timer_at = when
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._soon()
+
+
+def complete(future: "asyncio.Future[Any]", outcome: Any) -> None:
+    """Hand an outcome to the task that waits for it; one that has gone is left alone."""
+    if future.done():
+        return
+    if isinstance(outcome, SluiceError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

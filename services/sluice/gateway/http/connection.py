@@ -1,0 +1,258 @@
+"""HTTP on a connection: hot calls are answered here, from bytes to bytes; everything else is the ASGI application's.
+
+It takes a hot call over from uvicorn's protocol between the request's head and its answer (docs/adr/0007).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
+from sluice.gateway.http.headers import RequestIds
+from sluice.gateway.slices import Sliced
+from sluice.policy.errors import BodyTooLarge, SluiceError
+
+_HEAD = b"content-type: %b\r\ncontent-length: %d"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class GatedTransport:
+    """uvicorn's view of a connection, which it cannot read on while parts of what came before still wait."""
+
+    def __init__(self, transport: Any, protocol: Sliced) -> None:
+        self.behind: Any = transport.behind if isinstance(transport, GatedTransport) else transport
+        self.write = self.behind.write
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not self._protocol.waits:
+            self.behind.resume_reading()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.behind, name)
+
+
+class SocketProtocol(Sliced, WebSocketsSansIOProtocol):
+    """One WebSocket."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(GatedTransport(transport, self))  # type: ignore[arg-type]
+
+    @property
+    def held(self) -> bool:
+        return self.read_paused
+
+    def take(self, data: bytes) -> None:
+        WebSocketsSansIOProtocol.data_received(self, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.forget()
+        super().connection_lost(exc)
+
+
+class GatewayProtocol(Sliced, HttpToolsProtocol):
+    """One connection. A hot call's `Exchange` stands where uvicorn has its cycle, also among pipelined requests."""
+
+    def __init__(self, calls: Calls, ids: RequestIds, **more: Any) -> None:
+        super().__init__(**more)
+        self.calls = calls
+        self.ids = ids
+        self._running: Exchange | None = None
+        self._unread = False  # the next request waits until the client has read the last answer
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(GatedTransport(transport, self))  # type: ignore[arg-type]
+
+    @property
+    def held(self) -> bool:
+        """Requests that are sent ahead wait for their turn on the connection, not in memory."""
+        return self.flow.read_paused or bool(self.pipeline)
+
+    def take(self, data: bytes) -> None:
+        if self.parser is None:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._wants_socket():
+                self.handle_websocket_upgrade()
+            else:
+                self._parse_without_offer(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _wants_socket(self) -> bool:
+        return self._should_upgrade() and self.parser.get_method() == b"GET"
+
+    def _parse_without_offer(self, rest: bytes) -> None:
+        """A client may offer another protocol, such as h2c; the parser stops there and begins anew without it."""
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] not in (b"upgrade", b"connection")]
+        self.parser = httptools.HttpRequestParser(self)
+        self.take(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+
+    def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and not self._wants_socket():
+            return
+        target = None if self.parser.should_upgrade() else target_of(self.parser.get_method(), self.url)
+        if target is None or wants_events(target, self.headers):
+            super().on_headers_complete()
+            return
+        previous, exchange = self.cycle, Exchange(self, target)
+        self.cycle = exchange  # type: ignore[assignment]
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(exchange, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))  # type: ignore[arg-type]
+
+    def on_body(self, body: bytes) -> None:
+        if self.parser.should_upgrade():
+            return
+        if isinstance(self.cycle, Exchange):
+            self.cycle.feed(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        if isinstance(self.cycle, Exchange):
+            self.cycle.end()
+        else:
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if isinstance(cycle, Exchange):
+            self._running = cycle
+            cycle.start()
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def answered(self, exchange: "Exchange") -> None:
+        """A hot call's answer has been written: go on with the next request, once the client reads."""
+        self._running = None
+        if not exchange.keep_alive:
+            self.transport.close()
+        if self.flow.write_paused:
+            self._unread = True
+        else:
+            self.on_response_complete()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread:
+            self._unread = False
+            self.on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unread = False
+        self.forget()
+        if self._running is not None:
+            self._running.leave()
+        super().connection_lost(exc)
+
+
+class _Nobody:
+    """Who uvicorn wants to wake when more of a request has come: no task waits for it here."""
+
+    def set(self) -> None: ...
+
+
+class Exchange:
+    """One hot call on a connection: its body, part by part, and its answer."""
+
+    message_event = _Nobody()
+
+    def __init__(self, protocol: GatewayProtocol, target: Target) -> None:
+        parser = protocol.parser
+        self.keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        self.disconnected = False
+        self.response_complete = False
+        self._protocol = protocol
+        self._target = target
+        self._method = parser.get_method()
+        self._headers = protocol.headers
+        self._waits_for_continue = protocol.expect_100_continue
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._whole = False  # the body has come
+        self._started = False  # the requests before it on this connection have been answered
+        self._cancel: Callable[[], None] | None = None
+
+    def feed(self, part: bytes) -> None:
+        """A part of the body has come; beyond the limit the rest is not kept."""
+        self._size += len(part)
+        if self._size <= self._limit:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+            self._go_on()
+
+    def end(self) -> None:
+        """The body has come."""
+        self._whole = True
+        self._go_on()
+
+    def start(self) -> None:
+        """It is this request's turn on its connection."""
+        self._started = True
+        self._go_on()
+
+    def leave(self) -> None:
+        """The connection is lost before the answer."""
+        self.disconnected = True
+        self._protocol.calls.gone(self._target)
+        if self._cancel is not None:
+            self._cancel()
+
+    @property
+    def _limit(self) -> int:
+        return self._protocol.calls.body_limit
+
+    def _go_on(self) -> None:
+        if not self._started or self._cancel is not None:
+            return
+        if self._method != b"POST" and not self._target.tf_serving:
+            self._refuse(MethodNotAllowed(f"This path takes POST; got {self._method.decode()}."))
+        elif max(self._size, self._declared()) > self._limit:
+            self._refuse(body_too_large(self._limit))
+        elif self._whole:
+            body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._cancel = self._protocol.calls.begin(self._target, self._headers, body, self._answer)
+        elif self._waits_for_continue:
+            self._waits_for_continue = False
+            self._protocol.transport.write(_CONTINUE)
+
+    def _refuse(self, error: SluiceError) -> None:
+        self._cancel = self._protocol.calls.refuse(self._target, error, self._answer)
+
+    def _declared(self) -> int:
+        """The body's size as the request's head says it; 0 if it does not."""
+        declared = [] if self._whole else [value for name, value in self._headers if name == b"content-length"]
+        return int(declared[0]) if declared and declared[0].isdigit() else 0
+
+    def _answer(self, reply: Reply) -> None:
+        if self.disconnected or self.response_complete:
+            return
+        protocol, target = self._protocol, self._target
+        lines = [STATUS_LINE[reply.status], _HEAD % (reply.content_type, len(reply.body))]
+        lines += [b"\r\nx-request-id: ", protocol.ids(self._headers), b"\r\n"]
+        if target.session is not None:
+            lines += [b"sluice-session: ", target.session.encode(), b"\r\n"]
+        for name, value in reply.headers:
+            lines += [name, b": ", value, b"\r\n"]
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines += [b"\r\n", b"" if self._method == b"HEAD" else reply.body]
+        protocol.transport.write(b"".join(lines))
+        self.response_complete = True
+        protocol.answered(self)
+
+
+def body_too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"A request body may have {limit} bytes; a larger one came. Send it in parts.", limit=limit)

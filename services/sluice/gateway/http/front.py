@@ -1,0 +1,119 @@
+"""The ASGI application in front of FastAPI: request ids, counts and the limit of bodies, for all but the hot calls.
+
+It knows HTTP; what a call means is the application's behind it.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import orjson
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sluice.gateway.http.answers import error_headers, plain_body
+from sluice.gateway.http.hot import BUG
+from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.http.headers import RequestIds
+from sluice.gateway.http.connection import body_too_large
+from sluice.gateway.metrics.metrics import Metrics
+from sluice.policy.errors import Internal, SluiceError
+from sluice.wire.content import inflate
+
+log = structlog.get_logger()
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+class Front:
+    """Between the server and `app`."""
+
+    def __init__(self, app: ASGIApp, gateway: Callable[[], Gateway], metrics: Metrics, ids: RequestIds) -> None:
+        self._app = app
+        self._gateway = gateway
+        self._metrics = metrics
+        self._ids = ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, its body whole, within the limit, and called JSON unless the header says bytes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = self._ids(scope["headers"])
+        headers = dict(scope["headers"])
+        try:
+            limit = self._gateway().settings.body_bytes
+            body = await read_body(receive, limit, headers.get(b"content-length"))
+            body = inflate(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
+        except ClientGone:
+            return
+        except SluiceError as error:
+            self._metrics.request("unknown", "", error.code)
+            await refuse(scope, send, error, request_id)
+            return
+        if body and headers.get(b"content-type") != b"application/octet-stream":
+            scope = {**scope, "headers": [*({**headers, b"content-type": b"application/json"}).items()]}
+        parts = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def read_already() -> Message:
+            return next(parts, None) or await receive()
+
+        started = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            if message["type"] == "http.response.start":
+                message.setdefault("headers", []).append((b"x-request-id", request_id))
+                self._note(scope, message)
+            await send(message)
+
+        try:
+            await self._app(scope, read_already, noting_send)
+        except Exception:
+            if started:
+                raise
+            log.exception("request failed", path=scope["path"], request_id=request_id.decode("latin-1"))
+            self._metrics.request("unknown", "", Internal.code)
+            await refuse(scope, send, Internal(BUG), request_id)
+
+    def _note(self, scope: Scope, start: Message) -> None:
+        """Count a request that FastAPI answered, by the name of its route."""
+        route = scope.get("route")
+        code = dict(start["headers"]).get(b"sluice-code", b"ok" if start["status"] < 400 else b"refused")
+        model = scope.get("path_params", {}).get("model", "") if start["status"] < 400 else ""
+        self._metrics.request(getattr(route, "name", "unknown"), model, code.decode())
+
+
+async def read_body(receive: Receive, limit: int, declared: bytes | None) -> bytes:
+    """The whole body.
+
+    Raises:
+        BodyTooLarge: more than `limit` bytes, declared or sent.
+        ClientGone: the client left in the middle.
+    """
+    if declared is not None and declared.isdigit() and int(declared) > limit:
+        raise body_too_large(limit)
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > limit:
+            raise body_too_large(limit)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def refuse(
+    scope: Scope, send: Callable[[Message], Awaitable[None]], error: SluiceError, request_id: bytes
+) -> None:
+    body = orjson.dumps(plain_body(error, scope["path"]))
+    headers = [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
+    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers.append((b"x-request-id", request_id))
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

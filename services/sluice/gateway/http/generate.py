@@ -1,0 +1,176 @@
+"""`:generate` over HTTP: a JSON body in, a JSON answer or server-sent events out.
+
+It knows fields and forms; how a model generates is not its business.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from functools import partial
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import ConfigDict, Field
+
+from sluice.gateway.http.answers import error_body, sse
+from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token
+from sluice.gateway.http.headers import read_headers
+from sluice.gateway.http.rest import Body, Here, ModelName
+from sluice.policy.contract import Generation
+from sluice.policy.errors import SluiceError
+from sluice.policy.generation import Beam, Options, Result, Sampling
+from sluice.wire.rest import PredictBody
+
+router = APIRouter()
+_CLIENT_GONE = 499  # nobody reads it; requests are counted by it
+
+
+class BeamFields(Body):
+    width: int = Field(description="How many sequences go on side by side.")
+    n_best: int = Field(1, description="How many of the best are answered; more than one: a list for each instance.")
+    length_penalty: float = Field(0.0, description="The greater, the longer the sequences that win; 0: no penalty.")
+
+
+class SamplingFields(Body):
+    temperature: float = Field(1.0, description="The smaller, the likelier the likely tokens.")
+    top_k: int = Field(0, description="Draw from the k likeliest tokens; 0: from all.")
+    top_p: float = Field(1.0, description="And of these from the fewest that have this probability together.")
+    seed: int = Field(description="The same seed gives the same answer, whoever shares the batch.")
+
+
+class GenerateFields(Body):
+    instances: list[Any] = Field(description="What to encode: a row of the encoder's input each, or its text.")
+    max_steps: int | None = Field(None, description="The most tokens of an instance; without it the model's limit.")
+    beam: BeamFields | None = None
+    sampling: SamplingFields | None = None
+    stream: bool = Field(False, description="Answer with server-sent events, each token as soon as it is certain.")
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"instances": ["3 March 2021"]}]})
+
+    def options(self, generation: Generation) -> Options:
+        return Options(
+            generation.max_steps if self.max_steps is None else self.max_steps,
+            Beam(**self.beam.model_dump()) if self.beam else None,
+            Sampling(**self.sampling.model_dump()) if self.sampling else None,
+        )
+
+
+_MODEL = "/v1/models/{model:model_name}"
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The sequences; with `stream`, the events `token`, `result`, `error` and at last `done`.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
+
+
+@router.post(_MODEL + ":generate", tags=["generation"], response_class=Response, responses=_EVENTS)
+async def generate(gateway: Here, model: ModelName, fields: GenerateFields, request: Request) -> Response:
+    """Generate a sequence for each instance: encode it, and decode token by token until its end."""
+    return await _generate(gateway, request, fields, model)
+
+
+@router.post(_MODEL + "/versions/{version}:generate", tags=["generation"], response_class=Response, responses=_EVENTS)
+async def generate_version(
+    gateway: Here, model: ModelName, version: Annotated[int, Path(ge=0)], fields: GenerateFields, request: Request
+) -> Response:
+    """As `generate`, with a version of the model."""
+    return await _generate(gateway, request, fields, model, version=version)
+
+
+@router.post(_MODEL + "/labels/{label}:generate", tags=["generation"], response_class=Response, responses=_EVENTS)
+async def generate_label(
+    gateway: Here, model: ModelName, label: str, fields: GenerateFields, request: Request
+) -> Response:
+    """As `generate`, with the version that has a label."""
+    return await _generate(gateway, request, fields, model, label=label)
+
+
+async def _generate(gateway: Any, request: Request, fields: GenerateFields, model: str, **which: Any) -> Response:
+    said = read_headers(request.headers.raw)
+    body = PredictBody("encode", True, fields.instances)
+    asked = Generate(
+        model,
+        lambda encode, limit: body.rows(encode.inputs, limit),
+        fields.options,
+        handicap_s=said.handicap_s,
+        **which,
+    )
+    deadline = gateway.deadline(said.timeout_ms, gateway.now())
+    begun = await gateway.generations.begin(asked, deadline)
+    write = partial(_results, begun.generation, several=fields.beam is not None and fields.beam.n_best > 1)
+    if fields.stream:
+        return StreamingResponse(_written(begun, write), media_type="text/event-stream")
+    found = await unless_left(request, _collected(begun))
+    if found is None:
+        return client_gone()
+    results = [write(each) for each in found]
+    return Response(
+        orjson.dumps({"model": begun.served.model, "version": str(begun.served.version), "results": results}),
+        media_type="application/json",
+    )
+
+
+async def _collected(begun: Begun) -> list[list[Result]]:
+    """The sequences of all instances; the first one that fails fails them all."""
+    found: list[list[Result]] = [[] for _ in range(begun.instances)]
+    async with aclosing(begun.events) as events:
+        async for event in events:
+            if isinstance(event, Ended):
+                if isinstance(event.outcome, SluiceError):
+                    raise event.outcome
+                found[event.index] = event.outcome
+    return found
+
+
+def client_gone() -> Response:
+    """What is answered to nobody."""
+    return Response(status_code=_CLIENT_GONE, headers={"Sluice-Code": "client_gone"})
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    """What comes of work; None: the client has left, and it is given up."""
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _written(begun: Begun, write: Any) -> AsyncIterator[bytes]:
+    async with aclosing(begun.events) as events:
+        async for event in events:
+            name, data = _event(begun.generation, event, write)
+            yield sse(name, orjson.dumps(data))
+    yield sse("done", b"{}")
+
+
+def _event(generation: Generation, event: Event, write: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(event, Token):
+        data = {"index": event.index, "step": event.step, "token": event.token}
+        return "token", data | ({"text": generation.tokens[event.token]} if any(generation.tokens) else {})
+    if isinstance(event.outcome, SluiceError):
+        return "error", {"index": event.index, **error_body(event.outcome)}
+    found = write(event.outcome)
+    return "result", {"index": event.index, **(found if isinstance(found, dict) else {"results": found})}
+
+
+def _results(generation: Generation, found: list[Result], *, several: bool) -> Any:
+    written = [_result(generation, each) for each in found]
+    return written if several else written[0]
+
+
+def _result(generation: Generation, result: Result) -> dict[str, Any]:
+    said: dict[str, Any] = {"tokens": list(result.tokens)}
+    if any(generation.tokens):
+        said = {"text": "".join(generation.tokens[token] for token in result.tokens)}
+    return {**said, "score": result.score, "steps": result.steps, "finished": result.finished}

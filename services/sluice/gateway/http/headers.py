@@ -1,0 +1,93 @@
+"""What the headers of requests say: how a call is carried out, and ids for requests that bring none.
+
+It does not know calls, bodies or connections.
+"""
+
+import re
+import secrets
+from collections.abc import Iterable
+from itertools import count
+from typing import NamedTuple
+
+from sluice.policy.batch import PRIORITIES
+from sluice.policy.errors import BadRequest
+
+Header = tuple[bytes, bytes]
+
+INFERENCE_HEADER = b"inference-header-content-length"
+_DIGITS = 9
+_REQUEST_ID_LIMIT = 128
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Said(NamedTuple):
+    """What a request's headers say of how it is carried out, and its body's encoding."""
+
+    timeout_ms: int | None = None
+    encoding: str = ""
+    handicap_s: float = PRIORITIES["normal"]
+
+
+class RequestIds:
+    """Ids for requests that bring none: short, and different from another process's."""
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(4)
+        self._count = count(1)
+
+    def __call__(self, headers: Iterable[Header]) -> bytes:
+        """The request's own `X-Request-Id`, cut off where it is too long, or a new one."""
+        for name, value in headers:
+            if name == b"x-request-id" and not _CONTROL.search(value):
+                return bytes(value[:_REQUEST_ID_LIMIT])
+        return f"{self._prefix}-{next(self._count):x}".encode()
+
+
+def read_headers(headers: Iterable[Header], session: str | None = None) -> Said:
+    """What the headers say; `session` is the one that the path names.
+
+    Raises:
+        BadRequest: one cannot be read, or names another session than the path.
+    """
+    timeout_ms, encoding, handicap_s = Said()
+    for name, value in headers:
+        if name == b"sluice-timeout-ms":
+            timeout_ms = read_timeout(value)
+        elif name == b"sluice-priority":
+            handicap_s = read_priority(value.decode("latin-1"))
+        elif name == b"sluice-session" and session is not None:
+            check_session_header(value.decode("latin-1"), session)
+        elif name == b"content-encoding":
+            encoding = value.decode("latin-1")
+    return Said(timeout_ms, encoding, handicap_s)
+
+
+def read_priority(text: str) -> float:
+    """`Sluice-Priority`, as `Ticket.handicap_s`."""
+    if text not in PRIORITIES:
+        raise BadRequest(f"Sluice-Priority is one of {', '.join(PRIORITIES)}; got {text!r:.80}.")
+    return PRIORITIES[text]
+
+
+def read_timeout(value: bytes) -> int:
+    """`Sluice-Timeout-Ms`: whole milliseconds, more than 0."""
+    if not value.isdigit() or len(value) > _DIGITS or int(value) == 0:
+        raise BadRequest(
+            f"Sluice-Timeout-Ms takes whole milliseconds, more than 0; got {value.decode('latin-1')!r:.80}."
+        )
+    return int(value)
+
+
+def check_session_header(header: str | None, id: str) -> None:
+    if header is not None and header != id:
+        raise BadRequest(f"The header Sluice-Session must name the session of the path, {id!r}; it names {header!r}.")
+
+
+def header_length(headers: Iterable[Header]) -> int | None:
+    """How many bytes of an infer request's body are JSON; None: all."""
+    for name, value in headers:
+        if name == INFERENCE_HEADER:
+            if not value.isdigit() or len(value) > _DIGITS:
+                raise BadRequest(f"Inference-Header-Content-Length is a number of bytes; got {value!r:.80}.")
+            return int(value)
+    return None

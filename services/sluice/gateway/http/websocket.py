@@ -1,0 +1,120 @@
+"""One session's steps over a WebSocket: each message is a step, and the replies come in the order of the messages."""
+
+import asyncio
+from collections import deque
+from functools import partial
+
+import orjson
+import structlog
+from fastapi import WebSocket, WebSocketDisconnect
+from fastapi.responses import JSONResponse
+
+from sluice.gateway.http.answers import error_body, error_headers, step_body
+from sluice.gateway.http.hot import BUG
+from sluice.gateway.http.fields import read_step
+from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.http.headers import Said, read_headers
+from sluice.gateway.metrics.metrics import Metrics
+from sluice.policy.errors import Internal, SluiceError
+from sluice.policy.session import Answers, Step
+
+log = structlog.get_logger()
+
+
+async def serve_socket(socket: WebSocket, session: str) -> None:
+    """Serve a socket until it closes, which leaves the session open and withdraws steps that are not answered."""
+    gateway: Gateway = socket.app.state.gateway
+    request_id = socket.app.state.ids(socket.headers.raw).decode("latin-1")
+    try:
+        said = read_headers(socket.headers.raw, session)
+        gateway.session(session)
+    except SluiceError as error:
+        headers = {**error_headers(error), "Sluice-Session": session, "X-Request-Id": request_id}
+        await socket.send_denial_response(JSONResponse(error_body(error), error.http_status, headers))
+        return
+    await socket.accept(headers=[(b"sluice-session", session.encode()), (b"x-request-id", request_id.encode())])
+    stream = SocketStream(socket, gateway, socket.app.state.metrics, session, said)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(stream.write())
+            await stream.read()
+            writing.cancel()
+    except* (WebSocketDisconnect, OSError):
+        pass
+    finally:
+        stream.leave()
+
+
+class _Slot:
+    """A message's place in the order of replies."""
+
+    __slots__ = ("reply", "step")
+
+    def __init__(self) -> None:
+        self.reply: bytes | None = None
+        self.step: Step | None = None
+
+
+class SocketStream:
+    """Reads messages as long as not too many await their reply or its sending; who sends faster has to wait."""
+
+    def __init__(self, socket: WebSocket, gateway: Gateway, metrics: Metrics, session: str, said: Said) -> None:
+        self._socket = socket
+        self._gateway = gateway
+        self._metrics = metrics
+        self._session = session
+        self._said = said
+        self._slots: deque[_Slot] = deque()
+        # Beyond what may wait in a session a message is refused, which is a reply, too.
+        self._room = asyncio.Semaphore(2 * gateway.settings.session_queue_steps)
+        self._ready = asyncio.Event()
+
+    async def read(self) -> None:
+        """Take messages until the client closes."""
+        while True:
+            await self._room.acquire()
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            slot = _Slot()
+            self._slots.append(slot)
+            text = message.get("text")
+            self._begin(slot, message["bytes"] if text is None else text.encode(errors="replace"))
+
+    async def write(self) -> None:
+        """Send replies in order, as they are ready."""
+        while True:
+            while self._slots and self._slots[0].reply is not None:
+                reply = self._slots.popleft().reply or b""
+                await self._socket.send_text(reply.decode())
+                self._room.release()
+            self._ready.clear()
+            await self._ready.wait()
+
+    def leave(self) -> None:
+        """Withdraw what has not been answered."""
+        for slot in self._slots:
+            if slot.step is not None and slot.reply is None:
+                self._gateway.engine.cancel(slot.step)
+
+    def _begin(self, slot: _Slot, body: bytes) -> None:
+        gateway = self._gateway
+        try:
+            inputs, number, wanted = read_step(body)
+            deadline = gateway.deadline(self._said.timeout_ms, gateway.now())
+            slot.step = gateway.step(self._session, inputs, number, wanted, deadline)
+            slot.step.handicap_s = self._said.handicap_s
+            gateway.engine.submit(slot.step, partial(self._answer, slot, wanted))
+        except SluiceError as error:
+            self._answer(slot, None, error)
+        except Exception:
+            log.exception("message failed", session=self._session)
+            self._answer(slot, None, Internal(BUG))
+
+    def _answer(self, slot: _Slot, wanted: list[str] | None, outcome: Answers | SluiceError) -> None:
+        if isinstance(outcome, SluiceError):
+            slot.reply, code = orjson.dumps(error_body(outcome)), outcome.code
+        else:
+            slot.reply, code = step_body(outcome, wanted), "ok"
+        self._metrics.request("stream", self._gateway.model_of("step", self._session), code)
+        self._ready.set()

@@ -1,0 +1,382 @@
+"""Knows which models and versions the back end serves, and how each wants to be called. It finds out by asking."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import structlog
+from numpy.typing import NDArray
+
+from sluice.gateway.upstream.client import Backend, NotServed, VersionStatus
+from sluice.policy.contract import Contract, Recognition, Signature, Tensor
+from sluice.policy.contract_document import ContractError, parse_contract
+from sluice.policy.errors import (
+    BackendError,
+    BackendUnavailable,
+    DeadlineExceeded,
+    ModelNotFound,
+    SignatureNotFound,
+    SluiceError,
+    UnsupportedByModel,
+    VersionNotFound,
+)
+from sluice.wire.signatures import can_be_called, plain_signature
+
+Array = NDArray[Any]
+log = structlog.get_logger()
+
+_ASK_TIMEOUT_S = 5.0
+_NAME_LIMIT = 256
+_LABELS = 64  # of one model that are remembered
+_AVAILABLE = "AVAILABLE"
+_NOT_YET = "the model server has not answered yet"
+# The rest of a model's signatures are TensorFlow's own affair, or ours.
+_HIDDEN = ("__saved_model_init_op", "contract")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """One model version that can be called. `contract` is None for a plain SavedModel.
+
+    `signatures` are all that can be called, from the contract where it names them and from TensorFlow's metadata
+    otherwise; `rows` are a signature's inputs without the batch axis: what one client sends. `plain` are all the
+    signatures that TensorFlow's metadata shows.
+    """
+
+    model: str
+    version: int
+    contract: Contract | None
+    signatures: Mapping[str, Signature]
+    rows: Mapping[str, Mapping[str, Tensor]]
+    plain: Mapping[str, Signature] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> list[str]:
+        return self.contract.kinds if self.contract else ["rows"]
+
+    @property
+    def summary(self) -> str:
+        return self.contract.summary if self.contract else ""
+
+    def signature(self, name: str) -> Signature:
+        """Raises: SignatureNotFound."""
+        if name not in self.signatures:
+            raise SignatureNotFound(
+                f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.signatures))}."
+            )
+        return self.signatures[name]
+
+    def predicts(self, name: str) -> Signature | None:
+        """A signature as predict takes it: a contract's of rows or sequences, TensorFlow's own otherwise."""
+        told = self.contract.signatures.get(name) if self.contract else None
+        return told if told is not None and told.kind in ("rows", "sequences") else self.plain.get(name)
+
+    def predicted(self, name: str) -> Signature:
+        """As `predicts`. Raises: SignatureNotFound."""
+        signature = self.predicts(name)
+        if signature is None:
+            raise SignatureNotFound(
+                f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.plain))}."
+            )
+        return signature
+
+    def entry(self, signature: Signature) -> str:
+        """By which name clients call a signature of the contract."""
+        return next(name for name, each in self.signatures.items() if each is signature)
+
+    def recognition(self) -> Recognition:
+        """How it recognizes.
+
+        Raises:
+            UnsupportedByModel: its contract says nothing of that.
+        """
+        found = self.contract.recognition if self.contract else None
+        if found is None:
+            raise UnsupportedByModel(
+                f"Model {self.model!r} version {self.version} does not recognize: its contract says nothing of it. It "
+                f"offers {', '.join(self.kinds)}. Export it with `export_recognizer`."
+            )
+        return found
+
+    def stepping(self, kind: str) -> Signature:
+        """The `step` or `scan` signature.
+
+        Raises:
+            UnsupportedByModel: the model has none.
+        """
+        signature = getattr(self.contract, kind) if self.contract else None
+        if signature is None:
+            raise UnsupportedByModel(
+                f"Model {self.model!r} version {self.version} has no {kind} signature, so it cannot hold sessions. "
+                "Export it from Keras with `sluice export`."
+            )
+        return signature  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class Model:
+    """What is known of one model: its versions as the back end reports them, and those that can be called."""
+
+    name: str
+    statuses: list[VersionStatus] = field(default_factory=list)
+    served: dict[int, ServedVersion] = field(default_factory=dict)
+    broken: dict[int, Exception] = field(default_factory=dict)  # available, but this is why it cannot be called
+    labels: dict[str, int] = field(default_factory=dict)  # those that clients have asked for
+
+    @property
+    def newest(self) -> ServedVersion | None:
+        return self.served[max(self.served)] if self.served else None
+
+    def labels_of(self, version: int) -> list[str]:
+        """The labels of a version, of those that clients have asked for."""
+        return sorted(label for label, labelled in self.labels.items() if labelled == version)
+
+    def trouble(self) -> str:
+        """Why no version can be called; empty if one can."""
+        if self.served:
+            return ""
+        reports = [f"version {each.version} is {each.state} {each.error}".strip() for each in self.statuses]
+        reports += [f"version {version}: {reason}" for version, reason in self.broken.items()]
+        return "; ".join(reports) or "the model server does not know it"
+
+
+class Catalog:
+    """All models of one back end. `wanted` names those that must be there for the gateway to be ready; None: any."""
+
+    def __init__(
+        self, backend: Backend, wanted: Callable[[], Sequence[str] | None], retire: Callable[[str, int], None]
+    ) -> None:
+        self.models: dict[str, Model] = {}
+        self.address = backend.address
+        self.unreachable: str = _NOT_YET
+        self._backend = backend
+        self._read_wanted = wanted
+        self._wanted: Sequence[str] | None = ()
+        self._retire = retire
+        self._asking = asyncio.Lock()  # one question about the models at a time, however many clients wait for it
+
+    async def find(self, name: str, version: int | None = None) -> ServedVersion:
+        """A version that can be called; by default the newest.
+
+        Raises:
+            ModelNotFound, VersionNotFound, BackendUnavailable.
+        """
+        if name not in self.models:
+            await self._discover(name)
+        model = self.models[name]
+        found = model.newest if version is None else model.served.get(version)
+        if found is not None:
+            return found
+        if version is not None and not self.unreachable and model.served:
+            raise VersionNotFound(
+                f"Model {name!r} has no version {version} that is served; it has {', '.join(map(str, model.served))}."
+            )
+        raise self._unavailable(name)
+
+    def _unavailable(self, name: str) -> BackendUnavailable:
+        reason = self.unreachable or self.models.get(name, Model(name)).trouble()
+        return BackendUnavailable(f"Model {name!r} cannot be called now: {reason}.")
+
+    def at_hand(self, name: str, version: int | None = None, label: str | None = None) -> ServedVersion | None:
+        """As `find`, without asking the model server: None if that is needed to know."""
+        model = self.models.get(name)
+        if model is None:
+            return None
+        if label is not None:
+            version = model.labels.get(label)
+            return model.served.get(version) if version is not None else None
+        return model.newest if version is None else model.served.get(version)
+
+    async def labelled(self, name: str, label: str) -> int:
+        """The version of a model that has a label now.
+
+        Raises:
+            ModelNotFound, VersionNotFound, BackendUnavailable.
+        """
+        await self.find(name)
+        version = await self._backend.labelled(name, label, _ASK_TIMEOUT_S)
+        labels = self.models[name].labels
+        if len(labels) < _LABELS or label in labels:
+            labels[label] = version
+        return version
+
+    def known(self, name: str) -> None:
+        """Raises: ModelNotFound, BackendUnavailable: a model is not known, or not yet."""
+        if name in self.models:
+            return
+        if self.unreachable:
+            raise self._unavailable(name)
+        raise self._unknown(name)
+
+    def get(self, name: str, version: int) -> ServedVersion:
+        """A version that is known, such as that of an open session.
+
+        Raises:
+            BackendUnavailable: it cannot be called now.
+        """
+        model = self.models.get(name)
+        found = model and model.served.get(version)
+        if not found:
+            raise self._unavailable(name)
+        return found
+
+    async def predict(
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        timeout_s: float,
+    ) -> dict[str, Array]:
+        """As `Backend.predict`; if the back end does not serve a version any more, that is known here when this raises.
+
+        Raises:
+            VersionNotFound: so it is. BackendError: it does serve it, and the model itself did not find something.
+        """
+        try:
+            return await self._backend.predict(model, version, signature, inputs, outputs, timeout_s)
+        except VersionNotFound as error:
+            async with self._asking:
+                if self._serves(model, version):
+                    await self._ask(model)
+            if self._serves(model, version):
+                failed = BackendError(error.message)
+                failed.origin = error.origin
+                raise failed from None
+            raise
+
+    async def forward(self, method: str, request: bytes, timeout_s: float) -> bytes:
+        """Pass a call on to the back end as it is; see `Backend.forward`."""
+        return await self._backend.forward(method, request, timeout_s)
+
+    def _serves(self, name: str, version: int) -> bool:
+        return name in self.models and version in self.models[name].served
+
+    async def watch(self, poll_s: float) -> None:
+        """Keep asking the back end, every `poll_s` seconds and quicker while something is missing, until cancelled."""
+        before = None
+        while True:
+            await self.refresh()
+            if (trouble := self.trouble()) != before:
+                log.info("ready", models=sorted(self.models)) if not trouble else log.warning(
+                    "not ready", reason=trouble
+                )
+            before = trouble
+            await asyncio.sleep(poll_s if self.ready else min(poll_s, 0.1))
+
+    async def refresh(self) -> None:
+        """Ask the back end about every known and wanted model once."""
+        try:
+            self._wanted = self._read_wanted()
+            await self._backend.reach(_ASK_TIMEOUT_S)
+            for name in sorted({*self.models, *(self._wanted or ())}):
+                await self._refresh(name)
+            self.unreachable = ""
+        except DeadlineExceeded as error:
+            self.unreachable = error.message.rstrip(".")
+            await self._backend.reconnect()
+        except SluiceError as error:
+            self.unreachable = error.message.rstrip(".")
+        except Exception:  # whoever watches must go on watching
+            log.exception("the model server's answer was not understood")
+            self.unreachable = "the model server's answer was not understood; it has been logged"
+
+    @property
+    def ready(self) -> bool:
+        return not self.trouble()
+
+    def trouble(self) -> str:
+        """Why the gateway is not ready; empty if it is."""
+        if self.unreachable:
+            return self.unreachable
+        if self._wanted is not None and not self._wanted:
+            return "there is no model to serve"
+        lacking = {name: self.models.get(name, Model(name)).trouble() for name in self._wanted or ()}
+        return "; ".join(f"model {name!r}: {reason}" for name, reason in sorted(lacking.items()) if reason)
+
+    async def _discover(self, name: str) -> None:
+        if len(name) > _NAME_LIMIT:  # nobody has such a name, and the model server's answer would repeat it
+            raise self._unknown(name)
+        if self.unreachable not in ("", _NOT_YET):
+            raise BackendUnavailable(f"Model {name!r} cannot be called now: {self.unreachable}.")
+        try:
+            async with self._asking:
+                if name not in self.models:
+                    await self._ask(name)
+        except SluiceError as error:
+            raise BackendUnavailable(f"Model {name!r} cannot be called now: {error.message}") from None
+        if name not in self.models:
+            raise self._unknown(name)
+
+    def _unknown(self, name: str) -> ModelNotFound:
+        known = ", ".join(sorted(self.models)) or "none"
+        return ModelNotFound(f"There is no model {name!r:.200}; the models here are: {known}.")
+
+    async def _refresh(self, name: str) -> None:
+        async with self._asking:
+            await self._ask(name)
+
+    async def _ask(self, name: str) -> None:
+        try:
+            statuses = await self._backend.versions(name, _ASK_TIMEOUT_S)
+        except NotServed:
+            statuses = []
+        model = self.models.get(name, Model(name))
+        model.statuses = statuses
+        available = [each.version for each in statuses if each.state == _AVAILABLE]
+        for version in available:
+            if version not in model.served and not isinstance(model.broken.get(version), ContractError):
+                await self._load(model, version)
+        for version in [*model.served]:
+            if version not in available and _is_gone(version, statuses):
+                del model.served[version]
+                self._retire(name, version)
+                log.info("version gone", model=name, version=version)
+        for label in [*model.labels]:
+            await self._look_up(model, label)
+        model.broken = {version: reason for version, reason in model.broken.items() if version in available}
+        if statuses:
+            self.models[name] = model
+        else:
+            self.models.pop(name, None)
+
+    async def _look_up(self, model: Model, label: str) -> None:
+        """Labels move: what is known of them is asked for again with everything else."""
+        try:
+            model.labels[label] = await self._backend.labelled(model.name, label, _ASK_TIMEOUT_S)
+        except VersionNotFound:
+            del model.labels[label]
+
+    async def _load(self, model: Model, version: int) -> None:
+        try:
+            described = await self._backend.signatures(model.name, version, _ASK_TIMEOUT_S)
+            contract = await self._contract(model.name, version) if "contract" in described else None
+        except (ContractError, NotServed, BackendError) as error:
+            if version not in model.broken:
+                log.warning("version cannot be called", model=model.name, version=version, reason=str(error))
+            model.broken[version] = error
+            return
+        told = contract.signatures if contract else {}
+        hidden = {*_HIDDEN, *({each.name for each in told.values()} - told.keys())}  # who says another name calls these
+        callable_ = {name: each for name, each in described.items() if name not in hidden and can_be_called(each)}
+        plain = {name: plain_signature(name, each) for name, each in described.items()}
+        signatures = {**{name: plain[name] for name in callable_}, **told}
+        rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
+        model.broken.pop(version, None)
+        model.served[version] = ServedVersion(model.name, version, contract, signatures, rows, plain)
+        log.info("version ready", model=model.name, version=version, signatures=sorted(signatures))
+
+    async def _contract(self, name: str, version: int) -> Contract:
+        text = await self._backend.contract(name, version, _ASK_TIMEOUT_S)
+        try:
+            return parse_contract(orjson.loads(text))
+        except orjson.JSONDecodeError as error:
+            raise ContractError(f"contract: expected JSON; {error}") from None
+
+
+def _is_gone(version: int, statuses: Iterable[VersionStatus]) -> bool:
+    """Whether a version that was available will not come back: not listed, or on its way out."""
+    return all(each.state in ("UNLOADING", "END") for each in statuses if each.version == version)

@@ -1,0 +1,248 @@
+"""Speaks to the model server over gRPC: predictions, metadata, status. Every failure becomes one of our errors."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+
+from sluice.policy.errors import (
+    BackendError,
+    BackendUnavailable,
+    DeadlineExceeded,
+    InputRejected,
+    SluiceError,
+    VersionNotFound,
+)
+from sluice.wire.predict_frames import PredictRequest, read_outputs, write_request
+from sluice.wire.messages.tf.v1 import tensorflow_pb2 as tf
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+
+Array = NDArray[Any]
+Reply = TypeVar("Reply", bound=Message)
+
+_UNLIMITED = -1
+_LAST_CALLS_S = 60.0  # for calls on a connection that has been replaced
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", _UNLIMITED),
+    ("grpc.max_send_message_length", _UNLIMITED),
+    # A model server that comes back is noticed within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.default_authority", "localhost"),
+]
+
+# What the model server says when the values of a batch, not the server, are at fault.
+_REJECTIONS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+
+# What a call says that did not come to the model server, or back from it.
+_TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+class NotServed(Exception):
+    """The model server does not know this model or version."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version of a model as the model server reports it, such as `AVAILABLE` or `LOADING`."""
+
+    version: int
+    state: str
+    error: str = ""
+
+
+class Backend:
+    """One model server. `address` is HOST:PORT or unix:PATH."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._closing: set[asyncio.Future[None]] = set()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._channel = grpc.aio.insecure_channel(self.address, options=_CHANNEL_OPTIONS)
+        self._predict = self._bytes_method("PredictionService/Predict")
+        self._metadata = self._method("PredictionService/GetModelMetadata", tfs.GetModelMetadataResponse)
+        self._forwarded: dict[str, Any] = {}
+        self._status = self._method("ModelService/GetModelStatus", tfs.GetModelStatusResponse)
+
+    async def predict(
+        self,
+        model: str,
+        version: int,
+        signature: str,
+        inputs: Mapping[str, Array],
+        outputs: Sequence[str],
+        timeout_s: float,
+    ) -> dict[str, Array]:
+        """Run one batch: input name → `[batch, ...]` in, output name → `[batch, ...]` out; no `outputs`: all of them.
+
+        Raises:
+            BackendUnavailable, BackendError, InputRejected, DeadlineExceeded, VersionNotFound.
+        """
+        request = write_request(PredictRequest(model, signature, inputs, version, outputs=tuple(outputs)))
+        reply = await self._call(self._predict, request, model, version, timeout_s)
+        try:
+            return read_outputs(reply)
+        except ValueError as error:
+            raise BackendError(f"The model server's answer for model {model!r} cannot be read: {error}.") from None
+
+    async def forward(self, method: str, request: bytes, timeout_s: float) -> bytes:
+        """Pass a call on as it is; `method` is such as `PredictionService/Classify`. Raises as `predict`."""
+        call = self._forwarded.get(method)
+        if call is None:
+            call = self._forwarded[method] = self._bytes_method(method)
+        reply: bytes = await self._call(call, request, "", 0, timeout_s)
+        return reply
+
+    async def _call(self, method: Any, request: Any, model: str, version: int, timeout_s: float) -> Any:
+        try:
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, model, version) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # The channel was closed under the call, which is no reason to end the one who made it.
+            raise BackendUnavailable("The connection to the model server was given up; ask again.") from None
+
+    async def versions(self, model: str, timeout_s: float) -> list[VersionStatus]:
+        """The versions of a model that the server knows of, the newest last.
+
+        Raises:
+            NotServed: it knows none.
+            SluiceError: it did not say.
+        """
+        request = tfs.GetModelStatusRequest()
+        request.model_spec.name = model
+        reply = await self._ask(self._status, request, model, timeout_s)
+        states = tfs.ModelVersionStatus.State
+        found = [
+            VersionStatus(each.version, states.Name(each.state), each.status.error_message)
+            for each in reply.model_version_status
+        ]
+        return sorted(found, key=lambda each: each.version)
+
+    async def signatures(self, model: str, version: int, timeout_s: float) -> dict[str, tf.SignatureDef]:
+        """The signatures of a model version, as TensorFlow describes them; raises as `versions`."""
+        request = tfs.GetModelMetadataRequest(metadata_field=["signature_def"])
+        _specify(request.model_spec, model, version)
+        reply = await self._ask(self._metadata, request, model, timeout_s)
+        found = tfs.SignatureDefMap()
+        try:
+            found.ParseFromString(reply.metadata["signature_def"].value)
+        except DecodeError:
+            raise BackendError(f"The model server's description of model {model!r} cannot be read.") from None
+        return dict(found.signature_def)
+
+    async def labelled(self, model: str, label: str, timeout_s: float) -> int:
+        """The version that the model server knows by a label; raises as `versions`.
+
+        Raises:
+            VersionNotFound: it knows none by this label.
+        """
+        request = tfs.GetModelMetadataRequest(metadata_field=["signature_def"])
+        request.model_spec.name, request.model_spec.version_label = model, label
+        try:
+            reply = await self._ask(self._metadata, request, model, timeout_s)
+        except (InputRejected, NotServed) as error:
+            unknown = VersionNotFound(f"The model server knows no version of model {model!r} labelled {label!r}.")
+            unknown.origin = getattr(error, "origin", None)
+            raise unknown from None
+        version: int = reply.model_spec.version.value
+        return version
+
+    async def contract(self, model: str, version: int, timeout_s: float) -> bytes:
+        """The contract's JSON of a model version that has a `contract` signature; raises as `predict`."""
+        outputs = await self.predict(model, version, "contract", {"probe": np.zeros(1, np.int32)}, (), timeout_s)
+        answer = outputs.get("contract")
+        if answer is None or not answer.dtype.hasobject or answer.size == 0:
+            raise BackendError(f"The signature `contract` of model {model!r} version {version} must answer with text.")
+        return bytes(answer.flat[0])
+
+    async def reach(self, timeout_s: float) -> None:
+        """Wait until the model server can be connected to.
+
+        Raises:
+            BackendUnavailable: it could not be in time.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):  # wait_for would swallow a cancellation at the wrong moment
+                await self._channel.channel_ready()
+        except TimeoutError:
+            raise BackendUnavailable(f"The model server at {self.address} cannot be connected to.") from None
+
+    async def reconnect(self) -> None:
+        """Make new calls on a new connection; those that wait on the old one have until their deadlines."""
+        closing = asyncio.ensure_future(self._channel.close(_LAST_CALLS_S))
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+        self._connect()
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    async def _ask(self, method: Any, request: Message, model: str, timeout_s: float) -> Any:
+        try:
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                raise NotServed(model) from None
+            raise _translate(error, model, 0) from None
+
+    def _bytes_method(self, name: str) -> Any:
+        return self._channel.unary_unary(
+            f"/tensorflow.serving.{name}", request_serializer=None, response_deserializer=None
+        )
+
+    def _method(self, name: str, reply: type[Reply]) -> Any:
+        return self._channel.unary_unary(
+            f"/tensorflow.serving.{name}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=reply.FromString,
+        )
+
+
+def _specify(spec: tfs.ModelSpec, model: str, version: int) -> None:
+    spec.name = model
+    spec.version.value = version
+
+
+def _translate(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceError:
+    translated = _translated(error, model, version)
+    if error.code() not in _TRANSPORT:
+        translated.origin = error.code().name, error.details() or ""
+    return translated
+
+
+def _translated(error: grpc.aio.AioRpcError, model: str, version: int) -> SluiceError:
+    code, text = error.code(), error.details() or "it gave no reason"
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):  # a server that stops cancels what it works at
+        return BackendUnavailable(
+            f"The model server cannot be reached or went away while it worked for model {model!r}. No state has moved; "
+            "try again shortly."
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"The model server did not answer for model {model!r} in time.")
+    if code is grpc.StatusCode.NOT_FOUND:
+        return VersionNotFound(
+            f"The model server found no version {version} of model {model!r}, or the model found nothing: {text}"
+        )
+    kind = InputRejected if code in _REJECTIONS else BackendError
+    return kind(f"The model server refused a batch of model {model!r} with {code.name}: {text}")

@@ -1,0 +1,186 @@
+"""The model server as a process: load, listen, watch the folders, stop when told to."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from pydantic import ValidationError
+
+from sluice.model_server.flags import load
+from sluice.model_server.listening import Rest, check_ports
+from sluice.model_server.settings import ModelServerSettings
+
+if TYPE_CHECKING:
+    from sluice.model_server.models import Loader, Models
+    from sluice.model_server.monitoring import Monitoring
+    from sluice.model_server.rest import RestOptions
+
+log = structlog.get_logger()
+
+_GRACE_S = 5.0
+_MICROSECONDS = 1e6
+_NAME = "default"  # of a model whose folder alone is given
+
+
+def main(args: Sequence[str]) -> int:
+    """Run with these flags until told to stop; the exit code."""
+    try:
+        settings = load(args)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'flags'}: {each['msg']}" for each in error.errors())
+        print(f"sluice model-server: {reasons}", file=sys.stderr)  # noqa: T201 - wrong usage
+        return 2
+    return run(settings)
+
+
+def run(settings: ModelServerSettings) -> int:
+    """Serve until SIGTERM, SIGINT or, if asked for, the end of the parent; 1 if that cannot be done."""
+    stopping = _told_to_stop(settings)
+    try:
+        # TensorFlow takes seconds to import: say at once that it would be in vain
+        check_ports(settings.host, settings.port, settings.rest_api_port)
+    except OSError as error:
+        return _cannot_start(error)
+    if settings.without_effect:
+        log.info("accepted without effect, see --help", flags=settings.without_effect)
+    from sluice.model_server.errors import ServingError
+
+    try:
+        return _serve(settings, stopping)
+    except (OSError, ServingError) as error:
+        return _cannot_start(error)
+
+
+def _serve(settings: ModelServerSettings, stopping: threading.Event) -> int:
+    """Raises: OSError, ServingError: it cannot be started."""
+    from sluice.model_server import rpc
+    from sluice.model_server.calls import Calls
+    from sluice.model_server.monitoring import Monitoring
+    from sluice.model_server.rest import application
+
+    options = _rest_options(settings)
+
+    def known(name: str) -> bool:
+        return models.knows(name)
+
+    monitoring = Monitoring(known)
+    models = _models(settings, _loader(settings, monitoring))
+    _start(settings, models, stopping)
+    if stopping.is_set():
+        return 0
+    calls = Calls(models, monitoring)
+    addresses = _grpc_addresses(settings)
+    server = rpc.server(calls, addresses)
+    if settings.grpc_socket_path is not None and settings.grpc_socket_permissions is not None:
+        settings.grpc_socket_path.chmod(int(settings.grpc_socket_permissions, 8))
+    rest = Rest(application(calls, options), settings.host, settings.rest_api_port, _GRACE_S)
+    server.start()
+    log.info("ready", grpc=addresses, rest=settings.rest_api_port or None)
+    models.watch(settings.file_system_poll_wait_seconds, stopping)
+    log.info("stopping")
+    answered = server.stop(_GRACE_S)
+    rest.stop()
+    answered.wait()
+    return 0
+
+
+def _rest_options(settings: ModelServerSettings) -> "RestOptions":
+    """What the files say that are read once; each is checked before a model is loaded."""
+    from sluice.model_server.config import check_batching, metrics_path_in, read_file
+    from sluice.model_server.rest import RestOptions
+
+    if settings.batching_parameters_file is not None:
+        check_batching(read_file(settings.batching_parameters_file))
+    monitoring = settings.monitoring_config_file
+    path = metrics_path_in(read_file(monitoring)) if monitoring is not None else None
+    return RestOptions(settings.rest_api_enable_cors_support, path)
+
+
+def _loader(settings: ModelServerSettings, monitoring: "Monitoring") -> "Loader":
+    from sluice.model_server.servable import Servable, Threads
+    from sluice.model_server.warmup import requests_of, warm_up
+
+    threads = Threads(*settings.threads)
+
+    def loaded(path: Path) -> Servable:
+        with monitoring.load(str(path)):
+            servable = Servable(path, threads, settings.tags)
+        recorded = requests_of(path) if settings.enable_model_warmup else None
+        if recorded is not None:
+            with monitoring.warm_up(str(path)):
+                warm_up(servable, recorded, max(settings.num_request_iterations_for_warmup, 1))
+        return servable
+
+    return loaded
+
+
+def _models(settings: ModelServerSettings, loader: "Loader") -> "Models":
+    from sluice.model_server.folders import models_in
+    from sluice.model_server.models import Models
+    from sluice.model_server.versions import Retries
+
+    folder = settings.models
+    return Models(
+        dict if folder is None else partial(models_in, folder),
+        loader,
+        any_labels=settings.allow_version_labels_for_unavailable_models,
+        retries=Retries(settings.max_num_load_retries, settings.load_retry_interval_micros / _MICROSECONDS),
+    )
+
+
+def _start(settings: ModelServerSettings, models: "Models", stopping: threading.Event) -> None:
+    """Load what there is of a folder of models; of models that are named, each must come.
+
+    Raises:
+        OSError, ServingError: that cannot be done.
+    """
+    from sluice.model_server.config import ModelConfig
+    from sluice.model_server.config_file import ConfigFile
+
+    poll_s = settings.file_system_poll_wait_seconds
+    if settings.models is not None:
+        models.refresh()
+    elif settings.model_config_file is not None:
+        file = ConfigFile(settings.model_config_file)
+        models.start(file.configs, poll_s, stopping)
+        if (every_s := settings.model_config_file_poll_wait_seconds) > 0:
+            watch = partial(file.watch, every_s, models.configure, stopping)
+            threading.Thread(target=watch, name="config", daemon=True).start()
+    elif settings.model_base_path is not None:
+        name = settings.model_name or _NAME
+        models.start({name: ModelConfig(name, settings.model_base_path)}, poll_s, stopping)
+
+
+def _grpc_addresses(settings: ModelServerSettings) -> list[str]:
+    addresses = [f"{settings.host}:{settings.port}"] if settings.port else []
+    if settings.grpc_socket_path is not None:
+        addresses.append(f"unix:{settings.grpc_socket_path}")
+    return addresses
+
+
+def _cannot_start(error: Exception) -> int:
+    log.error("cannot start", reason=str(error))
+    return 1
+
+
+def _told_to_stop(settings: ModelServerSettings) -> threading.Event:
+    """Set when the process is to end."""
+    stopping = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        # A child outlives signals that reach all processes at once: its parent may still need it to finish.
+        signal.signal(each, signal.SIG_IGN if settings.stop_with_parent else lambda *_: stopping.set())
+    if settings.stop_with_parent:
+        threading.Thread(target=_stop_at_end_of_input, args=(stopping,), daemon=True).start()
+    return stopping
+
+
+def _stop_at_end_of_input(stopping: threading.Event) -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    stopping.set()

@@ -1,0 +1,169 @@
+"""Turns values that a client wrote down into arrays of the shape and dtype that a model expects, or says what is wrong.
+
+It does not know JSON, transports or batches: values are numbers, strings and nested lists.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sluice.policy.contract import Signature, Tensor, fits, numpy_dtype
+from sluice.policy.errors import (
+    BadRequest,
+    DtypeMismatch,
+    EmptyInput,
+    InputNotFinite,
+    MissingInput,
+    SequenceTooLong,
+    ShapeMismatch,
+    UnknownInput,
+)
+
+Array = NDArray[Any]
+
+# The kinds of numpy dtype (`np.dtype.kind`) that may be read as a tensor's dtype without changing a value's meaning.
+_READ_AS = {"f": "fiuV", "V": "fiuV", "c": "fiuVc", "i": "iu", "u": "iu", "b": "b"}
+
+
+def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+    """The arrays of an object by input name, or of a bare value where the model has one input.
+
+    Raises:
+        MissingInput, UnknownInput: the names do not match; besides all that `read_tensor` raises.
+    """
+    if not isinstance(value, dict):
+        if len(tensors) != 1:
+            raise BadRequest(
+                f"This model has {len(tensors)} inputs: give an object with {_names(tensors)}, not a bare value."
+            )
+        value = dict.fromkeys(tensors, value)
+    if value.keys() != tensors.keys():
+        _refuse_names(value, tensors)
+    return {name: read_tensor(value[name], tensor) for name, tensor in tensors.items()}
+
+
+def read_tensor(value: Any, tensor: Tensor, *, finite: bool = True, any_shape: bool = False) -> Array:
+    """`value` as an array of `tensor`'s dtype and shape; strings may be `str` or `bytes`.
+
+    With `finite`, NaN and infinity are refused; with `any_shape` it keeps the shape it has.
+
+    Raises:
+        ShapeMismatch, DtypeMismatch, EmptyInput, InputNotFinite: says the expected axes, and what came.
+    """
+    dtype = numpy_dtype(tensor.dtype)
+    try:
+        array = np.array(value, object) if dtype.hasobject else np.asarray(value)
+    except ValueError:
+        raise ShapeMismatch(
+            f"Input {tensor.name!r} takes {tensor}; the lists that came differ in length or are nested too deeply."
+        ) from None
+    if not any_shape:
+        _check_shape(array, tensor)
+    if dtype.hasobject:
+        return _encoded(array, tensor)
+    _check_kind(array, dtype, tensor)
+    return _cast(array, dtype, tensor, finite=finite)
+
+
+def initial_row(initial: Any, shape: tuple[int, ...], dtype: str) -> Array:
+    """A state's initial row of `shape`, from the number or nested list that the contract gives."""
+    return np.broadcast_to(np.asarray(initial, numpy_dtype(dtype)), shape)
+
+
+def time_steps(inputs: Mapping[str, Array], signature: Signature) -> int:
+    """How many time steps a scan's inputs `[time, ...]` hold.
+
+    Raises:
+        EmptyInput: none.
+        ShapeMismatch: inputs of different lengths.
+    """
+    lengths: dict[str, int] = {name: array.shape[0] for name, array in inputs.items()}
+    if len(set(lengths.values())) != 1:
+        raise ShapeMismatch(f"All inputs of a scan share the time axis; got {lengths} time steps.")
+    steps = next(iter(lengths.values()))
+    if steps == 0:
+        raise EmptyInput(f"A scan needs one time step or more; {signature}.")
+    return steps
+
+
+def padded(inputs: Mapping[str, Array], bound: int) -> dict[str, Array]:
+    """Each `[time, ...]` as one row `[1, bound, ...]`, filled up by repeating the last time step, which is valid."""
+    return {
+        name: np.concatenate([array, np.repeat(array[-1:], bound - len(array), axis=0)])[np.newaxis]
+        for name, array in inputs.items()
+    }
+
+
+def bound_for(steps: int, limit: int) -> int:
+    """How many time steps a sequence of `steps` is padded to: the next power of two, `limit` at most.
+
+    Raises:
+        SequenceTooLong: more than `limit`.
+    """
+    if steps > limit:
+        raise SequenceTooLong(
+            f"A scan takes up to {limit} time steps at once; {steps} came. Send it in parts.", limit=limit
+        )
+    return min(1 << (steps - 1).bit_length(), limit)
+
+
+def _names(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(map(repr, tensors))
+
+
+def _refuse_names(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    unknown = [name for name in value if name not in tensors]
+    if unknown:
+        raise UnknownInput(f"There is no input {', '.join(map(repr, unknown))}; this model has {_names(tensors)}.")
+    missing = {name: tensor for name, tensor in tensors.items() if name not in value}
+    wanted = "; ".join(f"{name!r} {tensor}" for name, tensor in missing.items())
+    raise MissingInput(f"The input {wanted} is missing.")
+
+
+def _check_shape(array: Array, tensor: Tensor) -> None:
+    wanted = tensor.shape
+    if array.shape == wanted or fits(array, wanted):
+        return
+    if array.size == 0 and 0 not in wanted:
+        raise EmptyInput(f"Input {tensor.name!r} takes {tensor}; an empty value of shape {list(array.shape)} came.")
+    raise ShapeMismatch(
+        f"Input {tensor.name!r} takes {tensor}; a value of shape {list(array.shape)} came.",
+        expected=list(wanted),
+        got=list(array.shape),
+    )
+
+
+def _check_kind(array: Array, dtype: np.dtype[Any], tensor: Tensor) -> None:
+    if array.dtype.kind in _READ_AS[dtype.kind] or array.size == 0:
+        return
+    came = {"U": "text", "b": "true or false", "O": "null, or numbers mixed with other things", "f": "fractions"}
+    raise DtypeMismatch(
+        f"Input {tensor.name!r} takes {tensor}; {came.get(array.dtype.kind, array.dtype.name)} came.",
+        expected=tensor.dtype,
+    )
+
+
+def _encoded(array: Array, tensor: Tensor) -> Array:
+    """Text as UTF-8 `bytes`, in an object array of the same shape."""
+    texts = array.ravel().tolist()
+    if not all(isinstance(text, str | bytes) for text in texts):
+        raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; something else than text came.", expected="string")
+    encoded = np.empty(len(texts), object)
+    encoded[:] = [text.encode(errors="replace") if isinstance(text, str) else text for text in texts]
+    return encoded.reshape(array.shape)
+
+
+def _cast(array: Array, dtype: np.dtype[Any], tensor: Tensor, *, finite: bool) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = array.astype(dtype)
+    if dtype.kind in "fcV":
+        if finite and not np.isfinite(cast).all():
+            raise InputNotFinite(
+                f"Input {tensor.name!r} takes finite numbers that {tensor.dtype} can hold; NaN, infinity or a larger "
+                "number came."
+            )
+    elif dtype.kind in "iu" and not np.array_equal(cast, array):
+        raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; a number came that {tensor.dtype} cannot hold.")
+    return cast

@@ -1,0 +1,38 @@
+"""Reads signatures out of TensorFlow's own metadata, from our messages and from the official ones alike."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sluice.policy.contract import Axis, BatchAxis, Signature, Tensor
+from sluice.wire.tensors import DTYPE_NAMES
+
+
+def plain_signature(name: str, described: Any) -> Signature:
+    """A signature as TensorFlow's metadata describes it: rows of what shape it says."""
+    tensors = [*described.inputs.values(), *described.outputs.values()]
+    batches = bool(described.inputs) and all(map(_may_batch, tensors))
+    axis: BatchAxis = "assumed" if batches else "none"
+    return Signature(name, "rows", _tensors(described.inputs), _tensors(described.outputs), batch_axis=axis)
+
+
+def _may_batch(info: Any) -> bool:
+    """Whether a tensor's first axis can be the batch: there is one, and its size is open."""
+    shape = info.tensor_shape
+    return not shape.unknown_rank and len(shape.dim) > 0 and shape.dim[0].size < 0
+
+
+def can_be_called(described: Any) -> bool:
+    """Whether all inputs have a known rank and a dtype that can cross the wire."""
+    return all(info.dtype in DTYPE_NAMES and not info.tensor_shape.unknown_rank for info in described.inputs.values())
+
+
+def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {
+        name: Tensor(name, DTYPE_NAMES.get(info.dtype, "unknown"), _axes(info.tensor_shape))
+        for name, info in sorted(infos.items())
+    }
+
+
+def _axes(shape: Any) -> tuple[Axis, ...]:
+    names = ["batch", *(f"axis {i}" for i in range(1, len(shape.dim)))]
+    return tuple(Axis(name, None if dim.size < 0 else dim.size) for name, dim in zip(names, shape.dim, strict=False))
