@@ -1,4 +1,4 @@
-"""Generates the protobuf classes in services/sluice/wire; with --check, only says whether they are up to date."""
+"""Generates the protobuf classes in sluice.wire.messages; with --check, only says whether they are up to date."""
 
 import filecmp
 import re
@@ -8,25 +8,28 @@ import tempfile
 from pathlib import Path
 
 PROTOS = Path(__file__).parent
-TARGET = PROTOS.parent / "services" / "wire"
+TARGET = PROTOS.parent / "services" / "sluice" / "wire" / "messages"
 
 
 def generate(out: Path) -> list[Path]:
-    """Write the classes and their types below `out`; the files written, relative to it."""
+    """Write the classes and their types to `out`; the files written, relative to it."""
     sources = [str(path) for path in sorted(PROTOS.rglob("*.proto"))]
-    compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}"]
-    command = [*compiler, f"--python_out={out}", f"--mypy_out=quiet:{out}", *sources]
-    subprocess.run(command, check=True)  # noqa: S603 - our own compiler on our own files
-    made = sorted(path for path in (out / "sluice").rglob("*_pb2.py*") if "__pycache__" not in path.parts)
-    for path in made:
-        _import_from_here(path)
-    return [path.relative_to(out) for path in made]
+    with tempfile.TemporaryDirectory() as folder:
+        compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}"]
+        command = [*compiler, f"--python_out={folder}", f"--mypy_out=quiet:{folder}", *sources]
+        subprocess.run(command, check=True)  # noqa: S603 - our own compiler on our own files
+        made = sorted((Path(folder) / "sluice").rglob("*_pb2.py*"))
+        return [_placed(path, path.relative_to(Path(folder) / "sluice"), out) for path in made]
 
 
-def _import_from_here(path: Path) -> None:
-    """The compiler takes the root of the .proto files for that of the Python packages."""
-    text = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(r"^(from|import) sluice\.", r"\1 sluice.wire.messages.", text, flags=re.MULTILINE))
+def _placed(made: Path, name: Path, out: Path) -> Path:
+    """Write a file to its place, with its imports: the compiler takes the .proto files' root for the packages'."""
+    text = re.sub(
+        r"^(from|import) sluice\.", r"\1 sluice.wire.messages.", made.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text(text, encoding="utf-8")
+    return name
 
 
 def stale() -> list[Path]:

@@ -8,7 +8,7 @@ compile() {
     --quiet "$@" >/dev/null
 }
 
-compile pyproject.toml --group dev --group build --output-file requirements/dev.txt
-compile pyproject.toml --group demo --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
-compile pyproject.toml --group build --constraint requirements/dev.txt --output-file requirements/gateway.txt
+compile pyproject.toml --extra all --group dev --group build --output-file requirements/dev.txt
+compile pyproject.toml --extra all --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
+compile pyproject.toml --extra gateway --group build --constraint requirements/dev.txt --output-file requirements/gateway.txt
 compile <(echo uv) --output-file requirements/uv.txt

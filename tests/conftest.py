@@ -65,10 +65,10 @@ def _trained(name: str, *folders: str) -> Path:
 
 
 def _is_stale(folders: Iterable[str], built: Path) -> bool:
-    sources = [source for each in folders for source in (ROOT / "models" / each).glob("*.py")]
+    sources = [source for each in folders for source in (ROOT / "models" / "sluice_models" / each).glob("*.py")]
     return not built.exists() or built.stat().st_mtime < max(source.stat().st_mtime for source in sources)
 
 
 def _build(name: str, folder: Path) -> None:
-    code = "import sys; from models import train; train.build([sys.argv[1]], sys.argv[2])"
+    code = "import sys; from sluice_models import train; train.build([sys.argv[1]], sys.argv[2])"
     subprocess.run([sys.executable, "-c", code, name, folder], cwd=ROOT, check=True)

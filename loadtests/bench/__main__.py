@@ -10,13 +10,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from loadtests.bench.report.report import plots
-
-from loadtests.bench.report.report import report
-from loadtests.bench.report.bars import bars
 from loadtests.bench.cases.doors import Case, all_cases
 from loadtests.bench.processes import find_wrk
 from loadtests.bench.profile import profile as draw_profile
+from loadtests.bench.report import plots, report
+from loadtests.bench.report.bars import bars
 from loadtests.bench.report.results import Outcome
 from loadtests.bench.rounds import run_rounds
 from loadtests.bench.stage import Stage

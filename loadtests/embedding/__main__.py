@@ -11,12 +11,10 @@ import tensorflow as tf
 import typer
 from rich.console import Console
 
-from loadtests.bench.report.report import report
+from loadtests.bench.report import report
 from loadtests.embedding import pages
 from loadtests.embedding.cases import ADAM, LAZY, SIZES, bars, cases, classifier, measure
-from sluice_models.language import data
-from sluice_models.language import evaluation
-from sluice_models.language import network
+from sluice_models.language import data, evaluation, network
 from sluice_models.language.batches import look_up
 from sluice_models.language.data import Text
 from sluice_models.language.lazy_adam import LazyAdam

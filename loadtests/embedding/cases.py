@@ -14,8 +14,7 @@ import tensorflow as tf
 from loadtests.bench.report.bars import Bar
 from loadtests.bench.report.results import Spread
 from sluice.export.saved_model import write_saved_model
-from sluice_models.language import network
-from sluice_models.language import serving
+from sluice_models.language import network, serving
 from sluice_models.language.batches import Rows, look_up
 from sluice_models.language.data import Text
 from sluice_models.language.embedding import WordVectors

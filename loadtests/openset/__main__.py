@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from loadtests.bench.report.report import report
+from loadtests.bench.report import report
 from loadtests.openset import page, plots
 from loadtests.openset.bars import bars, too_many
 from loadtests.openset.methods import Scored, scored
@@ -65,7 +65,7 @@ def main(
 
 
 def _scored(name: str, seed: int) -> list[Scored]:
-    model, data = (import_module(f"models.{name}.{part}") for part in ("model", "data"))
+    model, data = (import_module(f"sluice_models.{name}.{part}") for part in ("model", "data"))
     pictures = data.load()
     variants = {which: variant(which, name, pictures, model.RECIPE, seed) for which in SUFFIXES}
     return [*scored(variants, pictures, model.OPTIONS)]

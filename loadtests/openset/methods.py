@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sluice.export import ScoreOptions
 from sluice.export.scores import METHODS, Head, Known
+from sluice.policy import scores
 from sluice_models.openset.data import Data, Pictures
 from sluice_models.openset.variants import Outputs, Variant, closed_set
-from sluice.policy import scores
 
 CALIBRATION, OUTLIERS, TEST, NEAR, FAR, TRAIN = "calibration", "calibration_outliers", "test", "near", "far", "train"
 TEMPERED = "top_probability, with temperature"

@@ -48,4 +48,4 @@ def _builder(name: str) -> tuple[Any, tuple[str, ...]]:
 def _module(name: str, part: str) -> ModuleType:
     if name not in EXAMPLES:
         raise UnknownExample(f"expected one of the example models ({', '.join(EXAMPLES)}), got '{name}'")
-    return import_module(f"models.{name}.{part}")
+    return import_module(f"sluice_models.{name}.{part}")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from sluice.export import Classes, Detector, export_recognizer
+from sluice.cli.calibrate.served_alone import served_alone
 from sluice.cli.embedded import NotServed, embedded
 from sluice.cli.explain.explanation import CannotExplain
-from sluice.cli.calibrate.served_alone import served_alone
+from sluice.export import Classes, Detector, export_recognizer
 from sluice.policy.calibration_document import parse_calibration
 from tests.cli.conftest import told
 from tests.end_to_end.serving import alive, eventually

@@ -10,8 +10,8 @@ import numpy as np
 
 from sluice.client.tensors import read_tensors, write_tensors
 from sluice.policy.errors import SluiceError
-from sluice.wire.predict_frames import read_request, write_response
 from sluice.wire.messages.v1 import sessions_pb2 as pb
+from sluice.wire.predict_frames import read_request, write_response
 from tests.client.sums import Cut, Sums
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sluice.export import export
 from sluice.export.plan import plan_for
-from tests.models.examples import MODELS, STEPS
+from tests.export.examples import MODELS, STEPS
 
 ROWS = 3
 MASKED_VALUES = {"masked_last_step": 0.25, "masked_convolution": 0.25}

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from sluice.export import Description, Meaning, export, export_file
-from tests.models.examples import (
+from tests.export.examples import (
     causal_convolutions,
     of_precision,
     sequential,

@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from sluice.gateway.core.decisions import Case, Decisions, Rule
+from sluice.gateway.core.decisions import Decisions, RecognizeCall, Rule
 from sluice.policy.calibration_document import parse_calibration
 from sluice.policy.contract_document import parse_contract
 from sluice.policy.errors import SluiceError
@@ -42,7 +42,7 @@ class Clients:
                 raise RuntimeError("cannot write it")
 
         inputs = {"x": np.array(rows, np.float32)}
-        case = Case(RULE, lambda *_: inputs, done)
+        case = RecognizeCall(RULE, lambda *_: inputs, done)
         case.read(RULE.recognition.signature, len(rows))
         case.stop = lambda: self.stopped.append(name)
         answer = strangeness(np.array(rows, np.float32))

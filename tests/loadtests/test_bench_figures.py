@@ -6,15 +6,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtests.bench.loads import load
-
-from loadtests.bench.report.report import report
-
-from loadtests.bench.loads import wrk
-from loadtests.bench.report.bars import bars
 from loadtests.bench.cases.doors import Case, all_cases
-from loadtests.bench.report.plots import draw
+from loadtests.bench.loads import load, wrk
 from loadtests.bench.processes import Failed
+from loadtests.bench.report import report
+from loadtests.bench.report.bars import bars
+from loadtests.bench.report.plots import draw
 from loadtests.bench.report.results import Outcome, Sample, Spread
 from loadtests.bench.rounds import run_rounds
 from loadtests.bench.stage import Stage

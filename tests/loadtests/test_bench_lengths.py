@@ -9,19 +9,14 @@ import numpy as np
 import pytest
 
 from loadtests.bench.loads import generate as generate_load
-
-from loadtests.bench.workloads import generation
-
-from loadtests.bench.workloads import lengths
-
-from loadtests.bench.servers import offline
-
 from loadtests.bench.loads import poisson as poisson_load
-from loadtests.bench.servers.arrival import Batcher, Connection
 from loadtests.bench.report.bars import bars
-from loadtests.bench.workloads.lengths import BIMODAL, LOG_NORMAL, LONGEST, MIXES, POOL, lengths_of
 from loadtests.bench.report.plots import draw
 from loadtests.bench.report.results import Outcome, Spread
+from loadtests.bench.servers import offline
+from loadtests.bench.servers.arrival import Batcher, Connection
+from loadtests.bench.workloads import generation, lengths
+from loadtests.bench.workloads.lengths import BIMODAL, LOG_NORMAL, LONGEST, MIXES, POOL, lengths_of
 from loadtests.bench.workloads.sequences import http_requests, predict_request, sequences_of, write_requests
 from loadtests.bench.workloads.steps import FEATURES, INPUT, OUTPUT
 from sluice.policy.batching import BatchingOptions

@@ -6,8 +6,8 @@ import numpy as np
 import orjson
 import pytest
 
-from loadtests.bench.report.bars import bars
 from loadtests.bench.cases.doors import all_cases
+from loadtests.bench.report.bars import bars
 from loadtests.bench.workloads.recognition import (
     METHODS,
     PICTURE,

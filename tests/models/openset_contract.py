@@ -10,8 +10,8 @@ import numpy as np
 from scipy.special import expit
 
 from sluice.export.scores import METHODS
-from sluice_models.openset.data import Data
 from sluice.policy.measures import auroc
+from sluice_models.openset.data import Data
 
 LEVEL = 0.05
 

@@ -12,8 +12,7 @@ import pytest
 import tensorflow as tf
 
 from sluice_models import train
-from sluice_models.clips import data
-from sluice_models.clips import model
+from sluice_models.clips import data, model
 
 DIRECTIONS = len(data.DIRECTIONS)
 

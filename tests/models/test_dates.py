@@ -15,9 +15,7 @@ import pytest
 from babel import Locale
 
 from sluice_models import train
-from sluice_models.dates import data
-from sluice_models.dates import measure
-from sluice_models.dates import model
+from sluice_models.dates import data, measure, model
 from sluice_models.dates.buckets import BOUNDS, END, START, TOKENS, batches, bucket_for, buckets, iso, padded, tokens
 from sluice_models.dates.network import MAX_STEPS, UNITS, rewriter
 

@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sluice_models import train
-from sluice_models.digits import data
-from sluice_models.digits import model
 from sluice.policy.measures import auroc
+from sluice_models import train
+from sluice_models.digits import data, model
 from tests.models import openset_contract
 from tests.models.openset_contract import Served, threshold
 

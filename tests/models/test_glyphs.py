@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from sluice.policy.measures import auroc
+from sluice.policy.recognition import Calibrated
 from sluice_models import train
 from sluice_models.glyphs import data
 from sluice_models.glyphs.fonts import FONTS, Variation, drawn
-from sluice.policy.measures import auroc
-from sluice.policy.recognition import Calibrated
 from tests.models import openset_contract
 from tests.models.openset_contract import Served, threshold
 

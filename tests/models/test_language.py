@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sluice_models import train
 from sluice.export import ExportError, export_endpoints
-from sluice_models.language import data
-from sluice_models.language import evaluation
-from sluice_models.language import lookup
-from sluice_models.language import network
-from sluice_models.language import serving
-from sluice_models.language import vocabulary
+from sluice_models import train
+from sluice_models.language import data, evaluation, lookup, network, serving, vocabulary
 from sluice_models.language import model as language
 from sluice_models.language.batches import BUCKETS, batches, in_buckets, look_up
 from sluice_models.language.catalogues import LANGUAGES, clean, messages

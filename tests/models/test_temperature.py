@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from sluice_models import train
-from sluice_models.temperature import data
-from sluice_models.temperature import model
+from sluice_models.temperature import data, model
 
 
 def test_the_series_has_732_months_and_ends_in_2010():

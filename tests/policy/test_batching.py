@@ -21,7 +21,7 @@ LANES = [Lane("m", 1, "a"), Lane("m", 1, "b"), Lane("m", 2, "a"), Lane("m", 1, "
 
 def ticket_of(rows: int = 1, lane: Lane = LANES[0], deadline: float = FAR, priority: str = "normal") -> Ticket:
     ticket = Ticket(lane, {"x": np.arange(rows)}, rows, deadline)
-    ticket.handicap_s = PRIORITIES[priority]
+    ticket.priority_s = PRIORITIES[priority]
     return ticket
 
 
@@ -64,7 +64,7 @@ class DispatcherMachine(RuleBasedStateMachine):
             self.dispatcher.offer(ticket, self.now)
             self.offered += 1
             self.waiting.append(ticket)
-            self.waiting.sort(key=lambda each: each.deadline + each.handicap_s)  # stable: arrival decides among equals
+            self.waiting.sort(key=lambda each: each.deadline + each.priority_s)  # stable: arrival decides among equals
         else:
             before = self.seen()
             with pytest.raises(refusal):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sluice.policy.batch import Course, Lane, Leg, Rows, Ticket
+from sluice.policy.batch import Course, Lane, Rows, Stage, Ticket
 from sluice.policy.batching import BatchingOptions
 from sluice.policy.errors import (
     BackendError,
@@ -90,11 +90,11 @@ class Again:
         self._runs = runs
         self._failure = failure
 
-    def advance(self, outputs: Rows) -> Leg | str:
+    def advance(self, outputs: Rows) -> Stage | str:
         self.seen.append(float(outputs["y"][0, 0]))
         if len(self.seen) <= self._runs:
             following = row_ticket(self.seen[-1])
-            return Leg(following.lane, following.inputs, following.rows)
+            return Stage(following.lane, following.inputs, following.rows)
         if self._failure is not None:
             raise self._failure
         return "the end"
@@ -145,7 +145,7 @@ def test_a_course_that_fails_settles_its_ticket_and_nobody_elses() -> None:
 class Broken:
     """A course with a fault."""
 
-    def advance(self, outputs: Rows) -> Leg:
+    def advance(self, outputs: Rows) -> Stage:
         raise KeyError("h")
 
 
@@ -186,7 +186,7 @@ def test_who_has_been_long_on_the_way_gains_a_lead_over_who_comes() -> None:
 def test_low_priority_is_paid_once() -> None:
     puppet = puppet_of(allowed_batch_sizes=(1,), in_flight=1)
     low = row_ticket(1.0, deadline=100.0)
-    low.course, low.handicap_s = Again(2), 10.0
+    low.course, low.priority_s = Again(2), 10.0
     puppet.offered(low)
     normal = puppet.rows(2.0, deadline=105.0)
     puppet.finish(puppet.taken())

@@ -22,17 +22,17 @@ from websockets.frames import Frame
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from sluice.gateway.http.hot import Calls
-from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.connection import GrpcProtocol
-from sluice.gateway.http.headers import RequestIds
-from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.grpc.sessions import Door
+from sluice.gateway.http.headers import RequestIds
+from sluice.gateway.http.hot import Calls
+from sluice.gateway.http.websocket import serve_socket
+from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.server import server_config
 from sluice.gateway.settings import Settings
-from sluice.gateway.http.websocket import serve_socket
+from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.contract import Contract, Signature
 from sluice.policy.session import Phase
 from sluice.wire.arrays import read_array, write_array

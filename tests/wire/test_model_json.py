@@ -8,8 +8,8 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from sluice.wire.model_json import SIGNATURES, encode_metadata, encode_status
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.model_json import SIGNATURES, encode_metadata, encode_status
 
 KINDS: dict[type[Any], Any] = {
     get_model_status_pb2.GetModelStatusResponse: tfs.GetModelStatusResponse,

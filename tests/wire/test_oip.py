@@ -17,6 +17,7 @@ from tritonclient.grpc import service_pb2
 
 from sluice.policy.contract import numpy_dtype
 from sluice.policy.errors import SluiceError
+from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 from sluice.wire.oip import (
     DTYPES,
     InferRequest,
@@ -27,7 +28,6 @@ from sluice.wire.oip import (
     read_infer,
     write_infer,
 )
-from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 
 NUMBERS = {name: numpy_dtype(dtype) for name, dtype in DTYPES.items() if name != "BYTES"}
 

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from tensorflow_serving.apis import predict_pb2
 
 from sluice.wire import predict_frames
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.predict_frames import (
     PredictRequest,
     read_outputs,
@@ -19,7 +20,6 @@ from sluice.wire.predict_frames import (
     write_request,
     write_response,
 )
-from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.tensors import DTYPE_NUMBERS, read_tensor
 from tests.wire.examples import same, values
 

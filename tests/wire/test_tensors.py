@@ -22,9 +22,9 @@ from tensorflow_serving.apis import (
 )
 
 from sluice.policy.contract import numpy_dtype
-from sluice.wire.signatures import plain_signature
 from sluice.wire.messages.tf.v1 import tensorflow_pb2 as ours_tf
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.signatures import plain_signature
 from sluice.wire.tensors import DTYPE_NAMES, DTYPE_NUMBERS, dtype_name, read_tensor, write_tensor
 from tests.wire.examples import same, values
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
-from loadtests.bench.loads import wrk
 from loadtests.bench.cases.case import Case, Measure, python_load, watched
 from loadtests.bench.cases.generation import generation_cases
 from loadtests.bench.cases.lengths import length_cases
-from loadtests.bench.loads.load import Load
 from loadtests.bench.cases.recognition import recognition_cases
+from loadtests.bench.loads import wrk
+from loadtests.bench.loads.load import Load
 from loadtests.bench.report.results import Sample
 from loadtests.bench.stage import THREADS, Gateway, Stage
 from loadtests.bench.workloads.steps import (
@@ -98,7 +98,7 @@ def _grpc() -> Iterator[Case]:
         def measure(stage: Stage, seconds: float, rows: int = rows, outstanding: int = outstanding) -> list[Sample]:
             gateway = _gateway(stage, NARROW)
             args = (gateway.grpc, rows, outstanding, seconds)
-            return [watched(stage, gateway, _STEPS, lambda: python_load("grpc_load", seconds, *args), rows)]
+            return [watched(stage, gateway, _STEPS, lambda: python_load("loads.grpc_stream", seconds, *args), rows)]
 
         sessions = f"{rows * outstanding} sessions"
         yield Case(f"grpc-{rows}", "grpc", f"gRPC stream, {_plural(rows, 'row')} a message, {sessions}", measure)
@@ -110,7 +110,7 @@ def _websockets() -> Iterator[Case]:
         def measure(stage: Stage, seconds: float, sockets: int = sockets) -> list[Sample]:
             gateway = _gateway(stage, NARROW)
             args = (gateway.address, sockets, seconds)
-            return [watched(stage, gateway, _STEPS, lambda: python_load("websocket_load", seconds, *args))]
+            return [watched(stage, gateway, _STEPS, lambda: python_load("loads.websocket", seconds, *args))]
 
         yield Case(f"websocket-{sockets}", "websocket", f"WebSocket, {sockets} sockets", measure)
 
@@ -186,16 +186,16 @@ def _infer(clients: int, values: int) -> Send:
 
 
 def _unary(address: str, seconds: float) -> Load:
-    return python_load("unary_load", seconds, address, _CONNECTIONS, _CALLS, seconds)
+    return python_load("loads.grpc_unary", seconds, address, _CONNECTIONS, _CALLS, seconds)
 
 
 def _threads(callers: int, values: int) -> Send:
-    return lambda address, seconds: python_load("predict_load", seconds, address, values, callers, seconds)
+    return lambda address, seconds: python_load("loads.predict", seconds, address, values, callers, seconds)
 
 
 def _single() -> Iterator[Case]:
     def predict(stage: Stage, seconds: float) -> list[Sample]:
-        return [python_load("predict_load", seconds, stage.backend, "step", 1, seconds).sample()]
+        return [python_load("loads.predict", seconds, stage.backend, "step", 1, seconds).sample()]
 
     def start(stage: Stage, _seconds: float) -> list[Sample]:
         return [{"ready_s": stage.start_to_ready()} for _ in range(STARTS_A_ROUND)]

@@ -7,13 +7,22 @@ of that. In this group a step is a sequence.
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from loadtests.bench.loads import wrk
 from loadtests.bench.cases.case import Case, python_load, python_loads, watched
-from loadtests.bench.workloads.lengths import LONGEST, MIXES, WINDOW, Mix, lengths_of, optimum_share, padding_over_optimum, probes
+from loadtests.bench.loads import wrk
 from loadtests.bench.loads.once import send_once
 from loadtests.bench.report.results import Sample
-from loadtests.bench.workloads.sequences import PADDED, RAGGED, SCAN, SEQUENCES, http_requests
 from loadtests.bench.stage import Gateway, Stage
+from loadtests.bench.workloads.lengths import (
+    LONGEST,
+    MIXES,
+    WINDOW,
+    Mix,
+    lengths_of,
+    optimum_share,
+    padding_over_optimum,
+    probes,
+)
+from loadtests.bench.workloads.sequences import PADDED, RAGGED, SCAN, SEQUENCES, http_requests
 from sluice.policy.scanning import DEFAULT_CHUNK
 
 Way = Callable[[Stage, float, Mix], Sample]
@@ -135,7 +144,7 @@ def _answered(address: str, seconds: float, mix: Mix) -> Sample:
 
 def _offline(stage: Stage, seconds: float, mix: Mix) -> Sample:
     """Its latencies are those of batches that nobody waits for: they are left out."""
-    measured = python_load("offline", seconds, stage.backend, mix.name, seconds)
+    measured = python_load("servers.offline", seconds, stage.backend, mix.name, seconds)
     return {"steps_per_s": measured.sample()["steps_per_s"]}
 
 
@@ -157,7 +166,7 @@ def _open(address: str, mix: Mix, seconds: float, capacity: float, *, padded: bo
     rates = [capacity * share / 100 for share in SHARES]
     args = (address, mix.name, int(padded), seconds / 4, *rates)
     found: dict[str, float] = {}
-    for share, rate, load in zip(SHARES, rates, python_loads("poisson_load", _LIMIT_S + seconds, *args), strict=True):
+    for share, rate, load in zip(SHARES, rates, python_loads("loads.poisson", _LIMIT_S + seconds, *args), strict=True):
         found |= {f"open{share}_per_s": rate, f"open{share}_p50_ms": load.p50_ms, f"open{share}_p99_ms": load.p99_ms}
         found[f"open{share}_short_p99_ms"] = load.short_p99_ms or load.p99_ms
     return found

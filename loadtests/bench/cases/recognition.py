@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
-from loadtests.bench.loads import wrk
 from loadtests.bench.cases.case import Case, Measure, watched
+from loadtests.bench.loads import wrk
+from loadtests.bench.report.results import Sample
+from loadtests.bench.stage import Stage
 from loadtests.bench.workloads.recognition import (
     LOGITS,
     METHODS,
@@ -15,8 +17,6 @@ from loadtests.bench.workloads.recognition import (
     recognize_body,
     write_calibrations,
 )
-from loadtests.bench.report.results import Sample
-from loadtests.bench.stage import Stage
 
 
 def recognition_cases() -> Iterator[Case]:

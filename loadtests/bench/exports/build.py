@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from loadtests.bench.workloads.generation import GENERATOR
 from loadtests.bench.processes import ROOT, python, run
+from loadtests.bench.workloads.generation import GENERATOR
 from loadtests.bench.workloads.recognition import DETECTOR, RECOGNIZER
 from loadtests.bench.workloads.sequences import SEQUENCES
 from loadtests.bench.workloads.steps import MODELS, PLAIN
@@ -17,16 +17,17 @@ def build_models(folder: Path) -> Path:
     Raises:
         Failed: the export failed.
     """
-    exports = dict.fromkeys((*(model.name for model in MODELS), PLAIN), "export")
-    exports |= dict.fromkeys((SEQUENCES, GENERATOR), "export_sequences")
-    exports |= dict.fromkeys((RECOGNIZER, DETECTOR), "export_recognizer")
+    exports = dict.fromkeys((*(model.name for model in MODELS), PLAIN), "steps")
+    exports |= dict.fromkeys((SEQUENCES, GENERATOR), "sequences")
+    exports |= dict.fromkeys((RECOGNIZER, DETECTOR), "recognizer")
     for name, module in exports.items():
         if not _is_fresh(folder, name, module):
-            run(python(f"loadtests.bench.{module}", name, folder / name / "1"), _LIMIT_S)
+            run(python(f"loadtests.bench.exports.{module}", name, folder / name / "1"), _LIMIT_S)
     return folder
 
 
 def _is_fresh(folder: Path, name: str, module: str) -> bool:
     built = folder / name / "1" / "saved_model.pb"
-    sources = [*(ROOT / "models" / "export").glob("*.py"), ROOT / "loadtests" / "bench" / f"{module}.py"]
+    exporter, here = ROOT / "services" / "sluice" / "export", Path(__file__).parent
+    sources = [*exporter.glob("*.py"), here / f"{module}.py"]
     return built.exists() and built.stat().st_mtime > max(source.stat().st_mtime for source in sources)

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.bench.workloads import generation
-
-from loadtests.bench.workloads import sequences
+from loadtests.bench.workloads import generation, sequences
 from loadtests.bench.workloads.steps import FEATURES, INPUT, OUTPUT
 from sluice.log import quiet_import
 

@@ -1,4 +1,7 @@
-"""Exports one model of the bench, random weights where it has any: `python -m loadtests.bench.exports.steps NAME FOLDER`."""
+"""Exports one model of the bench, random weights where it has any.
+
+`python -m loadtests.bench.exports.steps NAME FOLDER`
+"""
 
 import shutil
 import sys

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from loadtests.bench.workloads.generation import http_requests, steps
 from loadtests.bench.loads.load import WARM_UP_S, Load, printed
+from loadtests.bench.workloads.generation import http_requests, steps
 
 MODES = ("running", "static", "stream")
 _LIMIT_S = 60.0

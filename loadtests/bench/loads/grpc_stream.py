@@ -1,4 +1,6 @@
-"""Steps many sessions over one gRPC stream: `python -m loadtests.bench.loads.grpc_stream HOST:PORT ROWS OUTSTANDING SECONDS`.
+"""Steps many sessions over one gRPC stream.
+
+`python -m loadtests.bench.loads.grpc_stream HOST:PORT ROWS OUTSTANDING SECONDS`
 
 ROWS sessions step with each message; OUTSTANDING messages are on their way, each with sessions of its own, and each is
 sent again when its answer has come. Prints a line of JSON.

@@ -1,4 +1,6 @@
-"""Makes many gRPC Predict calls at once: `python -m loadtests.bench.loads.grpc_unary ADDRESS CONNECTIONS CALLS SECONDS`.
+"""Makes many gRPC Predict calls at once.
+
+`python -m loadtests.bench.loads.grpc_unary ADDRESS CONNECTIONS CALLS SECONDS`
 
 Each of CONNECTIONS has CALLS on their way, of one row each; a new one begins when an answer has come. Prints a line of
 JSON.

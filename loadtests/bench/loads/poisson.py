@@ -18,8 +18,8 @@ import numpy as np
 import orjson
 import uvloop
 
-from loadtests.bench.workloads.lengths import MIXES, Array, arrivals, is_short, lengths_of
 from loadtests.bench.loads.load import Load
+from loadtests.bench.workloads.lengths import MIXES, Array, arrivals, is_short, lengths_of
 from loadtests.bench.workloads.sequences import http_requests
 
 CONNECTIONS = 256

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from loadtests.bench.cases.lengths import BUCKETS, POLICIES, case_name
-from loadtests.bench.workloads.lengths import BIMODAL, MIXES, Mix
 from loadtests.bench.report.results import Outcomes, Spread
+from loadtests.bench.workloads.lengths import BIMODAL, MIXES, Mix
 from loadtests.bench.workloads.steps import NARROW
 
 _LIMITS = ("limit-default-128", "limit-embedded-128")

@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from loadtests.bench.cases.doors import CLIENTS
 from loadtests.bench.cases.lengths import POLICIES, SHARES, case_name
-from loadtests.bench.workloads.lengths import MIXES, Mix
 from loadtests.bench.report.results import Outcome, Outcomes, Spread
+from loadtests.bench.workloads.lengths import MIXES, Mix
 
 mpl.use("Agg")
 

@@ -1,8 +1,8 @@
 """Batches in arrival order, padded to their longest, as TensorFlow Serving's `pad_variable_length_inputs` does.
 
-`python -m loadtests.bench.servers.arrival HOST:PORT BACKEND` takes the requests of `sequences.py` and nothing else, and calls
-the model server as the gateway does: as many rows as wait, up to the gateway's largest batch, as many batches at a
-time. It does less than the gateway for each request; what the gateway gains on it, it gains by its batches.
+`python -m loadtests.bench.servers.arrival HOST:PORT BACKEND` takes the requests of `sequences.py` alone, and calls the
+model server as the gateway does: as many rows as wait, up to the gateway's largest batch, as many batches at a time. It
+does less than the gateway for each request; what the gateway gains on it, it gains by its batches.
 """
 
 import asyncio

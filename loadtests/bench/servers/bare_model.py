@@ -1,7 +1,7 @@
 """The bare model: its `step` signature called in a loop, as the model server calls it, and nothing around it.
 
-`python -m loadtests.bench.servers.bare_model FOLDER` reads lines "INTRA INTER BATCH SECONDS" (TensorFlow's threads; 0: its choice)
-and answers each with a line of JSON.
+`python -m loadtests.bench.servers.bare_model FOLDER` reads lines "INTRA INTER BATCH SECONDS" (TensorFlow's threads; 0:
+its choice) and answers each with a line of JSON.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A server that only echoes, on the gateway's server, loop and parser: what HTTP alone costs.
 
-`python -m loadtests.bench.servers.echo HOST:PORT` parses each body and answers with one of the size of a step's answer, or of a
-prediction's.
+`python -m loadtests.bench.servers.echo HOST:PORT` parses each body and answers with one of the size of a step's answer,
+or of a prediction's.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """A server that only echoes, on gRPC's own asyncio server: what gRPC alone costs in Python.
 
-`python -m loadtests.bench.servers.grpc_echo HOST:PORT` answers every call with the bytes that came, and reads nothing in them.
+`python -m loadtests.bench.servers.grpc_echo HOST:PORT` answers every call with the bytes that came, and reads nothing
+in them.
 """
 
 import asyncio

@@ -14,9 +14,9 @@ from typing import Any
 
 import grpc
 
-from loadtests.bench.workloads.lengths import MIXES, WINDOW, Mix, lengths_of, windows
 from loadtests.bench.loads.load import WARM_UP_S, Load, Meter, printed
 from loadtests.bench.loads.predict import OPTIONS, PREDICT
+from loadtests.bench.workloads.lengths import MIXES, WINDOW, Mix, lengths_of, windows
 from loadtests.bench.workloads.sequences import predict_request, sequences_of
 from sluice.policy.batching import BatchingOptions
 

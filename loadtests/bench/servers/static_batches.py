@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 import numpy as np
 
+from loadtests.bench.loads.load import WARM_UP_S, Load, printed
+from loadtests.bench.loads.predict import OPTIONS, PREDICT
 from loadtests.bench.workloads.generation import (
     DECODE,
     ENCODE,
@@ -26,8 +28,6 @@ from loadtests.bench.workloads.generation import (
     sources,
     steps,
 )
-from loadtests.bench.loads.load import WARM_UP_S, Load, printed
-from loadtests.bench.loads.predict import OPTIONS, PREDICT
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.tensors import read_tensor, write_tensor
 

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from sluice_models.clips import data
 from sluice.export import Description, Meaning, export
+from sluice_models.clips import data
 from sluice_models.progress import EpochProgress
 
 SEED = 7

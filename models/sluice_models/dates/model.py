@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from sluice.export import export_endpoints
 from sluice_models.dates import data
 from sluice_models.dates.buckets import ANSWER_TOKENS, Ids, batches, buckets
 from sluice_models.dates.measure import measure
 from sluice_models.dates.network import rewriter
 from sluice_models.dates.signatures import CONTRACT, calls, endpoints
-from sluice.export import export_endpoints
 from sluice_models.progress import EpochProgress
 
 SEED = 11

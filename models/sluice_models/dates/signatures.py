@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from sluice_models.dates.buckets import BOUNDS, END, PAD, START, TOKENS, Ids, iso, padded, tokens
-from sluice_models.dates.network import MAX_STEPS, UNITS, decode, encode, greedy
 from sluice.export import Call
 from sluice.export.saved_model import Endpoints, Tensors
+from sluice_models.dates.buckets import BOUNDS, END, PAD, START, TOKENS, Ids, iso, padded, tokens
+from sluice_models.dates.network import MAX_STEPS, UNITS, decode, encode, greedy
 
 _STATES: list[dict[str, Any]] = [
     {"name": name, "input": name, "output": name, "dtype": "float32", "shape": [UNITS], "initial": 0.0}

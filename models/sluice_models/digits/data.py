@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits, load_sample_images
 
 from sluice_models.glyphs.fonts import drawn
-from sluice_models.openset import data
-from sluice_models.openset import pictures
+from sluice_models.openset import data, pictures
 from sluice_models.openset.data import Data, Pictures, Split, as_pictures
 
 CLASSES = ("0", "1", "2", "3", "4", "5")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sluice_models.digits import data
 from sluice.export import ScoreOptions
+from sluice_models.digits import data
 from sluice_models.openset import variants
 from sluice_models.openset.networks import Recipe
 

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice_models.glyphs.fonts import FONTS, SIZE, Variation, drawn, has
-from sluice_models.openset import data
-from sluice_models.openset import pictures
+from sluice_models.openset import data, pictures
 from sluice_models.openset.data import Data, Pictures, Split, as_pictures
 
 CLASSES = ("A", "B", "C")

@@ -9,10 +9,7 @@ from typing import Any
 import keras
 
 from sluice.export import export_endpoints
-from sluice_models.language import data
-from sluice_models.language import evaluation
-from sluice_models.language import network
-from sluice_models.language import serving
+from sluice_models.language import data, evaluation, network, serving
 from sluice_models.language.batches import Rows, look_up
 from sluice_models.language.data import Text
 from sluice_models.language.embedding import WordVectors

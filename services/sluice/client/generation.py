@@ -23,8 +23,8 @@ from sluice.client.values import (
     is_text,
 )
 from sluice.policy.errors import BadRequest, EmptyInput, ShapeMismatch
-from sluice.wire.rest import encode_floats, write_json
 from sluice.wire.messages.v1 import generation_pb2 as pb
+from sluice.wire.rest import encode_floats, write_json
 
 
 def instances_of(values: Values) -> dict[str, list[Array]]:

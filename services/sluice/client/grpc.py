@@ -34,11 +34,10 @@ from sluice.client.values import (
     Token,
 )
 from sluice.policy.errors import BackendError, SluiceError
-from sluice.wire.predict_frames import PredictRequest, read_outputs, write_request
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
-from sluice.wire.messages.v1 import generation_pb2
-from sluice.wire.messages.v1 import recognition_pb2
+from sluice.wire.messages.v1 import generation_pb2, recognition_pb2
 from sluice.wire.messages.v1 import sessions_pb2 as pb
+from sluice.wire.predict_frames import PredictRequest, read_outputs, write_request
 
 Reply = TypeVar("Reply", bound=Message)
 

@@ -9,8 +9,8 @@ from sluice.client.predict_json import writable
 from sluice.client.tensors import encoded, write_tensors
 from sluice.client.values import BARE, Array, RecognizeCall, Recognized, RecognizedRow
 from sluice.policy.errors import EmptyInput, ShapeMismatch
-from sluice.wire.rest import encode_floats, write_json
 from sluice.wire.messages.v1 import recognition_pb2 as pb
+from sluice.wire.rest import encode_floats, write_json
 
 _MOST = (1 << 31) - 1  # candidates that a message can ask for; no model has as many classes
 

@@ -10,8 +10,8 @@ from sluice.client.values import Array, ModelSpec, is_text
 from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import UnsupportedByModel
 from sluice.policy.tensors import read_tensor
-from sluice.wire.signatures import plain_signature
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.signatures import plain_signature
 from sluice.wire.tensors import DTYPE_NUMBERS
 
 Signatures = Mapping[str, Signature]

@@ -11,9 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from sluice.export import memory
-
-from sluice.export import rules
+from sluice.export import memory, rules
 from sluice.export.entries import Entry, entries
 from sluice.export.errors import CannotStep, ExportError
 from sluice.export.memory import Memory, State

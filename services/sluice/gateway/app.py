@@ -12,27 +12,24 @@ from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
-from sluice.gateway.http import calibrations as calibration_rest
-
-from sluice.gateway.http import generate as generate_rest
-
-from sluice.gateway.http import oip
-
-from sluice.gateway.http import events as predict_stream
-from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
-from sluice.gateway.upstream.client import Backend
-from sluice.gateway.http.hot import Calls
-from sluice.gateway.upstream.catalog import Catalog
-from sluice.gateway.upstream.child import ModelServerChild
 from sluice.gateway.core.engine import Engine
-from sluice.gateway.http.front import Front
 from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.grpc.sessions import GrpcServer
+from sluice.gateway.http import calibrations as calibration_rest
+from sluice.gateway.http import events as predict_stream
+from sluice.gateway.http import generate as generate_rest
+from sluice.gateway.http import oip
+from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
+from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
-from sluice.gateway.metrics.metrics import Metrics
+from sluice.gateway.http.hot import Calls
 from sluice.gateway.http.openapi import describe
 from sluice.gateway.http.rest import router
-from sluice.gateway.grpc.sessions import GrpcServer
+from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
+from sluice.gateway.upstream.catalog import Catalog
+from sluice.gateway.upstream.child import ModelServerChild
+from sluice.gateway.upstream.client import Backend
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
 from sluice.policy.scheduler import Scheduler
 from sluice.wire.rest_paths import rest_call
@@ -53,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Sluice",
         summary="A gateway in front of TensorFlow Serving.",
         description=_DESCRIPTION,
-        version=version("sluice"),
+        version=version("sluice-serving"),
         lifespan=lambda app: _lifespan(app, settings, metrics),
         separate_input_output_schemas=False,
         redirect_slashes=False,

@@ -76,7 +76,7 @@ def corners(shape: tuple[int, ...], pad: Any, dtype: np.dtype[Any], parts: Seque
     return out
 
 
-class Leg(NamedTuple):
+class Stage(NamedTuple):
     """What a ticket runs next, where it runs more than once; see `Ticket`."""
 
     lane: Lane
@@ -88,7 +88,7 @@ class Leg(NamedTuple):
 class Course(Protocol):
     """Leads a ticket from one run to the next."""
 
-    def advance(self, outputs: Rows) -> Leg | Any:
+    def advance(self, outputs: Rows) -> Stage | Any:
         """The ticket has run and these are its outputs, `[rows, ...]`: what it runs next, or its outcome.
 
         Raises:
@@ -101,7 +101,7 @@ class Ticket:
 
     inputs: name → `[rows, ...]`, one row or more, or of any shape where no axis is the batch. `deadline`, `began_at`,
     when it was taken on, and `queued_at`, since when it waits for this run (wherever that was), are in the caller's
-    monotonic seconds. `reply` is the caller's own and never looked at here. `handicap_s` is one of `PRIORITIES`.
+    monotonic seconds. `reply` is the caller's own and never looked at here. `priority_s` is one of `PRIORITIES`.
     `elements` are those that its rows have along ragged axes, without padding; 0 where there are no such axes. One that
     has a `course` runs until that gives its outcome.
     """
@@ -111,10 +111,10 @@ class Ticket:
         "course",
         "deadline",
         "elements",
-        "handicap_s",
         "inputs",
         "lane",
         "outcome",
+        "priority_s",
         "queue",
         "queued_at",
         "reply",
@@ -130,7 +130,7 @@ class Ticket:
         self.deadline = deadline
         self.elements = elements
         self.course = course
-        self.handicap_s = 0.0
+        self.priority_s = 0.0
         self.began_at = self.queued_at = 0.0
         self.queue: Any = None  # where it waits
         self.outcome: Any = None
@@ -144,17 +144,17 @@ class Ticket:
         turns with who comes. Those that have been on their way for seconds gain a lead, and go first at last.
         """
         taken_s = self.queued_at - self.began_at
-        return self.deadline + self.handicap_s + taken_s - max(0.0, taken_s - _PATIENCE_S) * _LEAD
+        return self.deadline + self.priority_s + taken_s - max(0.0, taken_s - _PATIENCE_S) * _LEAD
 
     @property
     def has_run(self) -> bool:
         """Whether it has run before, and waits for a further run."""
         return self.queued_at > self.began_at
 
-    def turn_to(self, leg: Leg) -> None:
+    def turn_to(self, stage: Stage) -> None:
         """What it runs next. Who was overtaken for low priority has been so once."""
-        self.lane, self.inputs, self.rows, self.elements = leg
-        self.handicap_s = min(self.handicap_s, 0.0)
+        self.lane, self.inputs, self.rows, self.elements = stage
+        self.priority_s = min(self.priority_s, 0.0)
         self.queued_at = 0.0
 
 

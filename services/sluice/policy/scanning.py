@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sluice.policy.batch import Lane, Leg, Rows, Ticket
+from sluice.policy.batch import Lane, Rows, Stage, Ticket
 from sluice.policy.contract import Signature, fits, numpy_dtype
 from sluice.policy.cost import RunCost
 from sluice.policy.errors import BackendError
@@ -103,8 +103,8 @@ def scanned(
     tickets = []
     for row, (length,) in enumerate(lengths):
         course = _Course(form, row, {name: column[row] for name, column in columns.items()}, length, tell)
-        leg = course.leg()
-        tickets.append(Ticket(leg.lane, leg.inputs, leg.rows, deadline, leg.elements, course))
+        stage = course.stage()
+        tickets.append(Ticket(stage.lane, stage.inputs, stage.rows, deadline, stage.elements, course))
     return Grouped(signature, lengths, tickets, [[row] for row in range(len(lengths))])
 
 
@@ -155,13 +155,13 @@ class _Course:
         self._states = form.initial
         self._parts: dict[str, list[Array]] = {}
 
-    def leg(self) -> Leg:
+    def stage(self) -> Stage:
         steps = self._steps
         inputs = {name: self._chunk(name, steps) for name in self._form.scan.inputs}
         inputs |= {**self._states, self._form.scan.lengths or "": np.array([steps], np.int32)}
-        return Leg(self._form.lane_of(self._form.bound(steps)), inputs, 1, steps)
+        return Stage(self._form.lane_of(self._form.bound(steps)), inputs, 1, steps)
 
-    def advance(self, outputs: Rows) -> Leg | Mapping[str, Array]:
+    def advance(self, outputs: Rows) -> Stage | Mapping[str, Array]:
         """The next chunk, or the outputs of the whole row, `[1, ...]`; none where its parts were told.
 
         Raises:
@@ -177,7 +177,7 @@ class _Course:
         elif part:
             self._tell(Part(self._number, start, {name: array[0] for name, array in part.items()}))
         self._start = start + steps
-        return self._answer() if ended else self.leg()
+        return self._answer() if ended else self.stage()
 
     @property
     def _steps(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sluice.policy.alarms import Alarms
-from sluice.policy.batch import Batch, Lane, Leg, Rows, Ticket, too_late
+from sluice.policy.batch import Batch, Lane, Rows, Stage, Ticket, too_late
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.contract import BatchAxis, Signature
 from sluice.policy.cost import RunCost
@@ -222,7 +222,7 @@ class Scheduler:
 
     def _advance(self, ticket: Ticket, outputs: Rows, now: float) -> None:
         """A ticket has run: it runs again, at once and however many wait, or is settled."""
-        outcome: Outcome | Leg = outputs
+        outcome: Outcome | Stage = outputs
         if ticket.course is not None:
             try:
                 outcome = ticket.course.advance(outputs)
@@ -231,7 +231,7 @@ class Scheduler:
             except Exception as error:  # it must not keep the others of the batch from their outcomes
                 outcome = Internal(_BUG)
                 outcome.__cause__ = error
-        if isinstance(outcome, Leg):
+        if isinstance(outcome, Stage):
             ticket.turn_to(outcome)
             self._dispatcher(ticket.lane).offer_again(ticket, now)
         else:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from sluice.policy.errors import BadRequest, EmptyInput, MissingInput
-from sluice.wire.rest import DEFAULT_SIGNATURE, encode_floats, from_base64, parse_json_lenient, write_json
 from sluice.wire.messages.tf.v1 import tensorflow_pb2 as tf
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.rest import DEFAULT_SIGNATURE, encode_floats, from_base64, parse_json_lenient, write_json
 
 _INT64 = range(-(1 << 63), 1 << 63)
 

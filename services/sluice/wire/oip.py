@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from sluice.policy.contract import BFLOAT16, Axis, Tensor, numpy_dtype
 from sluice.policy.errors import BadRequest, DtypeMismatch, MissingInput, ShapeMismatch, UnsupportedByModel
 from sluice.policy.tensors import read_tensor
-from sluice.wire.rest import mixes_words, parse_json
 from sluice.wire.messages.oip.v1 import inference_pb2 as messages
+from sluice.wire.rest import mixes_words, parse_json
 from sluice.wire.tensors import dtype_name
 
 Array = NDArray[Any]

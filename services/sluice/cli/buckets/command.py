@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from sluice.cli.buckets.length_files import NAMELESS, Counts, read_lengths
+from sluice.cli.buckets.padding import Ragged
 from sluice.cli.buckets.report import report
 from sluice.cli.explain.command import get
 from sluice.cli.explain.explanation import WRONG_USAGE, CannotExplain
-from sluice.cli.buckets.length_files import NAMELESS, Counts, read_lengths
-from sluice.cli.buckets.padding import Ragged
 
 HERE = "http://127.0.0.1:8080"
 _WIDEST = 100  # columns; wider text is hard to read

@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from sluice.cli.buckets.report import heading
 from sluice.cli.buckets.padding import MOST_BUCKETS, Padding, Ragged, worthwhile
+from sluice.cli.buckets.report import heading
 
 _BINS = 60
 

@@ -13,8 +13,8 @@ from rich.padding import Padding as Indented
 from rich.table import Table
 from rich.text import Text
 
-from sluice.cli.explain.grouping import counted
 from sluice.cli.buckets.padding import MOST_BUCKETS, Padding, Ragged, grouped, savings, worthwhile
+from sluice.cli.explain.grouping import counted
 
 _BAR = 40  # columns
 _EIGHTHS = " ▏▎▍▌▋▊▉"

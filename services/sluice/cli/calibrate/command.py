@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sluice.cli.calibrate.answers import Recognizer, find
 from sluice.cli.calibrate.fit import Fitted, all_methods, fit
 from sluice.cli.calibrate.report import show
+from sluice.cli.calibrate.served_alone import served_alone
 from sluice.cli.data_files import Data, files_of, read_data
 from sluice.cli.explain.command import MODELS
 from sluice.cli.explain.explanation import WRONG_USAGE, CannotExplain
-from sluice.cli.calibrate.served_alone import served_alone
-from sluice.cli.calibrate.answers import Recognizer, find
 from sluice.policy.calibration_document import parse_calibration, write_calibration
 from sluice.policy.contract import Recognition
 from sluice.policy.errors import BadRequest, SluiceError

@@ -24,7 +24,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sluice.cli.demo import recognition as demo_recognition
-
 from sluice.cli.demo import sequences as demo_sequences
 from sluice.cli.embedded import NotServed, embedded
 from sluice.client import AsyncClient, AsyncSession, SluiceError

@@ -64,7 +64,7 @@ Read = Callable[[Signature, int], Mapping[str, Array]]
 Done = Callable[[Verdicts | SluiceError], None]
 
 
-class Case:
+class RecognizeCall:
     """The rows of one request, and what models said of them: `logits` and, by method, `scores` `[batch]`.
 
     `inputs` are there once they have been read, and `stop`, which withdraws the calls, once these have begun.
@@ -120,9 +120,9 @@ class Decisions:
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
-        self._waiting: dict[Rule, list[Case]] = {}
+        self._waiting: dict[Rule, list[RecognizeCall]] = {}
 
-    def add(self, case: Case) -> None:
+    def add(self, case: RecognizeCall) -> None:
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._decide_all)
         self._waiting.setdefault(case.rule, []).append(case)
@@ -132,7 +132,7 @@ class Decisions:
         for rule, cases in waiting.items():
             self._decide(rule, [case for case in cases if not case.withdrawn])
 
-    def _decide(self, rule: Rule, cases: Sequence[Case]) -> None:
+    def _decide(self, rule: Rule, cases: Sequence[RecognizeCall]) -> None:
         if not cases:
             return
         try:
@@ -154,7 +154,7 @@ def _nothing() -> None:
     """Stop calls that have ended."""
 
 
-def _results(rule: Rule, cases: Sequence[Case]) -> list[Recognized]:
+def _results(rule: Rule, cases: Sequence[RecognizeCall]) -> list[Recognized]:
     scores = {method: _joined([case.scores[method] for case in cases]) for method in cases[0].scores}
     logits = _joined([case.logits for case in cases])
     about = rule.recognition, rule.calibration, rule.method, rule.level

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from sluice.gateway.core.buckets import BucketTable
 from sluice.gateway.core.calibrations import Calibrations
-from sluice.gateway.upstream.catalog import Catalog, ServedVersion
 from sluice.gateway.core.decisions import Watcher as RecognitionWatcher
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.generation import Generations
@@ -25,6 +24,7 @@ from sluice.gateway.core.generation import Watcher as GenerationWatcher
 from sluice.gateway.core.predict import Predict, Prediction, Predictions, check_wanted
 from sluice.gateway.core.recognition import Recognitions
 from sluice.gateway.settings import Settings
+from sluice.gateway.upstream.catalog import Catalog, ServedVersion
 from sluice.policy.columnar import Columns, divided
 from sluice.policy.contract import Axis, Signature, State, Tensor, numpy_dtype
 from sluice.policy.errors import (

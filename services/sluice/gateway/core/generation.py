@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from sluice.gateway.core.buckets import BucketTable
-from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.predict import Predictions
-from sluice.policy.batch import PRIORITIES, Lane, Leg, Rows, Ticket, rows_like
+from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.policy.batch import PRIORITIES, Lane, Rows, Stage, Ticket, rows_like
 from sluice.policy.contract import Generation, Signature
 from sluice.policy.errors import BatchTooLarge, SluiceError, UnsupportedByModel
 from sluice.policy.generation import Decoding, Limits, Options, Result, check_options
@@ -36,7 +36,7 @@ class Generate:
     options: Callable[[Generation], Options]
     version: int | None = None
     label: str | None = None
-    handicap_s: float = PRIORITIES["normal"]
+    priority_s: float = PRIORITIES["normal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Generations:
         buckets.observe(found.lengths)
         tickets = [ticket for _, ticket in sorted(zip(found.rows, found.tickets, strict=True), key=itemgetter(0))]
         for ticket in tickets:
-            ticket.handicap_s = asked.handicap_s
+            ticket.priority_s = asked.priority_s
         return [_Instance(generation, options, ticket, index) for index, ticket in enumerate(tickets)]
 
     async def _run(self, served: ServedVersion, instances: Sequence["_Instance"]) -> AsyncGenerator[Event]:
@@ -173,7 +173,7 @@ class _Instance:
         self._tell = tell
         engine.submit(self.ticket, lambda outcome: tell(Ended(self._index, outcome)))
 
-    def advance(self, outputs: Rows) -> Leg | list[Result]:
+    def advance(self, outputs: Rows) -> Stage | list[Result]:
         decoding = self._decoding
         if decoding is None:
             states = state_rows(self._generation.encode.states, outputs)
@@ -190,4 +190,4 @@ class _Instance:
             return decoding.results()
         inputs, lane = decoding.inputs(), self.ticket.lane
         decode = Lane(lane.model, lane.version, self._generation.decode.name, rows_like(inputs))
-        return Leg(decode, inputs, decoding.rows)
+        return Stage(decode, inputs, decoding.rows)

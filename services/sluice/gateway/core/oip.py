@@ -12,9 +12,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from sluice.gateway.upstream.catalog import Model, ServedVersion
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.predict import Done, Predict, Prediction, Tasks, Terms
+from sluice.gateway.upstream.catalog import Model, ServedVersion
 from sluice.policy.batch import PRIORITIES
 from sluice.policy.contract import Signature, Tensor, numpy_dtype
 from sluice.policy.errors import BackendUnavailable, DeadlineExceeded, DtypeMismatch, ShapeMismatch
@@ -49,13 +49,13 @@ class Inference:
         if asked.timeout_s is not None:
             terms = terms._replace(deadline=min(terms.deadline, self._gateway.now() + asked.timeout_s))
         if asked.priority:
-            terms = terms._replace(handicap_s=_handicap_s(asked.priority))
+            terms = terms._replace(priority_s=_priority_s(asked.priority))
         if asked.sequence is not None:
             return self._tasks.begin(self._part(model, version, asked, terms), done)
         signature = asked.signature or DEFAULT_SIGNATURE
         predict = Predict(
             model, signature, partial(_read, asked.inputs), version,
-            outputs=asked.outputs, handicap_s=terms.handicap_s,
+            outputs=asked.outputs, priority_s=terms.priority_s,
         )  # fmt: skip
         return self._gateway.predictions.begin(predict, terms.deadline, done)
 
@@ -100,7 +100,7 @@ class Inference:
         value, scans = _row(asked.inputs, step)
         begin = gateway.scan if scans else gateway.step
         ticket = begin(id, value, None, list(asked.outputs) or None, terms.deadline)
-        ticket.handicap_s = terms.handicap_s
+        ticket.priority_s = terms.priority_s
         answers = await gateway.engine.run(ticket)
         names = asked.outputs or answers.outputs
         return Prediction(served.version, {name: answers.outputs[name] for name in names})
@@ -161,7 +161,7 @@ def described(tensors: Mapping[str, Tensor]) -> list[tuple[str, str, list[int]]]
     ]
 
 
-def _handicap_s(priority: int) -> float:
+def _priority_s(priority: int) -> float:
     """The protocol counts from 1, the highest priority."""
     return PRIORITIES["high" if priority == 1 else "low"]
 

@@ -14,8 +14,8 @@ import structlog
 from numpy.typing import NDArray
 
 from sluice.gateway.core.buckets import BucketTable
-from sluice.gateway.upstream.catalog import Catalog, ServedVersion
 from sluice.gateway.core.engine import Engine, complete
+from sluice.gateway.upstream.catalog import Catalog, ServedVersion
 from sluice.policy.batch import PRIORITIES, Lane, Ticket, rows_like
 from sluice.policy.contract import Signature, fits
 from sluice.policy.errors import (
@@ -44,7 +44,7 @@ class Terms(NamedTuple):
     """Until when a request must be answered, in the engine's seconds, and its priority; see `PRIORITIES`."""
 
     deadline: float
-    handicap_s: float
+    priority_s: float
 
 
 class Predict(NamedTuple):
@@ -62,7 +62,7 @@ class Predict(NamedTuple):
     version: int | None = None
     label: str | None = None
     outputs: tuple[str, ...] = ()
-    handicap_s: float = PRIORITIES["normal"]
+    priority_s: float = PRIORITIES["normal"]
     tell: Tell | None = None
 
 
@@ -84,7 +84,7 @@ Done = Callable[[Any], None]  # gets an answer, or a `SluiceError`
 Cancel = Callable[[], None]
 
 
-class Which(NamedTuple):
+class ModelSpec(NamedTuple):
     """A model version as a request names it: without number and label the newest."""
 
     model: str
@@ -141,10 +141,10 @@ class Predictions:
         Raises:
             SluiceError: it is refused.
         """
-        which = Which(asked.model, asked.version, asked.label)
+        which = ModelSpec(asked.model, asked.version, asked.label)
         return self.on_version(which, deadline, lambda served, done: self.submit(served, asked, deadline, done), done)
 
-    def on_version(self, which: Which, deadline: float, run: "Run", done: Done) -> Cancel:
+    def on_version(self, which: ModelSpec, deadline: float, run: "Run", done: Done) -> Cancel:
         """Have `run` begin something on a model version; once more if its version goes and any would do.
 
         What it returns cancels it. `done` is called from the loop, once, unless it is cancelled.
@@ -167,14 +167,14 @@ class Predictions:
         """Run a request on a version; otherwise as `begin`."""
         tickets, joined = self._planned(served, asked, deadline)
         for ticket in tickets:
-            ticket.handicap_s = asked.handicap_s
+            ticket.priority_s = asked.priority_s
 
         def settled(outcome: Sequence[Inputs] | SluiceError) -> None:
             done(outcome if isinstance(outcome, SluiceError) else joined(outcome))
 
         return self._engine.submit_parts(tickets, settled)
 
-    def later(self, which: Which, deadline: float, run: "Run", done: Done) -> Cancel:
+    def later(self, which: ModelSpec, deadline: float, run: "Run", done: Done) -> Cancel:
         """As `on_version`, when the model server has to be asked about the model first."""
 
         async def find_and_run() -> Any:
@@ -275,7 +275,7 @@ Run = Callable[[ServedVersion, Done], Cancel]
 class _Begun:
     """A request that may begin anew once: who asked for the newest version gets the one that replaced it."""
 
-    def __init__(self, predictions: Predictions, which: Which, deadline: float, run: Run, done: Done) -> None:
+    def __init__(self, predictions: Predictions, which: ModelSpec, deadline: float, run: Run, done: Done) -> None:
         self._predictions = predictions
         self._which = which
         self._deadline = deadline

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.gateway.core.calibrations import Calibrations
-from sluice.gateway.upstream.catalog import ServedVersion
-from sluice.gateway.core.decisions import Case, Decisions, Read, Rule, Watcher
+from sluice.gateway.core.decisions import Decisions, Read, RecognizeCall, Rule, Watcher
 from sluice.gateway.core.joint import together
-from sluice.gateway.core.predict import Cancel, Done, Predict, Prediction, Predictions, Which
+from sluice.gateway.core.predict import Cancel, Done, ModelSpec, Predict, Prediction, Predictions
+from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.batch import PRIORITIES
 from sluice.policy.contract import Detector, Recognition, Signature
 from sluice.policy.errors import BackendError, BackendUnavailable, NotFound, SluiceError
@@ -33,13 +33,13 @@ class Recognize(NamedTuple):
     Without `method` and `level` the calibration's are meant; `sets` asks for prediction sets, too.
     """
 
-    which: Which
+    which: ModelSpec
     read: Read
     method: str | None = None
     level: float | None = None
     top_k: int = 3
     sets: bool = False
-    handicap_s: float = PRIORITIES["normal"]
+    priority_s: float = PRIORITIES["normal"]
 
 
 class Recognitions:
@@ -69,9 +69,9 @@ class Recognitions:
 
     def _run(self, served: ServedVersion, asked: Recognize, deadline: float, done: Done) -> Cancel:
         rule = self._rule(served, asked)
-        case = Case(rule, asked.read, done)
+        case = RecognizeCall(rule, asked.read, done)
         call = Predict(
-            served.model, rule.signature, case.read, served.version, outputs=rule.outputs, handicap_s=asked.handicap_s
+            served.model, rule.signature, case.read, served.version, outputs=rule.outputs, priority_s=asked.priority_s
         )
         if rule.recognition.detector is None or _DETECTOR not in rule.parts:
             case.stop = self._predictions.submit(served, call, deadline, partial(self._answered, case))
@@ -100,7 +100,7 @@ class Recognitions:
             )  # fmt: skip
         return rules[options]
 
-    def _answered(self, case: Case, outcome: Prediction | SluiceError, detected: Array | None = None) -> None:
+    def _answered(self, case: RecognizeCall, outcome: Prediction | SluiceError, detected: Array | None = None) -> None:
         """The model has answered, and the network in front, if there is one."""
         if isinstance(outcome, SluiceError):
             case.end(outcome)
@@ -112,14 +112,20 @@ class Recognitions:
             case.scores = {**case.scores, _DETECTOR: detected}
         self._decisions.add(case)
 
-    def _both_answered(self, case: Case, outcome: Sequence[Any] | SluiceError) -> None:
+    def _both_answered(self, case: RecognizeCall, outcome: Sequence[Any] | SluiceError) -> None:
         if isinstance(outcome, SluiceError):
             case.end(outcome)
         else:
             self._answered(case, *outcome)
 
     def _detect(
-        self, served: ServedVersion, detector: Detector, case: Case, asked: Recognize, deadline: float, done: Done
+        self,
+        served: ServedVersion,
+        detector: Detector,
+        case: RecognizeCall,
+        asked: Recognize,
+        deadline: float,
+        done: Done,
     ) -> Cancel:
         """Ask the network in front about the same rows; `done` gets its scores."""
 
@@ -129,7 +135,7 @@ class Recognitions:
             outputs = _wanted(recognition.signature, (recognition.logits,))
             call = Predict(
                 found.model, found.entry(recognition.signature), lambda *_: case.inputs, found.version,
-                outputs=outputs, handicap_s=asked.handicap_s,
+                outputs=outputs, priority_s=asked.priority_s,
             )  # fmt: skip
             return self._predictions.submit(found, call, deadline, partial(scored, recognition, done))
 
@@ -139,7 +145,7 @@ class Recognitions:
         def told(outcome: Any) -> None:
             done(_no_detector(served, detector) if isinstance(outcome, NotFound) else outcome)
 
-        return self._predictions.on_version(Which(detector.model), deadline, run, told)
+        return self._predictions.on_version(ModelSpec(detector.model), deadline, run, told)
 
 
 def _asked_of(served: ServedVersion, recognition: Recognition, computed: Sequence[str]) -> tuple[str, tuple[str, ...]]:

@@ -11,11 +11,11 @@ from typing import Any
 import structlog
 from google.protobuf.message import DecodeError
 
-from sluice.gateway.http.hot import BUG
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.generation import Begun, Event, Generate, Token
-from sluice.gateway.grpc.failures import error_message, failure
 from sluice.gateway.grpc.connection import Call, Methods, Unary, streamed
+from sluice.gateway.grpc.failures import error_message, failure
+from sluice.gateway.http.hot import BUG
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.contract import Generation, Signature
 from sluice.policy.errors import BadRequest, Internal, SluiceError
@@ -23,9 +23,9 @@ from sluice.policy.generation import Beam, Options, Result, Sampling
 from sluice.policy.sequences import Columns, rows_of
 from sluice.policy.tensors import read_tensor
 from sluice.wire.arrays import Array, read_arrays
+from sluice.wire.messages.v1 import generation_pb2 as messages
 from sluice.wire.rest import PredictBody, check_names
 from sluice.wire.rest_paths import read_version
-from sluice.wire.messages.v1 import generation_pb2 as messages
 
 log = structlog.get_logger()
 

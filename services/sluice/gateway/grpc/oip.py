@@ -11,20 +11,20 @@ from typing import Any
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from sluice.gateway.http.hot import BUG
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.grpc.failures import failure
-from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary, awaited
-from sluice.gateway.grpc.stream import Stream
 from sluice.gateway.core.oip import Inference
-from sluice.gateway.metrics.metrics import Metrics
-from sluice.gateway.http.oip import model_metadata, repository_index, server_metadata
 from sluice.gateway.core.predict import Outcome, Terms
+from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary, awaited
+from sluice.gateway.grpc.failures import failure
+from sluice.gateway.grpc.stream import Stream
+from sluice.gateway.http.hot import BUG
+from sluice.gateway.http.oip import model_metadata, repository_index, server_metadata
+from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.batch import PRIORITIES
 from sluice.policy.errors import BackendUnavailable, BadRequest, Internal, NotFound, SluiceError
+from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 from sluice.wire.oip import InferRequest, read_infer, write_infer
 from sluice.wire.rest_paths import read_version
-from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 
 log = structlog.get_logger()
 

@@ -9,23 +9,23 @@ from functools import partial
 import structlog
 from google.protobuf.message import DecodeError
 
-from sluice.gateway.http.hot import BUG
 from sluice.gateway.core.decisions import Verdicts
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.grpc.failures import failure
-from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary
-from sluice.gateway.metrics.metrics import Metrics
-from sluice.gateway.core.predict import Which
+from sluice.gateway.core.predict import ModelSpec
 from sluice.gateway.core.recognition import Recognize
+from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary
+from sluice.gateway.grpc.failures import failure
+from sluice.gateway.http.hot import BUG
+from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.contract import Signature
 from sluice.policy.errors import BadRequest, Internal, SluiceError
 from sluice.policy.recognition import Recognized
 from sluice.policy.tensors import read_tensor
 from sluice.wire.arrays import Array, read_arrays
+from sluice.wire.messages.v1 import recognition_pb2 as messages
 from sluice.wire.recognition import TOP_K
 from sluice.wire.rest import check_names
 from sluice.wire.rest_paths import read_version
-from sluice.wire.messages.v1 import recognition_pb2 as messages
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ def _asked(request: messages.RecognizeRequest) -> Recognize:
     except ValueError as error:
         raise BadRequest(f"A tensor cannot be read: {error}.") from None
     return Recognize(
-        Which(request.model, read_version(request.version), request.label or None),
+        ModelSpec(request.model, read_version(request.version), request.label or None),
         partial(_rows, arrays),
         request.method or None,
         request.level if request.HasField("level") else None,

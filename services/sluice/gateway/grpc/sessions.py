@@ -13,32 +13,31 @@ import structlog
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from sluice.gateway.http.hot import BUG
 from sluice.gateway.core.engine import complete
 from sluice.gateway.core.gateway import Gateway, IfExists, SessionView
+from sluice.gateway.core.oip import Inference
+from sluice.gateway.grpc.connection import Call, GrpcProtocol, Handler, Methods, Unary, awaited
+from sluice.gateway.grpc.failures import error_message, failure
 from sluice.gateway.grpc.generation import SERVICE as GENERATION_SERVICE
 from sluice.gateway.grpc.generation import GenerationDoor
-from sluice.gateway.grpc.failures import error_message, failure
-from sluice.gateway.grpc.connection import Call, GrpcProtocol, Handler, Methods, Unary, awaited
-from sluice.gateway.grpc.standard import Health, reflection_methods
-from sluice.gateway.grpc.stream import Stream
-from sluice.gateway.core.oip import Inference
-from sluice.gateway.listener import BACKLOG, listen
-from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.grpc.oip import SERVICE as OIP_SERVICE
 from sluice.gateway.grpc.oip import OipDoor
 from sluice.gateway.grpc.recognition import SERVICE as RECOGNITION_SERVICE
 from sluice.gateway.grpc.recognition import RecognitionDoor
+from sluice.gateway.grpc.standard import Health, reflection_methods
+from sluice.gateway.grpc.stream import Stream
 from sluice.gateway.grpc.tf_serving import MODEL_SERVICE, PREDICTION_SERVICE, TfServingDoor
+from sluice.gateway.http.hot import BUG
+from sluice.gateway.listener import BACKLOG, listen
+from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import BadRequest, Internal, SluiceError
 from sluice.policy.session import Answers, Step
 from sluice.wire.arrays import read_arrays, write_array
-from sluice.wire.rest_paths import read_version
 from sluice.wire.messages.oip.v1 import inference_pb2
 from sluice.wire.messages.tfs.v1 import serving_pb2
-from sluice.wire.messages.v1 import generation_pb2
-from sluice.wire.messages.v1 import recognition_pb2
+from sluice.wire.messages.v1 import generation_pb2, recognition_pb2
 from sluice.wire.messages.v1 import sessions_pb2 as messages
+from sluice.wire.rest_paths import read_version
 
 log = structlog.get_logger()
 

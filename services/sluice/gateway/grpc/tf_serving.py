@@ -9,12 +9,12 @@ from functools import partial
 
 import structlog
 
-from sluice.gateway.http.hot import BUG
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.grpc.failures import tf_serving_failure
-from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary, awaited
-from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.core.predict import Outcome, Predict
+from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary, awaited
+from sluice.gateway.grpc.failures import tf_serving_failure
+from sluice.gateway.http.hot import BUG
+from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.contract import Tensor
 from sluice.policy.errors import Internal, PermissionDenied, SluiceError, VersionNotFound
 from sluice.wire.predict_frames import PredictRequest, read_request, write_response

@@ -10,8 +10,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
 from sluice.gateway.http.headers import RequestIds
+from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
 from sluice.gateway.slices import Sliced
 from sluice.policy.errors import BodyTooLarge, SluiceError
 

@@ -12,11 +12,11 @@ import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 
+from sluice.gateway.core.predict import Outcome, Predict
 from sluice.gateway.http.answers import error_body, sse
-from sluice.gateway.http.hot import read_rows, target_of, wants_events
 from sluice.gateway.http.generate import client_gone, unless_left
 from sluice.gateway.http.headers import read_headers
-from sluice.gateway.core.predict import Outcome, Predict
+from sluice.gateway.http.hot import read_rows, target_of, wants_events
 from sluice.gateway.http.rest import Here
 from sluice.policy.errors import SluiceError
 from sluice.policy.scanning import Part
@@ -43,7 +43,7 @@ async def predict(gateway: Here, request: Request) -> Response:
     events: asyncio.Queue[Part | Outcome] = asyncio.Queue()
     asked = Predict(
         target.name, body.signature_name, partial(read_rows, body), target.version, target.label,
-        handicap_s=said.handicap_s, tell=events.put_nowait,
+        priority_s=said.priority_s, tell=events.put_nowait,
     )  # fmt: skip
     cancel = gateway.predictions.begin(asked, deadline, events.put_nowait)
     try:

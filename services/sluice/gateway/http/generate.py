@@ -14,8 +14,8 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
 
-from sluice.gateway.http.answers import error_body, sse
 from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token
+from sluice.gateway.http.answers import error_body, sse
 from sluice.gateway.http.headers import read_headers
 from sluice.gateway.http.rest import Body, Here, ModelName
 from sluice.policy.contract import Generation
@@ -95,7 +95,7 @@ async def _generate(gateway: Any, request: Request, fields: GenerateFields, mode
         model,
         lambda encode, limit: body.rows(encode.inputs, limit),
         fields.options,
-        handicap_s=said.handicap_s,
+        priority_s=said.priority_s,
         **which,
     )
     deadline = gateway.deadline(said.timeout_ms, gateway.now())

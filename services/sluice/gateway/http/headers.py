@@ -20,12 +20,12 @@ _REQUEST_ID_LIMIT = 128
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class Said(NamedTuple):
+class CallOptions(NamedTuple):
     """What a request's headers say of how it is carried out, and its body's encoding."""
 
     timeout_ms: int | None = None
     encoding: str = ""
-    handicap_s: float = PRIORITIES["normal"]
+    priority_s: float = PRIORITIES["normal"]
 
 
 class RequestIds:
@@ -43,27 +43,27 @@ class RequestIds:
         return f"{self._prefix}-{next(self._count):x}".encode()
 
 
-def read_headers(headers: Iterable[Header], session: str | None = None) -> Said:
+def read_headers(headers: Iterable[Header], session: str | None = None) -> CallOptions:
     """What the headers say; `session` is the one that the path names.
 
     Raises:
         BadRequest: one cannot be read, or names another session than the path.
     """
-    timeout_ms, encoding, handicap_s = Said()
+    timeout_ms, encoding, priority_s = CallOptions()
     for name, value in headers:
         if name == b"sluice-timeout-ms":
             timeout_ms = read_timeout(value)
         elif name == b"sluice-priority":
-            handicap_s = read_priority(value.decode("latin-1"))
+            priority_s = read_priority(value.decode("latin-1"))
         elif name == b"sluice-session" and session is not None:
             check_session_header(value.decode("latin-1"), session)
         elif name == b"content-encoding":
             encoding = value.decode("latin-1")
-    return Said(timeout_ms, encoding, handicap_s)
+    return CallOptions(timeout_ms, encoding, priority_s)
 
 
 def read_priority(text: str) -> float:
-    """`Sluice-Priority`, as `Ticket.handicap_s`."""
+    """`Sluice-Priority`, as `Ticket.priority_s`."""
     if text not in PRIORITIES:
         raise BadRequest(f"Sluice-Priority is one of {', '.join(PRIORITIES)}; got {text!r:.80}.")
     return PRIORITIES[text]

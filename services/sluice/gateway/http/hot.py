@@ -15,16 +15,16 @@ import httptools
 import orjson
 import structlog
 
-from sluice.gateway.http.answers import as_tf_serving, error_body, error_headers, many_body, step_body
 from sluice.gateway.core.decisions import Verdicts
-from sluice.gateway.http.fields import read_many, read_step
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.http.headers import INFERENCE_HEADER, Header, header_length, read_headers
 from sluice.gateway.core.oip import Inference
-from sluice.gateway.metrics.metrics import Metrics
-from sluice.gateway.core.predict import Predict, Prediction, Terms, Which
+from sluice.gateway.core.predict import ModelSpec, Predict, Prediction, Terms
 from sluice.gateway.core.recognition import Recognize
+from sluice.gateway.http.answers import as_tf_serving, error_body, error_headers, many_body, step_body
+from sluice.gateway.http.fields import read_many, read_step
+from sluice.gateway.http.headers import INFERENCE_HEADER, Header, header_length, read_headers
 from sluice.gateway.http.tf_serving import FORWARDED
+from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.columnar import Columns
 from sluice.policy.contract import Signature
 from sluice.policy.errors import BadRequest, Internal, SluiceError
@@ -139,7 +139,7 @@ class Calls:
         try:
             said = read_headers(headers, target.session)
             body = inflate(body, said.encoding, self.body_limit)
-            terms = Terms(gateway.deadline(said.timeout_ms, arrived_at), said.handicap_s)
+            terms = Terms(gateway.deadline(said.timeout_ms, arrived_at), said.priority_s)
             if target.call == "infer":
                 return self._begin_infer(target, headers, body, terms, done)
             return self._begin(gateway, target, body, terms, done)
@@ -188,7 +188,7 @@ class Calls:
         inputs, number, wanted = read_step(body)
         begin = gateway.step if target.call == "step" else gateway.scan
         step = begin(target.name, inputs, number, wanted, terms.deadline)
-        step.handicap_s = terms.handicap_s
+        step.priority_s = terms.priority_s
         gateway.engine.submit(step, partial(self._answer, target, done, partial(_stepped, wanted)))
         return partial(gateway.engine.cancel, step)
 
@@ -198,7 +198,7 @@ class Calls:
         asked = parse_predict(body)
         predict = Predict(
             target.name, asked.signature_name, partial(read_rows, asked), target.version, target.label,
-            handicap_s=terms.handicap_s,
+            priority_s=terms.priority_s,
         )  # fmt: skip
         answer = partial(self._answer, target, done, partial(_predicted, asked.row_format))
         return gateway.predictions.begin(predict, terms.deadline, answer)
@@ -208,8 +208,8 @@ class Calls:
     ) -> Callable[[], None]:
         asked = parse_recognize(body)
         recognize = Recognize(
-            Which(target.name, target.version, target.label), partial(read_rows, asked.rows),
-            asked.method, asked.level, asked.top_k, asked.sets, terms.handicap_s,
+            ModelSpec(target.name, target.version, target.label), partial(read_rows, asked.rows),
+            asked.method, asked.level, asked.top_k, asked.sets, terms.priority_s,
         )  # fmt: skip
         return gateway.recognitions.begin(recognize, terms.deadline, partial(self._answer, target, done, _recognized))
 
@@ -239,7 +239,7 @@ class Calls:
         columns = gateway.step_many(target.name, ids, inputs, numbers, wanted, terms.deadline)
         steps = [step for _, step in columns.steps]
         for step in steps:
-            step.handicap_s = terms.handicap_s
+            step.priority_s = terms.priority_s
         return gateway.engine.submit_all(
             steps, partial(self._answer, target, done, partial(_stepped_many, columns, wanted))
         )

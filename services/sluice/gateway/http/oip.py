@@ -120,7 +120,7 @@ async def oip_index(here: Here, options: IndexOptions | None = None) -> list[Mod
 
 
 def server_metadata() -> ServerMetadata:
-    return ServerMetadata(name=NAME, version=installed("sluice"), extensions=list(EXTENSIONS))
+    return ServerMetadata(name=NAME, version=installed("sluice-serving"), extensions=list(EXTENSIONS))
 
 
 async def model_health(here: Inference, response: Response, model: str, version: str) -> ModelHealth:

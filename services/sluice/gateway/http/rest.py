@@ -10,8 +10,8 @@ from starlette.convertors import Convertor, register_url_convertor
 from sluice.gateway.core.buckets import Buckets
 from sluice.gateway.core.gateway import Gateway, IfExists, SessionView
 from sluice.gateway.http.headers import check_session_header
-from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.http.websocket import serve_socket
+from sluice.gateway.metrics.metrics import Metrics
 
 SESSION_ID = r"[A-Za-z0-9._~-]{1,128}"
 

@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError, Message
 from sluice.gateway.core.gateway import Gateway
 from sluice.policy.errors import BackendError
 from sluice.wire.examples import encode_classifications, encode_regressions, parse_examples
-from sluice.wire.model_json import SIGNATURES, encode_metadata, encode_status
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.model_json import SIGNATURES, encode_metadata, encode_status
 
 
 class About(Protocol):

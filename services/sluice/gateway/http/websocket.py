@@ -9,11 +9,11 @@ import structlog
 from fastapi import WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
-from sluice.gateway.http.answers import error_body, error_headers, step_body
-from sluice.gateway.http.hot import BUG
-from sluice.gateway.http.fields import read_step
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.http.headers import Said, read_headers
+from sluice.gateway.http.answers import error_body, error_headers, step_body
+from sluice.gateway.http.fields import read_step
+from sluice.gateway.http.headers import CallOptions, read_headers
+from sluice.gateway.http.hot import BUG
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import Internal, SluiceError
 from sluice.policy.session import Answers, Step
@@ -58,7 +58,7 @@ class _Slot:
 class SocketStream:
     """Reads messages as long as not too many await their reply or its sending; who sends faster has to wait."""
 
-    def __init__(self, socket: WebSocket, gateway: Gateway, metrics: Metrics, session: str, said: Said) -> None:
+    def __init__(self, socket: WebSocket, gateway: Gateway, metrics: Metrics, session: str, said: CallOptions) -> None:
         self._socket = socket
         self._gateway = gateway
         self._metrics = metrics
@@ -103,7 +103,7 @@ class SocketStream:
             inputs, number, wanted = read_step(body)
             deadline = gateway.deadline(self._said.timeout_ms, gateway.now())
             slot.step = gateway.step(self._session, inputs, number, wanted, deadline)
-            slot.step.handicap_s = self._said.handicap_s
+            slot.step.priority_s = self._said.priority_s
             gateway.engine.submit(slot.step, partial(self._answer, slot, wanted))
         except SluiceError as error:
             self._answer(slot, None, error)

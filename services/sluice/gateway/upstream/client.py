@@ -19,9 +19,9 @@ from sluice.policy.errors import (
     SluiceError,
     VersionNotFound,
 )
-from sluice.wire.predict_frames import PredictRequest, read_outputs, write_request
 from sluice.wire.messages.tf.v1 import tensorflow_pb2 as tf
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+from sluice.wire.predict_frames import PredictRequest, read_outputs, write_request
 
 Array = NDArray[Any]
 Reply = TypeVar("Reply", bound=Message)
