@@ -105,6 +105,7 @@ async def test_sampling_gives_the_same_answer_for_the_same_seed_whoever_shares_t
         ({"instances": ["hi"], "max_steps": 0}, 400, "bad_request", "max_steps"),
         ({"instances": ["hi"], "max_steps": 99}, 400, "bad_request", "from 1 to 17"),
         ({"instances": ["hi"], "beam": {"width": 17}}, 400, "bad_request", "beam.width"),
+        ({"instances": ["hi"], "beam": {"width": 2, "n_best": 0}}, 400, "bad_request", "from 1 to 2 here; got 0"),
         ({"instances": ["hi"], "beam": {"width": 2}, "sampling": {"seed": 1}}, 400, "bad_request", "either"),
         ({"instances": ["hi"], "sampling": {}}, 400, "bad_request", "seed"),
         ({"instances": ["hi"], "dance": 1}, 400, "bad_request", "dance"),

@@ -146,6 +146,7 @@ async def test_sampling_gives_the_same_as_over_HTTP_for_the_same_seed(here, gene
         ({"texts": ["hi"], "max_steps": 0}, "INVALID_ARGUMENT", "bad_request", "max_steps"),
         ({"texts": ["hi"], "max_steps": 99}, "INVALID_ARGUMENT", "bad_request", "from 1 to 17"),
         ({"texts": ["hi"], "beam": {}}, "INVALID_ARGUMENT", "bad_request", "beam.width"),
+        ({"texts": ["hi"], "beam": {"width": 2, "n_best": 0}}, "INVALID_ARGUMENT", "bad_request", "to 2 here; got 0"),
         ({"texts": ["hi"], "beam": {"width": 2}, "sampling": {"seed": 1}}, "INVALID_ARGUMENT", "bad_request", "either"),
         ({"texts": ["hi"], "sampling": {}}, "INVALID_ARGUMENT", "bad_request", "seed"),
         ({"texts": ["hi"], "sampling": {"seed": 1, "top_p": 0.0}}, "INVALID_ARGUMENT", "bad_request", "top_p"),

@@ -125,7 +125,7 @@ def _options(request: messages.GenerateRequest, generation: Generation) -> Optio
 
 
 def _beam(beam: messages.Beam) -> Beam:
-    return Beam(beam.width, beam.n_best or 1, beam.length_penalty)
+    return Beam(beam.width, beam.n_best if beam.HasField("n_best") else 1, beam.length_penalty)
 
 
 def _sampling(sampling: messages.Sampling) -> Sampling:
