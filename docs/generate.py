@@ -138,7 +138,7 @@ def _verdicts() -> Verdicts:
     calibration = Calibration("m", 1, "", 0.5, 1, "", "knn", 1.0, {"knn": Calibrated(np.zeros(1))})
     recognition, options = Recognition(rows, "logits", ("a",)), ("knn", 0.5, 1, False)
     rule = Rule("m", 1, recognition, calibration, *options, 0.0, ("knn",), ("knn",), "rows", ())
-    return Verdicts(rule, [Recognized("a", True, "a", 0.0, 0.0, 1.0, None, ())])
+    return Verdicts(rule, [Recognized("a", True, "a", 0.0, 0.0, 1.0, None, (), own_p_values=(1.0,))])
 
 
 def life_cycle() -> str:
