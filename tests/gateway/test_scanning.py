@@ -74,6 +74,18 @@ async def test_the_setting_goes_before_the_contract(puppet):
         assert puppet.batches == [("sequences", 1)]
 
 
+async def test_each_version_on_which_the_setting_has_no_effect_is_warned_of_once(puppet, logs):
+    puppet.versions["spans"] = [1, 2]
+    async with running(puppet, scan_chunks={"strides": 8, "spans": 8, "sum": 0}) as here:
+        for model in ("strides", "spans", "spans", "sum", "plain"):
+            await here.http.get(f"/v1/models/{model}/contract")
+        warned = [each for each in logs if each["event"] == "setting has no effect"]
+    assert {each["log_level"] for each in warned} == {"warning"}
+    assert {each["setting"] for each in warned} == {"scan_chunks"}
+    assert [(each["model"], each["version"]) for each in warned] == [("spans", 1), ("spans", 2), ("sum", 1)]
+    assert all("no scan" in each["reason"] for each in warned)
+
+
 async def test_parts_come_as_events_and_make_the_answer(here):
     rows = [span(9), span(2)]
     *parts, done = await events(here, {"instances": rows})

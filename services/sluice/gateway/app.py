@@ -27,7 +27,7 @@ from sluice.gateway.http.openapi import describe
 from sluice.gateway.http.rest import router
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
-from sluice.gateway.upstream.catalog import Catalog
+from sluice.gateway.upstream.catalog import Catalog, ServedVersion
 from sluice.gateway.upstream.child import ModelServerChild
 from sluice.gateway.upstream.client import Backend
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
@@ -97,6 +97,9 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         scheduler = Scheduler(settings.batching, settings.sessions)
         metrics.watch(scheduler)
 
+        def welcome(served: ServedVersion) -> None:
+            gateway.buckets.check(served)
+
         def retire(model: str, version: int) -> None:
             scheduler.retire(model, version, engine.now())
             gateway.buckets.forget(model, version)
@@ -105,7 +108,7 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             metrics.forget(model, version)
             engine.changed()
 
-        catalog = Catalog(backend, lambda: _models_in(settings), retire)
+        catalog = Catalog(backend, lambda: _models_in(settings), welcome, retire)
         engine = Engine(scheduler, catalog, metrics)
         stack.push_async_callback(engine.close)
         app.state.gateway = gateway = Gateway(settings, catalog, engine, metrics)

@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     scan_chunks: dict[str, NonNegativeInt] = Field(
         {},
         description="By model, time steps of the chunks in which its sequences run, instead of the contract's or of "
-        "what runs cost; 0: whole, in buckets. For models that can be scanned.",
+        "what runs cost; 0: whole, in buckets. For models that can be scanned; of any other the log warns.",
     )
     scan_steps: PositiveInt = Field(4096, description="Most time steps of one scan; beyond it: 413 sequence_too_long.")
 
