@@ -104,6 +104,40 @@ async def test_parts_come_as_events_and_make_the_answer(here):
     assert versioned[-1] == ("done", {})
 
 
+@pytest.mark.parametrize(
+    ("accept", "streamed"),
+    [
+        ("text/event-stream", True),
+        ("Text/Event-Stream; charset=utf-8", True),
+        ("application/json, text/event-stream", True),
+        ("application/json;q=0.9, text/event-stream", True),
+        ("*/*;q=0.1,text/event-stream ; q=0.2", True),
+        ("application/json;q=0.1, */*, text/event-stream;q=0.2", True),
+        ("text/event-stream;q=0", False),
+        ("text/event-stream;q=0.000, */*;q=0", False),
+        ("application/json, text/event-stream;q=0.5", False),
+        ("text/event-stream;q=0.5, */*", False),
+        ("text/event-stream;q=0.5, application/*;q=0.6, */*;q=0.1", False),
+        ("text/event-stream-of-mine", False),
+        ("text/event-stream;q=nan", True),
+        ("*/*", False),
+        ("text/*", False),
+        ("", False),
+    ],
+)
+async def test_events_come_to_who_would_rather_have_them_than_json(here, accept, streamed):
+    response = await here.http.post(STRIDES, json={"instances": [span(3)]}, headers={"accept": accept})
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream" if streamed else "application/json")
+
+
+async def test_several_accept_headers_count_as_one(here):
+    for first, streamed in (("application/json;q=0.5", True), ("application/json", False)):
+        headers = [("accept", first), ("accept", "text/event-stream;q=0.7")]
+        response = await here.http.post(STRIDES, json={"instances": [span(3)]}, headers=headers)
+        assert response.headers["content-type"].startswith("text/event-stream") == streamed
+
+
 async def test_a_stream_ends_with_the_error_that_ended_it(puppet):
     async with running(puppet) as here:
 

@@ -22,7 +22,7 @@ from sluice.gateway.core.predict import ModelSpec, Predict, Prediction, Terms
 from sluice.gateway.core.recognition import Recognize
 from sluice.gateway.http.answers import as_tf_serving, error_body, error_headers, many_body, step_body
 from sluice.gateway.http.fields import read_many, read_step
-from sluice.gateway.http.headers import INFERENCE_HEADER, Header, header_length, read_headers
+from sluice.gateway.http.headers import INFERENCE_HEADER, Header, accepts_events, header_length, read_headers
 from sluice.gateway.http.tf_serving import FORWARDED
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.columnar import Columns
@@ -41,7 +41,6 @@ _SESSION_CALL = re.compile(r"/v1/sessions/([A-Za-z0-9._~-]{1,128}):(step|scan)")
 _MANY_CALL = re.compile(r"/v1/models/([^/:]+)/sessions:step")
 _RECOGNIZE_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,19})|/labels/([^/:]+))?:recognize")
 _INFER_CALL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,19}))?/infer")
-_EVENTS = b"text/event-stream"
 _LARGE_BODY = 64 * 1024  # bytes whose parsing other clients would notice
 BUG = "Something went wrong inside the gateway; it has been logged with the request id."
 
@@ -76,7 +75,7 @@ Done = Callable[[Reply], None]
 
 def wants_events(target: Target, headers: Iterable[Header]) -> bool:
     """Whether the answer of a predict call is to be a stream of events, which is no hot call."""
-    return target.call == "predict" and any(name == b"accept" and _EVENTS in value.lower() for name, value in headers)
+    return target.call == "predict" and accepts_events(headers)
 
 
 def target_of(method: bytes, url: bytes) -> Target | None:
