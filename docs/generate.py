@@ -55,7 +55,7 @@ ADVICE = {
     "sequence_too_long": "Send a scan in parts, or raise `scan_steps`; shorten the sequence, or raise its bounds.",
     "batch_too_large": "Split the request, or raise `queue_rows`.",
     "state_not_finite": "Look at the input; the session can go on with another one.",
-    "queue_full": "Wait as long as `Retry-After` says; see [batching](batching.md).",
+    "queue_full": "Wait as long as `Retry-After` says; see [batching](batching.md). In a stream: read faster.",
     "session_queue_full": "Await answers before sending more.",
     "internal": "Report it, with the request id.",
     "backend_error": "Read the model server's own text in the sentence. The state is as it was before.",

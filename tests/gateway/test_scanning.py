@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tritonclient.http.aio import InferenceServerClient, InferInput
 
-from tests.gateway.here import Gate, events_of, eventually, refused_as_tf_serving, running
+from sluice.gateway.core import backlog
+from tests.gateway.here import Gate, events_of, eventually, refused_as_tf_serving, running, unread
 from tests.gateway.test_sequences import answer_of, span
 
 STRIDES = "/v1/models/strides:predict"
@@ -17,6 +18,15 @@ async def events(here, body, path=STRIDES):
     """The events of a stream, as (name, data)."""
     async with here.http.stream("POST", path, json=body, headers=EVENTS) as response:
         return await events_of(response)
+
+
+async def streams_counted(here):
+    """How many `:predict` requests ended how."""
+    about, end = 'sluice_requests_total{call="predict",model="strides",outcome="', '"}'
+    metrics = await here.metrics()
+    return {
+        name.removeprefix(about).removesuffix(end): count for name, count in metrics.items() if name.startswith(about)
+    }
 
 
 async def test_rows_of_any_length_are_answered_in_order_as_if_they_ran_whole(here):
@@ -148,6 +158,7 @@ async def test_a_stream_ends_with_the_error_that_ended_it(puppet):
         *parts, (name, data) = await events(here, {"instances": [span(9)]})
         assert [name for name, _ in parts] == ["part"]
         assert (name, data["code"]) == ("error", "backend_error")
+        assert await streams_counted(here) == {"backend_error": 1}
 
 
 async def test_who_leaves_a_stream_frees_its_row(puppet):
@@ -164,6 +175,50 @@ async def test_who_leaves_a_stream_frees_its_row(puppet):
         gate.open()
         await eventually(lambda: not scheduler.busy)
         assert len(puppet.batches) == 1
+
+
+async def test_who_leaves_after_the_first_part_is_counted_as_gone(puppet):
+    async with running(puppet, in_flight=1) as here:
+        rest = holding_back_all_but(puppet, 1)
+        async with here.http.stream("POST", STRIDES, json={"instances": [span(64)]}, headers=EVENTS) as response:
+            assert (await anext(response.aiter_lines())) == "event: part"
+
+        async def counted():
+            return await streams_counted(here)
+
+        assert await eventually(counted) == {"client_gone": 1}
+        rest.set()
+        await eventually(here.nothing_left)
+
+
+def holding_back_all_but(puppet, batches):
+    """From now on so many batches run, and the others when what is returned is set."""
+    rest, first = asyncio.Event(), len(puppet.batches) + batches
+
+    async def before(_):
+        if len(puppet.batches) > first:
+            await rest.wait()
+
+    puppet.before = before
+    return rest
+
+
+async def test_who_does_not_read_a_stream_gets_an_error_in_place_of_the_rest(puppet, monkeypatch):
+    monkeypatch.setattr(backlog, "_LEAST", 3)
+    async with running(puppet, queue_rows=4) as here:
+        rest = holding_back_all_but(puppet, 1)
+        async with here.http.stream("POST", STRIDES, json={"instances": [span(64)]}, headers=EVENTS) as response:
+            with unread(here):
+                rest.set()
+                await eventually(here.nothing_left)
+            *parts, (name, data) = await events_of(response)
+        assert [data["start"] for _, data in parts] == list(range(0, 4 * len(parts), 4))
+        assert 4 <= len(parts) < 16
+        assert (name, data["code"], data["details"]) == ("error", "queue_full", {"limit": 4})
+        assert "Read faster" in data["error"]
+        assert await streams_counted(here) == {"queue_full": 1}
+        *parts, done = await events(here, {"instances": [span(64)]})  # who reads never meets the limit
+        assert (len(parts), done) == (16, ("done", {}))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 from google.protobuf.message import DecodeError
 
+from sluice.gateway.core.backlog import check_unread
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.core.generation import Begun, Event, Generate, Token
+from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token
 from sluice.gateway.grpc.connection import Call, Methods, Unary, streamed
 from sluice.gateway.grpc.failures import error_message, failure
 from sluice.gateway.http.hot import BUG
@@ -44,13 +45,16 @@ class GenerationDoor:
         return {f"/{SERVICE}/Generate".encode(): partial(Unary, streamed(self._generate))}
 
     async def _generate(self, data: bytes, call: Call) -> AsyncGenerator[bytes]:
-        request = messages.GenerateRequest()
+        request, outcome = messages.GenerateRequest(), "ok"
         try:
             _parse(request, data)
             begun = await self._gateway.generations.begin(_asked(request), self._deadline(call))
             async with aclosing(begun.events) as events:
                 async for event in events:
+                    if isinstance(event, Ended) and isinstance(event.outcome, SluiceError) and outcome == "ok":
+                        outcome = event.outcome.code
                     if request.stream_tokens or not isinstance(event, Token):
+                        check_unread(call.unsent, self._gateway.settings.queue_rows)
                         yield _event(begun, event).SerializeToString()
         except SluiceError as error:
             refused = error
@@ -58,7 +62,7 @@ class GenerationDoor:
             log.exception("request failed", call="generate")
             refused = Internal(BUG)
         else:
-            self._count(request.model, "ok")
+            self._count(request.model, outcome)
             return
         self._count(request.model, refused.code)
         raise failure(refused)

@@ -3,17 +3,16 @@
 It is for models whose sequences run in chunks; it does not know how.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
 
 import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 
-from sluice.gateway.core.predict import Outcome, Predict
-from sluice.gateway.http.answers import error_body, sse
+from sluice.gateway.core.backlog import Backlog
+from sluice.gateway.core.predict import Cancel, Outcome, Predict
+from sluice.gateway.http.answers import ended_with, error_body, sse
 from sluice.gateway.http.generate import client_gone, unless_left
 from sluice.gateway.http.headers import read_headers
 from sluice.gateway.http.hot import read_rows, target_of, wants_events
@@ -40,10 +39,10 @@ async def predict(gateway: Here, request: Request) -> Response:
     said = read_headers(headers)
     deadline = gateway.deadline(said.timeout_ms, gateway.now())
     body = parse_predict(await request.body())
-    events: asyncio.Queue[Part | Outcome] = asyncio.Queue()
+    events: Backlog[Part | Outcome] = Backlog(gateway.settings.queue_rows)
     asked = Predict(
         target.name, body.signature_name, partial(read_rows, body), target.version, target.label,
-        priority_s=said.priority_s, tell=events.put_nowait,
+        priority_s=said.priority_s, tell=events.offer,
     )  # fmt: skip
     cancel = gateway.predictions.begin(asked, deadline, events.put_nowait)
     try:
@@ -56,10 +55,13 @@ async def predict(gateway: Here, request: Request) -> Response:
     if first is None:
         cancel()
         return client_gone()
-    return StreamingResponse(_written(first, events, cancel), media_type="text/event-stream")
+    written = _written(first, events, cancel, partial(ended_with, request))
+    return StreamingResponse(written, media_type="text/event-stream")
 
 
-async def _written(first: Part | Outcome, events: "asyncio.Queue[Part | Outcome]", cancel: Any) -> AsyncIterator[bytes]:
+async def _written(
+    first: Part | Outcome, events: Backlog[Part | Outcome], cancel: Cancel, failed: Callable[[SluiceError], None]
+) -> AsyncIterator[bytes]:
     event = first
     try:
         while isinstance(event, Part):
@@ -69,6 +71,7 @@ async def _written(first: Part | Outcome, events: "asyncio.Queue[Part | Outcome]
             raise event
         yield sse("done", b"{}")
     except SluiceError as error:
+        failed(error)
         yield sse("error", orjson.dumps(error_body(error)))
     finally:
         cancel()

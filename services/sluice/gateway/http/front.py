@@ -10,7 +10,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.http.answers import error_headers, plain_body
+from sluice.gateway.http.answers import OUTCOME, error_headers, plain_body
 from sluice.gateway.http.connection import body_too_large
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import BUG
@@ -58,31 +58,42 @@ class Front:
         async def read_already() -> Message:
             return next(parts, None) or await receive()
 
-        started = False
+        await self._pass_on(scope, read_already, send, request_id)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> None:
+        """Have the application answer; count the request when its answer's last part goes out, or it is given up."""
+        start: Message | None = None  # of the answer
+        ended = False
 
         async def noting_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            if message["type"] == "http.response.start":
+            nonlocal start, ended
+            if start is None:
+                start = message
                 message.setdefault("headers", []).append((b"x-request-id", request_id))
-                self._note(scope, message)
+            elif not message.get("more_body"):
+                ended = True
+                self._note(scope, start)
             await send(message)
 
         try:
-            await self._app(scope, read_already, noting_send)
+            await self._app(scope, receive, noting_send)
         except Exception:
-            if started:
+            if start is not None:
                 raise
             log.exception("request failed", path=scope["path"], request_id=request_id.decode("latin-1"))
             self._metrics.request("unknown", "", Internal.code)
             await refuse(scope, send, Internal(BUG), request_id)
+        finally:
+            if start is not None and not ended:
+                scope[OUTCOME] = "client_gone"
+                self._note(scope, start)
 
     def _note(self, scope: Scope, start: Message) -> None:
-        """Count a request that FastAPI answered, by the name of its route."""
+        """Count a request that FastAPI answered, by the name of its route and by how its answer ended."""
         route = scope.get("route")
-        code = dict(start["headers"]).get(b"sluice-code", b"ok" if start["status"] < 400 else b"refused")
+        code = dict(start["headers"]).get(b"sluice-code", b"ok" if start["status"] < 400 else b"refused").decode()
         model = scope.get("path_params", {}).get("model", "") if start["status"] < 400 else ""
-        self._metrics.request(getattr(route, "name", "unknown"), model, code.decode())
+        self._metrics.request(getattr(route, "name", "unknown"), model, scope.get(OUTCOME, code))
 
 
 async def read_body(receive: Receive, limit: int, declared: bytes | None) -> bytes:
