@@ -85,7 +85,7 @@ def _settings() -> Iterator[tuple[object, ...]]:
 
 def _written(default: Any) -> str:
     """A default as one would write it after a flag."""
-    if default is None:
+    if default is None or default == ():
         return "none"
     if isinstance(default, tuple):
         return f"`{','.join(map(str, default))}`"

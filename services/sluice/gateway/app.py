@@ -20,6 +20,7 @@ from sluice.gateway.http import events as predict_stream
 from sluice.gateway.http import generate as generate_rest
 from sluice.gateway.http import oip
 from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
+from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls
@@ -67,7 +68,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
     app.state.ids = RequestIds()
     app.state.calls = Calls(metrics)
-    app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics, ids=app.state.ids)
+    app.state.cors = Cors(settings.cors_origins) if settings.cors_origins else None
+    front = {"gateway": lambda: app.state.gateway, "metrics": metrics, "ids": app.state.ids, "cors": app.state.cors}
+    app.add_middleware(Front, **front)
     describe(app)
     return app
 

@@ -3,7 +3,7 @@
 It knows HTTP; what a call means is the application's behind it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 
 import orjson
 import structlog
@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.http.answers import OUTCOME, error_headers, plain_body
 from sluice.gateway.http.connection import body_too_large
-from sluice.gateway.http.headers import RequestIds
+from sluice.gateway.http.cors import Cors
+from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.http.hot import BUG
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import Internal, SluiceError
@@ -28,11 +29,14 @@ class ClientGone(Exception):
 class Front:
     """Between the server and `app`."""
 
-    def __init__(self, app: ASGIApp, gateway: Callable[[], Gateway], metrics: Metrics, ids: RequestIds) -> None:
+    def __init__(
+        self, app: ASGIApp, gateway: Callable[[], Gateway], metrics: Metrics, ids: RequestIds, cors: Cors | None
+    ) -> None:
         self._app = app
         self._gateway = gateway
         self._metrics = metrics
         self._ids = ids
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, its body whole, within the limit, and called JSON unless the header says bytes."""
@@ -41,6 +45,12 @@ class Front:
             return
         request_id = self._ids(scope["headers"])
         headers = dict(scope["headers"])
+        if self._cors is not None:
+            send = _saying(self._cors.headers(scope["headers"]), send)
+            if said := self._cors.preflight(scope["method"].encode(), scope["headers"]):
+                self._metrics.request("preflight", "", "ok")
+                await _answer(send, 200, [*said, (b"x-request-id", request_id)], b"")
+                return
         try:
             limit = self._gateway().settings.body_bytes
             body = await read_body(receive, limit, headers.get(b"content-length"))
@@ -119,12 +129,24 @@ async def read_body(receive: Receive, limit: int, declared: bytes | None) -> byt
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def refuse(
-    scope: Scope, send: Callable[[Message], Awaitable[None]], error: SluiceError, request_id: bytes
-) -> None:
-    body = orjson.dumps(plain_body(error, scope["path"]))
+def _saying(headers: Iterable[Header], send: Send) -> Send:
+    """As `send`, with more headers."""
+
+    async def saying(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+        await send(message)
+
+    return saying
+
+
+async def refuse(scope: Scope, send: Send, error: SluiceError, request_id: bytes) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
-    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers.append((b"x-request-id", request_id))
-    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    headers += [(b"content-type", b"application/json"), (b"x-request-id", request_id)]
+    await _answer(send, error.http_status, headers, orjson.dumps(plain_body(error, scope["path"])))
+
+
+async def _answer(send: Send, status: int, headers: list[Header], body: bytes) -> None:
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
