@@ -2,11 +2,13 @@
 
 import asyncio
 
+import httpx
 import numpy as np
 import pytest
 from tritonclient.http.aio import InferenceServerClient, InferInput
 
 from sluice.gateway.core import backlog
+from sluice.gateway.http import events as predict_events
 from tests.gateway.here import Gate, events_of, eventually, refused_as_tf_serving, running, unread
 from tests.gateway.test_sequences import answer_of, span
 
@@ -159,6 +161,16 @@ async def test_a_stream_ends_with_the_error_that_ended_it(puppet):
         assert [name for name, _ in parts] == ["part"]
         assert (name, data["code"]) == ("error", "backend_error")
         assert await streams_counted(here) == {"backend_error": 1}
+
+
+async def test_a_bug_in_the_middle_of_a_stream_cuts_it_and_is_counted(here, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(predict_events, "encode_part", broken)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await events(here, {"instances": [span(9)]})
+    assert await streams_counted(here) == {"internal": 1}
 
 
 async def test_who_leaves_a_stream_frees_its_row(puppet):

@@ -89,13 +89,14 @@ class Front:
             await self._app(scope, receive, noting_send)
         except Exception:
             if start is not None:
+                scope[OUTCOME] = Internal.code
                 raise
             log.exception("request failed", path=scope["path"], request_id=request_id.decode("latin-1"))
             self._metrics.request("unknown", "", Internal.code)
             await refuse(scope, send, Internal(BUG), request_id)
         finally:
             if start is not None and not ended:
-                scope[OUTCOME] = "client_gone"
+                scope.setdefault(OUTCOME, "client_gone")
                 self._note(scope, start)
 
     def _note(self, scope: Scope, start: Message) -> None:
