@@ -34,6 +34,8 @@ class Gateway:
         self.settings = settings
         self.catalog = catalog
         self.engine = engine
+        self.now: Callable[[], float] = engine.now
+        self.timeout_s = settings.timeout_ms / 1000  # of calls that say nothing of it
         self.buckets = BucketTable(settings.bucket_options)
         self.resolver = Resolver(catalog)
         self.sessions = Sessions(settings, catalog, engine, self.resolver)
@@ -42,10 +44,6 @@ class Gateway:
         self.generations = Generations(engine, self.resolver, self.buckets, watcher, Limits(), largest, rows_limit)
         self.calibrations = Calibrations(settings.calibrations, catalog.at_hand)
         self.recognitions = Recognitions(self.resolver, self.predictions, self.calibrations, watcher)
-
-    @property
-    def now(self) -> Callable[[], float]:
-        return self.engine.now
 
     @property
     def draining(self) -> bool:
@@ -60,11 +58,6 @@ class Gateway:
     def ready(self) -> bool:
         """Whether requests should be sent here."""
         return self.catalog.ready and not self.draining
-
-    @property
-    def timeout_s(self) -> float:
-        """How long a call may take that says nothing of it."""
-        return self.settings.timeout_ms / 1000
 
     def terms(self, timeout_s: float | None = None, priority_s: float = PRIORITIES["normal"]) -> Terms:
         """Those of a call that has arrived now; without a timeout the setting's."""

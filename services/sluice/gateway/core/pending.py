@@ -80,14 +80,18 @@ class Pending:
     def settle(self, outcome: Any) -> None:
         """Tell whoever waits; trouble with one client's answer is not the others'."""
         done, make = self._done, self.make
-        if done is not None:
-            self._forget()
-            _tell(done, make, outcome)
+        if done is None:
+            return
+        self._done = self._withdraw = self._what = self.make = None
+        try:
+            done(outcome if make is None or isinstance(outcome, SluiceError) else make(outcome))
+        except Exception as trouble:
+            _tell_of(trouble, outcome, done)
 
     def cancel(self) -> None:
         """Nobody waits any more."""
         withdraw, what = self._withdraw, self._what
-        self._forget()
+        self._done = self._withdraw = self._what = self.make = None
         if withdraw is not None:
             withdraw(what)
 
@@ -103,9 +107,6 @@ class Pending:
         The first error withdraws the others and is the outcome; but with `each` an error is an outcome as any other.
         """
         return _Parts(self, count, each=each).pending
-
-    def _forget(self) -> None:
-        self._done = self._withdraw = self._what = self.make = None
 
 
 class _Parts:
@@ -134,16 +135,16 @@ class _Parts:
             part.cancel()
 
 
-def _tell(done: Done, make: Callable[[Any], Any] | None, outcome: Any) -> None:
-    failed = isinstance(outcome, SluiceError)
-    try:
-        done(outcome if failed or make is None else make(outcome))
-    except SluiceError as error:
-        _tell(done, None, error)
-    except Exception:
-        log.exception("an answer could not be given")
-        if not failed:
-            _tell(done, None, Internal(BUG))
+def _tell_of(trouble: Exception, outcome: Any, done: Done) -> None:
+    """The outcome could not be told, or nothing be made of it: tell that instead, if it was no error."""
+    if not isinstance(trouble, SluiceError):
+        log.error("an answer could not be given", exc_info=trouble)
+        trouble = Internal(BUG)
+    if not isinstance(outcome, SluiceError):
+        try:
+            done(trouble)
+        except Exception:
+            log.exception("an error could not be told")
 
 
 def in_task(work: Coroutine[Any, Any, Any], pending: Pending) -> None:

@@ -233,7 +233,8 @@ class Sessions:
         rows = read_inputs(value, served.rows[signature.name])
         inputs = {name: row[np.newaxis] for name, row in rows.items()}
         step = Step([session], signature, inputs, terms.deadline, slab=session.slab, numbers=_numbers(number))
-        self._submit(step, terms, pending)
+        step.priority_s = terms.priority_s
+        self._engine.submit(step, pending)
 
     def scan(
         self, id: str, value: Any, number: int | None, wanted: Sequence[str] | None, terms: Terms, pending: Pending
@@ -248,7 +249,8 @@ class Sessions:
             [session], signature, padded(chunk, bound) | lengths, terms.deadline,
             slab=session.slab, length=length, time_bound=bound, numbers=_numbers(number),
         )  # fmt: skip
-        self._submit(step, terms, pending)
+        step.priority_s = terms.priority_s
+        self._engine.submit(step, pending)
 
     def step_many(
         self, model: str, ids: Sequence[str], value: Any, numbers: Sequence[int] | None,
@@ -293,10 +295,6 @@ class Sessions:
         signature = served.stepping(kind)
         check_wanted(wanted, signature)
         return session, served, signature
-
-    def _submit(self, step: Step, terms: Terms, pending: Pending) -> None:
-        step.priority_s = terms.priority_s
-        self._engine.submit(step, pending)
 
     def _open(
         self,

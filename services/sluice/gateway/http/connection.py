@@ -175,6 +175,7 @@ class Exchange:
         self.response_complete = False
         self._protocol = protocol
         self._target = target
+        self._limit = protocol.calls.body_limit
         self._method = parser.get_method()
         self._headers = protocol.headers
         self._waits_for_continue = protocol.expect_100_continue
@@ -209,10 +210,6 @@ class Exchange:
         self._protocol.calls.gone(self._target)
         if self._pending is not None:
             self._pending.cancel()
-
-    @property
-    def _limit(self) -> int:
-        return self._protocol.calls.body_limit
 
     def _go_on(self) -> None:
         if not self._started or self._pending is not None:

@@ -35,6 +35,7 @@ from sluice.wire.rest import PredictBody, encode_predict, parse_predict
 from sluice.wire.rest_paths import rest_call
 from sluice.wire.statuses import as_tf_serving
 
+_NO_MODEL = ModelSpec("")
 _EVENTS = b"text/event-stream"
 _LARGE_BODY = 64 * 1024  # bytes whose parsing other clients would notice
 
@@ -46,20 +47,13 @@ class Route(NamedTuple):
     begin: Callable[["Calls", "Request", Pending], None]
     protocol: str = "sluice"  # or tf_serving, or oip
 
-    @property
-    def is_session(self) -> bool:
-        return self.call in ("step", "scan")
-
 
 class Target(NamedTuple):
-    """What a path names; `spec.name` is a session's id or a model."""
+    """What a path names: a session or a model."""
 
     route: Route
     spec: ModelSpec
-
-    @property
-    def session(self) -> str | None:
-        return self.spec.name if self.route.is_session else None
+    session: str | None = None
 
     @property
     def tf_serving(self) -> bool:
@@ -70,7 +64,7 @@ class Target(NamedTuple):
 class Request(NamedTuple):
     """A hot call, its body whole and inflated."""
 
-    spec: ModelSpec
+    target: Target
     headers: list[Header]
     body: bytes
     terms: Terms
@@ -98,6 +92,9 @@ def target_of(method: bytes, url: bytes) -> Target | None:
     """The hot call that a request's method and target name, if they do."""
     raw, query = _split(url)
     path = unquote(raw) if "%" in raw else raw
+    for pattern, route in _SESSION_ROUTES:
+        if found := pattern.fullmatch(path):
+            return Target(route, _NO_MODEL, found[1])
     for pattern, route in _ROUTES:
         if found := pattern.fullmatch(path):
             version, label = (*found.groups()[1:], None, None)[:2]
@@ -156,7 +153,7 @@ class Calls:
         said = read_headers(headers, target.session)
         terms = self.gateway.terms(said.timeout_s, said.priority_s)
         body = inflate(body, said.encoding, self.body_limit)
-        target.route.begin(self, Request(target.spec, headers, body, terms), pending)
+        target.route.begin(self, Request(target, headers, body, terms), pending)
 
     def _answer(self, target: Target, done: Callable[[Reply], None], outcome: Reply | SluiceError) -> None:
         if isinstance(outcome, SluiceError):
@@ -182,8 +179,8 @@ class Calls:
         return Reply(status, orjson.dumps(body), tuple(headers.items()))
 
     def _count(self, target: Target, outcome: str) -> None:
-        gateway, name = self.gateway, target.spec.name
-        model = gateway.sessions.model_of(name) if target.route.is_session else gateway.known(name)
+        gateway, session = self.gateway, target.session
+        model = gateway.known(target.spec.name) if session is None else gateway.sessions.model_of(session)
         self._metrics.request(target.route.call, model, outcome)
 
 
@@ -192,26 +189,20 @@ def _raise(error: SluiceError, _: Pending) -> None:
 
 
 def _step(here: Calls, request: Request, pending: Pending) -> None:
-    _begin_step(here, here.gateway.sessions.step, request, pending)
-
-
-def _scan(here: Calls, request: Request, pending: Pending) -> None:
-    _begin_step(here, here.gateway.sessions.scan, request, pending)
-
-
-def _begin_step(here: Calls, act: Callable[..., None], request: Request, pending: Pending) -> None:
-    id, _, body, terms = request
+    (route, _, session), _, body, terms = request
+    sessions = here.gateway.sessions
     if len(body) > _LARGE_BODY:
-        here.gateway.sessions.get(id.name)  # before it is parsed for nothing
+        sessions.get(session or "")  # before it is parsed for nothing
     inputs, number, wanted = read_step(body)
     pending.make = partial(_stepped, wanted)
-    act(id.name, inputs, number, wanted, terms, pending)
+    act = sessions.step if route.call == "step" else sessions.scan
+    act(session or "", inputs, number, wanted, terms, pending)
 
 
 def _step_many(here: Calls, request: Request, pending: Pending) -> None:
     ids, inputs, numbers, wanted = read_many(request.body)
     pending.make = lambda answers: Reply(200, many_body(answers, wanted))
-    here.gateway.sessions.step_many(request.spec.name, ids, inputs, numbers, wanted, request.terms, pending)
+    here.gateway.sessions.step_many(request.target.spec.name, ids, inputs, numbers, wanted, request.terms, pending)
 
 
 def _predict(here: Calls, request: Request, pending: Pending) -> None:
@@ -223,7 +214,7 @@ def _predict(here: Calls, request: Request, pending: Pending) -> None:
         call = Predict(signature, inputs_of(asked, signature, predictions.rows_limit))
         predictions.submit(served, call, request.terms, pending)
 
-    here.gateway.resolver.resolve(request.spec, request.terms.deadline, begin, pending)
+    here.gateway.resolver.resolve(request.target.spec, request.terms.deadline, begin, pending)
 
 
 def _recognize(here: Calls, request: Request, pending: Pending) -> None:
@@ -235,20 +226,20 @@ def _recognize(here: Calls, request: Request, pending: Pending) -> None:
         inputs = inputs_of(asked.rows, rule.signature, here.gateway.predictions.rows_limit)
         recognitions.submit(served, rule, inputs, request.terms, pending)
 
-    here.gateway.resolver.resolve(request.spec, request.terms.deadline, begin, pending)
+    here.gateway.resolver.resolve(request.target.spec, request.terms.deadline, begin, pending)
 
 
 def _infer(here: Calls, request: Request, pending: Pending) -> None:
-    spec = request.spec
+    spec = request.target.spec
     asked = parse_infer(request.body, header_length(request.headers))
     pending.make = partial(_inferred, asked, spec.name)
     here.inference.begin(spec.name, spec.version, asked, request.terms, pending)
 
 
 def _forward(call: str, here: Calls, request: Request, pending: Pending) -> None:
-    spec, _, body, terms = request
+    target, _, body, terms = request
     pending.make = partial(Reply, 200)
-    in_task(FORWARDED[call](here.gateway, spec, body, terms.deadline), pending)
+    in_task(FORWARDED[call](here.gateway, target.spec, body, terms.deadline), pending)
 
 
 def inputs_of(asked: PredictBody, signature: Signature, limit: int) -> Mapping[str, Any]:
@@ -281,10 +272,12 @@ def _stepped(wanted: list[str] | None, outcome: Answers) -> Reply:
 
 
 _SESSION, _MODEL, _VERSION = r"/v1/sessions/([A-Za-z0-9._~-]{1,128})", r"/models/([^/:]+)", r"/versions/([0-9]{1,19})"
-# The first that a path is wholly like; groups: a session or model, a version, a label.
-_ROUTES: tuple[tuple[re.Pattern[str], Route], ...] = (
+_SESSION_ROUTES: tuple[tuple[re.Pattern[str], Route], ...] = (
     (re.compile(_SESSION + ":step"), Route("step", _step)),
-    (re.compile(_SESSION + ":scan"), Route("scan", _scan)),
+    (re.compile(_SESSION + ":scan"), Route("scan", _step)),
+)
+# The first that a path is wholly like; groups: a model, a version, a label.
+_ROUTES: tuple[tuple[re.Pattern[str], Route], ...] = (
     (re.compile(f"/v1{_MODEL}/sessions:step"), Route("step_many", _step_many)),
     (re.compile(f"/v1{_MODEL}(?:{_VERSION}|/labels/([^/:]+))?:recognize"), Route("recognize", _recognize)),
     (re.compile(f"/v2{_MODEL}(?:{_VERSION})?/infer"), Route("infer", _infer, "oip")),
