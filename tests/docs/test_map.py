@@ -42,7 +42,7 @@ def test_states_move_in_one_place() -> None:
     assert callers("slab.move") == {"services/sluice/policy/scheduler.py:Scheduler._finish_steps"}
     assert callers("slab.occupy") == {"services/sluice/policy/sessions.py:SessionTable.open"}
     assert callers("slab.write") == {"services/sluice/policy/sessions.py:SessionTable.replace"}
-    assert callers("sessions.replace") == {"services/sluice/gateway/core/gateway.py:Gateway.restore"}
+    assert callers("_table.replace") == {"services/sluice/gateway/core/sessions.py:Sessions.restore"}
     assert where(lambda function: any(fills(node, "states") for node in ast.walk(function))) == {
         "services/sluice/policy/slab.py:Slab.move",
         "services/sluice/policy/slab.py:Slab.write",
@@ -59,7 +59,7 @@ def test_clients_are_answered_in_one_place() -> None:
     closing = {name for name in callers("self._close") if name.startswith("services/sluice/policy/")}
     assert closing == {f"services/sluice/policy/scheduler.py:Scheduler.{name}" for name in ("_settle", "_start", "end")}
     assert where(lambda function: any(tells(node) for node in ast.walk(function))) == {
-        "services/sluice/gateway/core/engine.py:complete"
+        "services/sluice/gateway/core/pending.py:complete"
     }
 
 

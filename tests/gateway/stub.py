@@ -43,7 +43,9 @@ class Stub:
         if name == "Stream":
             return self.channel.stream_stream(path, request.SerializeToString, reply.FromString)
         call = self.channel.unary_unary(path, request.SerializeToString, reply.FromString)
-        return lambda timeout=PATIENCE_S, **fields: call(request(**fields), timeout=timeout)
+        return lambda timeout=PATIENCE_S, metadata=None, **fields: call(
+            request(**fields), timeout=timeout, metadata=metadata
+        )
 
     async def step(self, id: str, x: Any, **more: Any) -> dict[str, Any]:
         """One step, its answer as HTTP writes it."""

@@ -301,7 +301,7 @@ async def test_sessions_that_are_not_open_are_told_apart(puppet):
         await eventually(lambda: sessions.find(expired.id) is None)
         evicted = await open_one(here, stub)
         rest = [await open_one(here, stub) for _ in range(2)]
-        lost = rest[0].id.replace(here.gateway.generation, "19a0b1c2d3e")
+        lost = rest[0].id.replace(here.gateway.sessions.generation, "19a0b1c2d3e")
         ended = {closed.id: "closed", expired.id: "expired", evicted.id: "evicted", lost: "lost"}
         for id, why in ended.items():
             for call in (stub.Get(session=id), stub.step(id, (1, 2)), stub.GetState(session=id), stub.Fork(session=id)):
@@ -422,6 +422,31 @@ async def test_a_call_without_a_deadline_has_the_gateways(puppet):
         await failed(call, "DEADLINE_EXCEEDED", "deadline_exceeded")
         gate.open()
         await eventually(here.nothing_left)
+
+
+async def test_calls_of_high_priority_go_first(puppet):
+    async with running(puppet, in_flight=1, allowed_batch_sizes="1") as here, dialled(here) as stub:
+        gate, answered = Gate(puppet), []
+        adders = [await open_one(here, stub) for _ in range(4)]
+
+        async def stepped(number, priority):
+            metadata = [("sluice-priority", priority)] if priority else None
+            await stub.step(adders[number].id, [1, 2], metadata=metadata)
+            answered.append(number)
+
+        tasks = [asyncio.create_task(stepped(0, None))]
+        await puppet.until_running(1)
+        for number, priority in ((1, "low"), (2, None), (3, "high")):
+            tasks.append(asyncio.create_task(stepped(number, priority)))
+            await waiting(here, adders[number], 1)
+        gate.open()
+        await asyncio.gather(*tasks)
+        assert answered == [0, 3, 2, 1]
+
+
+async def test_another_priority_than_the_three_is_refused(stub):
+    call = stub.Step(session="any", inputs={"x": tensor([1, 2])}, metadata=[("sluice-priority", "urgent")])
+    assert "high, normal, low; got 'urgent'" in (await failed(call, "INVALID_ARGUMENT", "bad_request"))["error"]
 
 
 async def waiting(here: Here, adder: Adder, count: int) -> None:

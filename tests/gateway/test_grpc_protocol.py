@@ -17,7 +17,7 @@ from hyperframe.frame import DataFrame, PingFrame, PriorityFrame, SettingsFrame,
 
 from sluice.gateway.grpc import connection as grpc_protocol
 from sluice.gateway.grpc.connection import GrpcProtocol, Unary, awaited
-from sluice.gateway.grpc.sessions import GrpcServer
+from sluice.gateway.grpc.server import GrpcServer
 from sluice.wire.grpc_frames import CallFailed, framed
 from sluice.wire.messages.v1 import sessions_pb2 as messages
 from tests.gateway.here import Gate, eventually

@@ -404,16 +404,16 @@ async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):
     flooding, seen = asyncio.create_task(flood()), []
 
     def stands_still():
-        seen.append((sent, here.gateway.session(adder.id).step))
+        seen.append((sent, here.gateway.sessions.get(adder.id).step))
         return len(seen) > 300 and seen[-300] == seen[-1] and sent
 
     await eventually(stands_still)
     assert not flooding.done()
-    assert here.gateway.session(adder.id).step // 500 < sent  # there are requests that it has not even begun
+    assert here.gateway.sessions.get(adder.id).step // 500 < sent  # there are requests that it has not even begun
     (connection,) = [each for each in here.server.server_state.connections if each.flow.write_paused]
     assert connection.transport.get_write_buffer_size() < 2**20
     await other.goes_on()
-    done = here.gateway.session(adder.id).step // 500
+    done = here.gateway.sessions.get(adder.id).step // 500
     for n in range(1, done + 2):  # when it reads, it goes on
         assert (await raw.answer()).json["step"] == 500 * n
     flooding.cancel()

@@ -191,7 +191,7 @@ async def test_sequences_are_told_apart_and_closed_at_their_end(here: Here, trit
             result = await triton.infer("sum", tensors(triton.module, x), sequence_id=id, **flags)
             sums[id] += x
             np.testing.assert_array_equal(result.as_numpy("total"), sums[id])
-    assert not here.gateway.list_sessions("sum", "", 10)[0]
+    assert not here.gateway.sessions.list("sum", "", 10)[0]
     assert "closed" in await told(triton.infer("sum", tensors(triton.module, X[:1]), sequence_id=ids[0]))
 
 
@@ -214,12 +214,12 @@ async def test_a_sequence_that_starts_again_starts_from_nothing(triton: Any) -> 
 async def test_a_sequence_of_one_request_leaves_no_session(here: Here, triton: Any) -> None:
     flags = {"sequence_start": True, "sequence_end": True}
     await triton.infer("sum", tensors(triton.module, X[:1]), sequence_id=5, **flags)
-    assert not here.gateway.list_sessions("sum", "", 10)[0]
+    assert not here.gateway.sessions.list("sum", "", 10)[0]
 
 
 async def test_a_first_request_that_is_refused_leaves_no_session(here: Here, triton: Any) -> None:
     await told(triton.infer("sum", tensors(triton.module, X[:1] * np.nan), sequence_id=5, sequence_start=True))
-    assert not here.gateway.list_sessions("sum", "", 10)[0]
+    assert not here.gateway.sessions.list("sum", "", 10)[0]
 
 
 async def test_the_same_id_on_two_models_is_two_sequences(here: Here, triton: Any) -> None:
@@ -229,7 +229,7 @@ async def test_the_same_id_on_two_models_is_two_sequences(here: Here, triton: An
     for model in ("sum", "wide"):
         result = await triton.infer(model, tensors(triton.module, wide), sequence_id=5, sequence_end=True)
         assert result.as_numpy("total")[0, 0] == 2
-    assert not [view for model in ("sum", "wide") for view in here.gateway.list_sessions(model, "", 10)[0]]
+    assert not [view for model in ("sum", "wide") for view in here.gateway.sessions.list(model, "", 10)[0]]
 
 
 async def test_a_sequence_is_a_session_like_any_other(here: Here, triton: Any) -> None:
@@ -268,7 +268,7 @@ async def test_sequences_share_a_stream_and_keep_their_order(here: Here, ids: tu
     for id in ids:
         totals = [result.as_numpy("total")[0] for result, _ in answers if result.get_response().id == str(id)]
         np.testing.assert_array_equal(totals, np.cumsum([[n, 1] for n in range(20)], 0))
-    assert not here.gateway.list_sessions("sum", "", 10)[0]
+    assert not here.gateway.sessions.list("sum", "", 10)[0]
 
 
 async def test_a_sequence_may_start_again_before_its_end_is_answered(here: Here) -> None:

@@ -195,8 +195,8 @@ async def test_an_open_id_is_taken(here):
 
 async def test_an_id_of_an_earlier_run_is_lost_and_a_clients_own_is_not_found(here):
     made = (await here.open()).id
-    assert made.startswith(f"s-{here.gateway.generation}-")
-    earlier = made.replace(here.gateway.generation, "19a0b1c2d3e")
+    assert made.startswith(f"s-{here.gateway.sessions.generation}-")
+    earlier = made.replace(here.gateway.sessions.generation, "19a0b1c2d3e")
     refused(await here.http.get(f"/v1/sessions/{earlier}"), 410, "session_lost")
     response = await here.http.post(f"/v1/sessions/{earlier}:step", json={"inputs": [1, 2]})
     refused(response, 410, "session_lost")

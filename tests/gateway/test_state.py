@@ -58,7 +58,7 @@ async def test_a_fork_goes_on_from_its_parents_step_and_by_itself(here):
     await here.http.delete(f"/v1/sessions/{parent.id}")
     await child.goes_on()
     grandchild = await fork(here, child)
-    assert grandchild.id.startswith(f"s-{here.gateway.generation}-")
+    assert grandchild.id.startswith(f"s-{here.gateway.sessions.generation}-")
     await asyncio.gather(grandchild.goes_on((9, 9)), child.goes_on())
 
 

@@ -7,6 +7,7 @@ delay there is.
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,8 +25,10 @@ from websockets.uri import parse_uri
 
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.grpc.connection import GrpcProtocol
-from sluice.gateway.grpc.sessions import Door
+from sluice.gateway.grpc.door import Door
+from sluice.gateway.grpc.sessions import Sessions
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls
 from sluice.gateway.http.websocket import serve_socket
@@ -83,7 +86,7 @@ class World:
         self._config = server_config(self, self.settings)  # type: ignore[arg-type]
         self._config.load()
         self._server = ServerState()
-        self._methods = Door(self.gateway, self.metrics).methods()
+        self._methods = Sessions(Door(self.gateway, self.metrics)).methods()
         self.grpc_connections: set[GrpcProtocol] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -101,7 +104,8 @@ class World:
         return GrpcProtocol(self._methods, self.settings.body_bytes, self.grpc_connections)
 
     async def open_some(self, prefix: str, count: int) -> list[str]:
-        return [(await self.gateway.open_session(MODEL, id=f"{prefix}-{n}"))[0].session for n in range(count)]
+        opening = [self.gateway.sessions.open(ModelSpec(MODEL), inf, id=f"{prefix}-{n}") for n in range(count)]
+        return [(await each)[0].session for each in opening]
 
     async def check_empty(self) -> None:
         """Nothing waits, runs, or is held for anybody."""

@@ -6,12 +6,14 @@ First the engine alone, then every transport, from bytes to bytes.
 
 import asyncio
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sluice.gateway.core.engine import BatchEnded, Engine
+from sluice.gateway.core.resolve import ModelSpec
 from sluice.policy.batch import Ticket
 from sluice.policy.batching import BatchingOptions
 from sluice.policy.errors import BackendUnavailable, InputRejected
@@ -232,7 +234,7 @@ class Asker:
 
     async def open(self) -> None:
         for id in self.ids:
-            await self._world.gateway.open_session(MODEL, id=id)
+            await self._world.gateway.sessions.open(ModelSpec(MODEL), inf, id=id)
 
     def ask(self) -> "asyncio.Future[Told]":
         world, numbers = self._world, [0] * len(self.ids)
@@ -264,7 +266,7 @@ class Asker:
         self.client.stop_waiting()
 
     def steps(self) -> list[int]:
-        return [self._world.gateway.session(id).step for id in self.ids]
+        return [self._world.gateway.sessions.get(id).step for id in self.ids]
 
     def right(self, told: Told) -> bool:
         told = {name: value for name, value in told.items() if name != "replayed"}
@@ -280,7 +282,7 @@ class Asker:
         retrying = HttpClient(self._world)
         for n, id in enumerate(self.ids):
             xs = [self.xs[n]] if self.many else self.xs
-            session = self._world.gateway.session(id)
+            session = self._world.gateway.sessions.get(id)
             before = (*state_of(session), session.step)
             has_moved = session.step > 0
             assert before == ((hashed(INITIAL, xs)[-1], len(xs), len(xs)) if has_moved else (INITIAL, 0, 0))

@@ -58,7 +58,7 @@ class Asker:
 
 
 def has_moved(world: World, ids: list[str]) -> set[bool]:
-    return {world.gateway.session(id).step > 0 for id in ids}
+    return {world.gateway.sessions.get(id).step > 0 for id in ids}
 
 
 async def play(loop: VirtualLoop, call: str, position: int, pieces: int, leave_at: int | None) -> tuple[int, str]:

@@ -285,7 +285,8 @@ class World:
             refused_at_the_door = call.outcome is None
             assert len(self.scheduler.outcomes.get(ticket, [])) == (0 if refused_at_the_door else 1)
             if refused_at_the_door:
-                assert isinstance(told, (QueueFull, SessionQueueFull, SessionEnded))
+                gone = call.hurried and told == GONE  # who left as the refusal was on its way
+                assert gone or isinstance(told, (QueueFull, SessionQueueFull, SessionEnded))
             elif told is GONE:
                 assert call.hurried
             else:

@@ -14,18 +14,14 @@ from starlette.exceptions import HTTPException
 
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.grpc.sessions import GrpcServer
-from sluice.gateway.http import calibrations as calibration_rest
-from sluice.gateway.http import events as predict_stream
-from sluice.gateway.http import generate as generate_rest
-from sluice.gateway.http import oip
+from sluice.gateway.grpc.server import GrpcServer
+from sluice.gateway.http import calibrations, events, generate, oip, rest
 from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls
 from sluice.gateway.http.openapi import describe
-from sluice.gateway.http.rest import router
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
 from sluice.gateway.upstream.catalog import Catalog, ServedVersion
@@ -58,11 +54,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = metrics
-    app.include_router(router)
-    app.include_router(predict_stream.router)
-    app.include_router(generate_rest.router)
-    app.include_router(calibration_rest.router)
-    app.include_router(oip.router)
+    for part in (rest, events, generate, calibrations, oip):
+        app.include_router(part.router)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
@@ -105,9 +98,7 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
 
         def retire(model: str, version: int) -> None:
             scheduler.retire(model, version, engine.now())
-            gateway.buckets.forget(model, version)
-            gateway.calibrations.forget(model, version)
-            gateway.recognitions.forget(model, version)
+            gateway.forget(model, version)
             metrics.forget(model, version)
             engine.changed()
 

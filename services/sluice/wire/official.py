@@ -15,6 +15,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 PACKAGES = {"sluice.tf.v1": "tensorflow", "sluice.tfs.v1": "tensorflow.serving", "sluice.oip.v1": "inference"}
 
 
+def official_name(name: str) -> str:
+    """What a message or service of ours is called on the wire, by its full name."""
+    package, _, last = name.rpartition(".")
+    return f"{PACKAGES.get(package, package)}.{last}"
+
+
 def official_pool(files: Iterable[FileDescriptor]) -> DescriptorPool:
     """These files and all that they import, each under its official package."""
     pool, added = DescriptorPool(), set()

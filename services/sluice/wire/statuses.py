@@ -1,4 +1,6 @@
-"""gRPC statuses on TensorFlow Serving's REST paths."""
+"""gRPC statuses on TensorFlow Serving's REST paths, and errors as they are told there."""
+
+from sluice.policy.errors import BadRequest, SluiceError
 
 _HTTP = {
     "CANCELLED": 499,
@@ -20,3 +22,12 @@ _HTTP = {
 def http_status(grpc_status: str) -> int:
     """The HTTP status for the name of a gRPC status; 500 for a failure that has none of its own."""
     return _HTTP.get(grpc_status, 500)
+
+
+def as_tf_serving(error: SluiceError) -> tuple[int, str, str]:
+    """HTTP status, code and sentence of an error on these paths: the model server's own, where it has spoken."""
+    if error.origin is None:
+        return error.http_status, error.code, error.message
+    name, sentence = error.origin
+    status = http_status(name)
+    return status, BadRequest.code if status == BadRequest.http_status else error.code, sentence or error.message

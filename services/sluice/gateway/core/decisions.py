@@ -4,7 +4,7 @@ A decision costs more by call than by row. It does not know how models are calle
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
@@ -13,15 +13,13 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from sluice.gateway.core.pending import BUG, Pending
 from sluice.policy.contract import Recognition, Signature
 from sluice.policy.errors import Internal, SluiceError
-from sluice.policy.plausibility import check_values
 from sluice.policy.recognition import Calibration, Recognized, decide
 
 Array = NDArray[Any]
 log = structlog.get_logger()
-
-_BUG = "Something went wrong inside the gateway; it has been logged."
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +41,7 @@ class Rule:
     threshold: float | None
     parts: tuple[str, ...]
     computed: tuple[str, ...]
-    signature: str
+    signature: Signature
     outputs: tuple[str, ...]
 
 
@@ -60,103 +58,53 @@ class Watcher(Protocol):
     def recognized(self, verdicts: Verdicts) -> None: ...
 
 
-Read = Callable[[Signature, int], Mapping[str, Array]]
-Done = Callable[[Verdicts | SluiceError], None]
+class Answered(NamedTuple):
+    """What models said of a request's rows: `logits` and, by method, `scores` `[batch]`; its outcome is `Verdicts`."""
 
-
-class RecognizeCall:
-    """The rows of one request, and what models said of them: `logits` and, by method, `scores` `[batch]`.
-
-    `inputs` are there once they have been read, and `stop`, which withdraws the calls, once these have begun.
-    """
-
-    __slots__ = ("_done", "_read", "inputs", "logits", "rule", "scores", "stop")
-
-    inputs: Mapping[str, Array]
+    rule: Rule
     logits: Array
     scores: Mapping[str, Array]
-    stop: Callable[[], None]
-
-    def __init__(self, rule: Rule, read: Read, done: Done) -> None:
-        self.rule = rule
-        self._read = read
-        self._done: Done | None = done
-
-    @property
-    def withdrawn(self) -> bool:
-        return self._done is None
-
-    def read(self, signature: Signature, limit: int) -> Mapping[str, Array]:
-        """The inputs, for `Predict.read`.
-
-        Raises:
-            InputNotFinite, BadRequest: they cannot be meant; and what reading them raises.
-        """
-        self.inputs = self._read(signature, limit)
-        for name, rows in self.inputs.items():
-            check_values(name, rows, self.rule.recognition.range)
-        return self.inputs
-
-    def withdraw(self) -> None:
-        """Nobody waits for it any more."""
-        stop, self._done, self.stop = self.stop, None, _nothing
-        stop()
-
-    def end(self, outcome: Verdicts | SluiceError) -> None:
-        """Tell whoever waits, once; trouble with one client's answer is not the others'."""
-        done, self._done, self.stop = self._done, None, _nothing  # what stops the calls knows this case in its turn
-        if done is None:
-            return
-        try:
-            done(outcome)
-        except Exception:
-            log.exception("an answer could not be given")
-            if not isinstance(outcome, SluiceError):
-                done(Internal(_BUG))
+    pending: Pending
 
 
 class Decisions:
-    """Takes cases, and ends them at the end of this turn of the loop."""
+    """Takes what has been answered, and settles it at the end of this turn of the loop."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
-        self._waiting: dict[Rule, list[RecognizeCall]] = {}
+        self._waiting: dict[Rule, list[Answered]] = {}
 
-    def add(self, case: RecognizeCall) -> None:
+    def add(self, answered: Answered) -> None:
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._decide_all)
-        self._waiting.setdefault(case.rule, []).append(case)
+        self._waiting.setdefault(answered.rule, []).append(answered)
 
     def _decide_all(self) -> None:
         waiting, self._waiting = self._waiting, {}
-        for rule, cases in waiting.items():
-            self._decide(rule, [case for case in cases if not case.withdrawn])
+        for rule, requests in waiting.items():
+            self._decide(rule, [each for each in requests if each.pending.waits])
 
-    def _decide(self, rule: Rule, cases: Sequence[RecognizeCall]) -> None:
-        if not cases:
+    def _decide(self, rule: Rule, requests: Sequence[Answered]) -> None:
+        if not requests:
             return
         try:
-            results = _results(rule, cases)
+            results = _results(rule, requests)
         except Exception as error:
-            if len(cases) == 1:
-                cases[0].end(_told(rule, error))
+            if len(requests) == 1:
+                requests[0].pending.settle(_told(rule, error))
             else:  # what is wrong with one is not the others' fault
-                for case in cases:
-                    self._decide(rule, [case])
+                for each in requests:
+                    self._decide(rule, [each])
             return
         self._watcher.recognized(Verdicts(rule, results))
-        ends = accumulate((len(case.logits) for case in cases), initial=0)
-        for case, (start, end) in zip(cases, pairwise(ends), strict=True):
-            case.end(Verdicts(rule, results[start:end]))
+        ends = accumulate((len(each.logits) for each in requests), initial=0)
+        for each, (start, end) in zip(requests, pairwise(ends), strict=True):
+            each.pending.settle(Verdicts(rule, results[start:end]))
 
 
-def _nothing() -> None:
-    """Stop calls that have ended."""
-
-
-def _results(rule: Rule, cases: Sequence[RecognizeCall]) -> list[Recognized]:
-    scores = {method: _joined([case.scores[method] for case in cases]) for method in cases[0].scores}
-    logits = _joined([case.logits for case in cases])
+def _results(rule: Rule, requests: Sequence[Answered]) -> list[Recognized]:
+    scores = {method: _joined([each.scores[method] for each in requests]) for method in requests[0].scores}
+    logits = _joined([each.logits for each in requests])
     about = rule.recognition, rule.calibration, rule.method, rule.level
     return decide(*about, logits, scores, rule.top_k, sets=rule.sets)
 
@@ -169,4 +117,4 @@ def _told(rule: Rule, error: Exception) -> SluiceError:
     if isinstance(error, SluiceError):
         return error
     log.error("rows could not be recognized", model=rule.model, method=rule.method, exc_info=error)
-    return Internal(_BUG)
+    return Internal(BUG)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import structlog
 from numpy.typing import NDArray
 
+from sluice.gateway.core.pending import BUG, Pending, awaited
 from sluice.policy.batch import Batch, Ticket
 from sluice.policy.errors import Internal, SluiceError
 from sluice.policy.scheduler import DELIVERED, Cancelled, Scheduler, feeds
@@ -20,11 +21,6 @@ from sluice.policy.session import Event, Session
 
 Array = NDArray[Any]
 log = structlog.get_logger()
-
-_BUG = "Something went wrong inside the gateway while a batch ran; it has been logged."
-
-
-Done = Callable[[Any], None]
 
 
 class Runner(Protocol):
@@ -75,65 +71,25 @@ class Engine:
         self._pumping = False
         self._idle = asyncio.Event()
 
-    def submit(self, ticket: Ticket, done: Done) -> None:
-        """Run `ticket` and call `done` with its outcome: outputs of rows, `Answers` of a step, or a `SluiceError`.
-
-        `done` is called from the loop, never from within this call; not at all if the ticket is cancelled.
-        """
-        ticket.reply = done
+    def submit(self, ticket: Ticket, pending: Pending) -> None:
+        """Run `ticket`; the call's outcome is its outputs of rows, `Answers` of a step, or a `SluiceError`."""
+        ticket.reply = pending
+        pending.runs(self.cancel, ticket)
         try:
             self.scheduler.offer(ticket, self.now())
         except SluiceError as error:
-            self._loop.call_soon(done, error)
+            self._loop.call_soon(pending.settle, error)
         self._soon()
 
-    def submit_all(self, tickets: Sequence[Ticket], done: Done) -> Callable[[], None]:
-        """As `submit` for tickets that are answered together: `done` gets their outcomes, in order.
-
-        Returns:
-            What cancels them.
-        """
-        outcomes: dict[int, Any] = {}
-
-        def settled(index: int, outcome: Any) -> None:
-            outcomes[index] = outcome
-            if len(outcomes) == len(tickets):
-                done([outcomes[i] for i in range(len(tickets))])
-
-        for index, ticket in enumerate(tickets):
-            self.submit(ticket, partial(settled, index))
-        if not tickets:
-            return self._loop.call_soon(done, []).cancel
-        return partial(self._cancel_all, tickets)
-
-    def submit_parts(self, tickets: Sequence[Ticket], done: Done) -> Callable[[], None]:
-        """As `submit_all` for the parts of one request: the first error withdraws the others and is the outcome."""
-        outcomes: dict[int, Any] = {}
-        failed = False
-
-        def settled(index: int, outcome: Any) -> None:
-            nonlocal failed
-            if failed:
-                return
-            outcomes[index] = outcome
-            if failed := isinstance(outcome, SluiceError):
-                self._cancel_all(tickets)
-                done(outcome)
-            elif len(outcomes) == len(tickets):
-                done([outcomes[i] for i in range(len(tickets))])
-
-        for index, ticket in enumerate(tickets):
-            self.submit(ticket, partial(settled, index))
-        return partial(self._cancel_all, tickets)
+    def submit_all(self, tickets: Sequence[Ticket], pending: Pending, *, each: bool = False) -> None:
+        """As `submit` for tickets that are answered together; see `Pending.parts`."""
+        for ticket, part in zip(tickets, pending.parts(len(tickets), each=each), strict=True):
+            self.submit(ticket, part)
 
     def cancel(self, ticket: Ticket) -> None:
         """Withdraw a ticket, which then has no effect; nothing happens if it is settled."""
         self.scheduler.cancel(ticket, self.now())
         self._soon()
-
-    def _cancel_all(self, tickets: Sequence[Ticket]) -> None:
-        for ticket in tickets:
-            self.cancel(ticket)
 
     async def run(self, ticket: Ticket) -> Any:
         """As `submit`, awaited. If the waiting task is cancelled the ticket is, too.
@@ -141,13 +97,7 @@ class Engine:
         Raises:
             SluiceError: as the ticket was settled, or because it was refused.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self.submit(ticket, partial(complete, future))
-        try:
-            return await future
-        except asyncio.CancelledError:
-            self.cancel(ticket)
-            raise
+        return await awaited(partial(self.submit, ticket))
 
     def changed(self) -> None:
         """The scheduler was told something from outside, such as a closed session: act on it."""
@@ -197,7 +147,7 @@ class Engine:
             return feeds(batch)
         except Exception:
             log.exception("batch cannot be put together", model=batch.lane.model, signature=batch.lane.signature)
-            return Internal(_BUG)
+            return Internal(BUG)
 
     async def _run(self, batch: Batch, inputs: dict[str, Array] | SluiceError) -> None:
         result = inputs if isinstance(inputs, SluiceError) else await self._call(batch, inputs)
@@ -216,31 +166,22 @@ class Engine:
             return error
         except Exception:
             log.exception("batch failed", model=lane.model, signature=lane.signature)
-            return Internal(_BUG)
+            return Internal(BUG)
 
     def _deliver(self) -> None:
         settled, self.scheduler.settled = self.scheduler.settled, []
         for ticket in settled:
-            done, outcome = ticket.reply, ticket.outcome
+            pending, outcome = ticket.reply, ticket.outcome
             ticket.inputs, ticket.outcome, ticket.reply, ticket.course = {}, DELIVERED, None, None
             if isinstance(outcome, Internal) and outcome.__cause__ is not None:
                 log.error("course failed", model=ticket.lane.model, exc_info=outcome.__cause__)
             if not isinstance(outcome, Cancelled):
-                self._answer(done, outcome)
+                pending.settle(outcome)
         for session, event in self.scheduler.ended:
             self._observer.session_ended(session, event)
         self.scheduler.ended.clear()
         if not self.scheduler.busy:
             self._idle.set()
-
-    def _answer(self, done: Done, outcome: Any) -> None:
-        """One client's trouble with its answer is not the others'."""
-        try:
-            done(outcome)
-        except Exception:
-            log.exception("an answer could not be given")
-            if not isinstance(outcome, SluiceError):
-                self._answer(done, Internal(_BUG))
 
     def _arm(self, when: float) -> None:
         """Pump at `when`, or before: a timer that is set for an earlier time finds nothing to do and sets it again."""
@@ -254,13 +195,3 @@ class Engine:
     def _ring(self) -> None:
         self._timer = None
         self._soon()
-
-
-def complete(future: "asyncio.Future[Any]", outcome: Any) -> None:
-    """Hand an outcome to the task that waits for it; one that has gone is left alone."""
-    if future.done():
-        return
-    if isinstance(outcome, SluiceError):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

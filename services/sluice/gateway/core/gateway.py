@@ -1,19 +1,10 @@
-"""Every call a client can make, once, for all transports: values in, answers or errors out.
+"""One gateway: its models, its sessions, its engine, and the kinds of calls, once for all transports.
 
-It checks values against the contract and hands rows to the engine; it does not know HTTP, gRPC or JSON.
+It does not know HTTP, gRPC or JSON.
 """
 
-import re
-import secrets
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable
+from typing import Protocol
 
 from sluice.gateway.core.buckets import BucketTable
 from sluice.gateway.core.calibrations import Calibrations
@@ -21,57 +12,15 @@ from sluice.gateway.core.decisions import Watcher as RecognitionWatcher
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.generation import Generations
 from sluice.gateway.core.generation import Watcher as GenerationWatcher
-from sluice.gateway.core.predict import Predict, Prediction, Predictions, check_wanted
+from sluice.gateway.core.pending import Terms
+from sluice.gateway.core.predict import Predictions
 from sluice.gateway.core.recognition import Recognitions
+from sluice.gateway.core.resolve import Resolver
+from sluice.gateway.core.sessions import Sessions
 from sluice.gateway.settings import Settings
-from sluice.gateway.upstream.catalog import Catalog, ServedVersion
-from sluice.policy.columnar import Columns, divided
-from sluice.policy.contract import Axis, Signature, State, Tensor, numpy_dtype
-from sluice.policy.errors import (
-    BadRequest,
-    BatchTooLarge,
-    Draining,
-    EmptyInput,
-    InputNotFinite,
-    ModelNotFound,
-    SessionConflict,
-    SessionExists,
-    SessionLost,
-    SessionNotFound,
-    ShapeMismatch,
-    SluiceError,
-    StateIncompatible,
-    UnknownInput,
-    UnsupportedByModel,
-    VersionNotFound,
-)
+from sluice.gateway.upstream.catalog import Catalog
+from sluice.policy.batch import PRIORITIES
 from sluice.policy.generation import Limits
-from sluice.policy.session import Event, Session, Step
-from sluice.policy.slab import Slab
-from sluice.policy.tensors import bound_for, padded, read_inputs, read_tensor, time_steps
-from sluice.wire.envelope import SavedState, open_envelope, seal
-
-Array = NDArray[Any]
-IfExists = Literal["error", "return", "restart"]
-
-_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
-_ID_PREFIX = "s-"
-_MADE_ID = re.compile(r"s-([0-9a-f]+)-[0-9a-f]{16}")  # what `_new_id` gives, so that a client's own `s-7` is its own
-
-
-@dataclass(frozen=True, slots=True)
-class SessionView:
-    """A session as clients see it; times are RFC 3339 in UTC, `state_bytes` what one state takes."""
-
-    session: str
-    model: str
-    version: str
-    step: int
-    waiting: int
-    opened_at: str
-    last_used_at: str
-    expires_at: str
-    state_bytes: int
 
 
 class Watcher(GenerationWatcher, RecognitionWatcher, Protocol):
@@ -79,354 +28,47 @@ class Watcher(GenerationWatcher, RecognitionWatcher, Protocol):
 
 
 class Gateway:
-    """One gateway: its models, its sessions and its engine.
-
-    Ids of sessions carry `generation`, made at boot, so that an id of an earlier run is told from a wrong one.
-    """
+    """What the doors call."""
 
     def __init__(self, settings: Settings, catalog: Catalog, engine: Engine, watcher: Watcher) -> None:
         self.settings = settings
         self.catalog = catalog
         self.engine = engine
+        self.now: Callable[[], float] = engine.now
+        self.timeout_s = settings.timeout_ms / 1000  # of calls that say nothing of it
         self.buckets = BucketTable(settings.bucket_options)
-        largest = settings.batching.max_rows
-        self.predictions = Predictions(catalog, engine, self.buckets, largest, settings.queue_rows)
-        self.generations = Generations(
-            self.predictions, engine, self.buckets, watcher, Limits(), largest, settings.queue_rows
-        )
+        self.resolver = Resolver(catalog)
+        self.sessions = Sessions(settings, catalog, engine, self.resolver)
+        largest, rows_limit = settings.batching.max_rows, settings.queue_rows
+        self.predictions = Predictions(engine, self.buckets, largest, rows_limit)
+        self.generations = Generations(engine, self.resolver, self.buckets, watcher, Limits(), largest, rows_limit)
         self.calibrations = Calibrations(settings.calibrations, catalog.at_hand)
-        self.recognitions = Recognitions(self.predictions, self.calibrations, watcher)
-        self.draining = False
-        self.generation = f"{time.time_ns() // 1_000_000:x}"
-        self._wall_offset_s = time.time() - engine.now()
+        self.recognitions = Recognitions(self.resolver, self.predictions, self.calibrations, watcher)
 
     @property
-    def now(self) -> Callable[[], float]:
-        return self.engine.now
+    def draining(self) -> bool:
+        """Whether it is stopping: it opens no more sessions."""
+        return self.sessions.draining
 
-    def deadline(self, timeout_ms: int | None, arrived_at: float) -> float:
-        """When a request that arrived at `arrived_at` must be answered, in the engine's seconds."""
-        return arrived_at + (timeout_ms or self.settings.timeout_ms) / 1000
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self.sessions.draining = value
 
-    async def open_session(
-        self,
-        model: str,
-        *,
-        version: int | None = None,
-        label: str | None = None,
-        id: str | None = None,
-        state: Mapping[str, Any] | None = None,
-        ttl_s: float | None = None,
-        if_exists: IfExists = "error",
-    ) -> tuple[SessionView, bool]:
-        """Open a session at time step 0; whether it was opened now: with `if_exists="return"` it may be open already.
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return self.catalog.ready and not self.draining
 
-        Raises:
-            Draining, ModelNotFound, VersionNotFound, UnsupportedByModel, SessionExists, SessionsFull, BadRequest and
-            the errors of wrong values in `state`.
-        """
-        if label is not None:
-            if version is not None:
-                raise BadRequest("A session is opened on a version or on a label; both came.")
-            version = await self.catalog.labelled(model, label)
-        served = await self._find(model, version)
-        signature = served.stepping("step")
-        self._check_ttl(ttl_s)
-        rows = read_states(state or {}, signature.states)
-        existing = self.engine.scheduler.sessions.find(id) if id and if_exists != "error" else None
-        if existing is not None:
-            self._check_same(existing, model, version)
-            if if_exists == "return":
-                return self.view(existing), False
-        self._check_not_draining()
-        if existing is not None:
-            self._end(existing)
-        return self.view(self._open(served, id, ttl_s=ttl_s, rows=rows)), True
+    def terms(self, timeout_s: float | None = None, priority_s: float = PRIORITIES["normal"]) -> Terms:
+        """Those of a call that has arrived now; without a timeout the setting's."""
+        return Terms(self.now() + (self.timeout_s if timeout_s is None else timeout_s), priority_s)
 
-    def fork(self, id: str, new_id: str | None = None) -> SessionView:
-        """Open a session with the state and time step that another one has now; its steps still to run do not count.
+    def forget(self, model: str, version: int) -> None:
+        """A version has gone."""
+        self.buckets.forget(model, version)
+        self.calibrations.forget(model, version)
+        self.recognitions.forget(model, version)
 
-        Raises:
-            Draining, SessionExists, SessionsFull, and what `session` raises.
-        """
-        parent = self.session(id)
-        self._check_not_draining()
-        served = self.catalog.get(parent.model, parent.slab.version)
-        rows = parent.slab.read(parent.slot)
-        return self.view(self._open(served, new_id, ttl_s=parent.ttl_s, rows=rows, step=parent.step))
-
-    def saved_state(self, id: str) -> bytes:
-        """A session's state and time step now, as an envelope that `restore` takes; raises what `session` raises."""
-        session = self.session(id)
-        slab = session.slab
-        return seal(SavedState(slab.model, slab.version, session.step, slab.read(session.slot)))
-
-    async def restore(self, id: str, envelope: bytes) -> tuple[SessionView, bool]:
-        """Give a session a saved state, and open it if it is not open; whether it was opened.
-
-        Raises:
-            BadRequest: the envelope is damaged.
-            StateIncompatible: it belongs to another model or version than the session, or than what is served.
-            SessionConflict: steps of the session wait or run.
-            Draining, SessionsFull, and what `session` raises of sessions that have ended.
-        """
-        try:
-            saved = open_envelope(envelope)
-        except ValueError as error:
-            raise BadRequest(f"The saved state cannot be read: {error}. Send it as it was given, unchanged.") from None
-        served = await self._saved_on(saved)
-        rows = _compatible_rows(saved, served)
-        session = self.engine.scheduler.sessions.find(id)
-        if session is None:
-            self._check_not_draining()
-            return self.view(self._open(served, id, rows=rows, step=saved.step)), True
-        if (session.model, session.slab.version) != (saved.model, saved.version):
-            raise StateIncompatible(
-                f"The saved state is of model {saved.model!r} version {saved.version}; session {id!r} is on model "
-                f"{session.model!r} version {session.slab.version}."
-            )
-        if session.steps:
-            raise SessionConflict(
-                f"Session {id!r} has {len(session.steps)} steps that wait or run. Await their answers first."
-            )
-        self.engine.scheduler.sessions.replace(session, rows, saved.step, self.now())
-        self.engine.changed()
-        return self.view(session), False
-
-    def session(self, id: str) -> Session:
-        """The open session of this id.
-
-        Raises:
-            SessionNotFound, SessionLost, SessionClosed, SessionExpired, SessionEvicted, SessionVersionGone.
-        """
-        try:
-            return self.engine.scheduler.sessions.get(id)
-        except SessionNotFound:
-            made = _MADE_ID.fullmatch(id)
-            if made is not None and made[1] != self.generation:
-                raise SessionLost(
-                    f"Session {id!r} was opened on an earlier run of this gateway; its state is lost. Open a new one."
-                ) from None
-            raise
-
-    def view(self, session: Session) -> SessionView:
-        return SessionView(
-            session.id,
-            session.model,
-            str(session.slab.version),
-            session.step,
-            len(session.steps),
-            self._rfc3339(session.opened_at),
-            self._rfc3339(session.last_used_at),
-            self._rfc3339(self.engine.scheduler.sessions.expires_at(session)),
-            session.slab.row_bytes,
-        )
-
-    def list_sessions(self, model: str, after: str, limit: int) -> tuple[list[SessionView], str | None]:
-        """Up to `limit` sessions of a model in order of id, and where to go on if there are more."""
-        found = self.engine.scheduler.sessions.of_model(model, after, limit + 1)
-        following = found[limit - 1].id if len(found) > limit else None
-        return [self.view(session) for session in found[:limit]], following
-
-    def renew(self, id: str, ttl_s: float | None) -> SessionView:
-        """Count a session as used now; `ttl_s` changes how long it may be idle, in seconds."""
-        self._check_ttl(ttl_s)
-        session = self.session(id)
-        self.engine.scheduler.sessions.renew(session, self.now(), ttl_s)
-        self.engine.changed()
-        return self.view(session)
-
-    def close_session(self, id: str) -> None:
-        """Close a session; its waiting and running steps are told."""
-        self._end(self.session(id))
-
-    def step(self, id: str, value: Any, number: int | None, wanted: Sequence[str] | None, deadline: float) -> Step:
-        """One time step of a session, for the engine to run; `value` holds a row for each input, without batch axis.
-
-        The answer has all outputs; `wanted` is only checked. Raises what `session` and `read_inputs` raise.
-        """
-        session = self.session(id)
-        served = self.catalog.get(session.model, session.slab.version)
-        signature = served.stepping("step")
-        check_wanted(wanted, signature)
-        rows = read_inputs(value, served.rows[signature.name])
-        inputs = {name: row[np.newaxis] for name, row in rows.items()}
-        return Step([session], signature, inputs, deadline, slab=session.slab, numbers=_numbers(number))
-
-    def scan(self, id: str, value: Any, number: int | None, wanted: Sequence[str] | None, deadline: float) -> Step:
-        """A chunk of time steps of a session; `value` holds `[time, ...]` for each input. Otherwise as `step`."""
-        session = self.session(id)
-        served = self.catalog.get(session.model, session.slab.version)
-        signature = served.stepping("scan")
-        check_wanted(wanted, signature)
-        chunk = read_inputs(value, served.rows[signature.name])
-        length = time_steps(chunk, signature)
-        bound = bound_for(length, self.settings.scan_steps)
-        lengths = {signature.lengths or "": np.array([length], np.int32)}
-        return Step(
-            [session], signature, padded(chunk, bound) | lengths, deadline,
-            slab=session.slab, length=length, time_bound=bound, numbers=_numbers(number),
-        )  # fmt: skip
-
-    def step_many(
-        self,
-        model: str,
-        ids: Sequence[str],
-        value: Any,
-        numbers: Sequence[int] | None,
-        wanted: Sequence[str] | None,
-        deadline: float,
-    ) -> Columns:
-        """One time step of many sessions of a model; `value` holds `[sessions, ...]` for each input.
-
-        `numbers`: by session, -1 where a step is not numbered. What is wrong with one session is an error of its row.
-
-        Raises:
-            ModelNotFound, BadRequest, UnsupportedByModel, and what `read_inputs` raises: the whole call is wrong.
-        """
-        self._check_many(model, ids, numbers)
-
-        def read(slab: Slab) -> tuple[Signature, dict[str, Array]]:
-            served = self.catalog.get(slab.model, slab.version)
-            signature = served.stepping("step")
-            if slab.answers is None:
-                raise UnsupportedByModel(
-                    f"Model {slab.model!r} answers a step with text or with outputs of no fixed size, which do not "
-                    "stand in one array. Step its sessions one by one."
-                )
-            check_wanted(wanted, signature)
-            inputs = read_inputs(value, signature.inputs)
-            if lacking := {name: len(array) for name, array in inputs.items() if len(array) != len(ids)}:
-                raise ShapeMismatch(
-                    f"There are {len(ids)} sessions, and each input needs a row for each; got {lacking}."
-                )
-            return signature, inputs
-
-        sessions = [self._session_of(model, id) for id in ids]
-        return divided(sessions, read, deadline, numbers, self.settings.batching.max_rows)
-
-    async def predict(self, asked: Predict, deadline: float) -> Prediction:
-        """Run rows in batches shared with other clients; see `Predictions`."""
-        return await self.predictions.run(asked, deadline)
-
-    async def _find(self, model: str, version: int | None) -> ServedVersion:
-        return await self.predictions.find(model, version, None, self.deadline(None, self.now()))
-
-    def model_of(self, call: str, name: str) -> str:
-        """The model that a call is about, for metrics: empty if there is none such, so that names stay few."""
-        if call not in ("step", "scan"):
-            return name if name in self.catalog.models else ""
-        session = self.engine.scheduler.sessions.find(name)
-        return session.model if session else ""
-
-    def _open(
-        self,
-        served: ServedVersion,
-        id: str | None,
-        *,
-        rows: Mapping[str, Array],
-        ttl_s: float | None = None,
-        step: int = 0,
-    ) -> Session:
-        _check_id(id)
-        session = self.engine.scheduler.open(
-            id or self._new_id(), served.model, served.version, served.stepping("step"), self.now(),
-            ttl_s=ttl_s, rows=rows, step=step,
-        )  # fmt: skip
-        self.engine.changed()
-        return session
-
-    def _end(self, session: Session) -> None:
-        self.engine.scheduler.end(session, Event.CLOSE, self.now())
-        self.engine.changed()
-
-    def _session_of(self, model: str, id: str) -> Session | SluiceError:
-        try:
-            session = self.session(id)
-        except SluiceError as error:
-            return error
-        if session.model != model:
-            return BadRequest(f"Session {id!r} is on model {session.model!r}, and the call is for model {model!r}.")
-        return session
-
-    async def _saved_on(self, saved: SavedState) -> ServedVersion:
-        try:
-            return await self._find(saved.model, saved.version)
-        except (ModelNotFound, VersionNotFound) as error:
-            raise StateIncompatible(
-                f"The saved state is of a model version that is not served. {error.message}"
-            ) from None
-
-    def _check_many(self, model: str, ids: Sequence[str], numbers: Sequence[int] | None) -> None:
-        self.catalog.known(model)
-        if not ids:
-            raise EmptyInput("A call for many sessions names one or more; got none.")
-        if len(ids) > self.settings.queue_rows:
-            limit = self.settings.queue_rows
-            raise BatchTooLarge(f"A call may step {limit} sessions; {len(ids)} came. Split it.", limit=limit)
-        if len(set(ids)) < len(ids):
-            twice = next(id for id, count in Counter(ids).items() if count > 1)
-            raise BadRequest(f"Each session may be named once in a call; {twice!r} is named twice.")
-        if numbers is not None and len(numbers) != len(ids):
-            raise BadRequest(f"There are {len(ids)} sessions and {len(numbers)} steps; give one for each, or null.")
-
-    def _check_same(self, session: Session, model: str, version: int | None) -> None:
-        if session.model != model or version not in (None, session.slab.version):
-            raise SessionExists(
-                f"Session {session.id!r} is open on model {session.model!r} version {session.slab.version}, not on "
-                "what was asked for. Choose another id, or close it."
-            )
-
-    def _check_not_draining(self) -> None:
-        if self.draining:
-            raise Draining("This gateway is stopping and opens no more sessions. Try again; another one will answer.")
-
-    def _new_id(self) -> str:
-        return f"{_ID_PREFIX}{self.generation}-{secrets.token_hex(8)}"
-
-    def _rfc3339(self, at: float) -> str:
-        return datetime.fromtimestamp(at + self._wall_offset_s, UTC).isoformat(timespec="milliseconds")
-
-    def _check_ttl(self, ttl_s: float | None) -> None:
-        limit = self.settings.session_life_s
-        if ttl_s is not None and not 0 < ttl_s <= limit:
-            raise BadRequest(f"ttl_s is in seconds, more than 0 and at most {limit:g}; got {ttl_s}.")
-
-
-def read_states(value: Mapping[str, Any], states: Sequence[State]) -> dict[str, Array]:
-    """Explicit initial states, state name → row, checked against the contract."""
-    tensors = {
-        state.name: Tensor(state.name, state.dtype, tuple(Axis("state", size) for size in state.shape))
-        for state in states
-    }
-    unknown = [name for name in value if name not in tensors]
-    if unknown:
-        raise UnknownInput(f"There is no state {', '.join(map(repr, unknown))}; this model has {', '.join(tensors)}.")
-    return {name: read_tensor(each, tensors[name]) for name, each in value.items()}
-
-
-def _check_id(id: str | None) -> None:
-    if id is not None and not _ID.fullmatch(id):
-        raise BadRequest(f"A session's id has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -; got {id!r:.200}.")
-
-
-def _numbers(number: int | None) -> tuple[int] | None:
-    return None if number is None else (number,)
-
-
-def _compatible_rows(saved: SavedState, served: ServedVersion) -> dict[str, Array]:
-    """Raises: StateIncompatible: not the names, dtypes and shapes of the model's states. InputNotFinite."""
-    states = {state.name: (numpy_dtype(state.dtype), state.shape) for state in served.stepping("step").states}
-    came = {name: (array.dtype, array.shape) for name, array in saved.state.items()}
-    if states != came:
-        raise StateIncompatible(
-            f"The saved state is not of the form of model {served.model!r} version {served.version}: expected "
-            f"{_forms(states)}; got {_forms(came)}."
-        )
-    if not all(np.isfinite(array).all() for array in saved.state.values() if array.dtype.kind in "fcV"):
-        raise InputNotFinite("The saved state holds NaN or infinity, from which no session can go on.")
-    return dict(saved.state)
-
-
-def _forms(forms: Mapping[str, tuple[Any, tuple[int, ...]]]) -> str:
-    return ", ".join(f"{name} {dtype}{list(shape)}" for name, (dtype, shape) in forms.items()) or "none"
+    def known(self, model: str) -> str:
+        """A model's name for metrics: empty if there is none such, so that names stay few."""
+        return model if model in self.catalog.models else ""

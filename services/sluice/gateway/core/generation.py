@@ -14,9 +14,10 @@ import numpy as np
 from sluice.gateway.core.backlog import Backlog
 from sluice.gateway.core.buckets import BucketTable
 from sluice.gateway.core.engine import Engine
-from sluice.gateway.core.predict import Predictions
+from sluice.gateway.core.pending import Pending, Terms
+from sluice.gateway.core.resolve import ModelSpec, Resolver
 from sluice.gateway.upstream.catalog import ServedVersion
-from sluice.policy.batch import PRIORITIES, Lane, Rows, Stage, Ticket, rows_like
+from sluice.policy.batch import Lane, Rows, Stage, Ticket, rows_like
 from sluice.policy.contract import Generation, Signature
 from sluice.policy.errors import BatchTooLarge, SluiceError, UnsupportedByModel
 from sluice.policy.generation import Decoding, Limits, Options, Result, check_options
@@ -31,12 +32,9 @@ class Generate:
     `options` gets what the model says, to fill in what the client left out.
     """
 
-    model: str
+    spec: ModelSpec
     read: Callable[[Signature, int], Columns]
     options: Callable[[Generation], Options]
-    version: int | None = None
-    label: str | None = None
-    priority_s: float = PRIORITIES["normal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,11 @@ class Ended:
 
 
 Event = Token | Ended
+
+
+def failure_of(event: Event) -> SluiceError | None:
+    """The error that an instance has ended with, if it has."""
+    return event.outcome if isinstance(event, Ended) and isinstance(event.outcome, SluiceError) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +86,24 @@ class Generations:
     """Carries out generate requests. `largest` is the largest batch, `rows_limit` the most rows of one request."""
 
     def __init__(
-        self, predictions: Predictions, engine: Engine, buckets: BucketTable, watcher: Watcher, limits: Limits,
+        self, engine: Engine, resolver: Resolver, buckets: BucketTable, watcher: Watcher, limits: Limits,
         largest: int, rows_limit: int,
     ) -> None:  # fmt: skip
-        self._predictions = predictions
         self._engine = engine
+        self._resolver = resolver
         self._buckets = buckets
         self._watcher = watcher
         self._limits = limits
         self._largest = largest
         self._rows_limit = rows_limit
 
-    async def begin(self, asked: Generate, deadline: float) -> Begun:
+    async def begin(self, asked: Generate, terms: Terms) -> Begun:
         """Find the model, read the request and begin; leaving the events early withdraws what is not done.
 
         Raises:
             SluiceError: it is refused.
         """
-        served = await self._predictions.find(asked.model, asked.version, asked.label, deadline)
+        served = await self._resolver.find(asked.spec, terms.deadline)
         generation = served.contract.generation if served.contract else None
         if generation is None:
             raise UnsupportedByModel(
@@ -111,11 +114,11 @@ class Generations:
         check_options(options, generation, self._limits)
         if options.beam is not None and options.beam.width > self._largest:
             raise BatchTooLarge(f"A beam may be {self._largest} wide, as a batch is.", limit=self._largest)
-        instances = self._instances(served, generation, options, asked, deadline)
+        instances = self._instances(served, generation, options, asked, terms)
         return Begun(served, generation, len(instances), self._run(served, instances))
 
     def _instances(
-        self, served: ServedVersion, generation: Generation, options: Options, asked: Generate, deadline: float
+        self, served: ServedVersion, generation: Generation, options: Options, asked: Generate, terms: Terms
     ) -> list["_Instance"]:
         encode = generation.encode
         columns = asked.read(encode, self._rows_limit)
@@ -123,11 +126,11 @@ class Generations:
         check_rows(max(map(len, columns.values()), default=0) * width, self._rows_limit)
         lane = Lane(served.model, served.version, encode.name)
         buckets = self._buckets.of(served, encode)
-        found = grouped(lane, encode, columns, buckets.bounds_for, 1, deadline)
+        found = grouped(lane, encode, columns, buckets.bounds_for, 1, terms.deadline)
         buckets.observe(found.lengths)
         tickets = [ticket for _, ticket in sorted(zip(found.rows, found.tickets, strict=True), key=itemgetter(0))]
         for ticket in tickets:
-            ticket.priority_s = asked.priority_s
+            ticket.priority_s = terms.priority_s
         return [_Instance(generation, options, ticket, index) for index, ticket in enumerate(tickets)]
 
     async def _run(self, served: ServedVersion, instances: Sequence["_Instance"]) -> AsyncGenerator[Event]:
@@ -171,7 +174,7 @@ class _Instance:
 
     def begin(self, engine: Engine, events: Backlog[Event]) -> None:
         self._events = events
-        engine.submit(self.ticket, lambda outcome: events.put_nowait(Ended(self._index, outcome)))
+        engine.submit(self.ticket, Pending(lambda outcome: events.put_nowait(Ended(self._index, outcome))))
 
     def advance(self, outputs: Rows) -> Stage | list[Result]:
         """Raises: BackendError, and QueueFull: nobody reads the tokens."""

@@ -4,28 +4,64 @@ It does not know HTTP, gRPC or JSON; the doors of the protocol do.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from importlib.metadata import version as installed
+from typing import Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.core.predict import Done, Predict, Prediction, Tasks, Terms
-from sluice.gateway.upstream.catalog import Model, ServedVersion
+from sluice.gateway.core.pending import Pending, Terms, awaited, in_task
+from sluice.gateway.core.predict import Predict, Prediction
+from sluice.gateway.core.resolve import ModelSpec
+from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.batch import PRIORITIES
 from sluice.policy.contract import Signature, Tensor, numpy_dtype
 from sluice.policy.errors import BackendUnavailable, DeadlineExceeded, DtypeMismatch, ShapeMismatch
+from sluice.policy.session import Answers
 from sluice.wire.oip import DATATYPES, InferRequest, SequencePart
 from sluice.wire.rest import DEFAULT_SIGNATURE, check_names
 from sluice.wire.tensors import dtype_name
 
 Array = NDArray[Any]
 
-PLATFORM = "tensorflow_savedmodel"
-EXTENSIONS = ("binary_tensor_data", "parameters", "sequence", "model_repository")
+_NAME = "sluice"
+_PLATFORM = "tensorflow_savedmodel"
+_EXTENSIONS = ["binary_tensor_data", "parameters", "sequence", "model_repository"]
+
+
+class ServerMetadata(NamedTuple):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(NamedTuple):
+    """One input or output; -1 in its shape: any size, also where no rank is known."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(NamedTuple):
+    """`versions` are those that can be called."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class ModelState(NamedTuple):
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str
 
 
 class Inference:
@@ -33,13 +69,10 @@ class Inference:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._tasks = Tasks()
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
-    def begin(
-        self, model: str, version: int | None, asked: InferRequest, terms: Terms, done: Done
-    ) -> Callable[[], None]:
-        """Begin a request; what it returns cancels it. `done` is called from the loop, once, unless it is cancelled.
+    def begin(self, model: str, version: int | None, asked: InferRequest, terms: Terms, pending: Pending) -> None:
+        """Begin a request; its outcome is a `Prediction`.
 
         Its own timeout can shorten the deadline, and its own priority goes first.
 
@@ -50,38 +83,38 @@ class Inference:
             terms = terms._replace(deadline=min(terms.deadline, self._gateway.now() + asked.timeout_s))
         if asked.priority:
             terms = terms._replace(priority_s=_priority_s(asked.priority))
+        spec = ModelSpec(model, version)
         if asked.sequence is not None:
-            return self._tasks.begin(self._part(model, version, asked, terms), done)
-        signature = asked.signature or DEFAULT_SIGNATURE
-        predict = Predict(
-            model, signature, partial(_read, asked.inputs), version,
-            outputs=asked.outputs, priority_s=terms.priority_s,
-        )  # fmt: skip
-        return self._gateway.predictions.begin(predict, terms.deadline, done)
+            in_task(self._part(spec, asked, asked.sequence, terms), pending)
+            return
 
-    async def _part(self, model: str, version: int | None, asked: InferRequest, terms: Terms) -> Prediction:
+        def begin(served: ServedVersion, pending: Pending) -> None:
+            signature = served.predicted(asked.signature or DEFAULT_SIGNATURE)
+            _check(asked.inputs, signature)
+            self._gateway.predictions.submit(served, Predict(signature, asked.inputs, asked.outputs), terms, pending)
+
+        self._gateway.resolver.resolve(spec, terms.deadline, begin, pending)
+
+    async def _part(self, spec: ModelSpec, asked: InferRequest, part: SequencePart, terms: Terms) -> Prediction:
         """One request of a sequence: steps of the session that is named after it."""
-        assert asked.sequence is not None
         # A sequence's requests run one after another, as they came; the lock goes with the last who has or awaits it.
-        turn = self._turns.setdefault((model, asked.sequence.id), asyncio.Lock())
+        turn = self._turns.setdefault((spec.name, part.id), asyncio.Lock())
         try:
             async with asyncio.timeout_at(terms.deadline):
                 await turn.acquire()
         except TimeoutError:
             raise DeadlineExceeded("The sequence's earlier requests were not answered in time.") from None
         try:
-            await self._gateway.predictions.find(model, version, None, terms.deadline)
-            return await self._played(model, version, asked, asked.sequence, terms)
+            await self._gateway.resolver.find(spec, terms.deadline)
+            return await self._played(spec, asked, part, terms)
         finally:
             turn.release()
 
-    async def _played(
-        self, model: str, version: int | None, asked: InferRequest, part: SequencePart, terms: Terms
-    ) -> Prediction:
-        id, opened = self._session_of(model, part.id), False
+    async def _played(self, spec: ModelSpec, asked: InferRequest, part: SequencePart, terms: Terms) -> Prediction:
+        id, opened = self._session_of(spec.name, part.id), False
         try:
             if part.start:
-                await self._gateway.open_session(model, version=version, id=id, if_exists="restart")
+                await self._gateway.sessions.open(spec, terms.deadline, id=id, if_exists="restart")
                 opened = True
             outcome = await self._stepped(id, asked, terms)
         except BaseException:
@@ -93,15 +126,12 @@ class Inference:
         return outcome
 
     async def _stepped(self, id: str, asked: InferRequest, terms: Terms) -> Prediction:
-        gateway = self._gateway
-        session = gateway.session(id)
-        served = gateway.catalog.get(session.model, session.slab.version)
-        step = served.stepping("step")
-        value, scans = _row(asked.inputs, step)
-        begin = gateway.scan if scans else gateway.step
-        ticket = begin(id, value, None, list(asked.outputs) or None, terms.deadline)
-        ticket.priority_s = terms.priority_s
-        answers = await gateway.engine.run(ticket)
+        sessions = self._gateway.sessions
+        session = sessions.get(id)
+        served = self._gateway.catalog.get(session.model, session.slab.version)
+        value, scans = _row(asked.inputs, served.stepping("step"))
+        act = sessions.scan if scans else sessions.step
+        answers: Answers = await awaited(partial(act, id, value, None, asked.outputs, terms))
         names = asked.outputs or answers.outputs
         return Prediction(served.version, {name: answers.outputs[name] for name in names})
 
@@ -113,49 +143,60 @@ class Inference:
 
     def _close(self, id: str) -> None:
         if self._gateway.engine.scheduler.sessions.find(id) is not None:
-            self._gateway.close_session(id)
+            self._gateway.sessions.close(id)
 
-    async def served(self, model: str, version: int | None) -> ServedVersion:
-        """As `Predictions.find`, within the time that a request has by default."""
-        gateway = self._gateway
-        return await gateway.predictions.find(model, version, None, gateway.deadline(None, gateway.now()))
+    async def metadata(self, spec: ModelSpec, deadline: float) -> ModelMetadata:
+        """What a model takes and gives: a step of its sequences if it has them, else its default signature.
 
-    async def is_ready(self, model: str, version: int | None) -> bool:
+        Raises:
+            ModelNotFound, VersionNotFound, BackendUnavailable, DeadlineExceeded.
+        """
+        served = await self._gateway.resolver.find(spec, deadline)
+        stepping = served.contract is not None and served.contract.step is not None
+        signature = served.stepping("step") if stepping else served.predicts(DEFAULT_SIGNATURE)
+        versions = [str(version) for version in sorted(self._gateway.catalog.models[spec.name].served)]
+        inputs, outputs = (signature.inputs, signature.outputs) if signature else ({}, {})
+        return ModelMetadata(spec.name, versions, _PLATFORM, _described(inputs), _described(outputs))
+
+    async def is_ready(self, spec: ModelSpec, deadline: float) -> bool:
         """Whether a model can be called.
 
         Raises:
             ModelNotFound, VersionNotFound: there is none.
         """
         try:
-            await self.served(model, version)
+            await self._gateway.resolver.find(spec, deadline)
         except BackendUnavailable:
             return False
         return True
 
-    def models(self) -> Sequence[Model]:
-        """The models that are known, by name."""
-        return [model for _, model in sorted(self._gateway.catalog.models.items())]
-
-    def versions(self, model: str) -> list[str]:
-        return [str(version) for version in sorted(self._gateway.catalog.models[model].served)]
+    def index(self, *, ready: bool) -> list[ModelState]:
+        """The versions of all models that are known, by name; with `ready` only those that can be called."""
+        found = []
+        for model in self._gateway.catalog.listed():
+            for status in model.statuses:
+                if status.version in model.served:
+                    found.append(ModelState(model.name, str(status.version), "READY", ""))
+                elif not ready:
+                    reason = f"{status.state} {status.error}".strip()
+                    found.append(ModelState(model.name, str(status.version), "UNAVAILABLE", reason))
+        return found
 
     @property
     def ready(self) -> bool:
-        return self._gateway.catalog.ready and not self._gateway.draining
+        return self._gateway.ready
 
 
-def signature_of(served: ServedVersion) -> Signature | None:
-    """What infer takes if it names no signature: a step where the model has sessions; else the default one."""
-    if served.contract is not None and served.contract.step is not None:
-        return served.stepping("step")
-    return served.predicts(DEFAULT_SIGNATURE)
+def server_metadata() -> ServerMetadata:
+    """What this server is."""
+    return ServerMetadata(_NAME, installed("sluice-serving"), _EXTENSIONS)
 
 
-def described(tensors: Mapping[str, Tensor]) -> list[tuple[str, str, list[int]]]:
-    """Name, datatype and shape of each tensor that the protocol has a datatype for; -1: any size, also of no rank."""
+def _described(tensors: Mapping[str, Tensor]) -> list[TensorMetadata]:
+    """Those tensors that the protocol has a datatype for."""
     known = ((name, DATATYPES.get(each.dtype), each.shape) for name, each in sorted(tensors.items()))
     return [
-        (name, datatype, [-1 if size is None else size for size in shape])
+        TensorMetadata(name, datatype, [-1 if size is None else size for size in shape])
         for name, datatype, shape in known
         if datatype
     ]
@@ -166,11 +207,10 @@ def _priority_s(priority: int) -> float:
     return PRIORITIES["high" if priority == 1 else "low"]
 
 
-def _read(inputs: Mapping[str, Array], signature: Signature, _limit: int) -> Mapping[str, Array]:
+def _check(inputs: Mapping[str, Array], signature: Signature) -> None:
     given = {name: array for name, array in inputs.items() if name not in signature.measures}
     check_names(given, signature.inputs)
     _check_dtypes(given, signature.inputs)
-    return inputs
 
 
 def _check_dtypes(inputs: Mapping[str, Array], tensors: Mapping[str, Tensor]) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.gateway.core.calibrations import Calibrations
-from sluice.gateway.core.decisions import Decisions, Read, RecognizeCall, Rule, Watcher
-from sluice.gateway.core.joint import together
-from sluice.gateway.core.predict import Cancel, Done, ModelSpec, Predict, Prediction, Predictions
+from sluice.gateway.core.decisions import Answered, Decisions, Rule, Watcher
+from sluice.gateway.core.pending import Pending, Terms
+from sluice.gateway.core.predict import Predict, Prediction, Predictions
+from sluice.gateway.core.resolve import ModelSpec, Resolver
 from sluice.gateway.upstream.catalog import ServedVersion
-from sluice.policy.batch import PRIORITIES
 from sluice.policy.contract import Detector, Recognition, Signature
 from sluice.policy.errors import BackendError, BackendUnavailable, NotFound, SluiceError
+from sluice.policy.plausibility import check_values
 from sluice.policy.recognition import Calibration, check_options, parts_of, threshold_of
 from sluice.policy.scores import detector as detector_score
 
@@ -27,61 +28,60 @@ _DETECTOR = "detector"
 _RULES_LIMIT = 256  # of one version that are remembered; a level is any number
 
 
-class Recognize(NamedTuple):
-    """What is asked: `read` gives the rows' inputs, as that of `Predict`, and `top_k` is how many candidates a row has.
+class Options(NamedTuple):
+    """How rows are recognized: without `method` and `level` the calibration's are meant.
 
-    Without `method` and `level` the calibration's are meant; `sets` asks for prediction sets, too.
+    `top_k` is how many candidates a row has; `sets` asks for prediction sets, too.
     """
 
-    which: ModelSpec
-    read: Read
     method: str | None = None
     level: float | None = None
     top_k: int = 3
     sets: bool = False
-    priority_s: float = PRIORITIES["normal"]
 
 
 class Recognitions:
     """Carries out recognize requests."""
 
-    def __init__(self, predictions: Predictions, calibrations: Calibrations, watcher: Watcher) -> None:
+    def __init__(
+        self, resolver: Resolver, predictions: Predictions, calibrations: Calibrations, watcher: Watcher
+    ) -> None:
+        self._resolver = resolver
         self._predictions = predictions
         self._calibrations = calibrations
         self._rules: dict[tuple[str, int], tuple[Calibration, dict[tuple[str, float, int, bool], Rule]]] = {}
         self._decisions = Decisions(watcher)
 
-    def begin(self, asked: Recognize, deadline: float, done: Done) -> Cancel:
-        """Begin a request; what it returns cancels it. `done` gets `Verdicts` or a `SluiceError`, from the loop, once.
+    def submit(
+        self, served: ServedVersion, rule: Rule, inputs: Mapping[str, Array], terms: Terms, pending: Pending
+    ) -> None:
+        """Recognize rows by a rule of `rule`; `inputs` are those of its signature, and the outcome is `Verdicts`.
 
         Raises:
-            UnsupportedByModel, NotCalibrated, BadRequest, and what `Predictions.begin` raises: it is refused.
+            InputNotFinite, BadRequest, and what `Predictions.submit` raises: it is refused.
         """
-
-        def run(served: ServedVersion, done: Done) -> Cancel:
-            return self._run(served, asked, deadline, done)
-
-        return self._predictions.on_version(asked.which, deadline, run, done)
+        for name, rows in inputs.items():
+            check_values(name, rows, rule.recognition.range)
+        answers = Pending(partial(self._answered, rule, pending))
+        pending.runs(Pending.cancel, answers)
+        call = Predict(rule.signature, inputs, rule.outputs)
+        if rule.recognition.detector is None or _DETECTOR not in rule.parts:
+            self._predictions.submit(served, call, terms, answers.then(_alone))
+            return
+        own, beside = answers.parts(2)
+        self._predictions.submit(served, call, terms, own)
+        self._detect(served, rule.recognition.detector, inputs, terms, beside)
 
     def forget(self, model: str, version: int) -> None:
         """A version has gone."""
         self._rules.pop((model, version), None)
 
-    def _run(self, served: ServedVersion, asked: Recognize, deadline: float, done: Done) -> Cancel:
-        rule = self._rule(served, asked)
-        case = RecognizeCall(rule, asked.read, done)
-        call = Predict(
-            served.model, rule.signature, case.read, served.version, outputs=rule.outputs, priority_s=asked.priority_s
-        )
-        if rule.recognition.detector is None or _DETECTOR not in rule.parts:
-            case.stop = self._predictions.submit(served, call, deadline, partial(self._answered, case))
-        else:
-            own = partial(self._predictions.submit, served, call, deadline)
-            beside = partial(self._detect, served, rule.recognition.detector, case, asked, deadline)
-            case.stop = together((own, beside), partial(self._both_answered, case))
-        return case.withdraw
+    def rule(self, served: ServedVersion, asked: Options) -> Rule:
+        """By what rows are decided.
 
-    def _rule(self, served: ServedVersion, asked: Recognize) -> Rule:
+        Raises:
+            UnsupportedByModel, NotCalibrated, BadRequest.
+        """
         recognition, calibration = served.recognition(), self._calibrations.of(served)
         method = calibration.default_method if asked.method is None else asked.method
         level = calibration.level if asked.level is None else asked.level
@@ -100,59 +100,50 @@ class Recognitions:
             )  # fmt: skip
         return rules[options]
 
-    def _answered(self, case: RecognizeCall, outcome: Prediction | SluiceError, detected: Array | None = None) -> None:
+    def _answered(self, rule: Rule, pending: Pending, outcome: "tuple[Prediction, Array | None] | SluiceError") -> None:
         """The model has answered, and the network in front, if there is one."""
         if isinstance(outcome, SluiceError):
-            case.end(outcome)
+            pending.settle(outcome)
             return
-        arrays, recognition = outcome.arrays, case.rule.recognition
-        case.logits = arrays[recognition.logits]
-        case.scores = {method: arrays[recognition.scores[method]] for method in case.rule.computed}
+        prediction, detected = outcome
+        arrays, recognition = prediction.arrays, rule.recognition
+        scores = {method: arrays[recognition.scores[method]] for method in rule.computed}
         if detected is not None:
-            case.scores = {**case.scores, _DETECTOR: detected}
-        self._decisions.add(case)
-
-    def _both_answered(self, case: RecognizeCall, outcome: Sequence[Any] | SluiceError) -> None:
-        if isinstance(outcome, SluiceError):
-            case.end(outcome)
-        else:
-            self._answered(case, *outcome)
+            scores[_DETECTOR] = detected
+        self._decisions.add(Answered(rule, arrays[recognition.logits], scores, pending))
 
     def _detect(
-        self,
-        served: ServedVersion,
-        detector: Detector,
-        case: RecognizeCall,
-        asked: Recognize,
-        deadline: float,
-        done: Done,
-    ) -> Cancel:
-        """Ask the network in front about the same rows; `done` gets its scores."""
+        self, served: ServedVersion, detector: Detector, inputs: Mapping[str, Array], terms: Terms, pending: Pending
+    ) -> None:
+        """Ask the network in front about the same rows; the outcome is its scores."""
 
-        def run(found: ServedVersion, done: Done) -> Cancel:
+        def begin(found: ServedVersion, pending: Pending) -> None:
             recognition = found.recognition()
             _check_same_inputs(served, found, recognition)
-            outputs = _wanted(recognition.signature, (recognition.logits,))
-            call = Predict(
-                found.model, found.entry(recognition.signature), lambda *_: case.inputs, found.version,
-                outputs=outputs, priority_s=asked.priority_s,
-            )  # fmt: skip
-            return self._predictions.submit(found, call, deadline, partial(scored, recognition, done))
+            signature = found.predicted(found.entry(recognition.signature))
+            call = Predict(signature, inputs, _wanted(recognition.signature, (recognition.logits,)))
+            scored = pending.then(lambda outcome: _detected(recognition, detector, outcome.arrays))
+            self._predictions.submit(found, call, terms, scored)
 
-        def scored(recognition: Recognition, done: Done, outcome: Prediction | SluiceError) -> None:
-            done(outcome if isinstance(outcome, SluiceError) else _detected(recognition, detector, outcome.arrays))
+        def settled(outcome: Any) -> None:
+            pending.settle(_no_detector(served, detector) if isinstance(outcome, NotFound) else outcome)
 
-        def told(outcome: Any) -> None:
-            done(_no_detector(served, detector) if isinstance(outcome, NotFound) else outcome)
-
-        return self._predictions.on_version(ModelSpec(detector.model), deadline, run, told)
+        beside = Pending(settled)
+        pending.runs(Pending.cancel, beside)
+        self._resolver.resolve(ModelSpec(detector.model), terms.deadline, begin, beside)
 
 
-def _asked_of(served: ServedVersion, recognition: Recognition, computed: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """The signature that gives the logits and these scores, as clients call it, and which of its outputs are wanted."""
+def _alone(prediction: Prediction) -> tuple[Prediction, None]:
+    return prediction, None
+
+
+def _asked_of(
+    served: ServedVersion, recognition: Recognition, computed: Sequence[str]
+) -> tuple[Signature, tuple[str, ...]]:
+    """The signature that gives the logits and these scores, and which of its outputs are wanted."""
     signature = (recognition.scores_signature if computed else None) or recognition.signature
     outputs = recognition.logits, *(recognition.scores[method] for method in computed)
-    return served.entry(signature), _wanted(signature, outputs)
+    return served.predicted(served.entry(signature)), _wanted(signature, outputs)
 
 
 def _wanted(signature: Signature, outputs: Sequence[str]) -> tuple[str, ...]:
@@ -170,10 +161,10 @@ def _check_same_inputs(served: ServedVersion, detector: ServedVersion, recogniti
         )
 
 
-def _detected(recognition: Recognition, detector: Detector, arrays: Mapping[str, Array]) -> Array | BackendError:
+def _detected(recognition: Recognition, detector: Detector, arrays: Mapping[str, Array]) -> Array:
     logits = arrays[recognition.logits]
     if logits.ndim != 2 or logits.shape[1] != 2 or not np.isfinite(logits).all():
-        return BackendError(
+        raise BackendError(
             f"The detector {detector.model!r} must answer finite {recognition.logits!r} [batch, 2]; what came has the "
             f"shape {list(logits.shape)}."
         )

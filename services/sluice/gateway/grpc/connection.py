@@ -18,7 +18,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import DataFrame
 
-from sluice.gateway.http.hot import BUG
+from sluice.gateway.core.pending import BUG
 from sluice.gateway.slices import Sliced
 from sluice.wire.grpc_frames import BAD_REQUEST, CallFailed, Header, Inbox, framed, is_grpc, read_timeout, trailers
 
@@ -69,11 +69,12 @@ class Call:
 
     __slots__ = (
         "_closed", "_connection", "_credit", "_deadline", "_drained", "_ended", "_handler", "_head_sent", "_inbox",
-        "_kept", "_last", "_opened", "_out", "_timer", "_unread", "id", "unsent", "unsent_bytes",
+        "_kept", "_last", "_opened", "_out", "_timer", "_unread", "id", "metadata", "unsent", "unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: "GrpcProtocol", id: int) -> None:
         self.id = id
+        self.metadata: Mapping[bytes, bytes] = {}  # the header fields that it began with
         self._deadline: float | None = None  # when the client wants its answer, by the loop's clock
         self.unsent = 0  # messages that the client has no room for yet
         self.unsent_bytes = 0
@@ -93,7 +94,7 @@ class Call:
 
     def begin(self, fields: Sequence[Header], methods: "Methods") -> None:
         """Find who carries the call out."""
-        headers = dict(fields)
+        self.metadata = headers = dict(fields)
         size = sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
         if headers[b":method"] != b"POST":
             self._end_with([(b":status", b"405"), (b"allow", b"POST")])

@@ -4,10 +4,10 @@ import json
 
 import orjson
 
-from sluice.gateway.http.answers import as_tf_serving
 from sluice.policy.errors import SluiceError
 from sluice.wire.grpc_frames import CallFailed
 from sluice.wire.messages.v1 import sessions_pb2 as messages
+from sluice.wire.statuses import as_tf_serving
 
 
 def failure(error: SluiceError) -> CallFailed:

@@ -1,6 +1,6 @@
 """gRPC's `sluice.v1.Generation`: one request in, a stream of events out.
 
-It knows messages and status codes; how a model generates is not its business.
+It does not know connections, or how a model generates.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -8,78 +8,43 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-import structlog
-from google.protobuf.message import DecodeError
-
-from sluice.gateway.core.backlog import check_unread
-from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token
-from sluice.gateway.grpc.connection import Call, Methods, Unary, streamed
-from sluice.gateway.grpc.failures import error_message, failure
-from sluice.gateway.http.hot import BUG
-from sluice.gateway.metrics.metrics import Metrics
-from sluice.policy.contract import Generation, Signature
-from sluice.policy.errors import BadRequest, Internal, SluiceError
+from sluice.gateway.core.generation import Begun, Event, Generate, Token, failure_of
+from sluice.gateway.core.pending import Terms
+from sluice.gateway.grpc.connection import Methods
+from sluice.gateway.grpc.door import Door, arrays_of, message_of, named, spec_of
+from sluice.gateway.grpc.failures import error_message
+from sluice.policy.contract import Generation as Contract
+from sluice.policy.contract import Signature
+from sluice.policy.errors import BadRequest, SluiceError
 from sluice.policy.generation import Beam, Options, Result, Sampling
 from sluice.policy.sequences import Columns, rows_of
 from sluice.policy.tensors import read_tensor
-from sluice.wire.arrays import Array, read_arrays
+from sluice.wire.arrays import Array
 from sluice.wire.messages.v1 import generation_pb2 as messages
 from sluice.wire.rest import PredictBody, check_names
-from sluice.wire.rest_paths import read_version
-
-log = structlog.get_logger()
 
 SERVICE = "sluice.v1.Generation"
 
 
-class GenerationDoor:
-    """`Generation`."""
+class Generation:
+    """The service's method."""
 
-    def __init__(self, gateway: Gateway, metrics: Metrics) -> None:
-        self._gateway = gateway
-        self._metrics = metrics
+    def __init__(self, door: Door) -> None:
+        self._door = door
 
     def methods(self) -> Methods:
         """The service's methods, by their paths on the wire."""
-        return {f"/{SERVICE}/Generate".encode(): partial(Unary, streamed(self._generate))}
+        generate = self._door.streamed(message_of(messages.GenerateRequest), "generate", self._generate)
+        return {f"/{SERVICE}/Generate".encode(): generate}
 
-    async def _generate(self, data: bytes, call: Call) -> AsyncGenerator[bytes]:
-        request, outcome = messages.GenerateRequest(), "ok"
-        try:
-            _parse(request, data)
-            begun = await self._gateway.generations.begin(_asked(request), self._deadline(call))
-            async with aclosing(begun.events) as events:
-                async for event in events:
-                    if isinstance(event, Ended) and isinstance(event.outcome, SluiceError) and outcome == "ok":
-                        outcome = event.outcome.code
-                    if request.stream_tokens or not isinstance(event, Token):
-                        check_unread(call.unsent, self._gateway.settings.queue_rows)
-                        yield _event(begun, event).SerializeToString()
-        except SluiceError as error:
-            refused = error
-        except Exception:
-            log.exception("request failed", call="generate")
-            refused = Internal(BUG)
-        else:
-            self._count(request.model, outcome)
-            return
-        self._count(request.model, refused.code)
-        raise failure(refused)
-
-    def _deadline(self, call: Call) -> float:
-        now, left = self._gateway.now(), call.time_left()
-        return self._gateway.deadline(None, now) if left is None else now + left
-
-    def _count(self, model: str, outcome: str) -> None:
-        self._metrics.request("generate", self._gateway.model_of("generate", model), outcome)
-
-
-def _parse(request: messages.GenerateRequest, data: bytes) -> None:
-    try:
-        request.ParseFromString(data)
-    except DecodeError:
-        raise BadRequest("The message cannot be read as a sluice.v1.GenerateRequest.") from None
+    async def _generate(
+        self, request: messages.GenerateRequest, terms: Terms
+    ) -> AsyncGenerator[tuple[messages.GenerateEvent, SluiceError | None]]:
+        begun = await self._door.gateway.generations.begin(_asked(request), terms)
+        async with aclosing(begun.events) as events:
+            async for event in events:
+                if request.stream_tokens or not isinstance(event, Token):
+                    yield _event(begun, event), failure_of(event)
 
 
 def _asked(request: messages.GenerateRequest) -> Generate:
@@ -87,32 +52,17 @@ def _asked(request: messages.GenerateRequest) -> Generate:
     if bool(request.texts) == bool(request.inputs):
         came = "both" if request.texts else "neither"
         raise BadRequest(f"A request has its instances either in texts or in inputs; it has {came}.")
-    if request.version and request.label:
-        raise BadRequest("A request is for a version or for a label; both came.")
-    return Generate(
-        request.model,
-        partial(_texts, list(request.texts)) if request.texts else partial(_rows, _arrays(request)),
-        partial(_options, request),
-        read_version(request.version),
-        request.label or None,
-    )
+    read = partial(_texts, list(request.texts)) if request.texts else partial(_rows, arrays_of(request.inputs))
+    return Generate(spec_of(request), read, partial(_options, request))
 
 
 def _texts(texts: list[str], encode: Signature, limit: int) -> Columns:
     return PredictBody(encode.name, row_format=True, value=texts, has_words=False).rows(encode.inputs, limit)
 
 
-def _arrays(request: messages.GenerateRequest) -> dict[str, Array]:
-    try:
-        return read_arrays(request.inputs)
-    except ValueError as error:
-        raise BadRequest(f"A tensor cannot be read: {error}.") from None
-
-
 def _rows(arrays: Mapping[str, Array], encode: Signature, limit: int) -> Columns:
-    """The instances of arrays `[instances, ...]`, without what the client has padded; "" names the only input."""
-    only = next(iter(encode.inputs)) if len(encode.inputs) == 1 else ""
-    given = arrays if only in arrays else {name or only: array for name, array in arrays.items()}
+    """The instances of arrays `[instances, ...]`, without what the client has padded."""
+    given = named(arrays, encode.inputs)
     measures = {name: array for name, array in given.items() if name in encode.measures}
     inputs = {name: array for name, array in given.items() if name not in measures}
     check_names(inputs, encode.inputs)
@@ -120,7 +70,7 @@ def _rows(arrays: Mapping[str, Array], encode: Signature, limit: int) -> Columns
     return rows_of(encode, {**read, **measures}, limit)
 
 
-def _options(request: messages.GenerateRequest, generation: Generation) -> Options:
+def _options(request: messages.GenerateRequest, generation: Contract) -> Options:
     return Options(
         request.max_steps if request.HasField("max_steps") else generation.max_steps,
         _beam(request.beam) if request.HasField("beam") else None,
@@ -155,7 +105,7 @@ def _event(begun: Begun, event: Event) -> messages.GenerateEvent:
     return messages.GenerateEvent(result=messages.Result(index=event.index, sequences=sequences))
 
 
-def _sequence(generation: Generation, result: Result) -> messages.Sequence:
+def _sequence(generation: Contract, result: Result) -> messages.Sequence:
     said: dict[str, Any] = {"tokens": result.tokens}
     if any(generation.tokens):
         said = {"text": "".join(generation.tokens[token] for token in result.tokens)}

@@ -1,154 +1,114 @@
-"""The Open Inference Protocol's gRPC service.
+"""The Open Inference Protocol's gRPC service: its messages to requests of the core, and back.
 
-It knows its messages and status codes; what a request means is `Inference`'s.
+It does not know connections, or what a request means.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
-from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.core.oip import Inference
-from sluice.gateway.core.predict import Outcome, Terms
-from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary, awaited
-from sluice.gateway.grpc.failures import failure
+from sluice.gateway.core.oip import Inference, server_metadata
+from sluice.gateway.core.pending import Pending, Terms
+from sluice.gateway.core.predict import Prediction
+from sluice.gateway.core.resolve import ModelSpec
+from sluice.gateway.grpc.connection import Call, Methods
+from sluice.gateway.grpc.door import Door, Method, in_a_task, message_of
 from sluice.gateway.grpc.stream import Stream
-from sluice.gateway.http.hot import BUG
-from sluice.gateway.http.oip import model_metadata, repository_index, server_metadata
-from sluice.gateway.metrics.metrics import Metrics
-from sluice.policy.batch import PRIORITIES
-from sluice.policy.errors import BackendUnavailable, BadRequest, Internal, NotFound, SluiceError
+from sluice.policy.errors import BackendUnavailable, BadRequest, NotFound, SluiceError
 from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 from sluice.wire.oip import InferRequest, read_infer, write_infer
 from sluice.wire.rest_paths import read_version
 
-log = structlog.get_logger()
-
 SERVICE = "inference.GRPCInferenceService"
-Reply = Callable[[messages.ModelInferResponse | SluiceError], None]
+_read = message_of(messages.ModelInferRequest)
 
 
-class OipDoor:
+class Oip:
     """`GRPCInferenceService`."""
 
-    def __init__(self, gateway: Gateway, metrics: Metrics, inference: Inference) -> None:
-        self._gateway = gateway
-        self._metrics = metrics
+    def __init__(self, door: Door, inference: Inference) -> None:
+        self._door = door
         self._inference = inference
 
     def methods(self) -> Methods:
         """The service's methods, by their paths on the wire."""
-        plain = {
-            "ServerLive": (messages.ServerLiveRequest, self._live),
-            "ServerReady": (messages.ServerReadyRequest, self._ready),
-            "ModelReady": (messages.ModelReadyRequest, self._model_ready),
-            "ServerMetadata": (messages.ServerMetadataRequest, self._server),
-            "ModelMetadata": (messages.ModelMetadataRequest, self._model),
-            "RepositoryIndex": (messages.RepositoryIndexRequest, self._index),
+        acts: dict[str, tuple[type[Message], str, Callable[[Any, Terms], Coroutine[Any, Any, Message]]]] = {
+            "ServerLive": (messages.ServerLiveRequest, "oip_live", self._live),
+            "ServerReady": (messages.ServerReadyRequest, "oip_ready", self._ready),
+            "ModelReady": (messages.ModelReadyRequest, "oip_model_ready", self._model_ready),
+            "ServerMetadata": (messages.ServerMetadataRequest, "oip_server", self._server),
+            "ModelMetadata": (messages.ModelMetadataRequest, "oip_model", self._model),
+            "RepositoryIndex": (messages.RepositoryIndexRequest, "oip_index", self._index),
         }
-        found: dict[str, Any] = {
-            name: partial(Unary, awaited(partial(self._answer, kind, act))) for name, (kind, act) in plain.items()
-        }
-        found |= {"ModelInfer": partial(Unary, self._infer), "ModelStreamInfer": partial(Stream, self)}
+        methods = {name: Method(message_of(kind), call, in_a_task(act)) for name, (kind, call, act) in acts.items()}
+        methods["ModelInfer"] = Method(_read, "infer", self._infer)
+        found: dict[str, Any] = {name: self._door.unary(method) for name, method in methods.items()}
+        found["ModelStreamInfer"] = partial(Stream, self._begin_one)
         return {f"/{SERVICE}/{name}".encode(): method for name, method in found.items()}
 
-    def begin(self, data: bytes, done: Callable[[Message], None]) -> Callable[[], None]:
-        """Begin one request of a stream; what it returns cancels it. An error is an answer, too."""
+    def _infer(self, request: messages.ModelInferRequest, terms: Terms, pending: Pending) -> None:
+        asked = read_infer(request)
+        pending.make = partial(_inferred, asked, request.model_name)
+        self._inference.begin(request.model_name, read_version(request.model_version), asked, terms, pending)
 
-        def told(reply: messages.ModelInferResponse | SluiceError) -> None:
-            if isinstance(reply, SluiceError):
-                about = messages.ModelInferResponse(id=request.id if request is not None else "")
-                done(messages.ModelStreamInferResponse(error_message=reply.message, infer_response=about))
-            else:
-                done(messages.ModelStreamInferResponse(infer_response=reply))
-
-        request = _parsed(messages.ModelInferRequest, data)
-        now = self._gateway.now()
-        return self._begin(request, self._gateway.deadline(None, now), told)
-
-    def _infer(self, data: bytes, call: Call, done: Answered) -> Callable[[], object]:
-        def told(reply: messages.ModelInferResponse | SluiceError) -> None:
-            done(failure(reply) if isinstance(reply, SluiceError) else reply.SerializeToString())
-
-        now, left = self._gateway.now(), call.time_left()
-        deadline = self._gateway.deadline(None, now) if left is None else now + left
-        return self._begin(_parsed(messages.ModelInferRequest, data), deadline, told)
-
-    def _begin(self, request: Any, deadline: float, told: Reply) -> Callable[[], None]:
-        model = request.model_name if request is not None else ""
+    def _begin_one(self, data: bytes, call: Call, pending: Pending) -> None:
+        """Begin one request of a stream; errors become answers, too."""
+        request = messages.ModelInferRequest()
         try:
-            if request is None:
-                raise BadRequest("The message cannot be read as an inference.ModelInferRequest.")
-            asked = read_infer(request)
-            answer = partial(self._answered, asked, model, told)
-            terms = Terms(deadline, PRIORITIES["normal"])
-            return self._inference.begin(model, read_version(request.model_version), asked, terms, answer)
-        except SluiceError as error:
-            refused = error
-        except Exception:
-            log.exception("request failed", call="infer")
-            refused = Internal(BUG)
-        self._count("infer", model, refused.code)
-        return asyncio.get_running_loop().call_soon(told, refused).cancel
+            request = _read(data)
+        except BadRequest as error:
+            self._told(request, pending, error)
+            return
+        answer = Pending(partial(self._told, request, pending))
+        pending.runs(Pending.cancel, answer)
+        answer.begin(self._infer_of, request, call)
 
-    def _answered(self, asked: InferRequest, model: str, told: Reply, outcome: Outcome) -> None:
-        if not isinstance(outcome, SluiceError):
-            try:
-                reply = write_infer(asked, model, outcome.version, outcome.arrays)
-            except SluiceError as error:
-                outcome = error
-            else:
-                self._count("infer", model, "ok")
-                told(reply)
-                return
-        self._count("infer", model, outcome.code)
-        told(outcome)
+    def _infer_of(self, request: messages.ModelInferRequest, call: Call, pending: Pending) -> None:
+        self._infer(request, self._door.terms(call, self._door.gateway.timeout_s), pending)
 
-    async def _answer(self, kind: Any, act: Callable[[Any], Awaitable[Message]], data: bytes, _: Call) -> bytes:
-        request = _parsed(kind, data)
-        try:
-            if request is None:
-                raise BadRequest(f"The message cannot be read as an inference.{kind.DESCRIPTOR.name}.")
-            return (await act(request)).SerializeToString()
-        except SluiceError as error:
-            raise failure(error) from None
+    def _told(
+        self, request: messages.ModelInferRequest, pending: Pending, outcome: messages.ModelInferResponse | SluiceError
+    ) -> None:
+        self._door.count("infer", request, outcome)
+        if isinstance(outcome, SluiceError):
+            about = messages.ModelInferResponse(id=request.id)
+            pending.settle(messages.ModelStreamInferResponse(error_message=outcome.message, infer_response=about))
+        else:
+            pending.settle(messages.ModelStreamInferResponse(infer_response=outcome))
 
-    async def _live(self, _: Any) -> Message:
+    async def _live(self, _: Any, __: Terms) -> Message:
         return messages.ServerLiveResponse(live=True)
 
-    async def _ready(self, _: Any) -> Message:
+    async def _ready(self, _: Any, __: Terms) -> Message:
         return messages.ServerReadyResponse(ready=self._inference.ready)
 
-    async def _model_ready(self, request: Any) -> Message:
+    async def _model_ready(self, request: messages.ModelReadyRequest, terms: Terms) -> Message:
         try:
-            ready = await self._inference.is_ready(request.name, read_version(request.version))
+            spec = ModelSpec(request.name, read_version(request.version))
+            ready = await self._inference.is_ready(spec, terms.deadline)
         except (NotFound, BackendUnavailable):
             ready = False
         return messages.ModelReadyResponse(ready=ready)
 
-    async def _server(self, _: Any) -> Message:
-        return messages.ServerMetadataResponse(**server_metadata().model_dump())
+    async def _server(self, _: Any, __: Terms) -> Message:
+        return messages.ServerMetadataResponse(**server_metadata()._asdict())
 
-    async def _model(self, request: Any) -> Message:
-        found = await model_metadata(self._inference, request.name, request.version)
-        return messages.ModelMetadataResponse(**found.model_dump())
-
-    async def _index(self, request: Any) -> Message:
-        found = repository_index(self._inference, ready=request.ready)
-        return messages.RepositoryIndexResponse(
-            models=[messages.RepositoryIndexResponse.ModelIndex(**each.model_dump()) for each in found]
+    async def _model(self, request: messages.ModelMetadataRequest, terms: Terms) -> Message:
+        spec = ModelSpec(request.name, read_version(request.version))
+        name, versions, platform, *tensors = await self._inference.metadata(spec, terms.deadline)
+        kind = messages.ModelMetadataResponse.TensorMetadata
+        inputs, outputs = ([kind(**each._asdict()) for each in some] for some in tensors)
+        return messages.ModelMetadataResponse(
+            name=name, versions=versions, platform=platform, inputs=inputs, outputs=outputs
         )
 
-    def _count(self, call: str, model: str, outcome: str) -> None:
-        self._metrics.request(call, self._gateway.model_of(call, model), outcome)
+    async def _index(self, request: messages.RepositoryIndexRequest, _: Terms) -> Message:
+        kind = messages.RepositoryIndexResponse.ModelIndex
+        found = self._inference.index(ready=request.ready)
+        return messages.RepositoryIndexResponse(models=[kind(**each._asdict()) for each in found])
 
 
-def _parsed(kind: Any, data: bytes) -> Any:
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        return None
+def _inferred(asked: InferRequest, model: str, outcome: Prediction) -> messages.ModelInferResponse:
+    return write_infer(asked, model, outcome.version, outcome.arrays)

@@ -5,10 +5,10 @@ It knows how many may run at a time; what a request means is its door's.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from google.protobuf.message import Message
 
+from sluice.gateway.core.pending import Pending
 from sluice.gateway.grpc.connection import STREAM_WINDOW, Call
 
 # Requests of one stream that may await their answer or its sending, and their bytes; beyond it no more are read.
@@ -16,15 +16,8 @@ _STREAM_LIMIT = 1024
 _STREAM_BYTES_LIMIT = STREAM_WINDOW
 
 
-class Begins(Protocol):
-    """What carries out a stream's requests."""
-
-    def begin(self, data: bytes, done: Callable[[Message], None]) -> Callable[[], None]:
-        """Begin a request; what it returns cancels it. `done` is called once, unless it is cancelled.
-
-        Raises:
-            CallFailed: the whole stream ends.
-        """
+# Begins one request; its outcome is a message, errors among them. May raise `CallFailed`: the whole stream ends.
+BeginOne = Callable[[bytes, Call, Pending], None]
 
 
 class Stream:
@@ -34,13 +27,13 @@ class Stream:
     faster has to wait.
     """
 
-    __slots__ = ("_bytes", "_call", "_door", "_ended", "_number", "_running")
+    __slots__ = ("_begin", "_bytes", "_call", "_ended", "_number", "_running")
 
-    def __init__(self, door: Begins, call: Call) -> None:
-        self._door = door
+    def __init__(self, begin: BeginOne, call: Call) -> None:
+        self._begin = begin
         self._call = call
         self._number = 0
-        self._running: dict[int, Callable[[], None]] = {}  # what cancels each request
+        self._running: dict[int, Pending] = {}
         self._bytes = 0  # of the requests that run
         self._ended = False
         call.open()
@@ -55,7 +48,8 @@ class Stream:
     def receive(self, message: bytes) -> None:
         self._number = number = self._number + 1
         self._bytes += len(message)
-        self._running[number] = self._door.begin(message, partial(self._answer, number, len(message)))
+        self._running[number] = pending = Pending(partial(self._answer, number, len(message)))
+        self._begin(message, self._call, pending)
 
     def end(self) -> None:
         self._ended = True
@@ -63,12 +57,11 @@ class Stream:
 
     def leave(self) -> None:
         running, self._running = self._running, {}
-        for cancel in running.values():
-            cancel()
+        for pending in running.values():
+            pending.cancel()
 
     def _answer(self, number: int, size: int, answer: Message) -> None:
-        if self._running.pop(number, None) is None:  # the stream was cut when the answer was on its way
-            return
+        del self._running[number]
         self._bytes -= size
         self._call.send(answer.SerializeToString())
         self._finish_if_done()

@@ -1,27 +1,24 @@
 """TensorFlow Serving's gRPC services: Predict is batched where it can be, everything else passed on byte for byte.
 
-It knows messages and status codes; how rows are batched is the gateway's, and what a call means the model server's.
+It does not know connections; how rows are batched is the core's, and what a call means the model server's.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
-import structlog
-
-from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.core.predict import Outcome, Predict
-from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary, awaited
+from sluice.gateway.core.pending import Pending, Terms, awaited, in_task
+from sluice.gateway.core.predict import Predict, Prediction
+from sluice.gateway.core.resolve import ModelSpec
+from sluice.gateway.grpc.connection import Methods
+from sluice.gateway.grpc.door import Begin, Door, Method
 from sluice.gateway.grpc.failures import tf_serving_failure
-from sluice.gateway.http.hot import BUG
-from sluice.gateway.metrics.metrics import Metrics
+from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.contract import Tensor
-from sluice.policy.errors import Internal, PermissionDenied, SluiceError, VersionNotFound
+from sluice.policy.errors import PermissionDenied, SluiceError, VersionNotFound
 from sluice.wire.predict_frames import PredictRequest, read_request, write_response
 from sluice.wire.rest import DEFAULT_SIGNATURE
 from sluice.wire.tensors import Array, dtype_name
-
-log = structlog.get_logger()
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -37,136 +34,114 @@ _PREDICT = f"{PREDICTION_SERVICE}/Predict"
 _RELOAD = f"{MODEL_SERVICE}/HandleReloadConfigRequest"
 
 
-class NotBatched(Exception):
-    """A request that the model server has to look at as it is."""
+class TfServing:
+    """`PredictionService` and `ModelService`. Requests and answers are bytes."""
 
-
-class TfServingDoor:
-    """`PredictionService` and `ModelService`."""
-
-    def __init__(self, gateway: Gateway, metrics: Metrics) -> None:
-        self._gateway = gateway
-        self._metrics = metrics
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._gateway = door.gateway
 
     def methods(self) -> Methods:
         """The services' methods, by their paths on the wire."""
-        forwarded = {
-            f"/{method}".encode(): partial(Unary, awaited(partial(self._forward, method, name)))
-            for method, name in _FORWARDED.items()
+        begun: dict[str, tuple[str, Begin]] = {
+            method: (call, partial(self._forward, method)) for method, call in _FORWARDED.items()
         }
-        predict, reload = partial(Unary, self._predict), partial(Unary, awaited(self._reload))
-        return {f"/{_PREDICT}".encode(): predict, f"/{_RELOAD}".encode(): reload, **forwarded}
+        begun[_RELOAD] = "reload", self._reload
+        methods = {method: Method(bytes, call, begin, tf_serving_failure) for method, (call, begin) in begun.items()}
+        methods[_PREDICT] = Method(_read_predict, "predict", self._predict, tf_serving_failure)
+        return {f"/{name}".encode(): self._door.unary(method) for name, method in methods.items()}
 
-    def _predict(self, message: bytes, call: Call, done: Answered) -> Callable[[], object]:
-        try:
-            request = read_request(message)
-        except ValueError:
-            return self._as_it_is(message, call, done)
-        about = request.model, request.version, request.label
-        if self._gateway.catalog.at_hand(*about) is not None:
-            return self._batched(request, message, call, done)
-        cancelling = _Cancelling()
-
-        async def look_up() -> None:
-            try:
-                await self._gateway.predictions.find(*about, self._deadline(call))
-            except SluiceError:  # the model server says it in its own words
-                cancelling.take(self._as_it_is(message, call, done))
-            else:
-                cancelling.take(self._batched(request, message, call, done))
-
-        task = asyncio.get_running_loop().create_task(look_up())
-        cancelling.take(task.cancel)
-        return cancelling
-
-    def _as_it_is(self, message: bytes, call: Call, done: Answered) -> Callable[[], object]:
-        return awaited(partial(self._forward, _PREDICT, "predict"))(message, call, done)
-
-    def _batched(self, request: PredictRequest, message: bytes, call: Call, done: Answered) -> Callable[[], object]:
-        forward = partial(self._as_it_is, message, call, done)
-        try:
-            asked = _read(request, self._gateway)
-            cancelling = _Cancelling()
-            answer = partial(self._answer, asked, done, lambda: cancelling.take(forward()))
-            cancelling.take(self._gateway.predictions.begin(asked, self._deadline(call), answer))
-        except NotBatched:
-            return forward()
-        except SluiceError as error:
-            self._metrics.request("predict", "", error.code)
-            done(tf_serving_failure(error))
-            return lambda: None
-        return cancelling
-
-    def _answer(self, asked: Predict, done: Answered, forward: Callable[[], object], outcome: Outcome) -> None:
-        if isinstance(outcome, VersionNotFound):  # it went while the rows waited
-            forward()
+    def _predict(self, asked: "_Predict", terms: Terms, pending: Pending) -> None:
+        request, message = asked
+        if request is None:
+            self._forward(_PREDICT, message, terms, pending)
             return
-        model = self._gateway.model_of("predict", asked.model)
-        if isinstance(outcome, SluiceError):
-            self._metrics.request("predict", model, outcome.code)
-            done(tf_serving_failure(outcome))
-            return
-        answer = write_response(asked.model, outcome.version, asked.signature, outcome.arrays)
-        self._metrics.request("predict", model, "ok")
-        done(answer)
-
-    async def _forward(self, method: str, name: str, message: bytes, call: Call) -> bytes:
-        left = self._deadline(call) - self._gateway.now()
-        try:
-            answer = await self._gateway.catalog.forward(method.removeprefix("tensorflow.serving."), message, left)
-        except SluiceError as error:
-            refused = error
-        except Exception:
-            log.exception("request failed", call=name)
-            refused = Internal(BUG)
+        spec = ModelSpec(request.model, request.version, request.label)
+        if self._gateway.catalog.at_hand(*spec) is not None:
+            self._batched(request, spec, message, terms, pending)
         else:
-            self._metrics.request(name, "", "ok")
-            return answer
-        self._metrics.request(name, "", refused.code)
-        raise tf_serving_failure(refused)
+            in_task(self._looked_up(request, spec, message, terms), pending)
 
-    async def _reload(self, message: bytes, call: Call) -> bytes:
-        if self._gateway.settings.allow_reload:
-            return await self._forward(_RELOAD, "reload", message, call)
-        refused = PermissionDenied("This gateway does not pass new configurations on; see the setting allow_reload.")
-        self._metrics.request("reload", "", refused.code)
-        raise tf_serving_failure(refused)
+    async def _looked_up(self, request: PredictRequest, spec: ModelSpec, message: bytes, terms: Terms) -> Any:
+        try:
+            await self._gateway.resolver.find(spec, terms.deadline)
+        except SluiceError:  # the model server says it in its own words
+            return await self._passed_on(_PREDICT, message, terms)
+        return await awaited(partial(self._batched, request, spec, message, terms))
 
-    def _deadline(self, call: Call) -> float:
-        now, left = self._gateway.now(), call.time_left()
-        return self._gateway.deadline(None, now) if left is None else now + left
+    def _batched(
+        self, request: PredictRequest, spec: ModelSpec, message: bytes, terms: Terms, pending: Pending
+    ) -> None:
+        """Have rows batched, if they can be; what cannot, or is wrong, the model server looks at as it is."""
+        served = self._gateway.catalog.at_hand(*spec)
+        if served is None or _asked(request, served) is None:
+            self._forward(_PREDICT, message, terms, pending)
+            return
+
+        def begin(served: ServedVersion, pending: Pending) -> None:
+            asked = _asked(request, served)
+            if asked is None:  # of the version that has replaced the other
+                self._forward(_PREDICT, message, terms, pending)
+                return
+            pending.make = partial(_answer, request)
+            self._gateway.predictions.submit(served, asked, terms, pending)
+
+        def settled(outcome: Any) -> None:
+            if isinstance(outcome, VersionNotFound):  # it went while the rows waited
+                self._forward(_PREDICT, message, terms, pending)
+            else:
+                pending.settle(outcome)
+
+        inner = Pending(settled)
+        pending.runs(Pending.cancel, inner)
+        self._gateway.resolver.resolve(spec, terms.deadline, begin, inner)
+
+    def _forward(self, method: str, message: bytes, terms: Terms, pending: Pending) -> None:
+        in_task(self._passed_on(method, message, terms), pending)
+
+    async def _passed_on(self, method: str, message: bytes, terms: Terms) -> bytes:
+        left_s = terms.deadline - self._gateway.now()
+        return await self._gateway.catalog.forward(method.removeprefix("tensorflow.serving."), message, left_s)
+
+    def _reload(self, message: bytes, terms: Terms, pending: Pending) -> None:
+        if not self._gateway.settings.allow_reload:
+            raise PermissionDenied("This gateway does not pass new configurations on; see the setting allow_reload.")
+        self._forward(_RELOAD, message, terms, pending)
 
 
-class _Cancelling:
-    """Cancels what was begun last."""
+class _Predict(NamedTuple):
+    """A message as it came, and what it says; None: it cannot be read, which the model server can say best."""
 
-    def __init__(self) -> None:
-        self._cancel: Callable[[], object] = lambda: None
+    request: PredictRequest | None
+    message: bytes
 
-    def take(self, cancel: Callable[[], object]) -> None:
-        self._cancel = cancel
-
-    def __call__(self) -> object:
-        return self._cancel()
+    @property
+    def model(self) -> str:
+        return self.request.model if self.request else ""
 
 
-def _read(request: PredictRequest, gateway: Gateway) -> Predict:
-    """A request as it can go through the batcher.
+def _read_predict(message: bytes) -> _Predict:
+    try:
+        return _Predict(read_request(message), message)
+    except ValueError:
+        return _Predict(None, message)
 
-    Raises:
-        NotBatched: it cannot, or it is wrong, which the model server can say best.
-    """
-    name, version, label = request.model, request.version, request.label
-    served = gateway.catalog.at_hand(name, version, label)
-    signature = served and served.predicts(request.signature or DEFAULT_SIGNATURE)
+
+def _answer(request: PredictRequest, outcome: Prediction) -> bytes:
+    signature = request.signature or DEFAULT_SIGNATURE
+    return write_response(request.model, outcome.version, signature, outcome.arrays)
+
+
+def _asked(request: PredictRequest, served: ServedVersion) -> Predict | None:
+    """A request as it can go through the batcher; None: it cannot."""
+    signature = served.predicts(request.signature or DEFAULT_SIGNATURE)
     if not signature or signature.batch_axis == "none" or not _are_outputs(request.outputs, signature.outputs):
-        raise NotBatched
+        return None
     given = {each: array for each, array in request.inputs.items() if each not in signature.measures}
     if not _are_inputs(given, signature.inputs):
-        raise NotBatched
+        return None
     arrays = {**{each: given[each] for each in signature.inputs}, **request.inputs}
-    asked = request.signature or DEFAULT_SIGNATURE
-    return Predict(name, asked, lambda *_: arrays, version, label, tuple(sorted(request.outputs)))
+    return Predict(signature, arrays, tuple(sorted(request.outputs)))
 
 
 def _are_inputs(arrays: Mapping[str, Array], inputs: Mapping[str, Tensor]) -> bool:

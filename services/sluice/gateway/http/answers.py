@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 
 from sluice.policy.contract import BFLOAT16
-from sluice.policy.errors import BadRequest, SluiceError
+from sluice.policy.errors import SluiceError
 from sluice.policy.session import Answers
-from sluice.wire.statuses import http_status
 
 Array = NDArray[Any]
 
@@ -71,15 +70,6 @@ def _texts(value: Any) -> Any:
 def is_tf_serving(path: str) -> bool:
     """Whether a path is one of TensorFlow Serving's own calls, well formed or not."""
     return _TF_SERVING.fullmatch(path) is not None
-
-
-def as_tf_serving(error: SluiceError) -> tuple[int, str, str]:
-    """HTTP status, code and sentence of an error on these paths: the model server's own, where it has spoken."""
-    if error.origin is None:
-        return error.http_status, error.code, error.message
-    name, sentence = error.origin
-    status = http_status(name)
-    return status, BadRequest.code if status == BadRequest.http_status else error.code, sentence or error.message
 
 
 def sse(name: str, data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from sluice.gateway.core.calibrations import CalibrationFile
-from sluice.gateway.http.rest import Here, ModelName, Version
+from sluice.gateway.http.rest import Asked, Here, ModelName, Version, spec_of
 from sluice.policy.errors import BadRequest, NotCalibrated
 from sluice.policy.recognition import Calibrated, Calibration, threshold_of
 
@@ -103,9 +103,9 @@ async def reload_calibrations(gateway: Here) -> Reloaded:
 
 
 @router.get("/v1/models/{model:model_name}/calibration", tags=["recognition"])
-async def get_calibration(gateway: Here, model: ModelName, version: Version = None) -> ModelCalibration:
+async def get_calibration(gateway: Here, terms: Asked, model: ModelName, version: Version = None) -> ModelCalibration:
     """What a model version's rows are recognized by, and what came of the files that are for the model."""
-    served = await gateway.catalog.find(model, int(version) if version else None)
+    served = await gateway.resolver.find(spec_of(model, version), terms.deadline)
     served.recognition()
     reason = found = None
     try:

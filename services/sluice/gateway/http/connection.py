@@ -3,13 +3,13 @@
 It takes a hot call over from uvicorn's protocol between the request's head and its answer (docs/adr/0007).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from sluice.gateway.core.pending import Pending
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
@@ -180,6 +180,7 @@ class Exchange:
         self.response_complete = False
         self._protocol = protocol
         self._target = target
+        self._limit = protocol.calls.body_limit
         self._method = parser.get_method()
         self._headers = protocol.headers
         self._waits_for_continue = protocol.expect_100_continue
@@ -187,7 +188,7 @@ class Exchange:
         self._size = 0
         self._whole = False  # the body has come
         self._started = False  # the requests before it on this connection have been answered
-        self._cancel: Callable[[], None] | None = None
+        self._pending: Pending | None = None  # the call, once it has begun
 
     def feed(self, part: bytes) -> None:
         """A part of the body has come; beyond the limit the rest is not kept."""
@@ -212,15 +213,11 @@ class Exchange:
         """The connection is lost before the answer."""
         self.disconnected = True
         self._protocol.calls.gone(self._target)
-        if self._cancel is not None:
-            self._cancel()
-
-    @property
-    def _limit(self) -> int:
-        return self._protocol.calls.body_limit
+        if self._pending is not None:
+            self._pending.cancel()
 
     def _go_on(self) -> None:
-        if not self._started or self._cancel is not None:
+        if not self._started or self._pending is not None:
             return
         if self._method != b"POST" and not self._target.tf_serving:
             self._refuse(MethodNotAllowed(f"This path takes POST; got {self._method.decode()}."))
@@ -228,13 +225,13 @@ class Exchange:
             self._refuse(body_too_large(self._limit))
         elif self._whole:
             body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            self._cancel = self._protocol.calls.begin(self._target, self._headers, body, self._answer)
+            self._pending = self._protocol.calls.begin(self._target, self._headers, body, self._answer)
         elif self._waits_for_continue:
             self._waits_for_continue = False
             self._protocol.transport.write(_CONTINUE)
 
     def _refuse(self, error: SluiceError) -> None:
-        self._cancel = self._protocol.calls.refuse(self._target, error, self._answer)
+        self._pending = self._protocol.calls.refuse(self._target, error, self._answer)
 
     def _declared(self) -> int:
         """The body's size as the request's head says it; 0 if it does not."""

@@ -11,15 +11,18 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 
 from sluice.gateway.core.backlog import Backlog
-from sluice.gateway.core.predict import Cancel, Outcome, Predict
+from sluice.gateway.core.pending import Pending
+from sluice.gateway.core.predict import Predict, Prediction
 from sluice.gateway.http.answers import ended_with, error_body, sse
 from sluice.gateway.http.generate import client_gone, unless_left
-from sluice.gateway.http.headers import read_headers
-from sluice.gateway.http.hot import read_rows, target_of, wants_events
-from sluice.gateway.http.rest import Here
+from sluice.gateway.http.hot import inputs_of, target_of, wants_events
+from sluice.gateway.http.rest import Here, terms_of
+from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.errors import SluiceError
 from sluice.policy.scanning import Part
 from sluice.wire.rest import encode_part, parse_predict
+
+Outcome = Prediction | SluiceError
 
 router = APIRouter(include_in_schema=False)
 _MODEL = "/v1/models/{model:model_name}"
@@ -32,35 +35,36 @@ _METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]  # those
 async def predict(gateway: Here, request: Request) -> Response:
     """Answer once the first part is there, or with what is wrong before."""
     path, query = request.scope["raw_path"], request.scope["query_string"]
-    headers = request.headers.raw
     target = target_of(request.method.encode(), path + b"?" + query if query else path)
-    if target is None or not wants_events(target, headers):
+    if target is None or not wants_events(target, request.headers.raw):
         raise HTTPException(404)
-    said = read_headers(headers)
-    deadline = gateway.deadline(said.timeout_ms, gateway.now())
+    terms = terms_of(request)
     body = parse_predict(await request.body())
-    events: Backlog[Part | Outcome] = Backlog(gateway.settings.queue_rows)
-    asked = Predict(
-        target.name, body.signature_name, partial(read_rows, body), target.version, target.label,
-        priority_s=said.priority_s, tell=events.offer,
-    )  # fmt: skip
-    cancel = gateway.predictions.begin(asked, deadline, events.put_nowait)
+    events: Backlog[Part | Outcome] = Backlog(gateway.predictions.rows_limit)
+
+    def begin(served: ServedVersion, pending: Pending) -> None:
+        signature = served.predicted(body.signature_name)
+        inputs = inputs_of(body, signature, gateway.predictions.rows_limit)
+        gateway.predictions.submit(served, Predict(signature, inputs, tell=events.offer), terms, pending)
+
+    pending = Pending(events.put_nowait)
+    pending.begin(gateway.resolver.resolve, target.spec, terms.deadline, begin)
     try:
         first = await unless_left(request, events.get())
         if isinstance(first, SluiceError):
             raise first
     except BaseException:
-        cancel()
+        pending.cancel()
         raise
     if first is None:
-        cancel()
+        pending.cancel()
         return client_gone()
-    written = _written(first, events, cancel, partial(ended_with, request))
+    written = _written(first, events, pending, partial(ended_with, request))
     return StreamingResponse(written, media_type="text/event-stream")
 
 
 async def _written(
-    first: Part | Outcome, events: Backlog[Part | Outcome], cancel: Cancel, failed: Callable[[SluiceError], None]
+    first: Part | Outcome, events: Backlog[Part | Outcome], pending: Pending, failed: Callable[[SluiceError], None]
 ) -> AsyncIterator[bytes]:
     event = first
     try:
@@ -74,4 +78,4 @@ async def _written(
         failed(error)
         yield sse("error", orjson.dumps(error_body(error)))
     finally:
-        cancel()
+        pending.cancel()

@@ -10,11 +10,11 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.core.pending import BUG
 from sluice.gateway.http.answers import OUTCOME, error_headers, plain_body
 from sluice.gateway.http.connection import body_too_large
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import Header, RequestIds
-from sluice.gateway.http.hot import BUG
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import Internal, SluiceError
 from sluice.wire.content import inflate

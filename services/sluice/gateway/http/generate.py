@@ -14,10 +14,11 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
 
-from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token
+from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token, failure_of
+from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.http.answers import ended_with, error_body, sse
-from sluice.gateway.http.headers import read_headers
-from sluice.gateway.http.rest import Body, Here, ModelName
+from sluice.gateway.http.rest import Body, Here, ModelName, terms_of
 from sluice.policy.contract import Generation
 from sluice.policy.errors import SluiceError
 from sluice.policy.generation import Beam, Options, Result, Sampling
@@ -69,7 +70,7 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 @router.post(_MODEL + ":generate", tags=["generation"], response_class=Response, responses=_EVENTS)
 async def generate(gateway: Here, model: ModelName, fields: GenerateFields, request: Request) -> Response:
     """Generate a sequence for each instance: encode it, and decode token by token until its end."""
-    return await _generate(gateway, request, fields, model)
+    return await _generate(gateway, request, fields, ModelSpec(model))
 
 
 @router.post(_MODEL + "/versions/{version}:generate", tags=["generation"], response_class=Response, responses=_EVENTS)
@@ -77,7 +78,7 @@ async def generate_version(
     gateway: Here, model: ModelName, version: Annotated[int, Path(ge=0)], fields: GenerateFields, request: Request
 ) -> Response:
     """As `generate`, with a version of the model."""
-    return await _generate(gateway, request, fields, model, version=version)
+    return await _generate(gateway, request, fields, ModelSpec(model, version))
 
 
 @router.post(_MODEL + "/labels/{label}:generate", tags=["generation"], response_class=Response, responses=_EVENTS)
@@ -85,21 +86,13 @@ async def generate_label(
     gateway: Here, model: ModelName, label: str, fields: GenerateFields, request: Request
 ) -> Response:
     """As `generate`, with the version that has a label."""
-    return await _generate(gateway, request, fields, model, label=label)
+    return await _generate(gateway, request, fields, ModelSpec(model, None, label))
 
 
-async def _generate(gateway: Any, request: Request, fields: GenerateFields, model: str, **which: Any) -> Response:
-    said = read_headers(request.headers.raw)
+async def _generate(gateway: Gateway, request: Request, fields: GenerateFields, spec: ModelSpec) -> Response:
     body = PredictBody("encode", True, fields.instances)
-    asked = Generate(
-        model,
-        lambda encode, limit: body.rows(encode.inputs, limit),
-        fields.options,
-        priority_s=said.priority_s,
-        **which,
-    )
-    deadline = gateway.deadline(said.timeout_ms, gateway.now())
-    begun = await gateway.generations.begin(asked, deadline)
+    asked = Generate(spec, lambda encode, limit: body.rows(encode.inputs, limit), fields.options)
+    begun = await gateway.generations.begin(asked, terms_of(request))
     write = partial(_results, begun.generation, several=fields.beam is not None and fields.beam.n_best > 1)
     if fields.stream:
         written = _written(begun, write, partial(ended_with, request))
@@ -150,8 +143,8 @@ async def _left(request: Request) -> None:
 async def _written(begun: Begun, write: Any, failed: Callable[[SluiceError], None]) -> AsyncIterator[bytes]:
     async with aclosing(begun.events) as events:
         async for event in events:
-            if isinstance(event, Ended) and isinstance(event.outcome, SluiceError):
-                failed(event.outcome)
+            if error := failure_of(event):
+                failed(error)
             name, data = _event(begun.generation, event, write)
             yield sse(name, orjson.dumps(data))
     yield sse("done", b"{}")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import NamedTuple
 
+from sluice.gateway.core.pending import read_priority
 from sluice.policy.batch import PRIORITIES
 from sluice.policy.errors import BadRequest
 
@@ -26,7 +27,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 class CallOptions(NamedTuple):
     """What a request's headers say of how it is carried out, and its body's encoding."""
 
-    timeout_ms: int | None = None
+    timeout_s: float | None = None
     encoding: str = ""
     priority_s: float = PRIORITIES["normal"]
 
@@ -52,33 +53,26 @@ def read_headers(headers: Iterable[Header], session: str | None = None) -> CallO
     Raises:
         BadRequest: one cannot be read, or names another session than the path.
     """
-    timeout_ms, encoding, priority_s = CallOptions()
+    timeout_s, encoding, priority_s = CallOptions()
     for name, value in headers:
         if name == b"sluice-timeout-ms":
-            timeout_ms = read_timeout(value)
+            timeout_s = read_timeout(value)
         elif name == b"sluice-priority":
             priority_s = read_priority(value.decode("latin-1"))
         elif name == b"sluice-session" and session is not None:
             check_session_header(value.decode("latin-1"), session)
         elif name == b"content-encoding":
             encoding = value.decode("latin-1")
-    return CallOptions(timeout_ms, encoding, priority_s)
+    return CallOptions(timeout_s, encoding, priority_s)
 
 
-def read_priority(text: str) -> float:
-    """`Sluice-Priority`, as `Ticket.priority_s`."""
-    if text not in PRIORITIES:
-        raise BadRequest(f"Sluice-Priority is one of {', '.join(PRIORITIES)}; got {text!r:.80}.")
-    return PRIORITIES[text]
-
-
-def read_timeout(value: bytes) -> int:
-    """`Sluice-Timeout-Ms`: whole milliseconds, more than 0."""
+def read_timeout(value: bytes) -> float:
+    """`Sluice-Timeout-Ms`, whole milliseconds, more than 0; in seconds."""
     if not value.isdigit() or len(value) > _DIGITS or int(value) == 0:
         raise BadRequest(
             f"Sluice-Timeout-Ms takes whole milliseconds, more than 0; got {value.decode('latin-1')!r:.80}."
         )
-    return int(value)
+    return int(value) / 1000
 
 
 def check_session_header(header: str | None, id: str) -> None:

@@ -3,64 +3,70 @@
 It knows paths, headers and JSON; what a call means is the gateway's, and bytes on a connection are the protocol's.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import httptools
 import orjson
-import structlog
 
 from sluice.gateway.core.decisions import Verdicts
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.oip import Inference
-from sluice.gateway.core.predict import ModelSpec, Predict, Prediction, Terms
-from sluice.gateway.core.recognition import Recognize
-from sluice.gateway.http.answers import as_tf_serving, error_body, error_headers, many_body, step_body
+from sluice.gateway.core.pending import Pending, Terms, in_task
+from sluice.gateway.core.predict import Predict, Prediction
+from sluice.gateway.core.recognition import Options
+from sluice.gateway.core.resolve import ModelSpec
+from sluice.gateway.http.answers import error_body, error_headers, many_body, step_body
 from sluice.gateway.http.fields import read_many, read_step
 from sluice.gateway.http.headers import INFERENCE_HEADER, Header, accepts_events, header_length, read_headers
 from sluice.gateway.http.tf_serving import FORWARDED
 from sluice.gateway.metrics.metrics import Metrics
-from sluice.policy.columnar import Columns
+from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.contract import Signature
-from sluice.policy.errors import BadRequest, Internal, SluiceError
+from sluice.policy.errors import BadRequest, SluiceError
 from sluice.policy.session import Answers
 from sluice.wire.content import inflate
 from sluice.wire.oip import InferRequest, encode_infer, parse_infer
 from sluice.wire.recognition import encode_recognized, parse_recognize
 from sluice.wire.rest import PredictBody, encode_predict, parse_predict
 from sluice.wire.rest_paths import rest_call
+from sluice.wire.statuses import as_tf_serving
 
-log = structlog.get_logger()
-
-_SESSION_CALL = re.compile(r"/v1/sessions/([A-Za-z0-9._~-]{1,128}):(step|scan)")
-_MANY_CALL = re.compile(r"/v1/models/([^/:]+)/sessions:step")
-_RECOGNIZE_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/([0-9]{1,19})|/labels/([^/:]+))?:recognize")
-_INFER_CALL = re.compile(r"/v2/models/([^/]+)(?:/versions/([0-9]{1,19}))?/infer")
+_NO_MODEL = ModelSpec("")
 _LARGE_BODY = 64 * 1024  # bytes whose parsing other clients would notice
-BUG = "Something went wrong inside the gateway; it has been logged with the request id."
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a path names.
-
-    `call` is step, scan, step_many, recognize, infer or TensorFlow Serving's; `name` a session's id or a model.
-    """
+class Route(NamedTuple):
+    """A kind of hot call: the name that it is counted by, whose errors it has, and what begins one."""
 
     call: str
-    name: str
-    version: int | None = None
-    label: str | None = None
-    tf_serving: bool = False  # and its method is the right one
+    begin: Callable[["Calls", "Request", Pending], None]
+    protocol: str = "sluice"  # or tf_serving, or oip
+
+
+class Target(NamedTuple):
+    """What a path names: a session or a model."""
+
+    route: Route
+    spec: ModelSpec
+    session: str | None = None
 
     @property
-    def session(self) -> str | None:
-        return self.name if self.call in ("step", "scan") else None
+    def tf_serving(self) -> bool:
+        """Whether it is a call of TensorFlow Serving's API; then its method is the right one."""
+        return self.route.protocol == "tf_serving"
+
+
+class Request(NamedTuple):
+    """A hot call, its body whole and inflated."""
+
+    target: Target
+    headers: list[Header]
+    body: bytes
+    terms: Terms
 
 
 class Reply(NamedTuple):
@@ -70,31 +76,33 @@ class Reply(NamedTuple):
     content_type: bytes = b"application/json"
 
 
-Done = Callable[[Reply], None]
+class MethodNotAllowed(BadRequest):
+    """These paths take POST only."""
+
+    http_status = 405
 
 
 def wants_events(target: Target, headers: Iterable[Header]) -> bool:
     """Whether the answer of a predict call is to be a stream of events, which is no hot call."""
-    return target.call == "predict" and accepts_events(headers)
+    return target.route is _PREDICT and accepts_events(headers)
 
 
 def target_of(method: bytes, url: bytes) -> Target | None:
     """The hot call that a request's method and target name, if they do."""
     raw, query = _split(url)
     path = unquote(raw) if "%" in raw else raw
-    if found := _SESSION_CALL.fullmatch(path):
-        return Target(found[2], found[1])
-    if found := _MANY_CALL.fullmatch(path):
-        return Target("step_many", found[1])
-    if found := _RECOGNIZE_CALL.fullmatch(path):
-        return Target("recognize", found[1], int(found[2]) if found[2] else None, found[3])
-    if found := _INFER_CALL.fullmatch(path):
-        return Target("infer", found[1], int(found[2]) if found[2] else None)
+    for pattern, route in _SESSION_ROUTES:
+        if found := pattern.fullmatch(path):
+            return Target(route, _NO_MODEL, found[1])
+    for pattern, route in _ROUTES:
+        if found := pattern.fullmatch(path):
+            version, label = (*found.groups()[1:], None, None)[:2]
+            return Target(route, ModelSpec(found[1], int(version) if version else None, label))
     try:
         call = rest_call(method.decode(), raw + query)
     except BadRequest:  # another path's, or nobody's
         return None
-    return Target(call.verb, call.model, call.version, call.label, tf_serving=True) if call else None
+    return Target(_TF_SERVING[call.verb], ModelSpec(call.model, call.version, call.label)) if call else None
 
 
 def _split(url: bytes) -> tuple[str, str]:
@@ -106,21 +114,14 @@ def _split(url: bytes) -> tuple[str, str]:
     return path, mark + query
 
 
-class MethodNotAllowed(BadRequest):
-    """These paths take POST only."""
-
-    http_status = 405
-
-
 class Calls:
-    """Begins hot calls; each is answered exactly once through its `done`, unless it is cancelled before."""
+    """Begins hot calls, and answers each of them once, unless it is cancelled before."""
 
     gateway: Gateway  # from `open` on, as is `inference`
     inference: Inference
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._tasks: set[asyncio.Task[bytes]] = set()
 
     def open(self, gateway: Gateway) -> Inference:
         """From now on calls are `gateway`'s."""
@@ -131,36 +132,43 @@ class Calls:
     def body_limit(self) -> int:
         return self.gateway.settings.body_bytes
 
-    def begin(self, target: Target, headers: list[Header], body: bytes, done: Done) -> Callable[[], None]:
-        """Begin a call; what it returns cancels it. `done` is called from the loop, never from within this call."""
-        gateway = self.gateway
-        arrived_at = gateway.now()
-        try:
-            said = read_headers(headers, target.session)
-            body = inflate(body, said.encoding, self.body_limit)
-            terms = Terms(gateway.deadline(said.timeout_ms, arrived_at), said.priority_s)
-            if target.call == "infer":
-                return self._begin_infer(target, headers, body, terms, done)
-            return self._begin(gateway, target, body, terms, done)
-        except SluiceError as error:
-            refused = error
-        except Exception:
-            log.exception("request failed", call=target.call)
-            refused = Internal(BUG)
-        return self.refuse(target, refused, done)
+    def begin(self, target: Target, headers: list[Header], body: bytes, done: Callable[[Reply], None]) -> Pending:
+        """Begin a call. `done` is called from the loop, never from within this call."""
+        pending = Pending(partial(self._answer, target, done))
+        pending.begin(self._begin, target, headers, body)
+        return pending
 
-    def refuse(self, target: Target, error: SluiceError, done: Done) -> Callable[[], None]:
-        """Answer a call with an error, soon; what it returns cancels that."""
-        return asyncio.get_running_loop().call_soon(done, self.refusal(target, error)).cancel
+    def refuse(self, target: Target, error: SluiceError, done: Callable[[Reply], None]) -> Pending:
+        """Answer a call with an error, soon."""
+        pending = Pending(partial(self._answer, target, done))
+        pending.begin(_raise, error)
+        return pending
 
-    def refusal(self, target: Target, error: SluiceError) -> Reply:
+    def gone(self, target: Target) -> None:
+        """The client has left before it was answered."""
+        self._count(target, "client_gone")
+
+    def _begin(self, target: Target, headers: list[Header], body: bytes, pending: Pending) -> None:
+        said = read_headers(headers, target.session)
+        terms = self.gateway.terms(said.timeout_s, said.priority_s)
+        body = inflate(body, said.encoding, self.body_limit)
+        target.route.begin(self, Request(target, headers, body, terms), pending)
+
+    def _answer(self, target: Target, done: Callable[[Reply], None], outcome: Reply | SluiceError) -> None:
+        if isinstance(outcome, SluiceError):
+            outcome = self._refusal(target, outcome)
+        else:
+            self._count(target, "ok")
+        done(outcome)
+
+    def _refusal(self, target: Target, error: SluiceError) -> Reply:
         """The answer to a call that failed, which is counted."""
         body: dict[str, Any] = error_body(error)
         status, code = error.http_status, error.code
         if target.tf_serving:
             status, code, sentence = as_tf_serving(error)
             body = {"error": sentence}
-        elif target.call == "infer":
+        elif target.route.protocol == "oip":
             body = {"error": error.message}
         self._count(target, code)
         headers = {name.lower().encode(): value.encode() for name, value in error_headers(error).items()}
@@ -169,108 +177,75 @@ class Calls:
             headers[b"allow"] = b"POST"
         return Reply(status, orjson.dumps(body), tuple(headers.items()))
 
-    def gone(self, target: Target) -> None:
-        """The client has left before it was answered."""
-        self._count(target, "client_gone")
-
-    def _begin(self, gateway: Gateway, target: Target, body: bytes, terms: Terms, done: Done) -> Callable[[], None]:
-        if target.call == "predict":
-            return self._begin_predict(gateway, target, body, terms, done)
-        if target.tf_serving:
-            return self._in_task(target, FORWARDED[target.call](gateway, target, body, terms.deadline), done)
-        if target.call == "recognize":
-            return self._begin_recognize(gateway, target, body, terms, done)
-        if target.call == "step_many":
-            return self._begin_many(gateway, target, body, terms, done)
-        if len(body) > _LARGE_BODY:
-            gateway.session(target.name)  # before it is parsed for nothing
-        inputs, number, wanted = read_step(body)
-        begin = gateway.step if target.call == "step" else gateway.scan
-        step = begin(target.name, inputs, number, wanted, terms.deadline)
-        step.priority_s = terms.priority_s
-        gateway.engine.submit(step, partial(self._answer, target, done, partial(_stepped, wanted)))
-        return partial(gateway.engine.cancel, step)
-
-    def _begin_predict(
-        self, gateway: Gateway, target: Target, body: bytes, terms: Terms, done: Done
-    ) -> Callable[[], None]:
-        asked = parse_predict(body)
-        predict = Predict(
-            target.name, asked.signature_name, partial(read_rows, asked), target.version, target.label,
-            priority_s=terms.priority_s,
-        )  # fmt: skip
-        answer = partial(self._answer, target, done, partial(_predicted, asked.row_format))
-        return gateway.predictions.begin(predict, terms.deadline, answer)
-
-    def _begin_recognize(
-        self, gateway: Gateway, target: Target, body: bytes, terms: Terms, done: Done
-    ) -> Callable[[], None]:
-        asked = parse_recognize(body)
-        recognize = Recognize(
-            ModelSpec(target.name, target.version, target.label), partial(read_rows, asked.rows),
-            asked.method, asked.level, asked.top_k, asked.sets, terms.priority_s,
-        )  # fmt: skip
-        return gateway.recognitions.begin(recognize, terms.deadline, partial(self._answer, target, done, _recognized))
-
-    def _begin_infer(
-        self, target: Target, headers: list[Header], body: bytes, terms: Terms, done: Done
-    ) -> Callable[[], None]:
-        asked = parse_infer(body, header_length(headers))
-        answer = partial(self._answer, target, done, partial(_inferred, asked, target.name))
-        return self.inference.begin(target.name, target.version, asked, terms, answer)
-
-    def _answer(self, target: Target, done: Done, write: Callable[[Any], Reply], outcome: Any) -> None:
-        """Answer with what `write` makes of the outcome, or with an error: the outcome, or what `write` raises."""
-        try:
-            if isinstance(outcome, SluiceError):
-                raise outcome
-            reply = write(outcome)
-        except SluiceError as error:
-            done(self.refusal(target, error))
-            return
-        self._count(target, "ok")
-        done(reply)
-
-    def _begin_many(
-        self, gateway: Gateway, target: Target, body: bytes, terms: Terms, done: Done
-    ) -> Callable[[], None]:
-        ids, inputs, numbers, wanted = read_many(body)
-        columns = gateway.step_many(target.name, ids, inputs, numbers, wanted, terms.deadline)
-        steps = [step for _, step in columns.steps]
-        for step in steps:
-            step.priority_s = terms.priority_s
-        return gateway.engine.submit_all(
-            steps, partial(self._answer, target, done, partial(_stepped_many, columns, wanted))
-        )
-
-    def _in_task(self, target: Target, work: Any, done: Done) -> Callable[[], None]:
-        """For calls that may have to wait for more than a batch."""
-
-        def ended(task: "asyncio.Task[bytes]") -> None:
-            self._tasks.discard(task)
-            if task.cancelled():
-                return
-            error = task.exception()
-            if isinstance(error, SluiceError):
-                done(self.refusal(target, error))
-            elif error is not None:
-                log.error("request failed", call=target.call, exc_info=error)
-                done(self.refusal(target, Internal(BUG)))
-            else:
-                self._count(target, "ok")
-                done(Reply(200, task.result()))
-
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(ended)
-
-        def cancel() -> None:
-            task.cancel()
-
-        return cancel
-
     def _count(self, target: Target, outcome: str) -> None:
-        self._metrics.request(target.call, self.gateway.model_of(target.call, target.name), outcome)
+        gateway, session = self.gateway, target.session
+        model = gateway.known(target.spec.name) if session is None else gateway.sessions.model_of(session)
+        self._metrics.request(target.route.call, model, outcome)
+
+
+def _raise(error: SluiceError, _: Pending) -> None:
+    raise error
+
+
+def _step(here: Calls, request: Request, pending: Pending) -> None:
+    (route, _, session), _, body, terms = request
+    sessions = here.gateway.sessions
+    if len(body) > _LARGE_BODY:
+        sessions.get(session or "")  # before it is parsed for nothing
+    inputs, number, wanted = read_step(body)
+    pending.make = partial(_stepped, wanted)
+    act = sessions.step if route.call == "step" else sessions.scan
+    act(session or "", inputs, number, wanted, terms, pending)
+
+
+def _step_many(here: Calls, request: Request, pending: Pending) -> None:
+    ids, inputs, numbers, wanted = read_many(request.body)
+    pending.make = lambda answers: Reply(200, many_body(answers, wanted))
+    here.gateway.sessions.step_many(request.target.spec.name, ids, inputs, numbers, wanted, request.terms, pending)
+
+
+def _predict(here: Calls, request: Request, pending: Pending) -> None:
+    asked, predictions = parse_predict(request.body), here.gateway.predictions
+    pending.make = partial(_predicted, asked.row_format)
+
+    def begin(served: ServedVersion, pending: Pending) -> None:
+        signature = served.predicted(asked.signature_name)
+        call = Predict(signature, inputs_of(asked, signature, predictions.rows_limit))
+        predictions.submit(served, call, request.terms, pending)
+
+    here.gateway.resolver.resolve(request.target.spec, request.terms.deadline, begin, pending)
+
+
+def _recognize(here: Calls, request: Request, pending: Pending) -> None:
+    asked, recognitions = parse_recognize(request.body), here.gateway.recognitions
+    pending.make = _recognized
+
+    def begin(served: ServedVersion, pending: Pending) -> None:
+        rule = recognitions.rule(served, Options(asked.method, asked.level, asked.top_k, asked.sets))
+        inputs = inputs_of(asked.rows, rule.signature, here.gateway.predictions.rows_limit)
+        recognitions.submit(served, rule, inputs, request.terms, pending)
+
+    here.gateway.resolver.resolve(request.target.spec, request.terms.deadline, begin, pending)
+
+
+def _infer(here: Calls, request: Request, pending: Pending) -> None:
+    spec = request.target.spec
+    asked = parse_infer(request.body, header_length(request.headers))
+    pending.make = partial(_inferred, asked, spec.name)
+    here.inference.begin(spec.name, spec.version, asked, request.terms, pending)
+
+
+def _forward(call: str, here: Calls, request: Request, pending: Pending) -> None:
+    target, _, body, terms = request
+    pending.make = partial(Reply, 200)
+    in_task(FORWARDED[call](here.gateway, target.spec, body, terms.deadline), pending)
+
+
+def inputs_of(asked: PredictBody, signature: Signature, limit: int) -> Mapping[str, Any]:
+    """What a request gives a signature, for `Predict.inputs`; of sequences no more rows than `limit`."""
+    if signature.kind == "sequences":
+        return asked.rows(signature.inputs, limit)
+    return asked.tensors(signature.inputs, any_shape=True)
 
 
 def _predicted(row_format: bool, outcome: Prediction) -> Reply:
@@ -295,12 +270,20 @@ def _stepped(wanted: list[str] | None, outcome: Answers) -> Reply:
     return Reply(200, step_body(outcome, wanted), headers)
 
 
-def _stepped_many(columns: Columns, wanted: list[str] | None, outcomes: list[Any]) -> Reply:
-    return Reply(200, many_body(columns.joined(outcomes), wanted))
-
-
-def read_rows(asked: PredictBody, signature: Signature, limit: int) -> Mapping[str, Any]:
-    """What a predict request gives a signature, for `Predict.read`."""
-    if signature.kind == "sequences":
-        return asked.rows(signature.inputs, limit)
-    return asked.tensors(signature.inputs, any_shape=True)
+_SESSION, _MODEL, _VERSION = r"/v1/sessions/([A-Za-z0-9._~-]{1,128})", r"/models/([^/:]+)", r"/versions/([0-9]{1,19})"
+_SESSION_ROUTES: tuple[tuple[re.Pattern[str], Route], ...] = (
+    (re.compile(_SESSION + ":step"), Route("step", _step)),
+    (re.compile(_SESSION + ":scan"), Route("scan", _step)),
+)
+# The first that a path is wholly like; groups: a model, a version, a label.
+_ROUTES: tuple[tuple[re.Pattern[str], Route], ...] = (
+    (re.compile(f"/v1{_MODEL}/sessions:step"), Route("step_many", _step_many)),
+    (re.compile(f"/v1{_MODEL}(?:{_VERSION}|/labels/([^/:]+))?:recognize"), Route("recognize", _recognize)),
+    (re.compile(f"/v2{_MODEL}(?:{_VERSION})?/infer"), Route("infer", _infer, "oip")),
+)
+_PREDICT = Route("predict", _predict, "tf_serving")
+# TensorFlow Serving's calls, by the verb of their path.
+_TF_SERVING: Mapping[str, Route] = {
+    "predict": _PREDICT,
+    **{call: Route(call, partial(_forward, call), "tf_serving") for call in FORWARDED},
+}

@@ -1,31 +1,36 @@
 """The Open Inference Protocol's paths that FastAPI answers: health, what the server and its models are."""
 
-from importlib.metadata import version as installed
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from sluice.gateway.core.oip import EXTENSIONS, PLATFORM, Inference, described, signature_of
-from sluice.gateway.http.rest import ModelName
+from sluice.gateway.core.oip import Inference, server_metadata
+from sluice.gateway.core.pending import Terms
+from sluice.gateway.core.resolve import ModelSpec
+from sluice.gateway.http.rest import Asked, ModelName
 from sluice.wire.rest_paths import read_version
 
-NAME = "sluice"
+
+class Attributes(BaseModel):
+    """Made of a value of the core that has attributes of these names."""
+
+    model_config = ConfigDict(from_attributes=True)
 
 
-class ServerMetadata(BaseModel):
+class ServerMetadata(Attributes):
     name: str
     version: str
     extensions: list[str]
 
 
-class TensorMetadata(BaseModel):
+class TensorMetadata(Attributes):
     name: str
     datatype: str
     shape: list[int] = Field(description="-1: any size.")
 
 
-class ModelMetadata(BaseModel):
+class ModelMetadata(Attributes):
     name: str
     versions: list[str] = Field(description="Those that can be called.")
     platform: str
@@ -43,7 +48,7 @@ class ModelHealth(BaseModel):
     ready: bool
 
 
-class ModelState(BaseModel):
+class ModelState(Attributes):
     name: str
     version: str
     state: Literal["READY", "UNAVAILABLE"]
@@ -84,74 +89,50 @@ async def oip_ready(here: Here, response: Response) -> ServerHealth:
 @router.get("")
 async def oip_server() -> ServerMetadata:
     """What this server is."""
-    return server_metadata()
+    return ServerMetadata.model_validate(server_metadata())
 
 
 @router.get(_MODEL)
-async def oip_model(here: Here, model: ModelName) -> ModelMetadata:
+async def oip_model(here: Here, terms: Asked, model: ModelName) -> ModelMetadata:
     """What a model takes and gives: a step of its sequences if it has them, else its default signature."""
-    return await model_metadata(here, model, "")
+    return await _metadata(here, terms, model)
 
 
 @router.get(_VERSION)
-async def oip_model_version(here: Here, model: ModelName, version: ModelVersion) -> ModelMetadata:
+async def oip_model_version(here: Here, terms: Asked, model: ModelName, version: ModelVersion) -> ModelMetadata:
     """What a version of a model takes and gives."""
-    return await model_metadata(here, model, version)
+    return await _metadata(here, terms, model, version)
 
 
 @router.get(_MODEL + "/ready", responses={503: {"model": ModelHealth}})
-async def oip_model_ready(here: Here, response: Response, model: ModelName) -> ModelHealth:
+async def oip_model_ready(here: Here, terms: Asked, response: Response, model: ModelName) -> ModelHealth:
     """Whether a model can be called."""
-    return await model_health(here, response, model, "")
+    return await _model_health(here, terms, response, model)
 
 
 @router.get(_VERSION + "/ready", responses={503: {"model": ModelHealth}})
 async def oip_model_version_ready(
-    here: Here, response: Response, model: ModelName, version: ModelVersion
+    here: Here, terms: Asked, response: Response, model: ModelName, version: ModelVersion
 ) -> ModelHealth:
     """Whether a version of a model can be called."""
-    return await model_health(here, response, model, version)
+    return await _model_health(here, terms, response, model, version)
 
 
 @router.post("/repository/index")
 async def oip_index(here: Here, options: IndexOptions | None = None) -> list[ModelState]:
     """The versions of all models that are known."""
-    return repository_index(here, ready=options is not None and options.ready)
+    ready = options is not None and options.ready
+    return [ModelState.model_validate(each) for each in here.index(ready=ready)]
 
 
-def server_metadata() -> ServerMetadata:
-    return ServerMetadata(name=NAME, version=installed("sluice-serving"), extensions=list(EXTENSIONS))
-
-
-async def model_health(here: Inference, response: Response, model: str, version: str) -> ModelHealth:
-    """Raises: ModelNotFound, VersionNotFound."""
-    ready = await here.is_ready(model, read_version(version))
+async def _model_health(
+    here: Inference, terms: Terms, response: Response, model: str, version: str = ""
+) -> ModelHealth:
+    ready = await here.is_ready(ModelSpec(model, read_version(version)), terms.deadline)
     response.status_code = 200 if ready else 503
     return ModelHealth(name=model, ready=ready)
 
 
-async def model_metadata(here: Inference, model: str, version: str) -> ModelMetadata:
-    """Raises: ModelNotFound, VersionNotFound, BackendUnavailable."""
-    served = await here.served(model, read_version(version))
-    signature = signature_of(served)
-    inputs, outputs = (signature.inputs, signature.outputs) if signature else ({}, {})
-    return ModelMetadata(
-        name=model, versions=here.versions(model), platform=PLATFORM,
-        inputs=_tensors(inputs), outputs=_tensors(outputs),
-    )  # fmt: skip
-
-
-def repository_index(here: Inference, *, ready: bool) -> list[ModelState]:
-    found = []
-    for model in here.models():
-        for status in model.statuses:
-            usable = status.version in model.served
-            if usable or not ready:
-                state: Any = "READY" if usable else "UNAVAILABLE"
-                reason = "" if usable else f"{status.state} {status.error}".strip()
-                found.append(ModelState(name=model.name, version=str(status.version), state=state, reason=reason))
-    return found
-
-
-def _tensors(tensors: Any) -> list[TensorMetadata]:
-    return [TensorMetadata(name=name, datatype=kind, shape=shape) for name, kind, shape in described(tensors)]
+async def _metadata(here: Inference, terms: Terms, model: str, version: str = "") -> ModelMetadata:
+    found = await here.metadata(ModelSpec(model, read_version(version)), terms.deadline)
+    return ModelMetadata.model_validate(found)

@@ -8,10 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
 
 from sluice.gateway.core.buckets import Buckets
-from sluice.gateway.core.gateway import Gateway, IfExists, SessionView
-from sluice.gateway.http.headers import check_session_header
+from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.core.pending import Terms
+from sluice.gateway.core.resolve import ModelSpec
+from sluice.gateway.core.sessions import IfExists, SessionView
+from sluice.gateway.http.headers import check_session_header, read_headers
 from sluice.gateway.http.websocket import serve_socket
 from sluice.gateway.metrics.metrics import Metrics
+from sluice.wire.rest_paths import read_version
 
 SESSION_ID = r"[A-Za-z0-9._~-]{1,128}"
 
@@ -165,7 +169,14 @@ def gateway_of(request: Request) -> Gateway:
     return gateway
 
 
+def terms_of(request: Request) -> Terms:
+    """Until when the client wants its answer, and how urgently."""
+    said, gateway = read_headers(request.headers.raw), gateway_of(request)
+    return gateway.terms(said.timeout_s, said.priority_s)
+
+
 Here = Annotated[Gateway, Depends(gateway_of)]
+Asked = Annotated[Terms, Depends(terms_of)]
 SessionId = Annotated[str, Path(pattern=f"^{SESSION_ID}$", description="The session's id.", examples=["station-7"])]
 ModelName = Annotated[str, Path(description="The model's name.", examples=["temperature"])]
 Version = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}$", description="Model version; without it the newest.")]
@@ -173,6 +184,10 @@ router = APIRouter()
 _SESSION = "/v1/sessions/{session:session_id}"
 _MODEL = "/v1/models/{model:model_name}"
 _BYTES = "application/octet-stream"
+
+
+def spec_of(model: str, version: str | None, label: str | None = None) -> ModelSpec:
+    return ModelSpec(model, read_version(version or ""), label)
 
 
 def _about(session: SessionView) -> dict[str, str]:
@@ -188,13 +203,12 @@ def _opened(view: SessionView, *, opened: bool) -> JSONResponse:
     _MODEL + "/sessions", tags=["sessions"], status_code=201, response_model=OpenedSession,
     responses={200: {"model": OpenedSession, "description": "It was open, and `if_exists` is `return`."}},
 )  # fmt: skip
-async def open_session(gateway: Here, model: ModelName, body: OpenSession | None = None) -> JSONResponse:
+async def open_session(gateway: Here, terms: Asked, model: ModelName, body: OpenSession | None = None) -> JSONResponse:
     """Open a session: one client's recurrent state on one model version, at time step 0."""
     body = body or OpenSession()
-    view, opened = await gateway.open_session(
-        model,
-        version=int(body.version) if body.version else None,
-        label=body.label,
+    view, opened = await gateway.sessions.open(
+        spec_of(model, body.version, body.label),
+        terms.deadline,
         id=body.session,
         state=body.state,
         ttl_s=body.ttl_s,
@@ -206,20 +220,21 @@ async def open_session(gateway: Here, model: ModelName, body: OpenSession | None
 @router.get(_MODEL + "/sessions", tags=["sessions"], response_model_exclude_none=True)
 async def list_sessions(
     gateway: Here,
+    terms: Asked,
     model: ModelName,
     limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
     after: Annotated[str, Query(max_length=128, description="Begin behind this id.")] = "",
 ) -> SessionList:
     """The open sessions of a model, in order of id."""
-    await gateway.catalog.find(model)
-    sessions, following = gateway.list_sessions(model, after, limit)
-    return SessionList(sessions=sessions, next=following)
+    await gateway.resolver.find(ModelSpec(model), terms.deadline)
+    sessions, following = gateway.sessions.list(model, after, limit)
+    return SessionList(sessions=list(sessions), next=following)
 
 
 @router.get(_SESSION, tags=["sessions"])
 async def get_session(gateway: Here, session: SessionId, response: Response) -> SessionView:
     """One session: where it is, what waits, and when it expires."""
-    view = gateway.view(gateway.session(session))
+    view = gateway.sessions.view(gateway.sessions.get(session))
     response.headers.update(_about(view))
     return view
 
@@ -229,7 +244,7 @@ async def renew_session(
     gateway: Here, session: SessionId, response: Response, body: RenewSession | None = None
 ) -> SessionView:
     """Count a session as used now, and change how long it may be idle."""
-    view = gateway.renew(session, body.ttl_s if body else None)
+    view = gateway.sessions.renew(session, body.ttl_s if body else None)
     response.headers.update(_about(view))
     return view
 
@@ -237,7 +252,7 @@ async def renew_session(
 @router.post(_SESSION + ":fork", tags=["sessions"], status_code=201, response_model=OpenedSession)
 async def fork_session(gateway: Here, session: SessionId, body: ForkSession | None = None) -> JSONResponse:
     """Open a new session with a copy of this one's state and time step."""
-    return _opened(gateway.fork(session, body.session if body else None), opened=True)
+    return _opened(gateway.sessions.fork(session, body.session if body else None), opened=True)
 
 
 @router.get(
@@ -246,7 +261,7 @@ async def fork_session(gateway: Here, session: SessionId, body: ForkSession | No
 )  # fmt: skip
 async def get_state(gateway: Here, session: SessionId) -> Response:
     """The session's state and time step as bytes, to be kept and put back later, here or on another gateway."""
-    return Response(gateway.saved_state(session), media_type=_BYTES, headers={"Sluice-Session": session})
+    return Response(gateway.sessions.save(session), media_type=_BYTES, headers={"Sluice-Session": session})
 
 
 @router.put(
@@ -256,9 +271,9 @@ async def get_state(gateway: Here, session: SessionId) -> Response:
         "requestBody": {"required": True, "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}}
     },
 )  # fmt: skip
-async def put_state(gateway: Here, session: SessionId, request: Request) -> JSONResponse:
+async def put_state(gateway: Here, terms: Asked, session: SessionId, request: Request) -> JSONResponse:
     """Put a saved state back: into the session if it is open, else into a new one of this id."""
-    view, opened = await gateway.restore(session, await request.body())
+    view, opened = await gateway.sessions.restore(session, await request.body(), terms.deadline)
     return _opened(view, opened=opened)
 
 
@@ -271,7 +286,7 @@ async def stream(socket: WebSocket, session: str) -> None:
 @router.delete(_SESSION, tags=["sessions"], status_code=204)
 async def close_session(gateway: Here, session: SessionId) -> Response:
     """Close a session. Steps that wait or run are told `session_closed`."""
-    gateway.close_session(session)
+    gateway.sessions.close(session)
     return Response(status_code=204, headers={"Sluice-Session": session})
 
 
@@ -289,15 +304,15 @@ async def list_models(gateway: Here) -> ModelList:
                 kinds=model.newest.kinds if model.newest else [],
                 summary=model.newest.summary if model.newest else "",
             )
-            for _, model in sorted(gateway.catalog.models.items())
+            for model in gateway.catalog.listed()
         ]
     )
 
 
 @router.get(_MODEL + "/contract", tags=["models"])
-async def get_contract(gateway: Here, model: ModelName, version: Version = None) -> ContractInfo:
+async def get_contract(gateway: Here, terms: Asked, model: ModelName, version: Version = None) -> ContractInfo:
     """How a model wants to be called: its contract, and each signature in words."""
-    served = await gateway.catalog.find(model, int(version) if version else None)
+    served = await gateway.resolver.find(spec_of(model, version), terms.deadline)
     return ContractInfo(
         contract=dict(served.contract.document) if served.contract else None,
         shapes={name: str(signature) for name, signature in served.signatures.items()},
@@ -305,9 +320,9 @@ async def get_contract(gateway: Here, model: ModelName, version: Version = None)
 
 
 @router.get(_MODEL + "/buckets", tags=["models"])
-async def get_buckets(gateway: Here, model: ModelName, version: Version = None) -> BucketsInfo:
+async def get_buckets(gateway: Here, terms: Asked, model: ModelName, version: Version = None) -> BucketsInfo:
     """To what lengths a model's sequences are padded, whether they run in chunks, and what lengths came."""
-    served = await gateway.catalog.find(model, int(version) if version else None)
+    served = await gateway.resolver.find(spec_of(model, version), terms.deadline)
     ragged = {name: signature for name, signature in served.signatures.items() if signature.ragged_axes}
     return BucketsInfo(
         model=served.model,

@@ -3,30 +3,20 @@
 It does not know HTTP; predict, which is batched, is elsewhere.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
 from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.core.resolve import ModelSpec
 from sluice.policy.errors import BackendError
 from sluice.wire.examples import encode_classifications, encode_regressions, parse_examples
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.model_json import SIGNATURES, encode_metadata, encode_status
 
 
-class About(Protocol):
-    """Which model a call is about; without `version` and `label` its newest version."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def version(self) -> int | None: ...
-    @property
-    def label(self) -> str | None: ...
-
-
-async def _status(gateway: Gateway, about: About, _: bytes, deadline: float) -> bytes:
+async def _status(gateway: Gateway, about: ModelSpec, _: bytes, deadline: float) -> bytes:
     request = tfs.GetModelStatusRequest()
     request.model_spec.name = about.name  # a label is not looked at, as in TensorFlow Serving
     if about.version is not None:
@@ -35,7 +25,7 @@ async def _status(gateway: Gateway, about: About, _: bytes, deadline: float) -> 
     return encode_status(await _ask(gateway, method, request, kind, deadline))
 
 
-async def _metadata(gateway: Gateway, about: About, _: bytes, deadline: float) -> bytes:
+async def _metadata(gateway: Gateway, about: ModelSpec, _: bytes, deadline: float) -> bytes:
     request = tfs.GetModelMetadataRequest(metadata_field=[SIGNATURES])
     _specify(request.model_spec, about)
     method, kind = "PredictionService/GetModelMetadata", tfs.GetModelMetadataResponse
@@ -46,7 +36,7 @@ async def _metadata(gateway: Gateway, about: About, _: bytes, deadline: float) -
         raise BackendError(f"The model server's answer for model {about.name!r} is of no use: {error}.") from None
 
 
-async def _classify(gateway: Gateway, about: About, body: bytes, deadline: float) -> bytes:
+async def _classify(gateway: Gateway, about: ModelSpec, body: bytes, deadline: float) -> bytes:
     asked = parse_examples(body, "classify")
     request = tfs.ClassificationRequest(input=asked.input)
     _specify(request.model_spec, about, asked.signature_name)
@@ -54,7 +44,7 @@ async def _classify(gateway: Gateway, about: About, body: bytes, deadline: float
     return encode_classifications((await _ask(gateway, method, request, kind, deadline)).result)
 
 
-async def _regress(gateway: Gateway, about: About, body: bytes, deadline: float) -> bytes:
+async def _regress(gateway: Gateway, about: ModelSpec, body: bytes, deadline: float) -> bytes:
     asked = parse_examples(body, "regress")
     request = tfs.RegressionRequest(input=asked.input)
     _specify(request.model_spec, about, asked.signature_name)
@@ -63,7 +53,7 @@ async def _regress(gateway: Gateway, about: About, body: bytes, deadline: float)
 
 
 # Call → the REST body of its answer, for a model, the body that came, and the deadline in the engine's seconds.
-FORWARDED: Mapping[str, Callable[[Gateway, About, bytes, float], Awaitable[bytes]]] = {
+FORWARDED: Mapping[str, Callable[[Gateway, ModelSpec, bytes, float], Coroutine[Any, Any, bytes]]] = {
     "status": _status,
     "metadata": _metadata,
     "classify": _classify,
@@ -71,7 +61,7 @@ FORWARDED: Mapping[str, Callable[[Gateway, About, bytes, float], Awaitable[bytes
 }
 
 
-def _specify(spec: tfs.ModelSpec, about: About, signature: str = "") -> None:
+def _specify(spec: tfs.ModelSpec, about: ModelSpec, signature: str = "") -> None:
     spec.name, spec.signature_name = about.name, signature
     if about.version is not None:
         spec.version.value = about.version

@@ -5,20 +5,16 @@ from collections import deque
 from functools import partial
 
 import orjson
-import structlog
 from fastapi import WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
 from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.core.pending import Pending
 from sluice.gateway.http.answers import error_body, error_headers, step_body
 from sluice.gateway.http.fields import read_step
 from sluice.gateway.http.headers import CallOptions, read_headers
-from sluice.gateway.http.hot import BUG
 from sluice.gateway.metrics.metrics import Metrics
-from sluice.policy.errors import Internal, SluiceError
-from sluice.policy.session import Answers, Step
-
-log = structlog.get_logger()
+from sluice.policy.errors import SluiceError
 
 
 async def serve_socket(socket: WebSocket, session: str) -> None:
@@ -27,7 +23,7 @@ async def serve_socket(socket: WebSocket, session: str) -> None:
     request_id = socket.app.state.ids(socket.headers.raw).decode("latin-1")
     try:
         said = read_headers(socket.headers.raw, session)
-        gateway.session(session)
+        gateway.sessions.get(session)
     except SluiceError as error:
         headers = {**error_headers(error), "Sluice-Session": session, "X-Request-Id": request_id}
         await socket.send_denial_response(JSONResponse(error_body(error), error.http_status, headers))
@@ -48,11 +44,11 @@ async def serve_socket(socket: WebSocket, session: str) -> None:
 class _Slot:
     """A message's place in the order of replies."""
 
-    __slots__ = ("reply", "step")
+    __slots__ = ("pending", "reply")
 
     def __init__(self) -> None:
         self.reply: bytes | None = None
-        self.step: Step | None = None
+        self.pending: Pending | None = None
 
 
 class SocketStream:
@@ -94,27 +90,23 @@ class SocketStream:
     def leave(self) -> None:
         """Withdraw what has not been answered."""
         for slot in self._slots:
-            if slot.step is not None and slot.reply is None:
-                self._gateway.engine.cancel(slot.step)
+            if slot.pending is not None:
+                slot.pending.cancel()
 
     def _begin(self, slot: _Slot, body: bytes) -> None:
-        gateway = self._gateway
-        try:
-            inputs, number, wanted = read_step(body)
-            deadline = gateway.deadline(self._said.timeout_ms, gateway.now())
-            slot.step = gateway.step(self._session, inputs, number, wanted, deadline)
-            slot.step.priority_s = self._said.priority_s
-            gateway.engine.submit(slot.step, partial(self._answer, slot, wanted))
-        except SluiceError as error:
-            self._answer(slot, None, error)
-        except Exception:
-            log.exception("message failed", session=self._session)
-            self._answer(slot, None, Internal(BUG))
+        slot.pending = Pending(partial(self._answer, slot))
+        slot.pending.begin(self._step, body)
 
-    def _answer(self, slot: _Slot, wanted: list[str] | None, outcome: Answers | SluiceError) -> None:
+    def _step(self, body: bytes, pending: Pending) -> None:
+        inputs, number, wanted = read_step(body)
+        pending.make = lambda answers: step_body(answers, wanted)
+        terms = self._gateway.terms(self._said.timeout_s, self._said.priority_s)
+        self._gateway.sessions.step(self._session, inputs, number, wanted, terms, pending)
+
+    def _answer(self, slot: _Slot, outcome: bytes | SluiceError) -> None:
         if isinstance(outcome, SluiceError):
             slot.reply, code = orjson.dumps(error_body(outcome)), outcome.code
         else:
-            slot.reply, code = step_body(outcome, wanted), "ok"
-        self._metrics.request("stream", self._gateway.model_of("step", self._session), code)
+            slot.reply, code = outcome, "ok"
+        self._metrics.request("stream", self._gateway.sessions.model_of(self._session), code)
         self._ready.set()

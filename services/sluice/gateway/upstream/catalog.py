@@ -210,6 +210,10 @@ class Catalog:
             labels[label] = version
         return version
 
+    def listed(self) -> list[Model]:
+        """All models that are known, by name."""
+        return [model for _, model in sorted(self.models.items())]
+
     def known(self, name: str) -> None:
         """Raises: ModelNotFound, BackendUnavailable: a model is not known, or not yet."""
         if name in self.models:

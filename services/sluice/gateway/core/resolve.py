@@ -1,0 +1,76 @@
+"""Finds the model version that a request names, and has something begun on it.
+
+It does not know what is begun.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from sluice.gateway.core.pending import Pending, awaited, in_task
+from sluice.gateway.upstream.catalog import Catalog, ServedVersion
+from sluice.policy.errors import DeadlineExceeded, VersionNotFound
+
+Begin = Callable[[ServedVersion, Pending], None]  # may raise `SluiceError`: it is refused
+
+
+class ModelSpec(NamedTuple):
+    """A model version as a request names it: without number and label the newest."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+
+class Resolver:
+    """Looks in the catalog first, where nearly every version is, and asks the model server about the others."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def resolve(self, spec: ModelSpec, deadline: float, begin: Begin, pending: Pending) -> None:
+        """Have `begin` begin a call on a version; once more if that goes meanwhile and any would do.
+
+        Raises:
+            SluiceError: `begin` refuses it.
+        """
+        served = self._catalog.at_hand(*spec)
+        if served is None:
+            in_task(self._find_and_begin(spec, deadline, begin), pending)
+            return
+        if spec.version is None:
+            pending = self._once_more(spec, deadline, begin, pending)
+        begin(served, pending)
+
+    async def find(self, spec: ModelSpec, deadline: float) -> ServedVersion:
+        """The version, in time, though the model server may have to be asked.
+
+        Raises:
+            ModelNotFound, VersionNotFound, BackendUnavailable, DeadlineExceeded.
+        """
+        name, version, label = spec
+        try:
+            async with asyncio.timeout_at(deadline):
+                if label is not None:
+                    version = await self._catalog.labelled(name, label)
+                return await self._catalog.find(name, version)
+        except TimeoutError:
+            raise DeadlineExceeded(f"The model server did not say in time whether it serves model {name!r}.") from None
+
+    def _once_more(self, spec: ModelSpec, deadline: float, begin: Begin, pending: Pending) -> Pending:
+        """A call whose outcome is that of `pending`, unless its version has gone: then it begins anew."""
+
+        def settled(outcome: Any) -> None:
+            if isinstance(outcome, VersionNotFound):
+                in_task(self._find_and_begin(spec, deadline, begin), pending)
+            else:
+                pending.settle(outcome)
+
+        first = Pending(settled)
+        pending.runs(Pending.cancel, first)
+        return first
+
+    async def _find_and_begin(self, spec: ModelSpec, deadline: float, begin: Begin) -> Any:
+        served = await self.find(spec, deadline)
+        return await awaited(partial(begin, served))

@@ -1,0 +1,85 @@
+"""The gRPC port: all services behind it, open until it is told to stop."""
+
+import asyncio
+
+from sluice.gateway.core.gateway import Gateway
+from sluice.gateway.core.oip import Inference
+from sluice.gateway.grpc import generation, oip, recognition, sessions, tf_serving
+from sluice.gateway.grpc.connection import GrpcProtocol
+from sluice.gateway.grpc.door import Door
+from sluice.gateway.grpc.standard import Health, reflection_methods
+from sluice.gateway.listener import BACKLOG, listen
+from sluice.gateway.metrics.metrics import Metrics
+from sluice.wire.messages.oip.v1 import inference_pb2
+from sluice.wire.messages.tfs.v1 import serving_pb2
+from sluice.wire.messages.v1 import generation_pb2, recognition_pb2, sessions_pb2
+
+# What health and reflection tell about: a service's name on the wire, and the file that defines it.
+_SERVICES = {
+    sessions.SERVICE: sessions_pb2.DESCRIPTOR,
+    generation.SERVICE: generation_pb2.DESCRIPTOR,
+    recognition.SERVICE: recognition_pb2.DESCRIPTOR,
+    tf_serving.PREDICTION_SERVICE: serving_pb2.DESCRIPTOR,
+    tf_serving.MODEL_SERVICE: serving_pb2.DESCRIPTOR,
+    oip.SERVICE: inference_pb2.DESCRIPTOR,
+}
+_LAST_WORDS_S = 0.5  # for clients to read how their calls ended
+
+
+class GrpcServer:
+    """The gRPC port, while it is open.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+
+    def __init__(self, gateway: Gateway, metrics: Metrics, inference: Inference, address: str) -> None:
+        self._gateway = gateway
+        self._listener = listen(address)
+        self._health = Health(tuple(_SERVICES), lambda: gateway.ready)
+        door = Door(gateway, metrics)
+        self._methods = {
+            **sessions.Sessions(door).methods(),
+            **generation.Generation(door).methods(),
+            **recognition.Recognition(door).methods(),
+            **tf_serving.TfServing(door).methods(),
+            **oip.Oip(door, inference).methods(),
+            **self._health.methods(),
+            **reflection_methods(_SERVICES),
+        }
+        self._open: set[GrpcProtocol] = set()
+        self._server: asyncio.Server | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    async def start(self) -> None:
+        loop, limit = asyncio.get_running_loop(), self._gateway.settings.body_bytes
+        self._server = await loop.create_server(
+            lambda: GrpcProtocol(self._methods, limit, self._open), sock=self._listener, backlog=BACKLOG
+        )
+        self._watching = asyncio.create_task(self._health.watch_readiness())
+
+    async def stop(self) -> None:
+        """Streams that are open are cut; what was still to be answered has been, as the gateway drains before."""
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._server is not None:
+            self._server.close()
+        self._listener.close()
+        await self._say_goodbye()
+
+    async def _say_goodbye(self) -> None:
+        """Clients are told to go, and are cut off if they do not soon."""
+        for connection in list(self._open):
+            connection.stop()
+        for cut_off in (False, True):
+            leaving = list(self._open)
+            if cut_off:
+                for connection in leaving:
+                    connection.abort()
+            if leaving:
+                await asyncio.wait([connection.lost for connection in leaving], timeout=_LAST_WORDS_S)
