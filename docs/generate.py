@@ -55,7 +55,7 @@ ADVICE = {
     "sequence_too_long": "Send a scan in parts, or raise `scan_steps`; shorten the sequence, or raise its bounds.",
     "batch_too_large": "Split the request, or raise `queue_rows`.",
     "state_not_finite": "Look at the input; the session can go on with another one.",
-    "queue_full": "Wait as long as `Retry-After` says; see [batching](batching.md).",
+    "queue_full": "Wait as long as `Retry-After` says; see [batching](batching.md). In a stream: read faster.",
     "session_queue_full": "Await answers before sending more.",
     "internal": "Report it, with the request id.",
     "backend_error": "Read the model server's own text in the sentence. The state is as it was before.",
@@ -85,7 +85,7 @@ def _settings() -> Iterator[tuple[object, ...]]:
 
 def _written(default: Any) -> str:
     """A default as one would write it after a flag."""
-    if default is None:
+    if default is None or default == ():
         return "none"
     if isinstance(default, tuple):
         return f"`{','.join(map(str, default))}`"
@@ -138,7 +138,7 @@ def _verdicts() -> Verdicts:
     calibration = Calibration("m", 1, "", 0.5, 1, "", "knn", 1.0, {"knn": Calibrated(np.zeros(1))})
     recognition, options = Recognition(rows, "logits", ("a",)), ("knn", 0.5, 1, False)
     rule = Rule("m", 1, recognition, calibration, *options, 0.0, ("knn",), ("knn",), "rows", ())
-    return Verdicts(rule, [Recognized("a", True, "a", 0.0, 0.0, 1.0, None, ())])
+    return Verdicts(rule, [Recognized("a", True, "a", 0.0, 0.0, 1.0, None, (), own_p_values=(1.0,))])
 
 
 def life_cycle() -> str:

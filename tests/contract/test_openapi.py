@@ -149,6 +149,15 @@ def test_every_hot_path_is_documented_with_schema_and_example(page, path):
     }
 
 
+@pytest.mark.parametrize("call", [":step", ":scan", "/sessions:step", ":predict", ":recognize", ":generate", "/infer"])
+def test_deadline_and_priority_are_documented_where_batches_are_waited_for(page, call):
+    operations = [operations["post"] for path, operations in page["paths"].items() if path.endswith(call)]
+    assert operations
+    for operation in operations:
+        headers = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+        assert headers == {"Sluice-Timeout-Ms", "Sluice-Priority"}, operation["operationId"]
+
+
 def test_every_operation_says_what_it_does_and_has_a_name_of_its_own(page):
     operations = [operation for path in page["paths"].values() for operation in path.values()]
     assert all(operation.get("summary") and operation.get("description") for operation in operations)

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,6 +149,17 @@ class Here:
     def nothing_left(self) -> bool:
         scheduler = self.gateway.engine.scheduler
         return not scheduler.busy and not scheduler.settled
+
+
+@contextmanager
+def unread(here: Here) -> Iterator[None]:
+    """Meanwhile nobody reads what the gateway writes on the HTTP connections that are open now."""
+    connections = [*here.server.server_state.connections]
+    for each in connections:
+        each.pause_writing()  # type: ignore[union-attr]
+    yield
+    for each in connections:
+        each.resume_writing()  # type: ignore[union-attr]
 
 
 @asynccontextmanager

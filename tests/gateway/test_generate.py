@@ -8,7 +8,8 @@ from math import exp, log
 import grpc
 import pytest
 
-from tests.gateway.here import Gate, events_of, eventually, refused, running
+from sluice.gateway.core import backlog
+from tests.gateway.here import Gate, events_of, eventually, refused, running, unread
 
 GENERATE = "/v1/models/speller:generate"
 STEP = log(exp(5) / (exp(5) + 26 * exp(-5)))  # the log probability of each token
@@ -105,6 +106,7 @@ async def test_sampling_gives_the_same_answer_for_the_same_seed_whoever_shares_t
         ({"instances": ["hi"], "max_steps": 0}, 400, "bad_request", "max_steps"),
         ({"instances": ["hi"], "max_steps": 99}, 400, "bad_request", "from 1 to 17"),
         ({"instances": ["hi"], "beam": {"width": 17}}, 400, "bad_request", "beam.width"),
+        ({"instances": ["hi"], "beam": {"width": 2, "n_best": 0}}, 400, "bad_request", "from 1 to 2 here; got 0"),
         ({"instances": ["hi"], "beam": {"width": 2}, "sampling": {"seed": 1}}, 400, "bad_request", "either"),
         ({"instances": ["hi"], "sampling": {}}, 400, "bad_request", "seed"),
         ({"instances": ["hi"], "dance": 1}, 400, "bad_request", "dance"),
@@ -182,6 +184,36 @@ async def test_a_model_server_that_dies_in_the_middle_leaves_no_answer_that_look
     metrics = await here.metrics()
     name = 'sluice_generations_total{model="speller",outcome="backend_unavailable",version="1"}'
     assert metrics[name] == 2
+    assert metrics['sluice_requests_total{call="generate",model="speller",outcome="backend_unavailable"}'] == 1
+    assert 'sluice_requests_total{call="generate",model="speller",outcome="ok"}' not in metrics
+
+
+async def test_an_instance_whose_tokens_nobody_reads_fails(puppet, monkeypatch):
+    monkeypatch.setattr(backlog, "_LEAST", 3)
+    async with running(puppet, queue_rows=4) as here:
+        rest = asyncio.Event()
+
+        async def before(request):
+            if request.model_spec.signature_name == "decode":
+                await rest.wait()
+
+        puppet.before = before
+        body = {"instances": ["abcdefghijklmnop"], "stream": True}
+        async with here.http.stream("POST", GENERATE, json=body) as response:
+            with unread(here):
+                rest.set()
+                await eventually(here.nothing_left)
+            *tokens, (name, data), done = await events_of(response)
+        assert "".join(data["text"] for _, data in tokens) == "abcdefghijklmnop"[: len(tokens)]
+        assert 4 <= len(tokens) < 16
+        assert (name, data["index"], data["code"], data["details"]) == ("error", 0, "queue_full", {"limit": 4})
+        assert done == ("done", {})
+        name = 'sluice_requests_total{call="generate",model="speller",outcome="queue_full"}'
+        assert (await here.metrics())[name] == 1
+        assert (await events(here, ["abcdefghijklmnop"]))[-2:] == [  # who reads never meets the limit
+            ("result", {"index": 0, **said("abcdefghijklmnop")}),
+            ("done", {}),
+        ]
 
 
 async def test_a_model_that_answers_without_its_states_is_at_fault(here):

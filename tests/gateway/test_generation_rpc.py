@@ -10,6 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from sluice.gateway.core import backlog
 from sluice.wire.grpc_frames import framed
 from sluice.wire.messages.v1 import generation_pb2 as pb
 from tests.gateway.here import PATIENCE_S, Gate, eventually, running
@@ -146,6 +147,7 @@ async def test_sampling_gives_the_same_as_over_HTTP_for_the_same_seed(here, gene
         ({"texts": ["hi"], "max_steps": 0}, "INVALID_ARGUMENT", "bad_request", "max_steps"),
         ({"texts": ["hi"], "max_steps": 99}, "INVALID_ARGUMENT", "bad_request", "from 1 to 17"),
         ({"texts": ["hi"], "beam": {}}, "INVALID_ARGUMENT", "bad_request", "beam.width"),
+        ({"texts": ["hi"], "beam": {"width": 2, "n_best": 0}}, "INVALID_ARGUMENT", "bad_request", "to 2 here; got 0"),
         ({"texts": ["hi"], "beam": {"width": 2}, "sampling": {"seed": 1}}, "INVALID_ARGUMENT", "bad_request", "either"),
         ({"texts": ["hi"], "sampling": {}}, "INVALID_ARGUMENT", "bad_request", "seed"),
         ({"texts": ["hi"], "sampling": {"seed": 1, "top_p": 0.0}}, "INVALID_ARGUMENT", "bad_request", "top_p"),
@@ -192,6 +194,9 @@ async def test_a_model_server_that_dies_in_the_middle_gives_an_error_where_the_r
     assert error.error.error.retry_after_s > 0
     here.puppet.before = None
     assert await generator.results(texts=["hello"]) == [[said("hello")]]
+    metrics = await here.metrics()
+    for outcome in ("backend_unavailable", "ok"):
+        assert metrics[f'sluice_requests_total{{call="generate",model="speller",outcome="{outcome}"}}'] == 1
 
 
 async def test_the_other_instances_go_on_when_one_fails(puppet):
@@ -287,6 +292,23 @@ async def test_a_client_that_does_not_read_holds_nobody_up_and_finds_all_events_
         assert "".join(each.token.text for each in events[:-1]) == LONGEST
         assert events[-1].result.sequences[0].text == LONGEST
         assert stream.status == 0
+
+
+async def test_a_client_that_leaves_too_many_events_unread_is_refused_the_rest(puppet, monkeypatch):
+    monkeypatch.setattr(backlog, "_LEAST", 3)
+    async with running(puppet, queue_rows=4) as here:
+        async with connected(here.app.state.grpc.port, reads=False, window=20) as raw:
+            id = raw.call(PATH)
+            request = pb.GenerateRequest(model="speller", texts=[LONGEST], stream_tokens=True)
+            raw.send(id, framed(request.SerializeToString()), end=True)
+            await raw.flush()
+            stream = await raw.ended(id)
+        assert "4 events of this answer" in stream.sentence
+        assert stream.tail["sluice-code"] == "queue_full"
+        name = 'sluice_requests_total{call="generate",model="speller",outcome="queue_full"}'
+        assert (await freed(here))[name] == 1
+        async with asking(here) as generator:  # who reads never meets the limit
+            assert len(await generator.events(texts=[LONGEST], stream_tokens=True)) == len(LONGEST) + 1
 
 
 # What is told about it.

@@ -8,6 +8,7 @@ from math import exp
 import grpc
 import numpy as np
 import pytest
+from scipy import stats
 
 from sluice.policy.calibration_document import parse_calibration
 from sluice.policy.contract_document import parse_contract
@@ -365,6 +366,24 @@ async def test_rows_that_are_not_like_the_calibrations_show_as_drift(here):
     await results(here, [[0.1, 0.2]] * 500)
     distance, critical = await drift()
     assert distance > critical
+
+
+async def test_of_two_methods_that_must_agree_each_is_watched_by_itself(here):
+    rows = np.array([[0.1, each] for each in HUNDREDTHS])
+    scores = {"knn": rows[:, 1], "detector": 1 / (1 + np.exp(4 - 8 * rows[:, 1]))}
+    await results(here, rows.tolist(), method="detector+knn")
+    metrics = await here.metrics()
+    watched = {each for each in metrics if each.startswith("sluice_recognition_drift{")}
+    about = {method: f'sluice_recognition_drift{{method="{method}",model="sides",version="1"}}' for method in scores}
+    assert watched == {*about.values()}
+    for method, found in scores.items():  # as float32, a score may change places with the one it equals
+        assert metrics[about[method]] == pytest.approx(stats.ks_2samp(HUNDREDTHS, found).statistic, abs=0.02)
+    assert metrics[about["knn"]] < 0.03
+    assert metrics[about["detector"]] > 0.1
+    await results(here, [[0.1, 0.97]] * 99)  # the window is that of the method asked for by itself, too
+    assert (await here.metrics())[about["knn"]] == pytest.approx(
+        stats.ks_2samp(HUNDREDTHS, [*HUNDREDTHS, *[0.97] * 99]).statistic, abs=0.02
+    )
 
 
 async def test_a_new_calibration_and_a_version_that_goes_end_the_watch(here, folder):

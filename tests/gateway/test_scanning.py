@@ -2,11 +2,14 @@
 
 import asyncio
 
+import httpx
 import numpy as np
 import pytest
 from tritonclient.http.aio import InferenceServerClient, InferInput
 
-from tests.gateway.here import Gate, events_of, eventually, refused_as_tf_serving, running
+from sluice.gateway.core import backlog
+from sluice.gateway.http import events as predict_events
+from tests.gateway.here import Gate, events_of, eventually, refused_as_tf_serving, running, unread
 from tests.gateway.test_sequences import answer_of, span
 
 STRIDES = "/v1/models/strides:predict"
@@ -17,6 +20,15 @@ async def events(here, body, path=STRIDES):
     """The events of a stream, as (name, data)."""
     async with here.http.stream("POST", path, json=body, headers=EVENTS) as response:
         return await events_of(response)
+
+
+async def streams_counted(here):
+    """How many `:predict` requests ended how."""
+    about, end = 'sluice_requests_total{call="predict",model="strides",outcome="', '"}'
+    metrics = await here.metrics()
+    return {
+        name.removeprefix(about).removesuffix(end): count for name, count in metrics.items() if name.startswith(about)
+    }
 
 
 async def test_rows_of_any_length_are_answered_in_order_as_if_they_ran_whole(here):
@@ -74,6 +86,18 @@ async def test_the_setting_goes_before_the_contract(puppet):
         assert puppet.batches == [("sequences", 1)]
 
 
+async def test_each_version_on_which_the_setting_has_no_effect_is_warned_of_once(puppet, logs):
+    puppet.versions["spans"] = [1, 2]
+    async with running(puppet, scan_chunks={"strides": 8, "spans": 8, "sum": 0}) as here:
+        for model in ("strides", "spans", "spans", "sum", "plain"):
+            await here.http.get(f"/v1/models/{model}/contract")
+        warned = [each for each in logs if each["event"] == "setting has no effect"]
+    assert {each["log_level"] for each in warned} == {"warning"}
+    assert {each["setting"] for each in warned} == {"scan_chunks"}
+    assert [(each["model"], each["version"]) for each in warned] == [("spans", 1), ("spans", 2), ("sum", 1)]
+    assert all("no scan" in each["reason"] for each in warned)
+
+
 async def test_parts_come_as_events_and_make_the_answer(here):
     rows = [span(9), span(2)]
     *parts, done = await events(here, {"instances": rows})
@@ -92,6 +116,40 @@ async def test_parts_come_as_events_and_make_the_answer(here):
     assert versioned[-1] == ("done", {})
 
 
+@pytest.mark.parametrize(
+    ("accept", "streamed"),
+    [
+        ("text/event-stream", True),
+        ("Text/Event-Stream; charset=utf-8", True),
+        ("application/json, text/event-stream", True),
+        ("application/json;q=0.9, text/event-stream", True),
+        ("*/*;q=0.1,text/event-stream ; q=0.2", True),
+        ("application/json;q=0.1, */*, text/event-stream;q=0.2", True),
+        ("text/event-stream;q=0", False),
+        ("text/event-stream;q=0.000, */*;q=0", False),
+        ("application/json, text/event-stream;q=0.5", False),
+        ("text/event-stream;q=0.5, */*", False),
+        ("text/event-stream;q=0.5, application/*;q=0.6, */*;q=0.1", False),
+        ("text/event-stream-of-mine", False),
+        ("text/event-stream;q=nan", True),
+        ("*/*", False),
+        ("text/*", False),
+        ("", False),
+    ],
+)
+async def test_events_come_to_who_would_rather_have_them_than_json(here, accept, streamed):
+    response = await here.http.post(STRIDES, json={"instances": [span(3)]}, headers={"accept": accept})
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/event-stream" if streamed else "application/json")
+
+
+async def test_several_accept_headers_count_as_one(here):
+    for first, streamed in (("application/json;q=0.5", True), ("application/json", False)):
+        headers = [("accept", first), ("accept", "text/event-stream;q=0.7")]
+        response = await here.http.post(STRIDES, json={"instances": [span(3)]}, headers=headers)
+        assert response.headers["content-type"].startswith("text/event-stream") == streamed
+
+
 async def test_a_stream_ends_with_the_error_that_ended_it(puppet):
     async with running(puppet) as here:
 
@@ -102,6 +160,17 @@ async def test_a_stream_ends_with_the_error_that_ended_it(puppet):
         *parts, (name, data) = await events(here, {"instances": [span(9)]})
         assert [name for name, _ in parts] == ["part"]
         assert (name, data["code"]) == ("error", "backend_error")
+        assert await streams_counted(here) == {"backend_error": 1}
+
+
+async def test_a_bug_in_the_middle_of_a_stream_cuts_it_and_is_counted(here, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(predict_events, "encode_part", broken)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await events(here, {"instances": [span(9)]})
+    assert await streams_counted(here) == {"internal": 1}
 
 
 async def test_who_leaves_a_stream_frees_its_row(puppet):
@@ -118,6 +187,50 @@ async def test_who_leaves_a_stream_frees_its_row(puppet):
         gate.open()
         await eventually(lambda: not scheduler.busy)
         assert len(puppet.batches) == 1
+
+
+async def test_who_leaves_after_the_first_part_is_counted_as_gone(puppet):
+    async with running(puppet, in_flight=1) as here:
+        rest = holding_back_all_but(puppet, 1)
+        async with here.http.stream("POST", STRIDES, json={"instances": [span(64)]}, headers=EVENTS) as response:
+            assert (await anext(response.aiter_lines())) == "event: part"
+
+        async def counted():
+            return await streams_counted(here)
+
+        assert await eventually(counted) == {"client_gone": 1}
+        rest.set()
+        await eventually(here.nothing_left)
+
+
+def holding_back_all_but(puppet, batches):
+    """From now on so many batches run, and the others when what is returned is set."""
+    rest, first = asyncio.Event(), len(puppet.batches) + batches
+
+    async def before(_):
+        if len(puppet.batches) > first:
+            await rest.wait()
+
+    puppet.before = before
+    return rest
+
+
+async def test_who_does_not_read_a_stream_gets_an_error_in_place_of_the_rest(puppet, monkeypatch):
+    monkeypatch.setattr(backlog, "_LEAST", 3)
+    async with running(puppet, queue_rows=4) as here:
+        rest = holding_back_all_but(puppet, 1)
+        async with here.http.stream("POST", STRIDES, json={"instances": [span(64)]}, headers=EVENTS) as response:
+            with unread(here):
+                rest.set()
+                await eventually(here.nothing_left)
+            *parts, (name, data) = await events_of(response)
+        assert [data["start"] for _, data in parts] == list(range(0, 4 * len(parts), 4))
+        assert 4 <= len(parts) < 16
+        assert (name, data["code"], data["details"]) == ("error", "queue_full", {"limit": 4})
+        assert "Read faster" in data["error"]
+        assert await streams_counted(here) == {"queue_full": 1}
+        *parts, done = await events(here, {"instances": [span(64)]})  # who reads never meets the limit
+        assert (len(parts), done) == (16, ("done", {}))
 
 
 @pytest.mark.parametrize(

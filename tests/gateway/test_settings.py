@@ -72,6 +72,9 @@ def test_what_is_set_reaches_the_rules():
         "--http=localhost:70000",
         "--session-idle-s=0",
         "--poll-s=0",
+        "--cors-origins=example.com",
+        "--cors-origins=http://a,https://b/",
+        "--cors-origins=HTTP://example.com",
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_name(flag):
@@ -79,6 +82,14 @@ def test_a_value_that_makes_no_sense_is_refused_by_name(flag):
     with pytest.raises(ValidationError) as refused:
         load([NEEDED, flag])
     assert name.replace("-", "_") in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "origins"),
+    [("", ()), ("*", ("*",)), ("http://a:8080,https://b.example", ("http://a:8080", "https://b.example"))],
+)
+def test_origins_are_a_list(given, origins):
+    assert load([NEEDED, f"--cors-origins={given}"]).cors_origins == origins
 
 
 def test_an_unknown_flag_ends_with_code_2_and_its_name():

@@ -142,6 +142,7 @@ def test_a_row_is_a_class_or_unknown_and_says_why() -> None:
         p_value=CALIBRATION.methods["knn"].p_values(np.array([0.1], np.float32))[0],
         reason=None,
         candidates=(("cat", pytest.approx(probabilities[0])), ("dog", pytest.approx(probabilities[1]))),
+        own_p_values=(known.p_value,),
     )
     assert (strange.label, strange.known, strange.closed_set_label, strange.reason) == (None, False, "dog", "score")
     assert strange.score == 99 > strange.threshold == threshold
@@ -173,6 +174,15 @@ def test_two_methods_accept_a_row_only_if_both_do() -> None:
     assert disputed.p_value == pytest.approx(2 / 401)
     assert accepted.p_value <= 1.0
     assert threshold_of(CALIBRATION, "knn+vim", 0.05) is None
+
+
+def test_each_of_two_methods_has_p_values_of_its_own() -> None:
+    both = {"knn": np.array([0.1, 99, 0.3]), "vim": np.array([0.2, 0.1, 99])}
+    for method in ("knn+vim", "vim+knn"):
+        found = decide(PLAIN, CALIBRATION, method, 0.05, LOGITS, both)
+        for place, part in enumerate(method.split("+")):
+            alone = decide(PLAIN, CALIBRATION, part, 0.05, LOGITS, both)
+            assert [each.own_p_values[place] for each in found] == [each.p_value for each in alone]
 
 
 def test_a_p_value_of_two_methods_is_at_most_one() -> None:

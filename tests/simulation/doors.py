@@ -80,7 +80,9 @@ class World:
         self.gateway = Gateway(self.settings, FixedCatalog(), self.engine, self.metrics)  # type: ignore[arg-type]
         calls = Calls(self.metrics)
         calls.open(self.gateway)
-        self.state = SimpleNamespace(gateway=self.gateway, metrics=self.metrics, calls=calls, ids=RequestIds())
+        self.state = SimpleNamespace(
+            gateway=self.gateway, metrics=self.metrics, calls=calls, ids=RequestIds(), cors=None
+        )
         self._config = server_config(self, self.settings)  # type: ignore[arg-type]
         self._config.load()
         self._server = ServerState()

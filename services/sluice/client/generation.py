@@ -86,8 +86,6 @@ def generate_request(call: GenerateCall, *, stream: bool) -> pb.GenerateRequest:
         ShapeMismatch: instances of different shapes, which are no array.
         BadRequest: a number that is beyond what a message holds, and so beyond what the gateway takes.
     """
-    if call.beam is not None and call.beam.n_best == 0:  # which means 1 in a message
-        raise BadRequest('"beam.n_best" is how many sequences are answered, 1 or more; got 0.')
     spec = call.spec
     try:
         request = pb.GenerateRequest(

@@ -48,7 +48,7 @@ def recognize_body(call: RecognizeCall) -> bytes:
 
 def read_recognized(answer: Mapping[str, Any]) -> Recognized:
     """What an answer says; fields that a newer gateway adds are left out, as over gRPC."""
-    shared = {"threshold": answer["threshold"], "set": None}
+    shared = {**RecognizedRow._field_defaults, "threshold": answer["threshold"]}
     rows = [RecognizedRow(**_known(RecognizedRow._fields, shared | each | _lists(each))) for each in answer["results"]]
     return Recognized(**_known(Recognized.__slots__, {**answer, "results": rows}))
 

@@ -17,13 +17,14 @@ from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.server import GrpcServer
 from sluice.gateway.http import calibrations, events, generate, oip, rest
 from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
+from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls
 from sluice.gateway.http.openapi import describe
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
-from sluice.gateway.upstream.catalog import Catalog
+from sluice.gateway.upstream.catalog import Catalog, ServedVersion
 from sluice.gateway.upstream.child import ModelServerChild
 from sluice.gateway.upstream.client import Backend
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
@@ -60,7 +61,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
     app.state.ids = RequestIds()
     app.state.calls = Calls(metrics)
-    app.add_middleware(Front, gateway=lambda: app.state.gateway, metrics=metrics, ids=app.state.ids)
+    app.state.cors = Cors(settings.cors_origins) if settings.cors_origins else None
+    front = {"gateway": lambda: app.state.gateway, "metrics": metrics, "ids": app.state.ids, "cors": app.state.cors}
+    app.add_middleware(Front, **front)
     describe(app)
     return app
 
@@ -90,13 +93,16 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         scheduler = Scheduler(settings.batching, settings.sessions)
         metrics.watch(scheduler)
 
+        def welcome(served: ServedVersion) -> None:
+            gateway.buckets.check(served)
+
         def retire(model: str, version: int) -> None:
             scheduler.retire(model, version, engine.now())
             gateway.forget(model, version)
             metrics.forget(model, version)
             engine.changed()
 
-        catalog = Catalog(backend, lambda: _models_in(settings), retire)
+        catalog = Catalog(backend, lambda: _models_in(settings), welcome, retire)
         engine = Engine(scheduler, catalog, metrics)
         stack.push_async_callback(engine.close)
         app.state.gateway = gateway = Gateway(settings, catalog, engine, metrics)

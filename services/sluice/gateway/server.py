@@ -94,7 +94,7 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves the application, its hot calls ahead of it."""
     return uvicorn.Config(
         app, loop="uvloop", lifespan="on",
-        http=partial(GatewayProtocol, app.state.calls, app.state.ids),  # type: ignore[arg-type]
+        http=partial(GatewayProtocol, app.state.calls, app.state.ids, app.state.cors),  # type: ignore[arg-type]
         ws=SocketProtocol, ws_max_size=settings.body_bytes, ws_per_message_deflate=False,
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_LAST_WORDS_S,

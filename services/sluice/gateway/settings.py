@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ from sluice.policy.batching import BatchingOptions
 from sluice.policy.lengths import BucketOptions
 from sluice.policy.sessions import SessionOptions
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 _PREFIX = "SLUICE_"
 _MODEL_SERVER_PREFIX = "SLUICE_MODEL_SERVER_"  # the child's own settings
 
@@ -35,8 +37,16 @@ def _increasing(sizes: tuple[int, ...]) -> tuple[int, ...]:
     return sizes
 
 
-def _split(sizes: Any) -> Any:
-    return sizes.split(",") if isinstance(sizes, str) else sizes
+def _split(listed: Any) -> Any:
+    if not isinstance(listed, str):
+        return listed
+    return listed.split(",") if listed else ()
+
+
+def _origin(text: str) -> str:
+    if text != "*" and not _ORIGIN.fullmatch(text):
+        raise ValueError(f"expected * or SCHEME://HOST[:PORT] in lower case, with nothing behind it, got {text!r}")
+    return text
 
 
 def _address(text: str) -> str:
@@ -54,6 +64,7 @@ def _increasing_bounds(bounds: tuple[int, ...]) -> tuple[int, ...]:
 
 Bounds = Annotated[tuple[PositiveInt, ...], AfterValidator(_increasing_bounds)]
 Sizes = Annotated[tuple[PositiveInt, ...], NoDecode, BeforeValidator(_split), AfterValidator(_increasing)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 
@@ -108,6 +119,11 @@ class Settings(BaseSettings):
     body_bytes: PositiveInt = Field(
         16 * 1024 * 1024, description="Largest request body, in bytes; beyond it: 413 body_too_large."
     )
+    cors_origins: Origins = Field(
+        (),
+        description="Origins whose pages may call the gateway from a browser (CORS), SCHEME://HOST[:PORT] each, or * "
+        "for all. With *, any page can use the gateway through its visitors' browsers.",
+    )
     buckets: PositiveInt = Field(
         BucketOptions().buckets,
         description="Buckets that are learned for each ragged axis, where the contract gives no bounds.",
@@ -122,7 +138,7 @@ class Settings(BaseSettings):
     scan_chunks: dict[str, NonNegativeInt] = Field(
         {},
         description="By model, time steps of the chunks in which its sequences run, instead of the contract's or of "
-        "what runs cost; 0: whole, in buckets. For models that can be scanned.",
+        "what runs cost; 0: whole, in buckets. For models that can be scanned; of any other the log warns.",
     )
     scan_steps: PositiveInt = Field(4096, description="Most time steps of one scan; beyond it: 413 sequence_too_long.")
 

@@ -228,7 +228,7 @@ class TooMany(SluiceError):
 
 
 class QueueFull(TooMany):
-    """As many rows wait for this model as may wait."""
+    """As many rows wait for this model as may wait, or as many events of an answer wait to be read."""
 
     code = "queue_full"
 

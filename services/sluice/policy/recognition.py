@@ -123,7 +123,8 @@ class Recognized(NamedTuple):
     `closed_set_label` is the class that the model would answer if it had to. `score` is larger the stranger, unknown
     above `threshold`. Of two methods that must agree, both are those of the one that is less sure, and `p_value` is
     twice its own, at most 1. `candidates` are the likeliest classes with probabilities. `set` are the classes that
-    cannot be excluded at the level, whether the row is known or not.
+    cannot be excluded at the level, whether the row is known or not. `own_p_values` are those of each method by itself,
+    in the order of `parts_of`; clients do not get them.
     """
 
     label: str | None
@@ -135,6 +136,7 @@ class Recognized(NamedTuple):
     reason: Reason | None
     candidates: tuple[tuple[str, float], ...]
     set: tuple[str, ...] | None = None
+    own_p_values: tuple[float, ...] = ()
 
 
 def methods_of(recognition: Recognition) -> tuple[str, ...]:
@@ -266,12 +268,15 @@ def decide(
     closest = [recognition.classes[place] for place in known.argmax(axis=1).tolist()]
     judged = [_judged(recognition, calibration, part, level / len(parts), logits, scores, closest) for part in parts]
     rows = judged[0] if len(judged) == 1 else map(_agreed, *judged)
+    own_p_values = zip(*([p_value for _, _, p_value, _ in rows_of_one] for rows_of_one in judged), strict=True)
     candidates = _candidates(recognition.classes, probabilities, top_k)
     found = _sets(recognition.classes, calibration, level, probabilities) if sets else [None] * len(closest)
     return [
-        Recognized(None if reason else label, reason is None, label, score, threshold, p_value, reason, likeliest, set_)
-        for label, (score, threshold, p_value, reason), likeliest, set_ in zip(
-            closest, rows, candidates, found, strict=True
+        Recognized(
+            None if reason else label, reason is None, label, score, threshold, p_value, reason, likeliest, set_, each
+        )
+        for label, (score, threshold, p_value, reason), likeliest, set_, each in zip(
+            closest, rows, candidates, found, own_p_values, strict=True
         )
     ]
 

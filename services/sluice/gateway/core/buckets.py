@@ -6,6 +6,8 @@ It does not know how they are chosen; that is a rule.
 import sys
 from collections.abc import Iterable, Sequence
 
+import structlog
+
 from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.buckets import bucket_for
 from sluice.policy.contract import Signature
@@ -13,6 +15,8 @@ from sluice.policy.cost import RunCost
 from sluice.policy.lengths import BucketOptions, LearnedBounds, observe_row, powers_of_two
 from sluice.policy.scanning import ChunkLength
 from sluice.policy.sequences import Lengths
+
+log = structlog.get_logger()
 
 
 class Buckets:
@@ -73,6 +77,14 @@ class BucketTable:
         if key not in self._of:
             self._of[key] = Buckets(served.model, signature, self._options)
         return self._of[key]
+
+    def check(self, served: ServedVersion) -> None:
+        """Warn of a setting that has no effect on a version that is new."""
+        if served.model in self._options.chunks and not any(each.scanning for each in served.signatures.values()):
+            log.warning(
+                "setting has no effect", setting="scan_chunks", model=served.model, version=served.version,
+                reason="the contract names no scan for sequences, so they run whole",
+            )  # fmt: skip
 
     def forget(self, model: str, version: int) -> None:
         """A version is no longer served."""

@@ -4,7 +4,6 @@ An instance's ticket runs once for each step, so instances join and leave the ru
 not know HTTP, gRPC or JSON; which token comes next is a rule.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -12,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from sluice.gateway.core.backlog import Backlog
 from sluice.gateway.core.buckets import BucketTable
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.pending import Pending, Terms
@@ -55,6 +55,11 @@ class Ended:
 
 
 Event = Token | Ended
+
+
+def failure_of(event: Event) -> SluiceError | None:
+    """The error that an instance has ended with, if it has."""
+    return event.outcome if isinstance(event, Ended) and isinstance(event.outcome, SluiceError) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +134,12 @@ class Generations:
         return [_Instance(generation, options, ticket, index) for index, ticket in enumerate(tickets)]
 
     async def _run(self, served: ServedVersion, instances: Sequence["_Instance"]) -> AsyncGenerator[Event]:
-        events: asyncio.Queue[Event] = asyncio.Queue()
+        events: Backlog[Event] = Backlog(self._rows_limit)
         going = dict(enumerate(instances))
         self._watcher.generating(served.model, len(going))
         try:
             for instance in instances:
-                instance.begin(self._engine, events.put_nowait)
+                instance.begin(self._engine, events)
             while going:
                 event = await events.get()
                 if isinstance(event, Ended):
@@ -163,15 +168,16 @@ class _Instance:
         self._generation = generation
         self._options = options
         self._index = index
-        self._tell: Callable[[Event], None] = lambda _: None
+        self._events: Backlog[Event]  # from `begin` on
         self._decoding: Decoding | None = None
         ticket.course = self
 
-    def begin(self, engine: Engine, tell: Callable[[Event], None]) -> None:
-        self._tell = tell
-        engine.submit(self.ticket, Pending(lambda outcome: tell(Ended(self._index, outcome))))
+    def begin(self, engine: Engine, events: Backlog[Event]) -> None:
+        self._events = events
+        engine.submit(self.ticket, Pending(lambda outcome: events.put_nowait(Ended(self._index, outcome))))
 
     def advance(self, outputs: Rows) -> Stage | list[Result]:
+        """Raises: BackendError, and QueueFull: nobody reads the tokens."""
         decoding = self._decoding
         if decoding is None:
             states = state_rows(self._generation.encode.states, outputs)
@@ -183,7 +189,7 @@ class _Instance:
             token = decoding.advance(outputs)
             self.steps = decoding.steps
             if token is not None:
-                self._tell(Token(self._index, decoding.steps - 1, token))
+                self._events.offer(Token(self._index, decoding.steps - 1, token))
         if decoding.done:
             return decoding.results()
         inputs, lane = decoding.inputs(), self.ticket.lane

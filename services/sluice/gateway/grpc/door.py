@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import structlog
 from google.protobuf.message import DecodeError, Message
 
+from sluice.gateway.core.backlog import check_unread
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import BUG, Pending, Terms, in_task, read_priority
 from sluice.gateway.core.resolve import ModelSpec
@@ -27,7 +28,7 @@ from sluice.wire.rest_paths import read_version
 log = structlog.get_logger()
 
 Begin = Callable[[Any, Terms, Pending], None]
-Act = Callable[[Any, Terms], AsyncGenerator[Message]]
+Act = Callable[[Any, Terms], AsyncGenerator[tuple[Message, SluiceError | None]]]  # answers, and what failed with each
 
 
 class Method(NamedTuple):
@@ -64,7 +65,10 @@ class Door:
         return partial(Unary, partial(self._begin, method))
 
     def streamed(self, read: Callable[[bytes], Any], call: str, act: Act) -> Callable[[Call], Handler]:
-        """A method with one request and any number of answers, those that `act` gives; counted as `call`."""
+        """A method with one request and any number of answers, those that `act` gives; counted as `call`.
+
+        It is counted by the first error that comes with an answer.
+        """
         return partial(Unary, streamed(partial(self._stream, read, call, act)))
 
     def terms(self, call: Call, timeout_s: float | None = None) -> Terms:
@@ -109,11 +113,13 @@ class Door:
     async def _stream(
         self, read: Callable[[bytes], Any], name: str, act: Act, data: bytes, call: Call
     ) -> AsyncGenerator[bytes]:
-        request = None
+        request = failed = None
         try:
             request = read(data)
             async with aclosing(act(request, self.terms(call))) as answers:
-                async for answer in answers:
+                async for answer, error in answers:
+                    check_unread(call.unsent, self.gateway.settings.queue_rows)
+                    failed = failed or error
                     yield answer.SerializeToString()
         except SluiceError as error:
             refused = error
@@ -121,7 +127,7 @@ class Door:
             log.exception("request failed", call=name)
             refused = Internal(BUG)
         else:
-            self.count(name, request, None)
+            self.count(name, request, failed)
             return
         self.count(name, request, refused)
         raise failure(refused)

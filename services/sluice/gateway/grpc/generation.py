@@ -8,7 +8,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from sluice.gateway.core.generation import Begun, Event, Generate, Token
+from sluice.gateway.core.generation import Begun, Event, Generate, Token, failure_of
 from sluice.gateway.core.pending import Terms
 from sluice.gateway.grpc.connection import Methods
 from sluice.gateway.grpc.door import Door, arrays_of, message_of, named, spec_of
@@ -39,12 +39,12 @@ class Generation:
 
     async def _generate(
         self, request: messages.GenerateRequest, terms: Terms
-    ) -> AsyncGenerator[messages.GenerateEvent]:
+    ) -> AsyncGenerator[tuple[messages.GenerateEvent, SluiceError | None]]:
         begun = await self._door.gateway.generations.begin(_asked(request), terms)
         async with aclosing(begun.events) as events:
             async for event in events:
                 if request.stream_tokens or not isinstance(event, Token):
-                    yield _event(begun, event)
+                    yield _event(begun, event), failure_of(event)
 
 
 def _asked(request: messages.GenerateRequest) -> Generate:
@@ -79,7 +79,7 @@ def _options(request: messages.GenerateRequest, generation: Contract) -> Options
 
 
 def _beam(beam: messages.Beam) -> Beam:
-    return Beam(beam.width, beam.n_best or 1, beam.length_penalty)
+    return Beam(beam.width, beam.n_best if beam.HasField("n_best") else 1, beam.length_penalty)
 
 
 def _sampling(sampling: messages.Sampling) -> Sampling:

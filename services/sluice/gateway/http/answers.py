@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from starlette.requests import Request
 
 from sluice.policy.contract import BFLOAT16
 from sluice.policy.errors import SluiceError
 from sluice.policy.session import Answers
 
 Array = NDArray[Any]
+
+OUTCOME = "sluice.outcome"  # of a request's scope: the code of what ended an answer that began well
 
 _TF_SERVING = re.compile(
     r"/v1/models/(?!.*(/(sessions|contract|buckets|calibration)\b|:(generate|recognize)$)).*", re.IGNORECASE | re.DOTALL
@@ -72,6 +75,11 @@ def is_tf_serving(path: str) -> bool:
 def sse(name: str, data: bytes) -> bytes:
     """A server-sent event; `data` is JSON."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+
+
+def ended_with(request: Request, error: SluiceError) -> None:
+    """A stream of events has failed after it began: its request is counted by this error, the first one."""
+    request.scope.setdefault(OUTCOME, error.code)
 
 
 def error_body(error: SluiceError) -> dict[str, Any]:

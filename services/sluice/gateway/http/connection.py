@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sluice.gateway.core.pending import Pending
+from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
 from sluice.gateway.slices import Sliced
@@ -56,10 +57,11 @@ class SocketProtocol(Sliced, WebSocketsSansIOProtocol):
 class GatewayProtocol(Sliced, HttpToolsProtocol):
     """One connection. A hot call's `Exchange` stands where uvicorn has its cycle, also among pipelined requests."""
 
-    def __init__(self, calls: Calls, ids: RequestIds, **more: Any) -> None:
+    def __init__(self, calls: Calls, ids: RequestIds, cors: Cors | None, **more: Any) -> None:
         super().__init__(**more)
         self.calls = calls
         self.ids = ids
+        self.cors = cors
         self._running: Exchange | None = None
         self._unread = False  # the next request waits until the client has read the last answer
 
@@ -98,7 +100,10 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade() and not self._wants_socket():
             return
-        target = None if self.parser.should_upgrade() else target_of(self.parser.get_method(), self.url)
+        method = self.parser.get_method()
+        target = None if self.parser.should_upgrade() else target_of(method, self.url)
+        if self.cors is not None and self.cors.preflight(method, self.headers):
+            target = None
         if target is None or wants_events(target, self.headers):
             super().on_headers_complete()
             return
@@ -241,7 +246,8 @@ class Exchange:
         lines += [b"\r\nx-request-id: ", protocol.ids(self._headers), b"\r\n"]
         if target.session is not None:
             lines += [b"sluice-session: ", target.session.encode(), b"\r\n"]
-        for name, value in reply.headers:
+        told = reply.headers if protocol.cors is None else (*reply.headers, *protocol.cors.headers(self._headers))
+        for name, value in told:
             lines += [name, b": ", value, b"\r\n"]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")

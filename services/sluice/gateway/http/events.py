@@ -3,16 +3,17 @@
 It is for models whose sequences run in chunks; it does not know how.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 import orjson
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 
+from sluice.gateway.core.backlog import Backlog
 from sluice.gateway.core.pending import Pending
 from sluice.gateway.core.predict import Predict, Prediction
-from sluice.gateway.http.answers import error_body, sse
+from sluice.gateway.http.answers import ended_with, error_body, sse
 from sluice.gateway.http.generate import client_gone, unless_left
 from sluice.gateway.http.hot import inputs_of, target_of, wants_events
 from sluice.gateway.http.rest import Here, terms_of
@@ -39,12 +40,12 @@ async def predict(gateway: Here, request: Request) -> Response:
         raise HTTPException(404)
     terms = terms_of(request)
     body = parse_predict(await request.body())
-    events: asyncio.Queue[Part | Outcome] = asyncio.Queue()
+    events: Backlog[Part | Outcome] = Backlog(gateway.predictions.rows_limit)
 
     def begin(served: ServedVersion, pending: Pending) -> None:
         signature = served.predicted(body.signature_name)
         inputs = inputs_of(body, signature, gateway.predictions.rows_limit)
-        gateway.predictions.submit(served, Predict(signature, inputs, tell=events.put_nowait), terms, pending)
+        gateway.predictions.submit(served, Predict(signature, inputs, tell=events.offer), terms, pending)
 
     pending = Pending(events.put_nowait)
     pending.begin(gateway.resolver.resolve, target.spec, terms.deadline, begin)
@@ -58,11 +59,12 @@ async def predict(gateway: Here, request: Request) -> Response:
     if first is None:
         pending.cancel()
         return client_gone()
-    return StreamingResponse(_written(first, events, pending), media_type="text/event-stream")
+    written = _written(first, events, pending, partial(ended_with, request))
+    return StreamingResponse(written, media_type="text/event-stream")
 
 
 async def _written(
-    first: Part | Outcome, events: "asyncio.Queue[Part | Outcome]", pending: Pending
+    first: Part | Outcome, events: Backlog[Part | Outcome], pending: Pending, failed: Callable[[SluiceError], None]
 ) -> AsyncIterator[bytes]:
     event = first
     try:
@@ -73,6 +75,7 @@ async def _written(
             raise event
         yield sse("done", b"{}")
     except SluiceError as error:
+        failed(error)
         yield sse("error", orjson.dumps(error_body(error)))
     finally:
         pending.cancel()

@@ -3,7 +3,7 @@
 It knows HTTP; what a call means is the application's behind it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable
 
 import orjson
 import structlog
@@ -11,9 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import BUG
-from sluice.gateway.http.answers import error_headers, plain_body
+from sluice.gateway.http.answers import OUTCOME, error_headers, plain_body
 from sluice.gateway.http.connection import body_too_large
-from sluice.gateway.http.headers import RequestIds
+from sluice.gateway.http.cors import Cors
+from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import Internal, SluiceError
 from sluice.wire.content import inflate
@@ -28,11 +29,14 @@ class ClientGone(Exception):
 class Front:
     """Between the server and `app`."""
 
-    def __init__(self, app: ASGIApp, gateway: Callable[[], Gateway], metrics: Metrics, ids: RequestIds) -> None:
+    def __init__(
+        self, app: ASGIApp, gateway: Callable[[], Gateway], metrics: Metrics, ids: RequestIds, cors: Cors | None
+    ) -> None:
         self._app = app
         self._gateway = gateway
         self._metrics = metrics
         self._ids = ids
+        self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, its body whole, within the limit, and called JSON unless the header says bytes."""
@@ -41,6 +45,12 @@ class Front:
             return
         request_id = self._ids(scope["headers"])
         headers = dict(scope["headers"])
+        if self._cors is not None:
+            send = _saying(self._cors.headers(scope["headers"]), send)
+            if said := self._cors.preflight(scope["method"].encode(), scope["headers"]):
+                self._metrics.request("preflight", "", "ok")
+                await _answer(send, 200, [*said, (b"x-request-id", request_id)], b"")
+                return
         try:
             limit = self._gateway().settings.body_bytes
             body = await read_body(receive, limit, headers.get(b"content-length"))
@@ -58,31 +68,43 @@ class Front:
         async def read_already() -> Message:
             return next(parts, None) or await receive()
 
-        started = False
+        await self._pass_on(scope, read_already, send, request_id)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> None:
+        """Have the application answer; count the request when its answer's last part goes out, or it is given up."""
+        start: Message | None = None  # of the answer
+        ended = False
 
         async def noting_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            if message["type"] == "http.response.start":
+            nonlocal start, ended
+            if start is None:
+                start = message
                 message.setdefault("headers", []).append((b"x-request-id", request_id))
-                self._note(scope, message)
+            elif not message.get("more_body"):
+                ended = True
+                self._note(scope, start)
             await send(message)
 
         try:
-            await self._app(scope, read_already, noting_send)
+            await self._app(scope, receive, noting_send)
         except Exception:
-            if started:
+            if start is not None:
+                scope[OUTCOME] = Internal.code
                 raise
             log.exception("request failed", path=scope["path"], request_id=request_id.decode("latin-1"))
             self._metrics.request("unknown", "", Internal.code)
             await refuse(scope, send, Internal(BUG), request_id)
+        finally:
+            if start is not None and not ended:
+                scope.setdefault(OUTCOME, "client_gone")
+                self._note(scope, start)
 
     def _note(self, scope: Scope, start: Message) -> None:
-        """Count a request that FastAPI answered, by the name of its route."""
+        """Count a request that FastAPI answered, by the name of its route and by how its answer ended."""
         route = scope.get("route")
-        code = dict(start["headers"]).get(b"sluice-code", b"ok" if start["status"] < 400 else b"refused")
+        code = dict(start["headers"]).get(b"sluice-code", b"ok" if start["status"] < 400 else b"refused").decode()
         model = scope.get("path_params", {}).get("model", "") if start["status"] < 400 else ""
-        self._metrics.request(getattr(route, "name", "unknown"), model, code.decode())
+        self._metrics.request(getattr(route, "name", "unknown"), model, scope.get(OUTCOME, code))
 
 
 async def read_body(receive: Receive, limit: int, declared: bytes | None) -> bytes:
@@ -108,12 +130,24 @@ async def read_body(receive: Receive, limit: int, declared: bytes | None) -> byt
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-async def refuse(
-    scope: Scope, send: Callable[[Message], Awaitable[None]], error: SluiceError, request_id: bytes
-) -> None:
-    body = orjson.dumps(plain_body(error, scope["path"]))
+def _saying(headers: Iterable[Header], send: Send) -> Send:
+    """As `send`, with more headers."""
+
+    async def saying(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+        await send(message)
+
+    return saying
+
+
+async def refuse(scope: Scope, send: Send, error: SluiceError, request_id: bytes) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
-    headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers.append((b"x-request-id", request_id))
-    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    headers += [(b"content-type", b"application/json"), (b"x-request-id", request_id)]
+    await _answer(send, error.http_status, headers, orjson.dumps(plain_body(error, scope["path"])))
+
+
+async def _answer(send: Send, status: int, headers: list[Header], body: bytes) -> None:
+    headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -4,7 +4,7 @@ It knows fields and forms; how a model generates is not its business.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any
@@ -15,9 +15,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import ConfigDict, Field
 
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token
+from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token, failure_of
 from sluice.gateway.core.resolve import ModelSpec
-from sluice.gateway.http.answers import error_body, sse
+from sluice.gateway.http.answers import ended_with, error_body, sse
 from sluice.gateway.http.rest import Body, Here, ModelName, terms_of
 from sluice.policy.contract import Generation
 from sluice.policy.errors import SluiceError
@@ -95,7 +95,8 @@ async def _generate(gateway: Gateway, request: Request, fields: GenerateFields, 
     begun = await gateway.generations.begin(asked, terms_of(request))
     write = partial(_results, begun.generation, several=fields.beam is not None and fields.beam.n_best > 1)
     if fields.stream:
-        return StreamingResponse(_written(begun, write), media_type="text/event-stream")
+        written = _written(begun, write, partial(ended_with, request))
+        return StreamingResponse(written, media_type="text/event-stream")
     found = await unless_left(request, _collected(begun))
     if found is None:
         return client_gone()
@@ -139,9 +140,11 @@ async def _left(request: Request) -> None:
         pass
 
 
-async def _written(begun: Begun, write: Any) -> AsyncIterator[bytes]:
+async def _written(begun: Begun, write: Any, failed: Callable[[SluiceError], None]) -> AsyncIterator[bytes]:
     async with aclosing(begun.events) as events:
         async for event in events:
+            if error := failure_of(event):
+                failed(error)
             name, data = _event(begun.generation, event, write)
             yield sse(name, orjson.dumps(data))
     yield sse("done", b"{}")

@@ -16,6 +16,9 @@ from sluice.policy.errors import BadRequest
 Header = tuple[bytes, bytes]
 
 INFERENCE_HEADER = b"inference-header-content-length"
+_EVENTS = b"text/event-stream"
+_COVER_JSON = (b"application/json", b"application/*", b"*/*")  # the more exact goes before the less
+_WEIGHT = re.compile(rb"[01](\.[0-9]{0,3})?")
 _DIGITS = 9
 _REQUEST_ID_LIMIT = 128
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -75,6 +78,26 @@ def read_timeout(value: bytes) -> float:
 def check_session_header(header: str | None, id: str) -> None:
     if header is not None and header != id:
         raise BadRequest(f"The header Sluice-Session must name the session of the path, {id!r}; it names {header!r}.")
+
+
+def accepts_events(headers: Iterable[Header]) -> bool:
+    """Whether `Accept` names `text/event-stream`, with a weight of more than 0 and no less than that of JSON.
+
+    See RFC 9110, section 12.5.1.
+    """
+    given = [value.lower() for name, value in headers if name == b"accept"]
+    if not any(_EVENTS in value for value in given):
+        return False
+    weights = dict(_weighed(each) for value in given for each in value.split(b","))
+    of_json = next((weights[each] for each in _COVER_JSON if each in weights), 0.0)
+    return 0 < weights.get(_EVENTS, 0.0) >= of_json
+
+
+def _weighed(range_: bytes) -> tuple[bytes, float]:
+    """A media range without its parameters, and its weight: 1 where there is none that can be read."""
+    kind, *parameters = (part.strip() for part in range_.split(b";"))
+    given = next((each[2:] for each in parameters if each.startswith(b"q=")), b"")
+    return kind, float(given) if _WEIGHT.fullmatch(given) else 1.0
 
 
 def header_length(headers: Iterable[Header]) -> int | None:

@@ -21,7 +21,7 @@ from sluice.gateway.core.recognition import Options
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.http.answers import error_body, error_headers, many_body, step_body
 from sluice.gateway.http.fields import read_many, read_step
-from sluice.gateway.http.headers import INFERENCE_HEADER, Header, header_length, read_headers
+from sluice.gateway.http.headers import INFERENCE_HEADER, Header, accepts_events, header_length, read_headers
 from sluice.gateway.http.tf_serving import FORWARDED
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.upstream.catalog import ServedVersion
@@ -36,7 +36,6 @@ from sluice.wire.rest_paths import rest_call
 from sluice.wire.statuses import as_tf_serving
 
 _NO_MODEL = ModelSpec("")
-_EVENTS = b"text/event-stream"
 _LARGE_BODY = 64 * 1024  # bytes whose parsing other clients would notice
 
 
@@ -85,7 +84,7 @@ class MethodNotAllowed(BadRequest):
 
 def wants_events(target: Target, headers: Iterable[Header]) -> bool:
     """Whether the answer of a predict call is to be a stream of events, which is no hot call."""
-    return target.route is _PREDICT and any(name == b"accept" and _EVENTS in value.lower() for name, value in headers)
+    return target.route is _PREDICT and accepts_events(headers)
 
 
 def target_of(method: bytes, url: bytes) -> Target | None:

@@ -47,9 +47,11 @@ def describe(app: FastAPI) -> None:
             schema = plain()
             schema["components"]["schemas"]["ErrorInfo"] = ErrorInfo.model_json_schema()
             schema["paths"].update(_hot_paths())
-            for path in schema["paths"].values():
+            for name, path in schema["paths"].items():
                 for operation in path.values():
                     _add_errors(operation)
+                    if name.endswith(":generate"):
+                        operation["parameters"] += [_TIMEOUT, _PRIORITY]
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -272,7 +274,8 @@ def _infer(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         f"oip_infer{suffix}", "Infer", "open inference protocol",
         "The Open Inference Protocol's infer, batched with other clients' rows; or a sequence's next request, which is "
         f"a step of the session of that name. {_ERRORS}",
-        [*parameters, _TIMEOUT], {**_object(fields, ["inputs"], {"inputs": [given]}), "additionalProperties": True},
+        [*parameters, _TIMEOUT, _PRIORITY],
+        {**_object(fields, ["inputs"], {"inputs": [given]}), "additionalProperties": True},
         {
             "type": "object", "required": ["model_name", "model_version", "outputs"],
             "example": {"model_name": "temperature", "model_version": "1", "outputs": [gotten]},

@@ -36,8 +36,8 @@ class RecognitionMetrics(Collector):
             self._rows[*method, result.closed_set_label, result.reason or _ACCEPTED] += 1
         p_values = [result.p_value for result in verdicts.results]
         self._p_values.setdefault(method, _Histogram()).observe(p_values)
-        if len(rule.parts) == 1:  # of two that must agree, p-values are not spread evenly
-            self._drift(method, rule).observe(p_values)
+        for place, part in enumerate(rule.parts):  # of two that must agree, the lesser p-value is not spread evenly
+            self._drift(part, rule).observe(result.own_p_values[place] for result in verdicts.results)
 
     def forget(self, model: str, version: int) -> None:
         """A version has gone: its drift is nobody's concern any more."""
@@ -61,7 +61,8 @@ class RecognitionMetrics(Collector):
             spread.add_metric(method, histogram.buckets(), histogram.sum)
         drift = GaugeMetricFamily(
             "sluice_recognition_drift",
-            "How far the scores of the latest 1000 rows are from the calibration's, 0 to 1 (Kolmogorov-Smirnov).",
+            "How far the scores of the latest 1000 rows are from the calibration's, 0 to 1 (Kolmogorov-Smirnov); "
+            "of two methods that must agree, each method's own.",
             labels=_METHOD,
         )
         critical = GaugeMetricFamily(
@@ -74,11 +75,12 @@ class RecognitionMetrics(Collector):
             critical.add_metric(method, window.critical())
         yield from (rows, spread, drift, critical)
 
-    def _drift(self, method: _Method, rule: Rule) -> Drift:
-        """A method's window; it begins anew where there is a new calibration."""
+    def _drift(self, part: str, rule: Rule) -> Drift:
+        """The window of a method, asked for by itself or as one of two; it begins anew with a new calibration."""
+        method = rule.model, str(rule.version), part
         calibration, drift = self._drifts.get(method, (None, None))
         if drift is None or calibration is not rule.calibration:
-            drift = Drift(len(rule.calibration.methods[rule.method].scores))
+            drift = Drift(len(rule.calibration.methods[part].scores))
             self._drifts[method] = rule.calibration, drift
         return drift
 

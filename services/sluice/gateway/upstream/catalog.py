@@ -143,10 +143,17 @@ class Model:
 
 
 class Catalog:
-    """All models of one back end. `wanted` names those that must be there for the gateway to be ready; None: any."""
+    """All models of one back end. `wanted` names those that must be there for the gateway to be ready; None: any.
+
+    `welcome` hears of each version from which on it can be called, `retire` of each that has gone.
+    """
 
     def __init__(
-        self, backend: Backend, wanted: Callable[[], Sequence[str] | None], retire: Callable[[str, int], None]
+        self,
+        backend: Backend,
+        wanted: Callable[[], Sequence[str] | None],
+        welcome: Callable[[ServedVersion], None],
+        retire: Callable[[str, int], None],
     ) -> None:
         self.models: dict[str, Model] = {}
         self.address = backend.address
@@ -154,6 +161,7 @@ class Catalog:
         self._backend = backend
         self._read_wanted = wanted
         self._wanted: Sequence[str] | None = ()
+        self._welcome = welcome
         self._retire = retire
         self._asking = asyncio.Lock()  # one question about the models at a time, however many clients wait for it
 
@@ -370,8 +378,9 @@ class Catalog:
         signatures = {**{name: plain[name] for name in callable_}, **told}
         rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
         model.broken.pop(version, None)
-        model.served[version] = ServedVersion(model.name, version, contract, signatures, rows, plain)
+        model.served[version] = served = ServedVersion(model.name, version, contract, signatures, rows, plain)
         log.info("version ready", model=model.name, version=version, signatures=sorted(signatures))
+        self._welcome(served)
 
     async def _contract(self, name: str, version: int) -> Contract:
         text = await self._backend.contract(name, version, _ASK_TIMEOUT_S)

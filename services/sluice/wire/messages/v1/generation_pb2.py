@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sluice.wire.messages.v1 import sessions_pb2 as sluice_dot_v1_dot_sessions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asluice/v1/generation.proto\x12\tsluice.v1\x1a\x18sluice/v1/sessions.proto\"\xcc\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05texts\x18\x04 \x03(\t\x12\x36\n\x06inputs\x18\x05 \x03(\x0b\x32&.sluice.v1.GenerateRequest.InputsEntry\x12\x16\n\tmax_steps\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x04\x62\x65\x61m\x18\x07 \x01(\x0b\x32\x0f.sluice.v1.Beam\x12%\n\x08sampling\x18\x08 \x01(\x0b\x32\x13.sluice.v1.Sampling\x12\x15\n\rstream_tokens\x18\t \x01(\x08\x1a@\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.sluice.v1.Tensor:\x02\x38\x01\x42\x0c\n\n_max_steps\"=\n\x04\x42\x65\x61m\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06n_best\x18\x02 \x01(\x05\x12\x16\n\x0elength_penalty\x18\x03 \x01(\x01\"}\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x02\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\x8b\x01\n\rGenerateEvent\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x10.sluice.v1.TokenH\x00\x12#\n\x06result\x18\x02 \x01(\x0b\x32\x11.sluice.v1.ResultH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.sluice.v1.InstanceErrorH\x00\x42\x07\n\x05\x65vent\"A\n\x05Token\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\r\n\x05token\x18\x03 \x01(\x05\x12\x0c\n\x04text\x18\x04 \x01(\t\"?\n\x06Result\x12\r\n\x05index\x18\x01 \x01(\x05\x12&\n\tsequences\x18\x02 \x03(\x0b\x32\x13.sluice.v1.Sequence\"X\n\x08Sequence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\x12\r\n\x05steps\x18\x04 \x01(\x05\x12\x10\n\x08\x66inished\x18\x05 \x01(\t\"?\n\rInstanceError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.sluice.v1.Error2P\n\nGeneration\x12\x42\n\x08Generate\x12\x1a.sluice.v1.GenerateRequest\x1a\x18.sluice.v1.GenerateEvent0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asluice/v1/generation.proto\x12\tsluice.v1\x1a\x18sluice/v1/sessions.proto\"\xcc\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05texts\x18\x04 \x03(\t\x12\x36\n\x06inputs\x18\x05 \x03(\x0b\x32&.sluice.v1.GenerateRequest.InputsEntry\x12\x16\n\tmax_steps\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x1d\n\x04\x62\x65\x61m\x18\x07 \x01(\x0b\x32\x0f.sluice.v1.Beam\x12%\n\x08sampling\x18\x08 \x01(\x0b\x32\x13.sluice.v1.Sampling\x12\x15\n\rstream_tokens\x18\t \x01(\x08\x1a@\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.sluice.v1.Tensor:\x02\x38\x01\x42\x0c\n\n_max_steps\"M\n\x04\x42\x65\x61m\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x13\n\x06n_best\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\x0elength_penalty\x18\x03 \x01(\x01\x42\t\n\x07_n_best\"}\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x02\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x07\n\x05_seed\"\x8b\x01\n\rGenerateEvent\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x10.sluice.v1.TokenH\x00\x12#\n\x06result\x18\x02 \x01(\x0b\x32\x11.sluice.v1.ResultH\x00\x12)\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x18.sluice.v1.InstanceErrorH\x00\x42\x07\n\x05\x65vent\"A\n\x05Token\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04step\x18\x02 \x01(\x05\x12\r\n\x05token\x18\x03 \x01(\x05\x12\x0c\n\x04text\x18\x04 \x01(\t\"?\n\x06Result\x12\r\n\x05index\x18\x01 \x01(\x05\x12&\n\tsequences\x18\x02 \x03(\x0b\x32\x13.sluice.v1.Sequence\"X\n\x08Sequence\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06tokens\x18\x02 \x03(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\x12\r\n\x05steps\x18\x04 \x01(\x05\x12\x10\n\x08\x66inished\x18\x05 \x01(\t\"?\n\rInstanceError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x1f\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x10.sluice.v1.Error2P\n\nGeneration\x12\x42\n\x08Generate\x12\x1a.sluice.v1.GenerateRequest\x1a\x18.sluice.v1.GenerateEvent0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,19 +39,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST_INPUTSENTRY']._serialized_start=322
   _globals['_GENERATEREQUEST_INPUTSENTRY']._serialized_end=386
   _globals['_BEAM']._serialized_start=402
-  _globals['_BEAM']._serialized_end=463
-  _globals['_SAMPLING']._serialized_start=465
-  _globals['_SAMPLING']._serialized_end=590
-  _globals['_GENERATEEVENT']._serialized_start=593
-  _globals['_GENERATEEVENT']._serialized_end=732
-  _globals['_TOKEN']._serialized_start=734
-  _globals['_TOKEN']._serialized_end=799
-  _globals['_RESULT']._serialized_start=801
-  _globals['_RESULT']._serialized_end=864
-  _globals['_SEQUENCE']._serialized_start=866
-  _globals['_SEQUENCE']._serialized_end=954
-  _globals['_INSTANCEERROR']._serialized_start=956
-  _globals['_INSTANCEERROR']._serialized_end=1019
-  _globals['_GENERATION']._serialized_start=1021
-  _globals['_GENERATION']._serialized_end=1101
+  _globals['_BEAM']._serialized_end=479
+  _globals['_SAMPLING']._serialized_start=481
+  _globals['_SAMPLING']._serialized_end=606
+  _globals['_GENERATEEVENT']._serialized_start=609
+  _globals['_GENERATEEVENT']._serialized_end=748
+  _globals['_TOKEN']._serialized_start=750
+  _globals['_TOKEN']._serialized_end=815
+  _globals['_RESULT']._serialized_start=817
+  _globals['_RESULT']._serialized_end=880
+  _globals['_SEQUENCE']._serialized_start=882
+  _globals['_SEQUENCE']._serialized_end=970
+  _globals['_INSTANCEERROR']._serialized_start=972
+  _globals['_INSTANCEERROR']._serialized_end=1035
+  _globals['_GENERATION']._serialized_start=1037
+  _globals['_GENERATION']._serialized_end=1117
 # @@protoc_insertion_point(module_scope)

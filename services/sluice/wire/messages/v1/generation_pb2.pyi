@@ -110,21 +110,23 @@ class Beam(_message.Message):
     width: _builtins.int
     """how many sequences go on side by side"""
     n_best: _builtins.int
-    """how many of the best are answered; 0: 1"""
+    """how many of the best are answered; without it 1"""
     length_penalty: _builtins.float
     """the greater, the longer the sequences that win"""
     def __init__(
         self,
         *,
         width: _builtins.int = ...,
-        n_best: _builtins.int = ...,
+        n_best: _builtins.int | None = ...,
         length_penalty: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_n_best", b"_n_best", "n_best", b"n_best"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["length_penalty", b"length_penalty", "n_best", b"n_best", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_n_best", b"_n_best", "length_penalty", b"length_penalty", "n_best", b"n_best", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__n_best: _TypeAlias = _typing.Literal["n_best"]  # noqa: Y015
+    _WhichOneofArgType__n_best: _TypeAlias = _typing.Literal["_n_best", b"_n_best"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__n_best) -> _WhichOneofReturnType__n_best | None: ...
 
 Global___Beam: _TypeAlias = Beam  # noqa: Y015
 
