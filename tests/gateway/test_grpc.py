@@ -384,7 +384,7 @@ async def test_a_bug_is_told_without_its_secrets(here, stub, monkeypatch):
     def stumble(*_):
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(here.gateway, "renew", stumble)
+    monkeypatch.setattr(here.gateway.sessions, "renew", stumble)
     facts = await failed(stub.Renew(session=adder.id), "INTERNAL", "internal")
     assert "secret" not in facts["error"]
 

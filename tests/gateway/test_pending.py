@@ -154,19 +154,21 @@ async def test_a_call_ends_as_its_task_does(error, logs):
         raise error
 
     told = []
-    in_task(work(), Pending(told.append))
+    in_task(work, pending=Pending(told.append))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert [each.code for each in told] == ["bad_request" if isinstance(error, BadRequest) else "internal"]
 
 
-async def test_a_call_that_is_cancelled_cancels_its_task():
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_a_call_that_is_cancelled_cancels_its_task(turns):
     async def work():
         await asyncio.Event().wait()
 
     pending = Pending(lambda _: pytest.fail("told"))
-    in_task(work(), pending)
-    await asyncio.sleep(0)
+    in_task(work, pending=pending)
+    for _ in range(turns):
+        await asyncio.sleep(0)
     pending.cancel()
     await asyncio.sleep(0)
     await asyncio.sleep(0)

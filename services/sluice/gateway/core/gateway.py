@@ -3,7 +3,6 @@
 It does not know HTTP, gRPC or JSON.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from sluice.gateway.core.buckets import BucketTable
@@ -34,7 +33,6 @@ class Gateway:
         self.settings = settings
         self.catalog = catalog
         self.engine = engine
-        self.now: Callable[[], float] = engine.now
         self.timeout_s = settings.timeout_ms / 1000  # of calls that say nothing of it
         self.buckets = BucketTable(settings.bucket_options)
         self.resolver = Resolver(catalog)
@@ -59,9 +57,13 @@ class Gateway:
         """Whether requests should be sent here."""
         return self.catalog.ready and not self.draining
 
+    def now(self) -> float:
+        """The engine's time, in seconds."""
+        return self.engine.now()
+
     def terms(self, timeout_s: float | None = None, priority_s: float = PRIORITIES["normal"]) -> Terms:
         """Those of a call that has arrived now; without a timeout the setting's."""
-        return Terms(self.now() + (self.timeout_s if timeout_s is None else timeout_s), priority_s)
+        return Terms(self.engine.now() + (self.timeout_s if timeout_s is None else timeout_s), priority_s)
 
     def forget(self, model: str, version: int) -> None:
         """A version has gone."""

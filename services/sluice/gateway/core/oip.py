@@ -85,7 +85,7 @@ class Inference:
             terms = terms._replace(priority_s=_priority_s(asked.priority))
         spec = ModelSpec(model, version)
         if asked.sequence is not None:
-            in_task(self._part(spec, asked, asked.sequence, terms), pending)
+            in_task(self._part, spec, asked, asked.sequence, terms, pending=pending)
             return
 
         def begin(served: ServedVersion, pending: Pending) -> None:

@@ -4,7 +4,7 @@ It does not know what is called, nor how an answer is written.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -147,9 +147,9 @@ def _tell_of(trouble: Exception, outcome: Any, done: Done) -> None:
             log.exception("an error could not be told")
 
 
-def in_task(work: Coroutine[Any, Any, Any], pending: Pending) -> None:
-    """Settle a call with what `work` returns or raises: for calls that may have to wait for more than a batch."""
-    task = asyncio.get_running_loop().create_task(_finish(work, pending))
+def in_task(work: Callable[..., Coroutine[Any, Any, Any]], *arguments: Any, pending: Pending) -> None:
+    """Settle a call with what `work(*arguments)` returns or raises; it may wait for more than a batch."""
+    task = asyncio.get_running_loop().create_task(_finish(work, arguments, pending))
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
     pending.runs(asyncio.Task.cancel, task)
@@ -158,9 +158,9 @@ def in_task(work: Coroutine[Any, Any, Any], pending: Pending) -> None:
 _tasks: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks weakly
 
 
-async def _finish(work: Coroutine[Any, Any, Any], pending: Pending) -> None:
+async def _finish(work: Callable[..., Coroutine[Any, Any, Any]], arguments: Sequence[Any], pending: Pending) -> None:
     try:
-        outcome = await work
+        outcome = await work(*arguments)
     except SluiceError as error:
         outcome = error
     except Exception:

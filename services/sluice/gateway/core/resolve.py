@@ -37,7 +37,7 @@ class Resolver:
         """
         served = self._catalog.at_hand(*spec)
         if served is None:
-            in_task(self._find_and_begin(spec, deadline, begin), pending)
+            in_task(self._find_and_begin, spec, deadline, begin, pending=pending)
             return
         if spec.version is None:
             pending = self._once_more(spec, deadline, begin, pending)
@@ -63,7 +63,7 @@ class Resolver:
 
         def settled(outcome: Any) -> None:
             if isinstance(outcome, VersionNotFound):
-                in_task(self._find_and_begin(spec, deadline, begin), pending)
+                in_task(self._find_and_begin, spec, deadline, begin, pending=pending)
             else:
                 pending.settle(outcome)
 

@@ -48,7 +48,7 @@ def in_a_task(act: Callable[[Any, Terms], Coroutine[Any, Any, Message]]) -> Begi
     """What begins a call that is carried out in a task."""
 
     def begin(request: Any, terms: Terms, pending: Pending) -> None:
-        in_task(act(request, terms), pending)
+        in_task(act, request, terms, pending=pending)
 
     return begin
 

@@ -60,7 +60,7 @@ class TfServing:
         if self._gateway.catalog.at_hand(*spec) is not None:
             self._batched(request, spec, message, terms, pending)
         else:
-            in_task(self._looked_up(request, spec, message, terms), pending)
+            in_task(self._looked_up, request, spec, message, terms, pending=pending)
 
     async def _looked_up(self, request: PredictRequest, spec: ModelSpec, message: bytes, terms: Terms) -> Any:
         try:
@@ -97,7 +97,7 @@ class TfServing:
         self._gateway.resolver.resolve(spec, terms.deadline, begin, inner)
 
     def _forward(self, method: str, message: bytes, terms: Terms, pending: Pending) -> None:
-        in_task(self._passed_on(method, message, terms), pending)
+        in_task(self._passed_on, method, message, terms, pending=pending)
 
     async def _passed_on(self, method: str, message: bytes, terms: Terms) -> bytes:
         left_s = terms.deadline - self._gateway.now()

@@ -238,7 +238,7 @@ def _infer(here: Calls, request: Request, pending: Pending) -> None:
 def _forward(call: str, here: Calls, request: Request, pending: Pending) -> None:
     target, _, body, terms = request
     pending.make = partial(Reply, 200)
-    in_task(FORWARDED[call](here.gateway, target.spec, body, terms.deadline), pending)
+    in_task(FORWARDED[call], here.gateway, target.spec, body, terms.deadline, pending=pending)
 
 
 def inputs_of(asked: PredictBody, signature: Signature, limit: int) -> Mapping[str, Any]:
