@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.generation import Begun, Event, Generate, Token
-from sluice.gateway.grpc.connection import Call, Methods, Unary, streamed
+from sluice.gateway.grpc.call import Call, Methods
 from sluice.gateway.grpc.failures import error_message, failure
+from sluice.gateway.grpc.handlers import Unary, streamed
 from sluice.gateway.http.hot import BUG
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.contract import Generation, Signature

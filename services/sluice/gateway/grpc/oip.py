@@ -14,8 +14,9 @@ from google.protobuf.message import DecodeError, Message
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.oip import Inference
 from sluice.gateway.core.predict import Outcome, Terms
-from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary, awaited
+from sluice.gateway.grpc.call import Call, Methods
 from sluice.gateway.grpc.failures import failure
+from sluice.gateway.grpc.handlers import Answered, Unary, awaited
 from sluice.gateway.grpc.stream import Stream
 from sluice.gateway.http.hot import BUG
 from sluice.gateway.http.oip import model_metadata, repository_index, server_metadata

@@ -13,8 +13,9 @@ from sluice.gateway.core.decisions import Verdicts
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.predict import ModelSpec
 from sluice.gateway.core.recognition import Recognize
-from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary
+from sluice.gateway.grpc.call import Call, Methods
 from sluice.gateway.grpc.failures import failure
+from sluice.gateway.grpc.handlers import Answered, Unary
 from sluice.gateway.http.hot import BUG
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.contract import Signature

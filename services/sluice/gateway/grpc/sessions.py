@@ -16,10 +16,12 @@ from google.protobuf.message import DecodeError, Message
 from sluice.gateway.core.engine import complete
 from sluice.gateway.core.gateway import Gateway, IfExists, SessionView
 from sluice.gateway.core.oip import Inference
-from sluice.gateway.grpc.connection import Call, GrpcProtocol, Handler, Methods, Unary, awaited
+from sluice.gateway.grpc.call import Call, Handler, Methods
+from sluice.gateway.grpc.connection import GrpcProtocol
 from sluice.gateway.grpc.failures import error_message, failure
 from sluice.gateway.grpc.generation import SERVICE as GENERATION_SERVICE
 from sluice.gateway.grpc.generation import GenerationDoor
+from sluice.gateway.grpc.handlers import Unary, awaited
 from sluice.gateway.grpc.oip import SERVICE as OIP_SERVICE
 from sluice.gateway.grpc.oip import OipDoor
 from sluice.gateway.grpc.recognition import SERVICE as RECOGNITION_SERVICE

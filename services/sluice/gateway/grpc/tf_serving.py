@@ -11,8 +11,9 @@ import structlog
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.predict import Outcome, Predict
-from sluice.gateway.grpc.connection import Answered, Call, Methods, Unary, awaited
+from sluice.gateway.grpc.call import Call, Methods
 from sluice.gateway.grpc.failures import tf_serving_failure
+from sluice.gateway.grpc.handlers import Answered, Unary, awaited
 from sluice.gateway.http.hot import BUG
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.contract import Tensor
