@@ -5,7 +5,8 @@ A generated part stands in its page between two marks; the rest of the page is w
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sluice.gateway.core.decisions import Rule, Verdicts
 from sluice.gateway.core.engine import BatchEnded
+from sluice.gateway.grpc.life_cycle import LIFE_CYCLE as CALL_LIFE_CYCLE
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
 from sluice.policy.batch import Batch, Lane, Ticket
@@ -23,7 +25,7 @@ from sluice.policy.contract import Recognition, Signature, State
 from sluice.policy.errors import BackendError, SluiceError, error_classes
 from sluice.policy.recognition import Calibrated, Calibration, Recognized
 from sluice.policy.scheduler import Scheduler
-from sluice.policy.session import LIFE_CYCLE, Event, Phase
+from sluice.policy.session import LIFE_CYCLE, Event
 from sluice.policy.sessions import SessionOptions
 
 DOCS = Path(__file__).parent
@@ -141,10 +143,10 @@ def _verdicts() -> Verdicts:
     return Verdicts(rule, [Recognized("a", True, "a", 0.0, 0.0, 1.0, None, (), own_p_values=(1.0,))])
 
 
-def life_cycle() -> str:
-    """The table of `services/sluice/policy/session.py` as a Mermaid diagram."""
-    lines = [f"    [*] --> {Phase.IDLE}: open"]
-    for phase, following in LIFE_CYCLE.items():
+def life_cycle(table: Mapping[Any, Mapping[Any, Any]], begin: str) -> str:
+    """A life cycle, phase by event, as a Mermaid diagram. What begins it leads to the first phase."""
+    lines = [f"    [*] --> {next(iter(table))}: {begin}"]
+    for phase, following in table.items():
         lines += [f"    {phase} --> {after}: {event}" for event, after in following.items()]
         lines += [] if following else [f"    {phase} --> [*]"]
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
@@ -212,7 +214,8 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "settings.md": {"settings": settings},
     "errors.md": {"errors": errors},
     "metrics.md": {"metrics": metrics},
-    "sessions.md": {"life cycle": life_cycle},
+    "sessions.md": {"life cycle": partial(life_cycle, LIFE_CYCLE, "open")},
+    "adr/0009-grpc-on-h2.md": {"life cycle": partial(life_cycle, CALL_LIFE_CYCLE, "request")},
 }
 PICTURES = {"pictures/batching.svg": batching_picture}
 

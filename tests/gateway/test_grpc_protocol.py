@@ -16,7 +16,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hyperframe.frame import DataFrame, PingFrame, PriorityFrame, SettingsFrame, WindowUpdateFrame
 
 from sluice.gateway.grpc import connection as grpc_protocol
-from sluice.gateway.grpc.connection import GrpcProtocol, Unary, awaited
+from sluice.gateway.grpc.connection import GrpcProtocol
+from sluice.gateway.grpc.handlers import Unary, awaited
 from sluice.gateway.grpc.server import GrpcServer
 from sluice.wire.grpc_frames import CallFailed, framed
 from sluice.wire.messages.v1 import sessions_pb2 as messages

@@ -15,8 +15,9 @@ from sluice.gateway.core.backlog import check_unread
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import BUG, Pending, Terms, in_task, read_priority
 from sluice.gateway.core.resolve import ModelSpec
-from sluice.gateway.grpc.connection import Answered, Call, Handler, Unary, streamed
+from sluice.gateway.grpc.call import Call, Handler
 from sluice.gateway.grpc.failures import failure
+from sluice.gateway.grpc.handlers import Answered, Unary, streamed
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.contract import Tensor
 from sluice.policy.errors import BadRequest, Internal, SluiceError

@@ -10,7 +10,7 @@ from typing import Any
 
 from sluice.gateway.core.generation import Begun, Event, Generate, Token, failure_of
 from sluice.gateway.core.pending import Terms
-from sluice.gateway.grpc.connection import Methods
+from sluice.gateway.grpc.call import Methods
 from sluice.gateway.grpc.door import Door, arrays_of, message_of, named, spec_of
 from sluice.gateway.grpc.failures import error_message
 from sluice.policy.contract import Generation as Contract

@@ -13,7 +13,7 @@ from sluice.gateway.core.oip import Inference, server_metadata
 from sluice.gateway.core.pending import Pending, Terms
 from sluice.gateway.core.predict import Prediction
 from sluice.gateway.core.resolve import ModelSpec
-from sluice.gateway.grpc.connection import Call, Methods
+from sluice.gateway.grpc.call import Call, Methods
 from sluice.gateway.grpc.door import Door, Method, in_a_task, message_of
 from sluice.gateway.grpc.stream import Stream
 from sluice.policy.errors import BackendUnavailable, BadRequest, NotFound, SluiceError

@@ -6,7 +6,7 @@ It does not know connections, or how rows are recognized.
 from sluice.gateway.core.decisions import Verdicts
 from sluice.gateway.core.pending import Pending, Terms
 from sluice.gateway.core.recognition import Options
-from sluice.gateway.grpc.connection import Methods
+from sluice.gateway.grpc.call import Methods
 from sluice.gateway.grpc.door import Door, Method, arrays_of, message_of, named, spec_of
 from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.recognition import Recognized

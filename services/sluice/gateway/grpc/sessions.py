@@ -11,7 +11,7 @@ from typing import Any
 from sluice.gateway.core.pending import Pending, Terms
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.core.sessions import IfExists, SessionView
-from sluice.gateway.grpc.connection import Call, Handler, Methods
+from sluice.gateway.grpc.call import Call, Handler, Methods
 from sluice.gateway.grpc.door import Begin, Door, Method, arrays_of, in_a_task, message_of
 from sluice.gateway.grpc.failures import error_message, failure
 from sluice.gateway.grpc.stream import Stream

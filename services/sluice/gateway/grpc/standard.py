@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from sluice.gateway.grpc.connection import STREAM_WINDOW, Call, Methods, Unary, awaited
+from sluice.gateway.grpc.call import STREAM_WINDOW, Call, Methods
+from sluice.gateway.grpc.handlers import Unary, awaited
 from sluice.wire.grpc_frames import CallFailed
 from sluice.wire.official import official_pool
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sluice.gateway.core.pending import Pending, Terms, awaited, in_task
 from sluice.gateway.core.predict import Predict, Prediction
 from sluice.gateway.core.resolve import ModelSpec
-from sluice.gateway.grpc.connection import Methods
+from sluice.gateway.grpc.call import Methods
 from sluice.gateway.grpc.door import Begin, Door, Method
 from sluice.gateway.grpc.failures import tf_serving_failure
 from sluice.gateway.upstream.catalog import ServedVersion
