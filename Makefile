@@ -14,7 +14,8 @@ help: ## Show this help
 demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients; sequences, dates, strange pictures
 	sluice demo
 
-serve: $(BIN)/.demo var/models/temperature var/models/dates ## Serve the example models on HTTP=127.0.0.1:8080
+serve: $(BIN)/.demo ## Serve the example models on HTTP=127.0.0.1:8080
+	sluice models build temperature dates
 	sluice serve --models var/models --http $(HTTP)
 
 test: $(BIN)/.dev ## Run all tests
@@ -53,9 +54,6 @@ system-packages: ## Install with apt the programs that some tests and the bench 
 
 clean: ## Remove what was built, except the virtual environment
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
-
-var/models/%:
-	sluice models build $*
 
 # One environment for everything; `demo` installs less than `dev`, which holds the same versions and more.
 $(BIN)/uv: requirements/uv.txt
