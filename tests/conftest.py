@@ -12,6 +12,34 @@ from sluice_models import train
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "var" / "models"
+# Files that run first: those that train a model each, then the longest ones. Whoever only uses a model comes later, so
+# that nobody waits for another worker to train it, and a long file is not the last one.
+FIRST = [
+    "models/test_glyphs.py",
+    "models/test_dates.py",
+    "models/test_digits.py",
+    "models/test_clips.py",
+    "models/test_language.py",
+    "models/test_temperature.py",
+    "export/test_equality.py",
+    "contract/test_openapi.py",
+    "export/test_folder.py",
+    "model_server/test_process.py",
+    "client/test_generate.py",
+    "simulation/test_cancellation.py",
+    "end_to_end/test_sequences.py",
+    "end_to_end/test_faults.py",
+    "end_to_end/test_demo.py",
+    "end_to_end/test_keras.py",
+    "docs/test_clients.py",
+    "cli/test_explain.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files for `--dist loadfile --no-loadscope-reorder`, which hands them out as they come."""
+    place = {ROOT / "tests" / name: i for i, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from sluice.wire.envelope import SavedState, seal
 from tests.gateway.here import Here, running
 from tests.gateway.puppet import FEATURES, Puppet
 from tests.gateway.sides import document, put
+from tests.size import size
 
 HOT_PATHS = [
     "/v1/sessions/{session}:step",
@@ -119,7 +120,8 @@ def test_every_answer_is_as_documented(label, mode, url, session):
     met = set()
 
     @settings(
-        max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+        max_examples=size(10, 200), derandomize=True, database=None, deadline=None,
+        suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case):
