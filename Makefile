@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
-DEEP := tests/policy tests/wire tests/contract tests/simulation
+DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 

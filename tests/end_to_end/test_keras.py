@@ -11,6 +11,7 @@ import pytest
 
 from sluice.client import Client
 from sluice.export import export
+from tests.cli.conftest import told
 from tests.end_to_end.serving import Gateway, serving, sluice
 from tests.export.served import quick_verification
 
@@ -119,9 +120,9 @@ def test_what_cannot_be_stepped_is_refused_by_name(tmp_path: Path) -> None:
     both_ways = layers.Bidirectional(layers.LSTM(4), name="both_ways")
     model = keras.Sequential([keras.Input((None, 2)), both_ways])
     model.save(tmp_path / "model.keras")
-    done = sluice("export", str(tmp_path / "model.keras"), "--out", str(tmp_path / "models" / "m" / "1"))
-    assert done.returncode == 1
-    assert "both_ways" in done.stderr
+    done = told("export", tmp_path / "model.keras", "--out", tmp_path / "models" / "m" / "1")
+    assert done.code == 1
+    assert "both_ways" in done.error
     assert not (tmp_path / "models").exists()
 
 
