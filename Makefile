@@ -3,10 +3,11 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
+DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
-.PHONY: help demo serve test bench openset check fix protos lock system-packages clean
+.PHONY: help demo serve test test-deep bench openset check fix protos lock system-packages clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,15 +15,19 @@ help: ## Show this help
 demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients; sequences, dates, strange pictures
 	sluice demo
 
-serve: $(BIN)/.demo var/models/temperature var/models/dates ## Serve the example models on HTTP=127.0.0.1:8080
+serve: $(BIN)/.demo ## Serve the example models on HTTP=127.0.0.1:8080
+	sluice models build temperature dates
 	sluice serve --models var/models --http $(HTTP)
 
-test: $(BIN)/.dev ## Run all tests
+test: $(BIN)/.dev ## Run all tests, in about nine minutes on two cores
 	coverage erase
 	coverage run -m pytest tests/policy -q --numprocesses 2
 	coverage combine --quiet
 	coverage report
-	pytest --ignore=tests/policy --numprocesses 2 --dist loadfile
+	pytest --ignore=tests/policy --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25
+
+test-deep: $(BIN)/.dev ## Run the tests that draw examples with far more of them, about a quarter of an hour
+	TEST_DEEP=1 pytest $(DEEP) --numprocesses 2 --dist loadfile --timeout 1800 --durations 25
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
 	python -m loadtests.bench $(BENCH)
@@ -53,9 +58,6 @@ system-packages: ## Install with apt the programs that some tests and the bench 
 
 clean: ## Remove what was built, except the virtual environment
 	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
-
-var/models/%:
-	sluice models build $*
 
 # One environment for everything; `demo` installs less than `dev`, which holds the same versions and more.
 $(BIN)/uv: requirements/uv.txt

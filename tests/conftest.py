@@ -1,74 +1,97 @@
-"""Fixtures that several folders of tests share."""
+"""Fixtures that several folders of tests share: the trained example models."""
 
 import fcntl
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sluice_models import train
+
 ROOT = Path(__file__).parent.parent
+MODELS = ROOT / "var" / "models"
+# Files that run first: those that train a model each, then the longest ones. Whoever only uses a model comes later, so
+# that nobody waits for another worker to train it, and a long file is not the last one.
+FIRST = [
+    "models/test_glyphs.py",
+    "models/test_dates.py",
+    "models/test_digits.py",
+    "models/test_clips.py",
+    "models/test_language.py",
+    "models/test_temperature.py",
+    "export/test_equality.py",
+    "contract/test_openapi.py",
+    "export/test_folder.py",
+    "model_server/test_process.py",
+    "client/test_generate.py",
+    "simulation/test_cancellation.py",
+    "end_to_end/test_sequences.py",
+    "end_to_end/test_faults.py",
+    "end_to_end/test_demo.py",
+    "end_to_end/test_keras.py",
+    "docs/test_clients.py",
+    "cli/test_explain.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files for `--dist loadfile --no-loadscope-reorder`, which hands them out as they come."""
+    place = {ROOT / "tests" / name: i for i, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(scope="session")
-def temperature_dir() -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """By name of an example, a models directory with this one alone; trained if `var/models` does not have it yet."""
+
+    def models_dir(name: str) -> Path:
+        MODELS.mkdir(parents=True, exist_ok=True)
+        with (MODELS.parent / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not train.is_built([name], MODELS):
+                command = [sys.executable, "-m", "sluice.cli", "models", "build", name, "--out", MODELS]
+                subprocess.run(command, cwd=ROOT, check=True)
+        folder = tmp_path_factory.mktemp(name)
+        for built in MODELS.glob(f"{name}*"):
+            (folder / built.name).symlink_to(built)
+        return folder
+
+    return models_dir
+
+
+@pytest.fixture(scope="session")
+def temperature_dir(trained: Callable[[str], Path]) -> Path:
     """A models directory with the trained `temperature` model."""
-    return _trained("temperature")
+    return trained("temperature")
 
 
 @pytest.fixture(scope="session")
-def dates_dir() -> Path:
+def dates_dir(trained: Callable[[str], Path]) -> Path:
     """A models directory with the trained `dates` model."""
-    return _trained("dates")
+    return trained("dates")
 
 
 @pytest.fixture(scope="session")
-def clips_dir() -> Path:
+def clips_dir(trained: Callable[[str], Path]) -> Path:
     """A models directory with the trained `clips` model."""
-    return _trained("clips")
+    return trained("clips")
 
 
 @pytest.fixture(scope="session")
-def language_dir() -> Path:
+def language_dir(trained: Callable[[str], Path]) -> Path:
     """A models directory with the trained `language` model."""
-    return _trained("language")
+    return trained("language")
 
 
 @pytest.fixture(scope="session")
-def digits_dir() -> Path:
+def digits_dir(trained: Callable[[str], Path]) -> Path:
     """A models directory with the four trained networks of `digits`."""
-    return _trained("digits", "openset", "glyphs")
+    return trained("digits")
 
 
 @pytest.fixture(scope="session")
-def glyphs_dir() -> Path:
+def glyphs_dir(trained: Callable[[str], Path]) -> Path:
     """A models directory with the four trained networks of `glyphs`."""
-    return _trained("glyphs", "openset")
-
-
-def _trained(name: str, *folders: str) -> Path:
-    """A models directory with this example model alone; built once, and again when its sources are newer.
-
-    Its sources are those of its own folder, of the exporter, and of these folders of `models`.
-    """
-    folder = ROOT / "var" / f"test-{name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if _is_stale((name, "export", *folders), folder / name / "1" / "saved_model.pb"):
-            for old in folder.iterdir():
-                shutil.rmtree(old)
-            _build(name, folder)
-    return folder
-
-
-def _is_stale(folders: Iterable[str], built: Path) -> bool:
-    sources = [source for each in folders for source in (ROOT / "models" / "sluice_models" / each).glob("*.py")]
-    return not built.exists() or built.stat().st_mtime < max(source.stat().st_mtime for source in sources)
-
-
-def _build(name: str, folder: Path) -> None:
-    code = "import sys; from sluice_models import train; train.build([sys.argv[1]], sys.argv[2])"
-    subprocess.run([sys.executable, "-c", code, name, folder], cwd=ROOT, check=True)
+    return trained("glyphs")

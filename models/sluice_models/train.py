@@ -1,10 +1,14 @@
 """The example models: build them, or write out their data. Importing this is cheap; building loads TensorFlow."""
 
+import shutil
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+
+from sluice_models import fingerprint
 
 EXAMPLES = ("temperature", "clips", "dates", "language", "digits", "glyphs")
 # Examples of several networks: the name builds all of them, NAME_other and so on one.
@@ -16,7 +20,7 @@ class UnknownExample(ValueError):
 
 
 def build(names: Iterable[str], out: Path) -> list[Path]:
-    """Train and export example models, all of them if no name is given.
+    """Train and export example models, all of them if no name is given; what is there is kept where it is up to date.
 
     Returns:
         The version folders, OUT/NAME/1.
@@ -24,8 +28,20 @@ def build(names: Iterable[str], out: Path) -> list[Path]:
     Raises:
         UnknownExample: a name is none of `EXAMPLES`, and no network of one; nothing was built.
     """
-    builders = [_builder(name) for name in names or EXAMPLES]
-    return [build(Path(out), *networks) for build, networks in builders]
+    found = [_networks(name) for name in names or EXAMPLES]
+    for network in dict.fromkeys(chain(*found)):
+        network.build(Path(out))
+    return [first.folder(Path(out)) for first, *_ in found]
+
+
+def is_built(names: Iterable[str], out: Path) -> bool:
+    """Whether `build` would train nothing, which it finds out without TensorFlow.
+
+    Raises:
+        UnknownExample: as `build`.
+    """
+    networks = chain(*(_networks(name) for name in names or EXAMPLES))
+    return all(network.is_fresh(Path(out)) for network in networks)
 
 
 def data(name: str, out: Path) -> Path:
@@ -34,18 +50,52 @@ def data(name: str, out: Path) -> Path:
     Raises:
         UnknownExample: the name is none of `EXAMPLES`.
     """
+    _known(name)
     return _module(name, "data").write_csv(Path(out))
 
 
-def _builder(name: str) -> tuple[Any, tuple[str, ...]]:
-    """What builds it, and which network alone."""
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """What is trained and exported by itself: an example model, or one network of one."""
+
+    example: str
+    suffix: str = ""
+    alone: tuple[str, ...] = ()  # what tells the example's `build` to build this network only
+
+    def folder(self, out: Path) -> Path:
+        return out / f"{self.example}{self.suffix}" / "1"
+
+    def is_fresh(self, out: Path) -> bool:
+        return fingerprint.is_fresh(self.folder(out), self._fingerprint())
+
+    def build(self, out: Path) -> None:
+        folder = self.folder(out)
+        if self.is_fresh(out):
+            print(f"{folder} is up to date")
+            return
+        if fingerprint.was_built(folder):
+            shutil.rmtree(folder)
+        _module(self.example, "model").build(out, *self.alone)
+        fingerprint.keep(folder, self._fingerprint())
+
+    def _fingerprint(self) -> str:
+        return fingerprint.fingerprint(f"sluice_models.{self.example}.model")
+
+
+def _networks(name: str) -> list[_Network]:
     example, _, network = name.partition("_")
     if network in NETWORKS.get(example, ()):
-        return _module(example, "model").build, (network,)
-    return _module(name, "model").build, ()
+        return [_Network(example, f"_{network}", (network,))]
+    _known(name)
+    if name not in NETWORKS:
+        return [_Network(name)]
+    return [_Network(name, "", ("closed",)), *(_Network(name, f"_{each}", (each,)) for each in NETWORKS[name])]
+
+
+def _known(name: str) -> None:
+    if name not in EXAMPLES:
+        raise UnknownExample(f"expected one of the example models ({', '.join(EXAMPLES)}), got '{name}'")
 
 
 def _module(name: str, part: str) -> ModuleType:
-    if name not in EXAMPLES:
-        raise UnknownExample(f"expected one of the example models ({', '.join(EXAMPLES)}), got '{name}'")
     return import_module(f"sluice_models.{name}.{part}")

@@ -16,6 +16,7 @@ import pytest
 from sluice.cli.buckets.padding import MOST_BUCKETS, WORTH, Ragged, grouped, savings, worthwhile
 from sluice.gateway.http.rest import BucketsInfo
 from tests.cli.conftest import Told, answering
+from tests.size import size
 
 Buckets = Callable[..., Told]
 
@@ -202,7 +203,7 @@ def test_one_bucket_more_is_worthwhile_as_long_as_it_saves_2_percent() -> None:
 
 def test_every_row_is_in_one_of_at_most_20_ranges() -> None:
     dice = Random(9)
-    for _ in range(200):
+    for _ in range(size(40, 1000)):
         scale = dice.choice((0.5, 3, 8))
         counts = Counter(round(dice.lognormvariate(scale, 1)) for _ in range(dice.randint(1, 300)))
         ranges = grouped(counts)

@@ -9,8 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import keras
 import pytest
 
+from sluice.export.imports import import_classes
 from tests.cli.conftest import Told, answering
 from tests.docs.pages import blocks
 
@@ -415,44 +417,39 @@ def test_a_folder_that_is_no_version_names_one(temperature_dir: Path, explain: E
     assert f"try {temperature_dir / 'temperature' / '1'}" in told.reason
 
 
-def test_layers_of_ones_own_are_imported_first(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+def test_layers_of_ones_own_are_imported_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, explain: Explain
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("mine.py").write_text(
         "import keras\n\n\n"
         "@keras.saving.register_keras_serializable('mine')\n"
         "class Twice(keras.layers.Layer):\n"
         "    def call(self, x):\n        return 2 * x\n"
     )
-    make = "import keras, mine; keras.Sequential([keras.Input((4,)), mine.Twice()]).save('twice.keras')"
-    subprocess.run([sys.executable, "-c", make], cwd=tmp_path, check=True, capture_output=True)
-    command = [
-        sys.executable,
-        "-c",
-        "from sluice.cli.__main__ import main; main()",
-        "explain",
-        "twice.keras",
-        "--rows",
-        "3",
-    ]
-    root = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    import_classes(["mine"])
+    twice = sys.modules["mine"].Twice
+    keras.Sequential([keras.Input((4,)), twice()]).save("twice.keras")
 
-    def run(*imports: str) -> subprocess.CompletedProcess[str]:
-        import os
+    def fresh(*imports: str) -> Told:
+        """What is said where nobody has imported the layer yet."""
+        keras.saving.get_custom_objects().pop("mine>Twice", None)
+        for name in ("mine", "imported_mine"):
+            sys.modules.pop(name, None)
+        return explain("twice.keras", "--rows", 3, *imports)
 
-        return subprocess.run(
-            [*command, *imports], cwd=tmp_path, capture_output=True, text=True, env=os.environ | root, timeout=120
-        )
-
-    unknown = run()
-    assert unknown.returncode == 1
-    assert "--import" in unknown.stderr
+    unknown = fresh()
+    assert unknown.code == 1
+    assert "--import" in unknown.error
     for given in ("mine.py", "mine"):
-        known = run("--import", given)
-        assert known.returncode == 0, known.stderr
-        assert "1 batch of [3, 4]." in known.stdout
-    missing = run("--import", "other.py")
-    assert missing.returncode == 1
-    assert "--import" in missing.stderr
-    assert "other.py" in missing.stderr
+        known = fresh("--import", given)
+        assert known.code == 0, known.error
+        assert "1 batch of [3, 4]." in known.text
+    missing = fresh("--import", "other.py")
+    assert missing.code == 1
+    assert "--import" in missing.error
+    assert "other.py" in missing.error
 
 
 def test_the_page_shows_what_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, explain: Explain) -> None:

@@ -5,10 +5,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import jsonschema
 import numpy as np
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
@@ -23,6 +23,7 @@ from sluice.wire.envelope import SavedState, seal
 from tests.gateway.here import Here, running
 from tests.gateway.puppet import FEATURES, Puppet
 from tests.gateway.sides import document, put
+from tests.size import size
 
 HOT_PATHS = [
     "/v1/sessions/{session}:step",
@@ -73,6 +74,13 @@ def url(tmp_path_factory) -> Iterator[str]:
     loop.close()
 
 
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    """One for all requests: making a new one takes longer than a request."""
+    with requests.Session() as session:
+        yield session
+
+
 async def known(here: Here) -> None:
     """Let the gateway know the models."""
     for model in ("sum", "plain", "sides"):
@@ -107,17 +115,18 @@ OPERATIONS = {each.label: each for each in ALL if "/labels/" not in each.label} 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as asked for", "otherwise"])
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_every_answer_is_as_documented(label, mode, url):
+def test_every_answer_is_as_documented(label, mode, url, session):
     operation = OPERATIONS[label]
     met = set()
 
     @settings(
-        max_examples=30, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck),
+        max_examples=size(10, 200), derandomize=True, database=None, deadline=None,
+        suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case):
-        httpx.post(f"{url}/v1/models/sum/sessions", json={"session": SESSION})  # it may have been closed
-        response = case.call(base_url=url)
+        session.post(f"{url}/v1/models/sum/sessions", json={"session": SESSION})  # it may have been closed
+        response = case.call(base_url=url, session=session)
         assert response.status_code < 500 or response.status_code in DOCUMENTED_FAULTS, response.text
         assert response.headers["x-request-id"]
         case.validate_response(response, checks=CHECKS)

@@ -174,8 +174,9 @@ async def running(puppet: Puppet, *, reached: bool = True, **more: Any) -> Async
         await eventually(lambda: server.started or serving.done())
         port = listener.getsockname()[1]
         limits = httpx.Limits(max_connections=None)
+        # Without TLS there is nothing to verify, and certificates take longer to load than most tests take.
         async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, limits=limits, trust_env=False
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S, limits=limits, trust_env=False, verify=False
         ) as http:
             here = Here(puppet, app, server, http, port)
             await eventually(lambda: not reached or not here.gateway.catalog.unreachable)

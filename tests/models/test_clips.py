@@ -64,7 +64,8 @@ def test_every_start_is_as_likely_as_any_other_in_each_direction():
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
 
 
-def test_training_begins_in_the_middle_of_the_picture_and_ends_everywhere():
+def test_training_begins_in_the_middle_of_the_picture_and_ends_everywhere(monkeypatch):
+    monkeypatch.setattr(model, "BATCHES_AN_EPOCH", 2)
     lessons = list(model.lessons(2))
     clips, directions, weights = lessons[0]
     middle, _ = data.clips(model.BATCH_SIZE, model.TRAINING_FRAMES, (model.SEED, 0), spread=0)

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sluice.policy.batch import PRIORITIES, Batch, Lane, Ticket, too_late
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.errors import BatchTooLarge, QueueFull
+from tests.size import size
 
 from .puppet import FAR
 
@@ -196,7 +197,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         )
 
 
-DispatcherMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40)
+DispatcherMachine.TestCase.settings = settings(max_examples=size(100, 3000), stateful_step_count=40)
 TestDispatcher = DispatcherMachine.TestCase
 
 

@@ -14,6 +14,7 @@ from sluice.policy.contract import Generation
 from sluice.policy.contract_document import parse_contract
 from sluice.policy.errors import BackendError, BadRequest
 from sluice.policy.generation import Beam, Decoding, Limits, Options, Result, Sampling, check_options, state_rows
+from tests.size import size
 
 TOKENS, END, STEPS = 4, 3, 5
 _STATES = [{"name": "seen", "input": "seen_in", "output": "seen_out", "dtype": "int64", "shape": [1]}]
@@ -118,7 +119,7 @@ def test_the_likeliest_token_is_taken_at_each_step_until_the_end(seed: int) -> N
     assert result.score == pytest.approx(score_of(model, result.tokens, ends=result.finished == "end"), abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=size(60, 1000), deadline=None)
 @given(seed=st.integers(0, 10_000), max_steps=st.integers(1, 3), n_best=st.integers(1, 5))
 def test_a_beam_as_wide_as_all_sequences_finds_the_best_ones(seed: int, max_steps: int, n_best: int) -> None:
     model = model_of(seed)
@@ -135,7 +136,7 @@ def test_a_beam_of_one_is_the_likeliest_token_at_each_step(seed: int) -> None:
     assert [(each.tokens, each.finished) for each in greedy] == [(each.tokens, each.finished) for each in beam]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=size(40, 1000), deadline=None)
 @given(seed=st.integers(0, 10_000), width=st.integers(2, 4))
 def test_a_beam_that_stops_early_gives_what_one_that_goes_on_to_the_last_step_gives(seed: int, width: int) -> None:
     """The oracle keeps the same beams, and never stops before the last step."""

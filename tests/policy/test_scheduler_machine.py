@@ -39,6 +39,7 @@ from sluice.policy.errors import (
 from sluice.policy.scheduler import Cancelled
 from sluice.policy.session import Answers, Event, Phase, Session, Step
 from sluice.policy.sessions import SessionOptions
+from tests.size import size
 
 from .oracle import WHY, Call, Diary, Refusal, Told
 from .puppet import FAR, POISON, SPOIL, STEP, Puppet, scan_ticket, step_ticket
@@ -680,5 +681,7 @@ def shaped(kind: str, y: list[list[float]]) -> Any:
     return y if kind == "scan" else y[0]
 
 
-SchedulerMachine.TestCase.settings = settings(max_examples=500, stateful_step_count=50, report_multiple_bugs=False)
+SchedulerMachine.TestCase.settings = settings(
+    max_examples=size(150, 3000), stateful_step_count=50, report_multiple_bugs=False
+)
 TestScheduler = SchedulerMachine.TestCase

@@ -22,6 +22,7 @@ from sluice.policy.errors import (
     ShapeMismatch,
 )
 from sluice.policy.sequences import Grouped, grouped, rows_of, text_values
+from tests.size import size
 
 from .puppet import FAR
 
@@ -147,7 +148,7 @@ def check_padding(batch: Batch) -> None:
 lengths = st.tuples(st.integers(1, 8), st.integers(0, 8))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=size(60, 2000), deadline=None)
 @given(
     requests=st.lists(st.lists(lengths, min_size=1, max_size=5), min_size=1, max_size=12),
     sizes=st.sampled_from([(8,), (1, 2, 4, 8), (3, 8)]),

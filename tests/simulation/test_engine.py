@@ -6,6 +6,7 @@ Every successful call is replayed afterwards, one at a time and in whole numbers
 import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count, pairwise
 from random import Random
 from typing import Any
@@ -33,6 +34,7 @@ from sluice.policy.errors import (
 from sluice.policy.scheduler import Cancelled
 from sluice.policy.session import Answers, Event, Phase, Session, Step
 from sluice.policy.sessions import SessionOptions
+from tests.size import size
 
 from .loop import VirtualLoop, run
 from .model import (
@@ -53,6 +55,7 @@ from .model import (
     step,
 )
 
+SEEDS = range(size(40, 400))
 FAR_S = 20.0
 GONE = "the client has gone"
 
@@ -375,24 +378,30 @@ async def simulate(seed: int, loop: VirtualLoop) -> World:
     return world
 
 
-@pytest.mark.parametrize("seed", range(40))
+@cache
+def met_by(seed: int) -> Counter[str]:
+    """Simulate a seed, once; the outcomes that its calls had."""
+    world = run(lambda loop: simulate(seed, loop))
+    met: Counter[str] = Counter()
+    for call in world.calls:
+        outcome = call.outcome if call.outcome is not None else (call.told or [GONE])[0]
+        met[type(outcome).__name__] += 1
+        met["replayed"] += isinstance(outcome, Answers) and outcome.replayed
+        met["moved without being told"] += isinstance(outcome, Answers) and call.told == [GONE]
+    met["several in flight"] += world.runner.most_running > 1
+    met["filler"] += any(batch.size > batch.rows for batch in world.ears.batches)
+    met["shared"] += any(len(batch.tickets) > 2 for batch in world.ears.batches)
+    return met
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_call_has_one_outcome_and_every_state_is_the_replay_of_its_answered_calls(seed):
-    run(lambda loop: simulate(seed, loop))
+    assert met_by(seed)
 
 
 def test_the_seeds_together_meet_every_outcome():
     """A simulation that never meets a fault shows nothing; this one is known to meet all of them."""
-    met: Counter[str] = Counter()
-    for seed in range(40):
-        world = run(lambda loop, seed=seed: simulate(seed, loop))
-        for call in world.calls:
-            outcome = call.outcome if call.outcome is not None else (call.told or [GONE])[0]
-            met[type(outcome).__name__] += 1
-            met["replayed"] += isinstance(outcome, Answers) and outcome.replayed
-            met["moved without being told"] += isinstance(outcome, Answers) and call.told == [GONE]
-        met["several in flight"] += world.runner.most_running > 1
-        met["filler"] += any(batch.size > batch.rows for batch in world.ears.batches)
-        met["shared"] += any(len(batch.tickets) > 2 for batch in world.ears.batches)
+    met = sum(map(met_by, SEEDS), Counter())
     wanted = {
         "Answers", "dict", "replayed", "moved without being told", "several in flight", "filler", "shared",
         Cancelled.__name__, BackendError.__name__, BackendUnavailable.__name__, InputRejected.__name__,

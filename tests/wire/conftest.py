@@ -5,12 +5,15 @@ import tempfile
 from hypothesis import HealthCheck, settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
+from tests.size import size
+
 set_hypothesis_home_dir(tempfile.gettempdir() + "/sluice-hypothesis")
 settings.register_profile(
     "wire",
     derandomize=True,
     database=None,
     deadline=None,
+    max_examples=size(100, 2000),
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -21,6 +21,7 @@ from sluice.wire.predict_frames import (
     write_response,
 )
 from sluice.wire.tensors import DTYPE_NUMBERS, read_tensor
+from tests.size import size
 from tests.wire.examples import same, values
 
 NAMES = st.text(max_size=20)
@@ -97,7 +98,7 @@ def nearly_requests(draw: st.DrawFn) -> bytes:
 
 
 @given(nearly_requests())
-@settings(max_examples=1000)
+@settings(max_examples=size(200, 10_000))
 def test_any_bytes_mean_what_the_generated_classes_read(message: bytes) -> None:
     ours, official = meaning(message, tfs.PredictRequest), meaning(message)
     if ours is None:

@@ -1,12 +1,13 @@
-"""Builds the models of the bench; those that are there and newer than the exporter are used again."""
+"""Builds the models of the bench; those that are there from the same sources are used again."""
 
 from pathlib import Path
 
-from loadtests.bench.processes import ROOT, python, run
+from loadtests.bench.processes import python, run
 from loadtests.bench.workloads.generation import GENERATOR
 from loadtests.bench.workloads.recognition import DETECTOR, RECOGNIZER
 from loadtests.bench.workloads.sequences import SEQUENCES
 from loadtests.bench.workloads.steps import MODELS, PLAIN
+from sluice_models.fingerprint import fingerprint, is_fresh, keep
 
 _LIMIT_S = 600
 
@@ -21,13 +22,8 @@ def build_models(folder: Path) -> Path:
     exports |= dict.fromkeys((SEQUENCES, GENERATOR), "sequences")
     exports |= dict.fromkeys((RECOGNIZER, DETECTOR), "recognizer")
     for name, module in exports.items():
-        if not _is_fresh(folder, name, module):
-            run(python(f"loadtests.bench.exports.{module}", name, folder / name / "1"), _LIMIT_S)
+        version, exporter = folder / name / "1", f"loadtests.bench.exports.{module}"
+        if not is_fresh(version, fingerprint(exporter)):
+            run(python(exporter, name, version), _LIMIT_S)
+            keep(version, fingerprint(exporter))
     return folder
-
-
-def _is_fresh(folder: Path, name: str, module: str) -> bool:
-    built = folder / name / "1" / "saved_model.pb"
-    exporter, here = ROOT / "services" / "sluice" / "export", Path(__file__).parent
-    sources = [*exporter.glob("*.py"), here / f"{module}.py"]
-    return built.exists() and built.stat().st_mtime > max(source.stat().st_mtime for source in sources)

@@ -18,7 +18,18 @@ from loadtests.bench.report.bars import Bar
 from loadtests.bench.report.results import Outcome, Spread
 
 SCHEMA = 1
-_PACKAGES = ("tensorflow", "keras", "numpy", "grpcio", "protobuf", "uvicorn", "uvloop", "httptools", "orjson", "sluice")
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "grpcio",
+    "protobuf",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "orjson",
+    "sluice-serving",
+)
 _FIGURES = {
     "p50_ms": "p50 ms",
     "p99_ms": "p99 ms",

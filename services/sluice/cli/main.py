@@ -48,11 +48,12 @@ def build(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder that gets NAME/VERSION.")] = Path("var/models"),
 ) -> None:
-    """Train the example models and export them."""
-    from sluice_models.train import UnknownExample, build
+    """Train the example models and export them; what is there from the same sources is kept."""
+    from sluice_models.train import UnknownExample, build, is_built
 
-    import_keras()
     try:
+        if not is_built(names or (), out):
+            import_keras()
         build(names or (), out)
     except UnknownExample as error:
         _fail(str(error), WRONG_USAGE)

@@ -5,6 +5,7 @@ in one process.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import FileDescriptor
@@ -37,6 +38,7 @@ def _with_imports(file: FileDescriptor) -> Iterator[FileDescriptor]:
     yield file
 
 
+@cache
 def _renamed(file: FileDescriptor) -> FileDescriptorProto:
     described = FileDescriptorProto()
     file.CopyToProto(described)

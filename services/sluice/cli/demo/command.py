@@ -68,9 +68,7 @@ class Run:
 def run(models_dir: Path, out: Path, count: int) -> int:
     """Run the demo; 0 if every client got what Keras gives it alone, 1 if not, 3 if nothing was served."""
     console = Console()
-    missing = [name for name in MODELS if not (models_dir / name / "1" / "saved_model.pb").exists()]
-    if missing:
-        _build(models_dir, missing)
+    _build(models_dir)
     from sluice_models.temperature.data import month, temperatures
 
     clients, rows = plan(temperatures(), count), uneven(temperatures())
@@ -147,12 +145,13 @@ def uneven(series: Series) -> list[Client]:
     return rows
 
 
-def _build(models_dir: Path, names: list[str]) -> None:
-    from sluice_models.train import build
+def _build(models_dir: Path) -> None:
+    from sluice_models.train import build, is_built
 
-    with quiet_import():
-        import keras  # noqa: F401
-    build(names, models_dir)
+    if not is_built(MODELS, models_dir):
+        with quiet_import():
+            import keras  # noqa: F401
+        build(MODELS, models_dir)
 
 
 async def _serve(
