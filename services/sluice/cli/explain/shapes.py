@@ -1,10 +1,11 @@
-"""How rows make batches, and how shapes and counts are written for people.
+"""How rows make batches, and how shapes are written for people.
 
 It does not know what a model computes.
 """
 
 from collections.abc import Sequence
 
+from sluice.cli.text import counted
 from sluice.policy.contract import TIME, Tensor
 
 STEPS = "T"  # stands for a number of time steps that each array may choose
@@ -97,8 +98,3 @@ def thing_of(tensor: Tensor) -> str:
     if {"height", "width"} <= {axis.name for axis in axes}:
         return PICTURE
     return "number" if all(axis.size == 1 for axis in axes) else "step"
-
-
-def counted(count: int, noun: str) -> str:
-    plural = "" if count == 1 else "es" if noun.endswith("ch") else "s"
-    return f"{count} {noun}{plural}"
