@@ -14,6 +14,7 @@ import pytest
 
 from sluice.cli.extras import NEEDS, PROOF
 from tests.conftest import ROOT
+from tests.docs.pages import pages, text_of
 from tests.end_to_end.serving import Gateway
 from tests.wheel.conftest import Environment, installed, outside
 
@@ -96,6 +97,11 @@ def test_an_extra_is_known_by_a_distribution_that_it_names() -> None:
         distribution = {"tensorflow_serving": "tensorflow-serving-api"}.get(module, module)
         having = [name for name, needed in extras.items() if distribution in map(name_of, needed)]
         assert having == [extra]
+
+
+@pytest.mark.parametrize("page", pages(), ids=str)
+def test_no_page_installs_somebody_elses_distribution(page: Path) -> None:
+    assert not re.search(r"pip install (?:-\S+ )*['\"]?sluice(?!-serving)\b", text_of(page))
 
 
 @pytest.mark.deep

@@ -54,7 +54,8 @@ def run(models_dir: Path, out: Path, count: int) -> None:
             with console.status("Calibrating, and asking about pictures …"):
                 pictured = recognition.ask(gateway.http, out)
     except (SluiceError, CommandError) as error:
-        raise CommandError(f"the demo could not be served: {error} The log is in {log}", NOT_REACHABLE) from None
+        reason = str(error).rstrip(".")
+        raise CommandError(f"the demo could not be served: {reason}. The log is in {log}", NOT_REACHABLE) from None
     with console.status("Asking Keras the same, client by client …"):
         answers = [(client.series, client.forecasts) for client in clients]
         answers += zip(rows, shown.forecasts, strict=True)
