@@ -106,6 +106,11 @@ def _build(models_dir: Path, names: Sequence[str]) -> None:
 async def _serve(
     gateway: Embedded, clients: Sequence[sessions.Client], rows: Sequence[Series], console: Console
 ) -> tuple[sessions.Run, sequences.Shown]:
-    async with AsyncClient(gateway.http) as over_http, AsyncClient(gateway.grpc) as over_grpc:
+    async with _client(gateway.http) as over_http, _client(gateway.grpc) as over_grpc:
         result = await sessions.ask(over_http, over_grpc, clients, console)
         return result, await sequences.ask(over_http, rows)
+
+
+def _client(url: str) -> AsyncClient:
+    """One that is patient: the machine may be busy with more than the demo."""
+    return AsyncClient(url, timeout_s=30.0, total_s=300.0)
