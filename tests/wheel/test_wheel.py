@@ -26,6 +26,13 @@ with Client(sys.argv[1]) as client, client.open("sum") as session:
     print(session.step({"x": [1, 2]})["total"], client.predict("plain", [[1, 2]])["y"])
 """
 
+KERAS = """
+import sys
+import keras
+
+keras.Sequential([keras.Input((None, 2), name="x"), keras.layers.LSTM(3, name="lstm")]).save(sys.argv[1])
+"""
+
 
 @pytest.fixture(scope="module")
 def gateway(with_gateway: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
@@ -106,12 +113,9 @@ def test_no_page_installs_somebody_elses_distribution(page: Path) -> None:
 
 @pytest.mark.deep
 def test_the_extras_with_tensorflow_export_and_serve(wheel: Path, tmp_path: Path) -> None:
-    import keras
-
     everything = installed(wheel, tmp_path / "venv", "[gateway,cli,export,model-server]", "demo.txt")
-    keras.Sequential([keras.Input((None, 2), name="x"), keras.layers.LSTM(3, name="lstm")]).save(
-        tmp_path / "small.keras"
-    )
+    made = everything.run("python", "-c", KERAS, str(tmp_path / "small.keras"))
+    assert made.returncode == 0, made.stderr
     out = tmp_path / "models" / "small" / "1"
     exported = everything.run("sluice", "export", str(tmp_path / "small.keras"), "--out", str(out), timeout_s=300)
     assert exported.returncode == 0, exported.stderr
