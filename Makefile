@@ -27,7 +27,7 @@ test: $(BIN)/.dev ## Run all tests, in about nine minutes on two cores
 	pytest --ignore=tests/policy --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 test-deep: $(BIN)/.dev ## Run the tests that draw examples with far more of them, about a quarter of an hour
-	TEST_DEEP=1 pytest $(DEEP) --numprocesses 2 --dist loadfile --timeout 1800 --durations 25
+	TEST_DEEP=1 pytest $(DEEP) tests/wheel -m "" --numprocesses 2 --dist loadfile --timeout 1800 --durations 25
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
 	python -m loadtests.bench $(BENCH)

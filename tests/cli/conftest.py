@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
@@ -12,9 +13,8 @@ from typing import Any, NamedTuple
 import keras
 import pytest
 from keras import layers
-from typer.testing import CliRunner
 
-from sluice.cli.main import app
+from sluice.cli.__main__ import main
 
 # Keras 3.15 turns its tensors into arrays in a way that numpy 2.4 wants written differently.
 KERAS_ARRAYS = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -44,9 +44,10 @@ class Told(NamedTuple):
 
 def told(*args: object) -> Told:
     """What `sluice` says to these arguments."""
-    result = CliRunner().invoke(app, [*map(str, args)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return Told(result.exit_code, result.stdout, result.stderr)
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main([*map(str, args)])
+    return Told(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`sluice calibrate` against a gateway made up for the test, whose models are a few lines of numpy."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -109,6 +110,28 @@ CONTRACTS: dict[str, Any] = {
 LATER = {"silent": (503, {"error": "The model server does not answer."}, 3600), "busy": (429, {"error": "Full."}, 3600)}
 
 
+DTYPES = {"float32": "DT_FLOAT", "float64": "DT_DOUBLE", "string": "DT_STRING"}
+
+
+def metadata(contract: Any) -> dict[str, Any]:
+    """TensorFlow Serving's metadata of the signatures of a contract."""
+
+    def tensors(named: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: {
+                "dtype": DTYPES[each["dtype"]],
+                "tensor_shape": {"dim": [{"size": axis.get("size", -1)} for axis in each["axes"]]},
+            }
+            for name, each in named.items()
+        }
+
+    signatures = {
+        name: {key: tensors(each[key]) for key in ("inputs", "outputs")}
+        for name, each in contract["signatures"].items()
+    }
+    return {"metadata": {"signature_def": {"signature_def": signatures}}}
+
+
 STRANGE = {"endless": [1e300, 0.0, 0.0], "narrow": [1.0, 0.0]}
 
 
@@ -127,20 +150,22 @@ def answered(path: str, body: bytes) -> tuple[int, Any] | tuple[int, Any, int]:
             name: [{"version": str(3 + i), "state": state, "labels": []} for i, state in enumerate(own)]
             for name, own in states.items()
         }
-        return 200, {"models": [{"name": name, "versions": versions} for name, versions in listed.items()]}
+        about = {"kinds": ["recognition"], "summary": ""}
+        return 200, {"models": [{"name": name, "versions": versions, **about} for name, versions in listed.items()]}
     name = path.removeprefix("/v1/models/").partition("/")[0]
     if path.endswith("/contract?version=4"):
         return 200, {"contract": CONTRACTS[name], "shapes": {}}
+    if path.endswith("/versions/4/metadata"):
+        return 200, metadata(CONTRACTS[name])
     if name in LATER:
         return LATER[name]
     assert path.endswith("/versions/4:predict")
     request = json.loads(body)
-    if name == "words":
-        return 200, {
-            "outputs": [[len(word) * (place + 1.0) for place in range(3)] for word in request["inputs"]["word"]]
-        }
-    if name == "fine":
-        return 200, {"outputs": [[len(word) / 3, 0, 0] for word in request["inputs"]["word"]]}
+    if name in ("words", "fine"):
+        lengths = [len(base64.b64decode(word["b64"])) for word in request["inputs"]["word"]]
+        if name == "fine":
+            return 200, {"outputs": [[length / 3, 0, 0] for length in lengths]}
+        return 200, {"outputs": [[length * (place + 1.0) for place in range(3)] for length in lengths]}
     if name == "wide":
         return 200, {"outputs": [[0.0] * 3] * (len(request["inputs"]["picture"]) + 1)}
     if name == "series":
@@ -421,9 +446,8 @@ def test_a_calibration_that_cannot_be_written_leaves_nothing(calibrate: Calibrat
         ("wrong", 1, "expected 64 rows of logits; got shape [63, 3]"),
         ("endless", 1, "endless: The model answered 'logits' that are not finite."),
         ("narrow", 1, "narrow: The model must answer 'logits' of shape [batch, 3]; [300, 2] came."),
-        ("silent", 3, "rows cannot be answered within 60 s: http"),
-        ("silent", 3, "/versions/4:predict answered 503: The model server does not answer."),
-        ("busy", 1, "/versions/4:predict answered 429: Full."),
+        ("silent", 3, " answered 503: The model server does not answer."),
+        ("busy", 1, " answered 429: Full."),
     ],
 )
 def test_a_model_that_cannot_be_calibrated_is_refused(

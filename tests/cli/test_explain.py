@@ -345,10 +345,10 @@ def test_a_served_model_without_a_contract_is_explained_as_rows(gateway: str, ex
     [
         ("nothing", 1, "404: Model 'nothing' is not served. GET /v1/models lists"),
         ("down", 3, "503: The model server does not answer."),
-        ("odd", 1, "expected a gateway's answer, with the field `contract`"),
+        ("odd", 3, "did not answer as a gateway does: expected a JSON object"),
         ("old", 1, "contract.schema: expected 1, got 0"),
         ("empty", 1, "expected a model with a signature that takes tensors"),
-        ("strange", 1, "expected the model's metadata as TensorFlow Serving writes it"),
+        ("strange", 3, "did not answer as a gateway does: expected the fields that a gateway writes"),
         ("broken", 1, "500: <html>"),
     ],
 )
@@ -364,7 +364,7 @@ def test_what_a_gateway_answers_wrongly_is_told(
 def test_a_gateway_that_is_not_there_cannot_be_reached(explain: Explain) -> None:
     told = explain("temperature", "--url", "http://127.0.0.1:1")
     assert told.code == 3
-    assert "http://127.0.0.1:1: expected a gateway there, got" in told.reason
+    assert "http://127.0.0.1:1: expected a gateway there. " in told.reason
     assert "sluice serve" in told.reason
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 HEAVY = ("tensorflow", "tensorflow_serving", "keras", "fastapi", "uvicorn")
-OURS = ("models", "sluice.gateway", "sluice.model_server")
+OURS = ("sluice_models", "sluice.gateway", "sluice.model_server")
 
 
 def test_the_client_loads_neither_the_gateway_nor_tensorflow() -> None:

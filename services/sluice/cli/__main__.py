@@ -1,16 +1,41 @@
-"""The command `sluice`, and `python -m sluice.cli`."""
+"""The command `sluice`, and `python -m sluice.cli`: it runs with any extras, and says which one a command lacks."""
 
 import sys
+from collections.abc import Sequence
+
+from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.extras import NEEDS, installed, need, overview
 
 
-def main() -> None:
-    if sys.argv[1:2] == ["serve"]:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code; why it cannot be done is one line on standard error."""
+    try:
+        sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    except CommandError as error:
+        print(f"sluice: {error}", file=sys.stderr)  # noqa: T201 - for who typed the command
+        sys.exit(error.code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Importing the other commands' framework would take a third of the start of `serve`."""
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("", arguments)
+    need(command, *NEEDS.get(command, ()))
+    if command == "serve":
         from sluice.cli.serve import serve
 
-        sys.exit(serve(sys.argv[2:]))
+        return serve(rest)
+    if command == "model-server":
+        from sluice.cli.model_server import model_server
+
+        return model_server(rest)
+    if not installed("cli"):
+        asked = command == "--help"
+        print(overview(), file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else WRONG_USAGE
     from sluice.cli.main import app
 
-    app(prog_name="sluice")
+    app(arguments, prog_name="sluice")
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sluice.cli.explain.explanation import CannotExplain
+from sluice.cli.errors import CommandError
 from sluice.policy.contract import Tensor, numpy_dtype
 from sluice.policy.errors import BadRequest
 from sluice.policy.tensors import read_tensor
@@ -45,7 +45,7 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
     """The rows of a file, or of all files of a folder by their names, for these inputs.
 
     Raises:
-        CannotExplain: a file cannot be read, or does not hold what the inputs take; the sentence says where.
+        CommandError: a file cannot be read, or does not hold what the inputs take; the sentence says where.
     """
     files = files_of(path)
     digest, parts, labels = hashlib.sha256(), list[dict[str, Array]](), list[list[str] | None]()
@@ -54,7 +54,7 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
             content = file.read_bytes()
             columns = _columns(file, content, inputs)
         except (OSError, UnicodeError) as error:
-            raise CannotExplain(f"{file}: expected a file of rows; {error}") from None
+            raise CommandError(f"{file}: expected a file of rows; {error}") from None
         digest.update(content)
         labels.append(_labels(columns.pop(LABEL, None), file))
         parts.append(_read(columns, inputs, file))
@@ -62,9 +62,9 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
     given = [each for each in labels if each is not None]
     if given and len(given) < len(files):
         without = files[labels.index(None)]
-        raise CannotExplain(f"{without}: expected labels, as the other files have them; got none")
+        raise CommandError(f"{without}: expected labels, as the other files have them; got none")
     if not any(len(array) for part in parts for array in part.values()):
-        raise CannotExplain(f"{path}: expected rows; got none")
+        raise CommandError(f"{path}: expected rows; got none")
     joined = {name: _joined(name, [part[name] for part in parts], path) for name in inputs}
     return Data(joined, tuple(label for each in given for label in each) if given else None, digest.hexdigest())
 
@@ -73,13 +73,13 @@ def files_of(path: Path) -> Sequence[Path]:
     """The files that `read_data` reads.
 
     Raises:
-        CannotExplain: there are none, or it is of another kind.
+        CommandError: there are none, or it is of another kind.
     """
     if not path.exists():
-        raise CannotExplain(f"{path}: expected a file of rows or a folder of them; there is no such file")
+        raise CommandError(f"{path}: expected a file of rows or a folder of them; there is no such file")
     found = sorted(each for each in path.glob("*") if each.suffix.lower() in _READ) if path.is_dir() else [path]
     if not found or found[0].suffix.lower() not in _READ:
-        raise CannotExplain(f"{path}: expected a file that ends in {', '.join(_READ)}, or a folder of them")
+        raise CommandError(f"{path}: expected a file that ends in {', '.join(_READ)}, or a folder of them")
     return found
 
 
@@ -100,7 +100,7 @@ def _arrays(file: Path, content: bytes) -> Columns:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # what a damaged archive makes numpy, zipfile and zlib raise is not said anywhere
-        raise CannotExplain(f"{file}: expected arrays, as `numpy.savez` writes them; {error}") from None
+        raise CommandError(f"{file}: expected arrays, as `numpy.savez` writes them; {error}") from None
 
 
 def _objects(file: Path, content: bytes) -> Columns:
@@ -111,9 +111,9 @@ def _objects(file: Path, content: bytes) -> Columns:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise CannotExplain(f"{file}, line {number}: expected an object in JSON; {error}") from None
+                raise CommandError(f"{file}, line {number}: expected an object in JSON; {error}") from None
             if not isinstance(row, dict) or (rows and row.keys() != rows[0].keys()):
-                raise CannotExplain(f"{file}, line {number}: expected an object with the fields of line 1")
+                raise CommandError(f"{file}, line {number}: expected an object with the fields of line 1")
             rows.append(row)
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
@@ -126,15 +126,15 @@ def _cells(file: Path, content: bytes, inputs: Mapping[str, Tensor]) -> Columns:
     try:
         rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
     except csv.Error as error:
-        raise CannotExplain(f"{file}: expected a CSV file; {error}") from None
+        raise CommandError(f"{file}: expected a CSV file; {error}") from None
     if not rows:
         return {}
     names = [name.strip() for name in rows[0]]
     if len(set(names)) < len(names) or not all(names):
-        raise CannotExplain(f"{file}, line 1: expected the columns' names, all different; got {rows[0]!r:.80}")
+        raise CommandError(f"{file}, line 1: expected the columns' names, all different; got {rows[0]!r:.80}")
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(names):
-            raise CannotExplain(f"{file}, row {number}: expected {len(names)} values, as in line 1; got {len(row)}")
+            raise CommandError(f"{file}, row {number}: expected {len(names)} values, as in line 1; got {len(row)}")
     columns: Columns = {}
     if LABEL in names:
         columns[LABEL] = [row[names.index(LABEL)].strip() for row in rows[1:]]
@@ -155,7 +155,7 @@ def _numbers(cells: list[list[str]], tensor: Tensor, file: Path) -> Any:
     try:
         values = np.array(cells, object if dtype.hasobject else dtype if dtype.kind in "iu" else np.float64)
     except ValueError as error:
-        raise CannotExplain(f"{file}: expected numbers for the input {tensor.name}; {error}") from None
+        raise CommandError(f"{file}: expected numbers for the input {tensor.name}; {error}") from None
     return values.reshape(len(cells), *sizes)
 
 
@@ -163,12 +163,12 @@ def _sizes(columns: int, tensor: Tensor, file: Path) -> Sequence[int]:
     """The shape of a row of the input, which so many columns must fill."""
     sizes = [size for size in tensor.shape[1:] if size is not None]
     if len(sizes) < len(tensor.shape) - 1:
-        raise CannotExplain(
+        raise CommandError(
             f"{file}: expected rows of one fixed shape, as columns are; the input {tensor.name}, {tensor.row()}, has "
             "none. Give the rows as .npz or .jsonl"
         )
     if columns != (wanted := int(np.prod(sizes))):
-        raise CannotExplain(
+        raise CommandError(
             f"{file}: expected {wanted} columns for the input {tensor.name}, {tensor.row()}; got {columns}"
         )
     return sizes
@@ -176,21 +176,16 @@ def _sizes(columns: int, tensor: Tensor, file: Path) -> Sequence[int]:
 
 def _table(file: Path, content: bytes, inputs: Mapping[str, Tensor]) -> Columns:
     """Columns by name; an input that has none of its own name is in columns of numbers, as in a CSV file."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise CannotExplain(
-            f"{file}: expected pyarrow to be installed, which reads Parquet; there is none. `pip install pyarrow`, or "
-            "give the rows as .npz, .csv or .jsonl"
-        ) from None
+    import pyarrow as pa
+    from pyarrow import parquet
+
     try:
         table = parquet.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
-        raise CannotExplain(f"{file}: expected a Parquet file; {error}") from None
+        raise CommandError(f"{file}: expected a Parquet file; {error}") from None
     names = [name for name in table.column_names if not name.startswith(_INDEX)]
     if len(set(names)) < len(names):
-        raise CannotExplain(f"{file}: expected columns' names that are all different; got {names!r:.80}")
+        raise CommandError(f"{file}: expected columns' names that are all different; got {names!r:.80}")
     columns: Columns = {name: _values(table[name]) for name in names}
     single = [name for name in names if not pa.types.is_nested(table.schema.field(name).type)]
     for name, tensor in inputs.items():
@@ -230,42 +225,40 @@ def _labels(column: Any, file: Path) -> list[str] | None:
     if labels.shape[:1] == (0,):
         return []
     if labels.ndim != 1 or labels.dtype.kind not in "iuUS":
-        raise CannotExplain(
+        raise CommandError(
             f"{file}: expected {LABEL!r} to hold a name or a whole number for each row; got {labels.dtype} of shape "
             f"{list(labels.shape)}"
         )
     try:
         return [each.decode() if isinstance(each, bytes) else str(each) for each in labels.tolist()]
     except UnicodeDecodeError as error:
-        raise CannotExplain(f"{file}: expected {LABEL!r} to hold text in UTF-8; {error}") from None
+        raise CommandError(f"{file}: expected {LABEL!r} to hold text in UTF-8; {error}") from None
 
 
 def _read(columns: Columns, inputs: Mapping[str, Tensor], file: Path) -> dict[str, Array]:
     if len(inputs) == 1 and ONLY in columns:
         columns = {next(iter(inputs)): columns[ONLY]}
     if missing := [name for name in inputs if name not in columns]:
-        raise CannotExplain(
+        raise CommandError(
             f"{file}: expected the input {missing[0]}, {inputs[missing[0]]}; got {', '.join(columns) or 'no rows'}"
         )
     try:
         found = {name: read_tensor(columns[name], tensor) for name, tensor in inputs.items()}
     except BadRequest as error:
-        raise CannotExplain(f"{file}: {error.message}") from None
+        raise CommandError(f"{file}: {error.message}") from None
     if len({len(array) for array in found.values()}) > 1:
-        raise CannotExplain(
-            f"{file}: expected as many rows of each input; got {[len(each) for each in found.values()]}"
-        )
+        raise CommandError(f"{file}: expected as many rows of each input; got {[len(each) for each in found.values()]}")
     return found
 
 
 def _check_count(labels: Sequence[str] | None, part: Mapping[str, Array], file: Path) -> None:
     rows = len(next(iter(part.values())))
     if labels is not None and len(labels) != rows:
-        raise CannotExplain(f"{file}: expected a label for each of the {rows} rows; got {len(labels)}")
+        raise CommandError(f"{file}: expected a label for each of the {rows} rows; got {len(labels)}")
 
 
 def _joined(name: str, parts: Sequence[Array], path: Path) -> Array:
     shapes = sorted({part.shape[1:] for part in parts})
     if len(shapes) > 1:
-        raise CannotExplain(f"{path}: expected rows of one shape of the input {name} in all files; got {shapes}")
+        raise CommandError(f"{path}: expected rows of one shape of the input {name} in all files; got {shapes}")
     return np.concatenate(parts)

@@ -3,28 +3,24 @@
 It does not know what they are asked.
 """
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from sluice.cli.errors import NOT_REACHABLE, CommandError
+from sluice.client import Client, SluiceError
+
 _LOOPBACK = "127.0.0.1"
-_READY_S, _ANSWER_WITHIN_S, _PAUSE_S = 120.0, 10.0, 0.1
+_READY_S, _PAUSE_S = 120.0, 0.1
 _STOP_S = 30.0  # longer than a gateway takes to drain and to stop its model server
-
-
-class NotServed(Exception):
-    """The gateway did not become ready, or refused a client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +35,25 @@ class Embedded:
         """Wait until it serves all models of its folder.
 
         Raises:
-            NotServed: it has ended, or is not ready after two minutes; says why.
+            CommandError: it has ended, or is not ready after two minutes; says why.
         """
         deadline = time.monotonic() + _READY_S
-        while reason := self._trouble():
-            if self.process.poll() is not None:
-                raise NotServed(f"the gateway ended with code {self.process.returncode}")
-            if time.monotonic() > deadline:
-                raise NotServed(f"the gateway is not ready after {_READY_S:g} s: {reason}")
-            time.sleep(_PAUSE_S)
+        with Client(self.http, attempts=1) as client:
+            while reason := _trouble(client):
+                if self.process.poll() is not None:
+                    raise CommandError(f"the gateway ended with code {self.process.returncode}", NOT_REACHABLE)
+                if time.monotonic() > deadline:
+                    raise CommandError(f"the gateway is not ready after {_READY_S:g} s: {reason}", NOT_REACHABLE)
+                time.sleep(_PAUSE_S)
 
-    def _trouble(self) -> str:
-        """Why it is not ready; empty if it is."""
-        try:
-            with urllib.request.urlopen(f"{self.http}/readyz", timeout=_ANSWER_WITHIN_S):  # noqa: S310 - ourselves
-                return ""
-        except urllib.error.HTTPError as error:
-            with error:
-                return str(json.loads(error.read())["reason"])
-        except OSError as error:
-            return f"nothing answers ({error})"
+
+def _trouble(client: Client) -> str:
+    """Why the gateway is not ready; empty if it is."""
+    try:
+        client.ready()
+    except SluiceError as error:
+        return error.message
+    return ""
 
 
 @contextmanager
@@ -97,7 +92,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _no_proxy() -> Iterator[None]:
-    """Ask this machine directly, which urllib, httpx and gRPC read from the environment."""
+    """Ask this machine directly, which httpx and gRPC read from the environment."""
     lower = os.environ.get("no_proxy")
     before = os.environ.get("NO_PROXY", "") if lower is None else lower
     os.environ["no_proxy"] = f"{before},{_LOOPBACK}" if before else _LOOPBACK

@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from sluice.log import configure, quiet_import
-from sluice.memory import keep_freed_memory
+from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.log import quiet_import
 
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
-FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
 
 app = typer.Typer(
     name="sluice",
@@ -33,9 +32,7 @@ def serve(context: typer.Context) -> None:
 @app.command("model-server", context_settings=_FORWARDED)
 def model_server(context: typer.Context) -> None:
     """Run the embedded model server alone, with TensorFlow Serving's flags."""
-    configure()
-    keep_freed_memory()
-    from sluice.model_server.main import main as run
+    from sluice.cli.model_server import model_server as run
 
     raise typer.Exit(run(context.args))
 
@@ -56,7 +53,7 @@ def build(
             import_keras()
         build(names or (), out)
     except UnknownExample as error:
-        _fail(str(error), WRONG_USAGE)
+        raise CommandError(str(error), WRONG_USAGE) from None
 
 
 @models.command("data")
@@ -70,7 +67,7 @@ def data(
     try:
         typer.echo(data(name, out))
     except UnknownExample as error:
-        _fail(str(error), WRONG_USAGE)
+        raise CommandError(str(error), WRONG_USAGE) from None
 
 
 @app.command()
@@ -89,7 +86,7 @@ def export(
     try:
         typer.echo(export_file(file, out, imports=imports or ()))
     except ExportError as error:
-        _fail(str(error), FAILED)
+        raise CommandError(str(error)) from None
 
 
 @app.command()
@@ -121,12 +118,9 @@ def explain(
 ) -> None:
     """Say in words and shapes what a model takes, how rows are grouped into batches, and what it remembers."""
     from sluice.cli.explain.command import run
-    from sluice.cli.explain.explanation import CannotExplain, Numbers
+    from sluice.cli.explain.numbers import Numbers
 
-    try:
-        run(target, Numbers(rows, batch_size, steps), url, imports or ())
-    except CannotExplain as error:
-        _fail(str(error), error.code)
+    run(target, Numbers(rows, batch_size, steps), url, imports or ())
 
 
 @app.command()
@@ -149,12 +143,8 @@ def buckets(
 ) -> None:
     """Show what lengths a model's sequences have, what their padding costs, and what other bounds would save."""
     from sluice.cli.buckets.command import run
-    from sluice.cli.explain.explanation import CannotExplain
 
-    try:
-        run(name, url, lengths, plot)
-    except CannotExplain as error:
-        _fail(str(error), error.code)
+    run(name, url, lengths, plot)
 
 
 @app.command()
@@ -206,12 +196,8 @@ def calibrate(
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no gateway that answers.
     """
     from sluice.cli.calibrate.command import ALL, Options, run
-    from sluice.cli.explain.explanation import CannotExplain
 
-    try:
-        run(name, url, models_dir, Options(known, unknown, method or [ALL], level, by_class, calibrations, plot))
-    except CannotExplain as error:
-        _fail(str(error), error.code)
+    run(name, url, models_dir, Options(known, unknown, method or [ALL], level, by_class, calibrations, plot))
 
 
 @app.command()
@@ -225,15 +211,10 @@ def demo(
     """Show it: many clients, each with a session of its own, served in shared batches and compared with Keras."""
     from sluice.cli.demo.command import run
 
-    raise typer.Exit(run(models_dir, out, clients))
+    run(models_dir, out, clients)
 
 
 def import_keras() -> None:
     """Import Keras ahead of the code that needs it, without TensorFlow's chatter."""
     with quiet_import():
         import keras  # noqa: F401
-
-
-def _fail(message: str, code: int) -> None:
-    typer.echo(f"sluice: {message}", err=True)
-    raise typer.Exit(code)

@@ -2,18 +2,21 @@
 
 import gc
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.extras import need
 from sluice.log import configure
 from sluice.memory import keep_freed_memory
 
-WRONG_USAGE = 2
-
 
 def serve(arguments: Sequence[str]) -> int:
-    """Serve until told to stop; the exit code: 1 if an address cannot be had, 2 if a setting cannot be used."""
+    """Serve until told to stop; the exit code, 1 if an address cannot be had.
+
+    Raises:
+        CommandError: a setting cannot be used, or the embedded model server is wanted and not installed.
+    """
     gc.disable()  # until it listens: what is imported stays
     # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -26,17 +29,14 @@ def serve(arguments: Sequence[str]) -> int:
     try:
         settings = load(arguments)
     except (SettingsError, Unreadable) as error:
-        return _wrong(str(error))
+        raise CommandError(str(error), WRONG_USAGE) from None
     except ValidationError as error:
-        return _wrong("; ".join(_told(error.errors())))
+        raise CommandError("; ".join(_told(error.errors())), WRONG_USAGE) from None
+    if settings.backend is None:
+        need("serve --models", "model-server")
     configure()
     keep_freed_memory()
     return run(settings)
-
-
-def _wrong(reason: str) -> int:
-    print(f"sluice: {reason}", file=sys.stderr)  # noqa: T201 - for who typed the command
-    return WRONG_USAGE
 
 
 def _told(wrong: Iterable[Mapping[str, Any]]) -> list[str]:

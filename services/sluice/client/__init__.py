@@ -5,7 +5,19 @@ from sluice.client.errors import NoAnswer
 from sluice.client.session import AsyncSession
 from sluice.client.stream import AsyncStream
 from sluice.client.sync import Client, Session, Stream
-from sluice.client.values import Columns, Ended, Generated, Page, Recognized, RecognizedRow, SessionView, Token
+from sluice.client.values import (
+    Buckets,
+    CalibrationFile,
+    Columns,
+    Ended,
+    Generated,
+    Page,
+    Recognized,
+    RecognizedRow,
+    ServedModel,
+    SessionView,
+    Token,
+)
 from sluice.policy.errors import (
     BadRequest,
     Conflict,
@@ -27,6 +39,8 @@ __all__ = [
     "AsyncStream",
     "BadRequest",
     "Beam",
+    "Buckets",
+    "CalibrationFile",
     "Client",
     "Columns",
     "Conflict",
@@ -40,6 +54,7 @@ __all__ = [
     "Recognized",
     "RecognizedRow",
     "Sampling",
+    "ServedModel",
     "Session",
     "SessionEnded",
     "SessionExists",

@@ -3,20 +3,24 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
+import httpx
 from numpy.typing import ArrayLike
 
 from sluice.client.generation import instances_of
 from sluice.client.grpc import GrpcTransport
 from sluice.client.http import HttpTransport
 from sluice.client.many import StepMany
+from sluice.client.overview import read_buckets, read_calibration_files, read_models
+from sluice.client.paths import model_path
 from sluice.client.predict import Asked, Predictions
 from sluice.client.recognition import check_rows
+from sluice.client.refusals import read_fields
 from sluice.client.retry import Patience, persistently
 from sluice.client.session import AsyncSession
 from sluice.client.stream import AsyncStream
@@ -24,6 +28,8 @@ from sluice.client.transport import Transport
 from sluice.client.turns import turn
 from sluice.client.values import (
     Array,
+    Buckets,
+    CalibrationFile,
     Columns,
     Ended,
     GenerateCall,
@@ -35,12 +41,17 @@ from sluice.client.values import (
     RecognizeCall,
     Recognized,
     Results,
+    ServedModel,
     Token,
     Values,
     arrays_of,
 )
+from sluice.policy.contract import Contract, Signature
+from sluice.policy.contract_document import parse_contract
 from sluice.policy.generation import Beam, Sampling
 from sluice.wire.rest import DEFAULT_SIGNATURE
+
+T = TypeVar("T")
 
 _VERSION_LIMIT = (1 << 63) - 1
 
@@ -71,6 +82,7 @@ class AsyncClient:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._patience = Patience(attempts, timeout_s, total_s, sleep, clock)
+        self._url = url
         self._transport = transport_to(url, headers or {})
         self._predictions = Predictions(self._transport)
 
@@ -183,6 +195,52 @@ class AsyncClient:
         call = GenerateCall(_spec(model, version, label), instances_of(instances), max_steps, beam, sampling)
         return self._events(call, self._patience_of(timeout_s))
 
+    async def models(self) -> list[ServedModel]:
+        """The models that the gateway serves. This and the methods up to `reload_calibrations` want an http:// URL.
+
+        Raises:
+            SluiceError: the gateway's refusal.
+            NoAnswer: the gateway could not be reached, or something else answered.
+            ValueError: the URL is a grpc:// one.
+        """
+        return await self._answer("/v1/models", read_models)
+
+    async def contract(self, model: str, version: int | str | None = None) -> Contract | None:
+        """How a model wants to be called, by its own contract; None for a model without one.
+
+        Raises:
+            ContractError: this client cannot read it; else as `models`.
+        """
+        document = await self._answer(_asked(model, "contract", version), lambda body: body["contract"])
+        return None if document is None else parse_contract(document)
+
+    async def buckets(self, model: str, version: int | str | None = None) -> Buckets:
+        """To what lengths a model's sequences are padded, whether they run in chunks, and what lengths came."""
+        return await self._answer(_asked(model, "buckets", version), read_buckets)
+
+    async def ready(self) -> None:
+        """Return as soon as the gateway can be used; it is asked again like any other call.
+
+        Raises:
+            Unavailable: it is not ready; the sentence says why.
+            NoAnswer: the gateway could not be reached.
+        """
+        await self._answer("/readyz", lambda body: body["status"])
+
+    async def metrics(self) -> str:
+        """The gateway's metrics in Prometheus' text format."""
+        return (await persistently(partial(self._transport.answer, "GET", "/metrics"), self._patience)).decode()
+
+    async def reload_calibrations(self) -> list[CalibrationFile]:
+        """Have the gateway look at its folder of calibrations now; a file that cannot be used says why."""
+        return await self._answer("/v1/calibrations:reload", read_calibration_files, method="POST")
+
+    async def signatures(
+        self, model: str, *, version: int | str | None = None, label: str | None = None
+    ) -> Mapping[str, Signature]:
+        """What a model's signatures take and give by TensorFlow's own metadata, over HTTP and gRPC."""
+        return await persistently(partial(self._transport.signatures, _spec(model, version, label)), self._patience)
+
     async def open(
         self,
         model: str,
@@ -279,6 +337,12 @@ class AsyncClient:
                 yield event
                 event = await anext(events, None)
 
+    async def _answer(self, path: str, read: Callable[[dict[str, Any]], T], method: str = "GET") -> T:
+        async def attempt(timeout_s: float) -> T:
+            return read_fields(self._url, await self._transport.answer(method, path, timeout_s), read)
+
+        return await persistently(attempt, self._patience)
+
     def _patience_of(self, timeout_s: float | None) -> Patience:
         """The patience of a call that may have a time limit of its own, in seconds."""
         patience = self._patience
@@ -297,6 +361,12 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _asked(model: str, what: str, version: int | str | None) -> str:
+    """The path of what is asked about a model version, or else the newest."""
+    query = "" if version is None else f"?version={_spec(model, version, None).version}"
+    return f"{model_path(model)}/{what}{query}"
 
 
 def _spec(model: str, version: int | str | None, label: str | None) -> ModelSpec:
@@ -319,7 +389,8 @@ def transport_to(url: str, headers: Mapping[str, str]) -> Transport:
     """
     scheme, _, address = url.rstrip("/").partition("://")
     if scheme in ("http", "https") and address:
-        return HttpTransport(url.rstrip("/"), headers)
+        with suppress(httpx.InvalidURL):
+            return HttpTransport(url.rstrip("/"), headers)
     if scheme == "grpc" and address:
         return GrpcTransport(address, headers)
     raise ValueError(f"A gateway's URL is http://HOST:PORT, https://HOST:PORT or grpc://HOST:PORT; got {url!r}.")

@@ -127,6 +127,9 @@ class GrpcTransport:
     async def close(self, session: str, timeout_s: float) -> None:
         await self._ask("Close", pb.CloseRequest(session=session), timeout_s)
 
+    async def answer(self, method: str, path: str, timeout_s: float) -> bytes:
+        raise ValueError(f"The gateway answers {path} over HTTP only: make a client of its http:// URL.")
+
     async def signatures(self, spec: ModelSpec, timeout_s: float) -> Signatures:
         return read_metadata(await self._ask("GetModelMetadata", metadata_request(spec), timeout_s))
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequen
 from contextlib import aclosing, contextmanager
 from datetime import datetime
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import httpx
 
@@ -13,9 +12,10 @@ from sluice.client.contracts import OutputDtypes
 from sluice.client.errors import NoAnswer, error_of
 from sluice.client.events import EventReader
 from sluice.client.generation import generate_body, read_event, read_results
+from sluice.client.paths import model_path, session_path, version_path
 from sluice.client.predict_json import predict_body, read_outputs
 from sluice.client.recognition import read_recognized, recognize_body
-from sluice.client.refusals import read_json, refusal
+from sluice.client.refusals import read_fields, read_json, refusal
 from sluice.client.rows import dumps, many_body, read_answer, read_array, step_body, write_inputs
 from sluice.client.signatures import Signatures, read_metadata_json
 from sluice.client.transport import Lane
@@ -68,66 +68,70 @@ class HttpTransport:
             "ttl_s": opening.ttl_s,
             "if_exists": None if opening.if_exists == "error" else opening.if_exists,
         }
-        return _opened(await self._post(f"{_model(opening.model)}/sessions", body, timeout_s))
+        return _opened(await self._post(f"{model_path(opening.model)}/sessions", body, timeout_s))
 
     async def view(self, session: str, timeout_s: float) -> SessionView:
-        return _view(await self._json("GET", _session(session), timeout_s, session=session))
+        return _view(await self._json("GET", session_path(session), timeout_s, session=session))
 
     async def list(self, model: str, limit: int, after: str, timeout_s: float) -> Page:
         params = {"limit": limit} | ({"after": after} if after else {})
-        body = await self._json("GET", f"{_model(model)}/sessions", timeout_s, params=params)
+        body = await self._json("GET", f"{model_path(model)}/sessions", timeout_s, params=params)
         return Page([_view(each) for each in body["sessions"]], body.get("next"))
 
     async def run(self, kind: Kind, call: Call, timeout_s: float) -> Answer:
         dtypes = await self._dtypes.of(kind, call.model, call.version, timeout_s)
-        path = f"{_session(call.session)}:{kind}"
+        path = f"{session_path(call.session)}:{kind}"
         response = await self._call("POST", path, timeout_s, content=step_body(call), session=call.session)
         replayed = response.headers.get("sluice-replayed") == "true"
         return read_answer(read_json(self._url, response.content), dtypes, replayed=replayed)
 
     async def step_many(self, call: ManyCall, timeout_s: float) -> Sequence[Answer | SluiceError]:
         dtypes = [await self._dtypes.of("step", call.model, version, timeout_s) for version in call.versions]
-        path = f"{_model(call.model)}/sessions:step"
+        path = f"{model_path(call.model)}/sessions:step"
         body = await self._json("POST", path, timeout_s, content=many_body(call))
         return [_row(body, index, dtypes[index]) for index in range(len(call.sessions))]
 
     async def fork(self, session: str, fork: str | None, timeout_s: float) -> Opened:
-        return _opened(await self._post(f"{_session(session)}:fork", {"session": fork}, timeout_s, session=session))
+        return _opened(await self._post(f"{session_path(session)}:fork", {"session": fork}, timeout_s, session=session))
 
     async def renew(self, session: str, ttl_s: float | None, timeout_s: float) -> SessionView:
-        return _view(await self._post(f"{_session(session)}:renew", {"ttl_s": ttl_s}, timeout_s, session=session))
+        return _view(await self._post(f"{session_path(session)}:renew", {"ttl_s": ttl_s}, timeout_s, session=session))
 
     async def get_state(self, session: str, timeout_s: float) -> bytes:
-        return (await self._call("GET", f"{_session(session)}/state", timeout_s, session=session)).content
+        return (await self._call("GET", f"{session_path(session)}/state", timeout_s, session=session)).content
 
     async def put_state(self, session: str, envelope: bytes, timeout_s: float) -> Opened:
-        path = f"{_session(session)}/state"
+        path = f"{session_path(session)}/state"
         body = await self._json("PUT", path, timeout_s, content=envelope, media_type=_BYTES, session=session)
         return _opened(body)
 
     async def close(self, session: str, timeout_s: float) -> None:
-        await self._call("DELETE", _session(session), timeout_s, session=session)
+        await self._call("DELETE", session_path(session), timeout_s, session=session)
+
+    async def answer(self, method: str, path: str, timeout_s: float) -> bytes:
+        return (await self._call(method, path, timeout_s)).content
 
     async def signatures(self, spec: ModelSpec, timeout_s: float) -> Signatures:
-        return read_metadata_json(await self._json("GET", f"{_version(spec)}/metadata", timeout_s))
+        content = await self.answer("GET", f"{version_path(spec)}/metadata", timeout_s)
+        return read_fields(self._url, content, read_metadata_json)
 
     async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:
-        path = f"{_version(call.spec)}:predict"
+        path = f"{version_path(call.spec)}:predict"
         body = await self._json("POST", path, timeout_s, content=predict_body(call))
         return read_outputs(body, call.signature.outputs)
 
     async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized:
-        path = f"{_version(call.spec)}:recognize"
+        path = f"{version_path(call.spec)}:recognize"
         return read_recognized(await self._json("POST", path, timeout_s, content=recognize_body(call)))
 
     async def generate(self, call: GenerateCall, timeout_s: float) -> Results:
-        path, body = f"{_version(call.spec)}:generate", generate_body(call, stream=False)
+        path, body = f"{version_path(call.spec)}:generate", generate_body(call, stream=False)
         return read_results(await self._json("POST", path, timeout_s, content=body))
 
     async def generate_stream(self, call: GenerateCall, timeout_s: float) -> AsyncGenerator[Token | Ended]:
         body, until = generate_body(call, stream=True), asyncio.get_running_loop().time() + timeout_s + _GRACE_S
         headers = {**_limit(timeout_s), "Content-Type": _JSON}
-        request = self._http.build_request("POST", f"{_version(call.spec)}:generate", content=body, headers=headers)
+        request = self._http.build_request("POST", f"{version_path(call.spec)}:generate", content=body, headers=headers)
         with self._answering(timeout_s):
             response = await _within(until, self._http.send(request, stream=True))
             async with aclosing(response):
@@ -152,7 +156,7 @@ class HttpTransport:
 
     async def _contract(self, model: str, version: str, timeout_s: float) -> Any:
         params = {"version": version}
-        return (await self._json("GET", f"{_model(model)}/contract", timeout_s, params=params))["contract"]
+        return (await self._json("GET", f"{model_path(model)}/contract", timeout_s, params=params))["contract"]
 
     async def _post(self, path: str, fields: Mapping[str, Any], timeout_s: float, session: str | None = None) -> Any:
         given = {name: value for name, value in fields.items() if value is not None}
@@ -207,20 +211,6 @@ async def _within(until: float, work: Awaitable[T]) -> T:
 
 def _limit(timeout_s: float) -> dict[str, str]:
     return {"Sluice-Timeout-Ms": str(max(1, round(timeout_s * 1000)))}
-
-
-def _model(name: str) -> str:
-    return f"/v1/models/{quote(name, safe='')}"
-
-
-def _version(spec: ModelSpec) -> str:
-    if spec.version is not None:
-        return f"{_model(spec.model)}/versions/{spec.version}"
-    return _model(spec.model) + ("" if spec.label is None else f"/labels/{quote(spec.label, safe='')}")
-
-
-def _session(id: str) -> str:
-    return f"/v1/sessions/{quote(id, safe='')}"
 
 
 def _opened(body: Mapping[str, Any]) -> Opened:

@@ -1,13 +1,15 @@
 """What an HTTP answer says that is an error, or that is not the gateway's."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
 from sluice.client.errors import NoAnswer, error_of
 from sluice.policy.errors import BadRequest, SluiceError
 from sluice.wire.rest import parse_json
+
+T = TypeVar("T")
 
 
 def refusal(status: int, headers: Mapping[str, str], content: bytes) -> SluiceError:
@@ -21,7 +23,7 @@ def refusal(status: int, headers: Mapping[str, str], content: bytes) -> SluiceEr
     told = headers.get("retry-after", "")
     return error_of(
         headers.get("sluice-code") or str(body.get("code", "")),
-        str(body.get("error", "")),
+        str(body.get("error") or body.get("reason", "")),  # `reason` is what /readyz says
         status=status,
         details=body.get("details"),
         retry_after_s=int(told) if told.isdecimal() else None,
@@ -41,7 +43,24 @@ def read_json(url: str, content: str | bytes) -> dict[str, Any]:
         answer = None
     if isinstance(answer, dict):
         return answer
-    raise NoAnswer(
-        f"{url} did not answer as a gateway does: expected a JSON object, got {body.decode(errors='replace')!r:.80}. "
+    raise _no_gateway(url, "a JSON object", body)
+
+
+def read_fields(url: str, content: bytes, read: Callable[[dict[str, Any]], T]) -> T:
+    """What `read` makes of an answer from `url` that is no error.
+
+    Raises:
+        NoAnswer: fields are missing or of another form.
+    """
+    body = read_json(url, content)
+    try:
+        return read(body)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _no_gateway(url, "the fields that a gateway writes", content) from None
+
+
+def _no_gateway(url: str, expected: str, body: bytes) -> NoAnswer:
+    return NoAnswer(
+        f"{url} did not answer as a gateway does: expected {expected}, got {body.decode(errors='replace')!r:.80}. "
         "Give the gateway's own URL, or see what its proxy answers."
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import ParseDict, ParseError
 
 from sluice.client.values import Array, ModelSpec, is_text
 from sluice.policy.contract import Signature, Tensor
@@ -35,8 +35,15 @@ def read_metadata(reply: tfs.GetModelMetadataResponse) -> Signatures:
 
 
 def read_metadata_json(body: Mapping[str, Any]) -> Signatures:
-    """The signatures that REST answers, by name."""
-    return _read(ParseDict(body["metadata"][_SIGNATURES], tfs.SignatureDefMap(), ignore_unknown_fields=True))
+    """The signatures that REST answers, by name.
+
+    Raises:
+        ValueError: it is not TensorFlow Serving's metadata.
+    """
+    try:
+        return _read(ParseDict(body["metadata"][_SIGNATURES], tfs.SignatureDefMap(), ignore_unknown_fields=True))
+    except ParseError as error:
+        raise ValueError(str(error)) from None
 
 
 def fitted(array: Array, tensor: Tensor, *, any_shape: bool = False) -> Array:

@@ -13,16 +13,20 @@ from sluice.client.session import AsyncSession
 from sluice.client.stream import AsyncStream
 from sluice.client.values import (
     Array,
+    Buckets,
+    CalibrationFile,
     Columns,
     Ended,
     IfExists,
     Page,
     Recognized,
     Results,
+    ServedModel,
     SessionView,
     Token,
     Values,
 )
+from sluice.policy.contract import Contract, Signature
 from sluice.policy.generation import Beam, Sampling
 
 T = TypeVar("T")
@@ -230,6 +234,29 @@ class Client:
     ) -> Generator[Token | Ended]:
         """As `AsyncClient.generate_stream`, with the same options; leaving the iterator frees what still runs."""
         return self._loop.each(self._inner.generate_stream(model, instances, **options))
+
+    def models(self) -> list[ServedModel]:
+        return self._loop.run(self._inner.models())
+
+    def contract(self, model: str, version: int | str | None = None) -> Contract | None:
+        return self._loop.run(self._inner.contract(model, version))
+
+    def buckets(self, model: str, version: int | str | None = None) -> Buckets:
+        return self._loop.run(self._inner.buckets(model, version))
+
+    def ready(self) -> None:
+        self._loop.run(self._inner.ready())
+
+    def metrics(self) -> str:
+        return self._loop.run(self._inner.metrics())
+
+    def reload_calibrations(self) -> list[CalibrationFile]:
+        return self._loop.run(self._inner.reload_calibrations())
+
+    def signatures(
+        self, model: str, *, version: int | str | None = None, label: str | None = None
+    ) -> Mapping[str, Signature]:
+        return self._loop.run(self._inner.signatures(model, version=version, label=label))
 
     def open(self, model: str, session: str | None = None, **options: Unpack[OpenOptions]) -> Session:
         """As `AsyncClient.open`, with the same options."""

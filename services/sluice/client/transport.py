@@ -61,6 +61,13 @@ class Transport(Protocol):
 
     async def close(self, session: str, timeout_s: float) -> None: ...
 
+    async def answer(self, method: str, path: str, timeout_s: float) -> bytes:
+        """The body of a call of the gateway's HTTP API that takes none itself.
+
+        Raises:
+            ValueError: the transport is not HTTP.
+        """
+
     async def signatures(self, spec: ModelSpec, timeout_s: float) -> Mapping[str, Signature]: ...
 
     async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:

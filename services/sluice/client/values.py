@@ -116,6 +116,60 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """A version of a model; `state` is the model server's word, AVAILABLE where it can be called."""
+
+    version: int
+    state: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that is served; `kinds` say what it can be asked: session, sequences, recognition, generation, rows."""
+
+    name: str
+    versions: list[ServedVersion]
+    kinds: tuple[str, ...]
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class AxisBuckets:
+    """The buckets of a ragged axis: increasing, inclusive bounds; the last is the longest sequence accepted.
+
+    `learned` says whether they follow the lengths that come; `lengths` are how often each came, those of late count 1,
+    older ones less.
+    """
+
+    bounds: tuple[int, ...]
+    learned: bool
+    lengths: dict[int, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """To what lengths a model version's sequences are padded: signature → axis → buckets.
+
+    `chunks` are, by signature, the time steps of the chunks in which its sequences run now; 0: whole, in buckets.
+    """
+
+    model: str
+    version: int
+    signatures: dict[str, dict[str, AxisBuckets]]
+    chunks: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationFile:
+    """A file of the gateway's folder of calibrations: its status, and the reason where it is not in use."""
+
+    file: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PredictCall:
     """A call of a model's signature; `inputs` are as it takes them, no `outputs` for all."""
 

@@ -8,25 +8,23 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any, get_args
 
-import ml_dtypes
-import numpy as np
-
 from sluice.policy.contract import (
     TIME,
     Axis,
     Contract,
-    Detector,
     Generation,
     Kind,
-    Recognition,
     Scanning,
     Signature,
     State,
     Tensor,
     numpy_dtype,
 )
-from sluice.policy.scores import OWN_METHODS
+from sluice.policy.contract_fields import ContractError, array_of, holds, object_of, signature_of, text_of, whole_of
+from sluice.policy.contract_recognition import recognition_of
 from sluice.policy.tensors import initial_row
+
+__all__ = ["ContractError", "parse_contract"]
 
 SCHEMA = 1
 _RAGGED: Sequence[Kind] = ("sequences", "encode")
@@ -35,23 +33,19 @@ _STEPS_LIMIT = 1_000_000
 _LENGTH_LIMIT = (1 << 31) - 1
 
 
-class ContractError(ValueError):
-    """A contract that cannot be read: the sentence names the field, what was expected and what came."""
-
-
 def parse_contract(document: Any) -> Contract:
     """Read a contract's JSON document.
 
     Raises:
         ContractError: a field is missing, unknown in kind, or of the wrong form.
     """
-    fields = _object(document, "contract")
+    fields = object_of(document, "contract")
     schema = fields.get("schema")
     if schema != SCHEMA:
         raise ContractError(
             f"contract.schema: expected {SCHEMA}, got {schema!r}; export the model again or update Sluice"
         )
-    named = _object(fields.get("signatures"), "contract.signatures")
+    named = object_of(fields.get("signatures"), "contract.signatures")
     signatures = {name: _signature(name, value) for name, value in named.items()}
     for name, value in named.items():
         if signatures[name].kind == "sequences" and "scan" in value:
@@ -63,135 +57,33 @@ def parse_contract(document: Any) -> Contract:
         signatures=signatures,
         document=fields,
         generation=_generation(fields["generation"], signatures) if "generation" in fields else None,
-        recognition=_recognition(fields["recognition"], signatures) if "recognition" in fields else None,
+        recognition=recognition_of(fields["recognition"], signatures) if "recognition" in fields else None,
     )
 
 
 def _generation(value: Any, signatures: Mapping[str, Signature]) -> Generation:
     where = "contract.generation"
-    fields = _object(value, where)
-    encode, decode = (_named(fields, kind, where, signatures) for kind in ("encode", "decode"))
-    input_, logits = _text(fields, "input", where), _text(fields, "logits", where)
+    fields = object_of(value, where)
+    encode, decode = (signature_of(fields, kind, where, signatures) for kind in ("encode", "decode"))
+    input_, logits = text_of(fields, "input", where), text_of(fields, "logits", where)
     takes = {name: (tensor.dtype, len(tensor.axes)) for name, tensor in decode.inputs.items()}
     if takes != {input_: ("int32", 1)} or logits not in decode.outputs:
         raise ContractError(
             f"{where}: expected the only input of {decode.name}, int32 [batch], and an output; got {input_!r}, "
             f"{logits!r}"
         )
-    tokens = _array(fields.get("tokens"), f"{where}.tokens")
+    tokens = array_of(fields.get("tokens"), f"{where}.tokens")
     if not tokens or not all(isinstance(token, str) for token in tokens):
         raise ContractError(f"{where}.tokens: expected the text of each token; got {tokens!r:.80}")
-    start, end = (_whole(fields.get(name), f"{where}.{name}", 0, len(tokens) - 1) for name in ("start", "end"))
-    steps = _whole(fields.get("max_steps"), f"{where}.max_steps", 1, _STEPS_LIMIT)
+    start, end = (whole_of(fields.get(name), f"{where}.{name}", 0, len(tokens) - 1) for name in ("start", "end"))
+    steps = whole_of(fields.get("max_steps"), f"{where}.max_steps", 1, _STEPS_LIMIT)
     return Generation(encode, decode, input_, logits, start, end, steps, tuple(tokens))
-
-
-def _recognition(value: Any, signatures: Mapping[str, Signature]) -> Recognition:
-    where = "contract.recognition"
-    fields = _object(value, where)
-    signature = _named(fields, "rows", where, signatures, "signature")
-    classes = _array(fields.get("classes"), f"{where}.classes")
-    if not classes or not all(isinstance(each, str) for each in classes) or len(set(classes)) < len(classes):
-        raise ContractError(f"{where}.classes: expected the text of each class, all different; got {classes!r:.80}")
-    other = _whole(fields["other"], f"{where}.other", 0, len(classes)) if "other" in fields else None
-    if other not in (None, len(classes)):
-        raise ContractError(f"{where}.other: expected {len(classes)}, the place behind the classes; got {other}")
-    recognition = Recognition(
-        signature=signature,
-        logits=_text(fields, "logits", where),
-        classes=tuple(classes),
-        other=other,
-        codes=_codes(fields["codes"], len(classes), f"{where}.codes") if "codes" in fields else None,
-        detector=_detector(fields["detector"], f"{where}.detector") if "detector" in fields else None,
-        range=_range(fields["range"], f"{where}.range") if "range" in fields else None,
-    )
-    if recognition.other is not None and recognition.codes is not None:
-        raise ContractError(f'{where}.codes: expected codes or an "other" class; got both')
-    _check_output(signature, recognition.logits, (None, recognition.width), f"{where}.logits")
-    return _with_scores(recognition, fields, where, signatures)
-
-
-def _with_scores(
-    recognition: Recognition, fields: Mapping[str, Any], where: str, signatures: Mapping[str, Signature]
-) -> Recognition:
-    if ("scores" in fields) != ("scores_signature" in fields):
-        raise ContractError(f"{where}.scores: expected scores and scores_signature, or neither; got one of them")
-    if "scores" not in fields:
-        return recognition
-    signature = _named(fields, "rows", where, signatures, "scores_signature")
-    if _whole_forms(signature.inputs) != _whole_forms(recognition.signature.inputs):
-        raise ContractError(
-            f"{where}.scores_signature: expected the inputs of {recognition.signature.name}; got those of "
-            f"{signature.name}, {', '.join(signature.inputs)}"
-        )
-    _check_output(signature, recognition.logits, (None, recognition.width), f"{where}.scores_signature")
-    named = _object(fields["scores"], f"{where}.scores")
-    scores = {method: _text(named, method, f"{where}.scores") for method in named}
-    for method, output in scores.items():
-        if not method or "+" in method or method in OWN_METHODS:
-            raise ContractError(
-                f"{where}.scores: expected names of methods without +, and none of {', '.join(OWN_METHODS)}; "
-                f"got {method!r}"
-            )
-        _check_output(signature, output, (None,), f"{where}.scores.{method}")
-    return replace(recognition, scores_signature=signature, scores=scores)
-
-
-def _whole_forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int | None, ...]]]:
-    """What tensors have, by name: dtype and shape."""
-    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-
-
-def _check_output(signature: Signature, name: str, shape: tuple[int | None, ...], where: str) -> None:
-    """An output is there, holds floats, and has this shape, or leaves it open."""
-    tensor = signature.outputs.get(name)
-    if (
-        tensor is None
-        or len(tensor.axes) != len(shape)
-        or not _is_float(tensor.dtype)
-        or not all(given is None or given == size for given, size in zip(tensor.shape[1:], shape[1:], strict=True))
-    ):
-        form = ", ".join(["batch", *map(str, shape[1:])])
-        raise ContractError(
-            f"{where}: expected an output of {signature.name}, float [{form}]; got {name!r}"
-            + (f", {tensor}" if tensor else "")
-        )
-
-
-def _is_float(dtype: str) -> bool:
-    return "float" in dtype
-
-
-def _codes(value: Any, classes: int, where: str) -> tuple[tuple[int, ...], ...]:
-    book = tuple(tuple(_array(row, f"{where}[{i}]")) for i, row in enumerate(_array(value, where)))
-    if wrong := [unit for row in book for unit in row if type(unit) is not int or unit not in (0, 1)]:
-        raise ContractError(f"{where}: expected rows of 0 and 1; got {wrong[0]!r:.80}")
-    units = {len(row) for row in book}
-    if len(book) != classes or len(set(book)) < classes or len(units) != 1 or units == {0}:
-        raise ContractError(f"{where}: expected {classes} rows, one for each class, all different and of one length")
-    return book
-
-
-def _detector(value: Any, where: str) -> Detector:
-    fields = _object(value, where)
-    return Detector(_text(fields, "model", where), _whole(fields.get("known"), f"{where}.known", 0, 1))
-
-
-def _range(value: Any, where: str) -> tuple[float, float]:
-    ends = _array(value, where)
-    if (
-        len(ends) != 2
-        or not all(type(end) in (int, float) and _holds(np.dtype(np.float64), end) for end in ends)
-        or not ends[0] < ends[1]
-    ):
-        raise ContractError(f"{where}: expected the least and the greatest usual value; got {value!r:.80}")
-    return float(ends[0]), float(ends[1])
 
 
 def _scanning(name: str, value: Any, signatures: Mapping[str, Signature]) -> Scanning:
     where = f"contract.signatures.{name}.scan"
-    fields = _object(value, where)
-    whole, named = signatures[name], _text(fields, "signature", where)
+    fields = object_of(value, where)
+    whole, named = signatures[name], text_of(fields, "signature", where)
     if named not in signatures or signatures[named].kind != "scan":
         raise ContractError(f"{where}.signature: expected a signature of kind scan; got {named!r}")
     scan = signatures[named]
@@ -207,22 +99,12 @@ def _scanning(name: str, value: Any, signatures: Mapping[str, Signature]) -> Sca
         if _row_forms(own) != _row_forms(others):
             raise ContractError(f"{where}: expected the {key} of {scan.name}, time apart; got {', '.join(own)}")
     chunk = fields.get("chunk")
-    return Scanning(scan, None if chunk is None else _whole(chunk, f"{where}.chunk", 0, _LENGTH_LIMIT))
+    return Scanning(scan, None if chunk is None else whole_of(chunk, f"{where}.chunk", 0, _LENGTH_LIMIT))
 
 
 def _row_forms(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int | None, ...]]]:
     """What tensors have at one time step, by name: dtype and shape."""
     return {name: (tensor.dtype, tensor.shape[2 if tensor.has_time else 1 :]) for name, tensor in tensors.items()}
-
-
-def _named(
-    fields: Mapping[str, Any], kind: Kind, where: str, signatures: Mapping[str, Signature], key: str = ""
-) -> Signature:
-    """The signature that `fields` name under `key`, or under their kind."""
-    name = _text(fields, key or kind, where)
-    if name not in signatures or signatures[name].kind != kind:
-        raise ContractError(f"{where}.{key or kind}: expected a signature of kind {kind}; got {name!r}")
-    return signatures[name]
 
 
 def _check_same_states(signatures: Sequence[Signature]) -> None:
@@ -235,17 +117,17 @@ def _check_same_states(signatures: Sequence[Signature]) -> None:
 
 def _signature(name: str, value: Any) -> Signature:
     where = f"contract.signatures.{name}"
-    fields = _object(value, where)
+    fields = object_of(value, where)
     kind = _kind(fields.get("kind"), where)
     lengths = fields.get("lengths")
     if kind == "scan" and not isinstance(lengths, str):
         raise ContractError(f"{where}.lengths: a scan names its lengths input; got {lengths!r}")
-    states = _array(fields.get("states", []), f"{where}.states")
+    states = array_of(fields.get("states", []), f"{where}.states")
     if kind in _STATED and not states:
         raise ContractError(f"{where}.states: a {kind} has one state or more; got none")
     _check_names_differ(fields, states, lengths if kind == "scan" else None, where)
     signature = Signature(
-        name=_text({"calls": name, **fields}, "calls", where),
+        name=text_of({"calls": name, **fields}, "calls", where),
         kind=kind,
         inputs=_tensors(fields.get("inputs"), f"{where}.inputs"),
         outputs=_tensors(fields.get("outputs"), f"{where}.outputs"),
@@ -259,7 +141,7 @@ def _signature(name: str, value: Any) -> Signature:
 
 def _check_names_differ(fields: Mapping[str, Any], states: list[Any], lengths: str | None, where: str) -> None:
     """The model takes inputs, states and lengths by name: no two can have one."""
-    taken: list[Any] = [*_object(fields.get("inputs"), f"{where}.inputs"), *([] if lengths is None else [lengths])]
+    taken: list[Any] = [*object_of(fields.get("inputs"), f"{where}.inputs"), *([] if lengths is None else [lengths])]
     taken += [state.get("input") for state in states if isinstance(state, dict)]
     if twice := [name for name in taken if taken.count(name) > 1]:
         raise ContractError(f"{where}: expected names of their own for inputs, states and lengths; {twice[0]!r} is two")
@@ -272,7 +154,7 @@ def _ragged(signature: Signature, fields: Mapping[str, Any], where: str) -> Sign
     if free := [axis.name for axis in axes if axis.size is None and not axis.ragged]:
         raise ContractError(f"{where}.inputs: expected axes that are ragged or have a size; {free[0]!r} is neither")
     lengths, masks, buckets = (
-        _object(fields.get(key, {}), f"{where}.{key}") for key in ("lengths", "masks", "buckets")
+        object_of(fields.get(key, {}), f"{where}.{key}") for key in ("lengths", "masks", "buckets")
     )
     for key, given in (("lengths", lengths), ("masks", masks), ("buckets", buckets)):
         if unknown := given.keys() - known:
@@ -281,23 +163,17 @@ def _ragged(signature: Signature, fields: Mapping[str, Any], where: str) -> Sign
         raise ContractError(f"{where}.lengths: expected an input for the lengths of {min(missing)!r}, or a mask")
     return replace(
         signature,
-        length_inputs={axis: _text(lengths, axis, f"{where}.lengths") for axis in lengths},
-        mask_inputs={axis: _text(masks, axis, f"{where}.masks") for axis in masks},
+        length_inputs={axis: text_of(lengths, axis, f"{where}.lengths") for axis in lengths},
+        mask_inputs={axis: text_of(masks, axis, f"{where}.masks") for axis in masks},
         bounds={axis: _bounds(value, f"{where}.buckets.{axis}") for axis, value in buckets.items()},
     )
 
 
 def _bounds(value: Any, where: str) -> tuple[int, ...]:
-    bounds = [_whole(bound, where, 1, _LENGTH_LIMIT) for bound in _array(value, where)]
+    bounds = [whole_of(bound, where, 1, _LENGTH_LIMIT) for bound in array_of(value, where)]
     if not bounds or any(left >= right for left, right in pairwise(bounds)):
         raise ContractError(f"{where}: expected increasing lengths; got {value!r:.80}")
     return tuple(bounds)
-
-
-def _whole(value: Any, where: str, least: int, most: int) -> int:
-    if type(value) is int and least <= value <= most:
-        return value
-    raise ContractError(f"{where}: expected a whole number from {least} to {most}; got {value!r:.80}")
 
 
 def _kind(kind: Any, where: str) -> Kind:
@@ -308,13 +184,13 @@ def _kind(kind: Any, where: str) -> Kind:
 
 
 def _tensors(value: Any, where: str) -> dict[str, Tensor]:
-    return {name: _tensor(name, tensor, f"{where}.{name}") for name, tensor in _object(value, where).items()}
+    return {name: _tensor(name, tensor, f"{where}.{name}") for name, tensor in object_of(value, where).items()}
 
 
 def _tensor(name: str, value: Any, where: str) -> Tensor:
-    fields = _object(value, where)
+    fields = object_of(value, where)
     axes = tuple(
-        _axis(axis, f"{where}.axes[{i}]") for i, axis in enumerate(_array(fields.get("axes"), f"{where}.axes"))
+        _axis(axis, f"{where}.axes[{i}]") for i, axis in enumerate(array_of(fields.get("axes"), f"{where}.axes"))
     )
     if not axes:
         raise ContractError(f"{where}.axes: the batch axis comes first; got none")
@@ -330,27 +206,18 @@ def _tensor(name: str, value: Any, where: str) -> Tensor:
 def _pad(value: Any, dtype: str, where: str) -> Any:
     if dtype == "string" and isinstance(value, str):
         return value.encode()
-    if dtype != "string" and isinstance(value, int | float) and _holds(numpy_dtype(dtype), value):
+    if dtype != "string" and isinstance(value, int | float) and holds(numpy_dtype(dtype), value):
         return value
     raise ContractError(f"{where}.pad: expected a value of dtype {dtype}; got {value!r:.80}")
 
 
-def _holds(dtype: np.dtype[Any], value: float) -> bool:
-    """Whether a dtype has this value, or one near it."""
-    if dtype.kind in "iu":
-        return isinstance(value, int) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
-    if dtype.kind in "fVc":
-        return abs(value) <= float(ml_dtypes.finfo(dtype).max)
-    return dtype.kind == "b" and value in (0, 1)
-
-
 def _axis(value: Any, where: str) -> Axis:
-    fields = _object(value, where)
+    fields = object_of(value, where)
     size, ragged = _size(fields.get("size"), where), fields.get("ragged", False)
     if not isinstance(ragged, bool) or (ragged and size is not None):
         raise ContractError(f"{where}.ragged: expected true where there is no size; got {ragged!r:.80}")
-    least = _whole(fields.get("least", 1), f"{where}.least", 0, _LENGTH_LIMIT)
-    return Axis(_text(fields, "name", where), size, str(fields.get("meaning", "")), ragged, least)
+    least = whole_of(fields.get("least", 1), f"{where}.least", 0, _LENGTH_LIMIT)
+    return Axis(text_of(fields, "name", where), size, str(fields.get("meaning", "")), ragged, least)
 
 
 def _size(size: Any, where: str) -> int | None:
@@ -360,11 +227,11 @@ def _size(size: Any, where: str) -> int | None:
 
 
 def _state(value: Any, where: str) -> State:
-    fields = _object(value, where)
-    shape = tuple(_array(fields.get("shape"), f"{where}.shape"))
+    fields = object_of(value, where)
+    shape = tuple(array_of(fields.get("shape"), f"{where}.shape"))
     if not all(type(size) is int and size >= 0 for size in shape):
         raise ContractError(f"{where}.shape: a state's row has a fixed shape; got {list(shape)}")
-    name, input_, output = (_text(fields, key, where) for key in ("name", "input", "output"))
+    name, input_, output = (text_of(fields, key, where) for key in ("name", "input", "output"))
     dtype, initial = _dtype(fields, where), fields.get("initial", 0.0)
     try:
         initial_row(initial, shape, dtype)
@@ -376,28 +243,9 @@ def _state(value: Any, where: str) -> State:
 
 
 def _dtype(fields: Mapping[str, Any], where: str) -> str:
-    name = _text(fields, "dtype", where)
+    name = text_of(fields, "dtype", where)
     try:
         numpy_dtype(name)
     except TypeError:
         raise ContractError(f"{where}.dtype: expected a dtype such as float32, int64 or string; got {name!r}") from None
     return name
-
-
-def _object(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ContractError(f"{where}: expected an object; got {type(value).__name__}")
-    return value
-
-
-def _array(value: Any, where: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise ContractError(f"{where}: expected an array; got {type(value).__name__}")
-    return value
-
-
-def _text(fields: Mapping[str, Any], key: str, where: str) -> str:
-    value = fields.get(key)
-    if not isinstance(value, str) or not value:
-        raise ContractError(f"{where}.{key}: expected a name; got {value!r}")
-    return value

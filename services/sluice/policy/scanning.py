@@ -108,6 +108,12 @@ def scanned(
     return Grouped(signature, lengths, tickets, [[row] for row in range(len(lengths))])
 
 
+def padded_chunk(steps: int, chunk: int) -> int:
+    """How far so many time steps, a chunk or the last ones of a row, are padded."""
+    size = max(1, chunk // _SIZES)
+    return min(chunk, max(1, -(-steps // size)) * size)
+
+
 @dataclass(frozen=True, slots=True)
 class _Form:
     """What all rows of a request share: how the scan is called, and how the answer differs from the scan's."""
@@ -119,9 +125,7 @@ class _Form:
     initial: Mapping[str, Array]  # by input, `[1, ...]`
 
     def bound(self, steps: int) -> int:
-        """How far so many steps are padded."""
-        size = max(1, self.chunk // _SIZES)
-        return min(self.chunk, max(1, -(-steps // size)) * size)
+        return padded_chunk(steps, self.chunk)
 
     def lane_of(self, bound: int) -> Lane:
         takes = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sluice.cli.explain.explanation import CannotExplain
+from sluice.cli.errors import CommandError
 
 Counts = Mapping[int, float]  # length → how often it came
 
@@ -23,7 +23,7 @@ def read_lengths(file: Path) -> dict[str, Counts]:
     """How often each length occurs, by column or array; every one of them has to hold lengths.
 
     Raises:
-        CannotExplain: the file cannot be read, or something in it is no length; the sentence says where.
+        CommandError: the file cannot be read, or something in it is no length; the sentence says where.
     """
     try:
         match file.suffix.lower():
@@ -34,9 +34,9 @@ def read_lengths(file: Path) -> dict[str, Counts]:
             case _:
                 columns = {NAMELESS: _counted(_lines(file), file)}
     except (OSError, UnicodeError) as error:
-        raise CannotExplain(f"{file}: expected a file of lengths; {error}") from None
+        raise CommandError(f"{file}: expected a file of lengths; {error}") from None
     if not columns or not all(columns.values()):
-        raise CannotExplain(f"{file}: expected one length or more; got none")
+        raise CommandError(f"{file}: expected one length or more; got none")
     return columns
 
 
@@ -57,10 +57,10 @@ def _columns(file: Path) -> dict[str, Counts]:
     else:
         del rows[0]
         if not all(names) or len(set(names)) < len(names) or any(map(_is_length, names)):
-            raise CannotExplain(f"{file}, line 1: expected the columns' names, all different; got {names}")
+            raise CommandError(f"{file}, line 1: expected the columns' names, all different; got {names}")
     for number, row in rows:
         if len(row) != len(names):
-            raise CannotExplain(f"{file}, line {number}: expected {len(names)} values, as in line 1; got {len(row)}")
+            raise CommandError(f"{file}, line {number}: expected {len(names)} values, as in line 1; got {len(row)}")
     return {
         name: _counted(
             [(f"line {number}{f', column {name}' if name else ''}", row[place]) for number, row in rows], file
@@ -74,7 +74,7 @@ def _counted(values: Iterable[tuple[str, str]], file: Path) -> Counts:
     counts: Counter[int] = Counter()
     for place, text in values:
         if not _is_length(text):
-            raise CannotExplain(
+            raise CommandError(
                 f"{file}, {place}: expected a length, a whole number from 0 to {_LONGEST}; got {text.strip()!r}. A "
                 "CSV file's name ends in .csv, and all of its columns are lengths"
             )
@@ -92,14 +92,14 @@ def _arrays(file: Path) -> dict[str, Counts]:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             loaded = {name: np.asarray(arrays[name]) for name in arrays.files}
     except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise CannotExplain(f"{file}: expected arrays, as `numpy.savez` writes them; {error}") from None
+        raise CommandError(f"{file}: expected arrays, as `numpy.savez` writes them; {error}") from None
     for name, array in loaded.items():
         if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise CannotExplain(
+            raise CommandError(
                 f"{file}, array {name}: expected whole numbers in one axis, each the length of a row; got "
                 f"{array.dtype} of shape {list(array.shape)}. All arrays of the file are lengths"
             )
         wrong = array[(array < 0) | (array > _LONGEST)]
         if wrong.size:
-            raise CannotExplain(f"{file}, array {name}: expected lengths from 0 to {_LONGEST}; got {wrong[0]}")
+            raise CommandError(f"{file}, array {name}: expected lengths from 0 to {_LONGEST}; got {wrong[0]}")
     return {name: Counter(array.tolist()) for name, array in loaded.items()}

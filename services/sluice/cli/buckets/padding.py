@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from sluice.policy.buckets import curve, padded_elements, padding_share
+from sluice.policy.scanning import padded_chunk
 
 Counts = Mapping[int, float]  # length → how often it came
 
@@ -21,7 +22,8 @@ _BODY = 0.99  # of the rows: the longest ones share the histogram's last line
 class Ragged:
     """A ragged axis: its lengths, and its bounds where a gateway tells them.
 
-    Names are empty where a file does not tell them. `learned` says whether the bounds follow the lengths that come.
+    Names are empty where a file does not tell them. `learned` says whether the bounds follow the lengths that come;
+    `chunk` is how many elements run at a time, 0 where sequences run whole, None where nothing says it.
     """
 
     signature: str
@@ -29,6 +31,7 @@ class Ragged:
     counts: Counts
     bounds: tuple[int, ...] = ()
     learned: bool = False
+    chunk: int | None = None
 
     @property
     def rows(self) -> float:
@@ -41,7 +44,16 @@ class Ragged:
 
     def padding(self) -> "Padding":
         """What the present bounds cost, for the rows that they let in."""
-        return _padding({length: n for length, n in self.counts.items() if length <= self.bounds[-1]}, self.bounds)
+        return _padding(self._accepted(), self.bounds)
+
+    def in_chunks(self) -> "Padding":
+        """What chunks cost these rows: the last one of each is padded."""
+        counts, chunk = self._accepted(), self.chunk or 1
+        padded = {length - length % chunk + padded_chunk(length % chunk, chunk) for length in counts if length % chunk}
+        return _padding(counts, tuple(sorted({max(each, 1) for each in counts if not each % chunk} | padded)))
+
+    def _accepted(self) -> Counts:
+        return {length: count for length, count in self.counts.items() if length <= self.bounds[-1]}
 
     def best(self) -> "list[Padding]":
         """The best bounds of 1, 2, … `MOST_BUCKETS` buckets, and one more; fewer where more would save nothing.

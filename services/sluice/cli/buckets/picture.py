@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from sluice.cli.buckets.padding import MOST_BUCKETS, Padding, Ragged, worthwhile
-from sluice.cli.buckets.report import heading
+from sluice.cli.buckets.report import title
 
 _BINS = 60
 
@@ -22,7 +22,7 @@ def draw(model: str, axes: list[Ragged], file: Path) -> None:
         for ragged, (left, right) in zip(axes, figure.subplots(len(axes), 2, squeeze=False), strict=True):
             best = ragged.best()
             _draw_lengths(left, ragged, worthwhile(best))
-            left.set_title(heading(model, ragged), fontsize=10)
+            left.set_title(title(model, ragged), fontsize=10)
             _draw_curve(right, ragged, best[:MOST_BUCKETS])
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=110)

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 
 import yaml
 from rich.console import RenderableType
-from rich.padding import Padding as Indented
 from rich.table import Table
 from rich.text import Text
 
 from sluice.cli.buckets.padding import MOST_BUCKETS, Padding, Ragged, grouped, savings, worthwhile
-from sluice.cli.explain.grouping import counted
+from sluice.cli.text import counted, heading, indented, paragraph
 
 _BAR = 40  # columns
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -27,24 +26,24 @@ _EMPTY = "No lengths were observed here yet; the bounds are {}."
 
 def report(model: str, ragged: Ragged, *, alone: bool) -> Iterator[RenderableType]:
     """The section of one axis; unless it is `alone`, it says that the others are left out of account."""
-    yield Text(heading(model, ragged), style="bold")
+    yield heading(title(model, ragged))
     if not ragged.counts:
-        yield _indented(Text(_EMPTY.format(_listed(ragged.bounds))))
+        yield paragraph(_EMPTY.format(_listed(ragged.bounds)))
         return
-    yield _indented(_histogram(ragged))
+    yield indented(_histogram(ragged))
     yield Text()
     for sentence in _now(ragged):
-        yield _indented(Text(sentence))
+        yield paragraph(sentence)
     yield Text()
     best = ragged.best()
-    yield _indented(Text(_TABLE))
-    yield _indented(_table(best))
+    yield paragraph(_TABLE)
+    yield indented(_table(best))
     yield Text()
-    yield _indented(Text(_advice(best, ragged, alone=alone)))
+    yield paragraph(_advice(best, ragged, alone=alone))
     yield from _written(model, ragged, worthwhile(best))
 
 
-def heading(model: str, ragged: Ragged) -> str:
+def title(model: str, ragged: Ragged) -> str:
     """Such as `words, serving_default, axis word: 1,024 rows, 1 to 37 long`."""
     names = [model, ragged.signature, f"axis {ragged.axis}" if ragged.axis else ""]
     where = ", ".join(filter(None, names))
@@ -64,10 +63,6 @@ def percent(share: float) -> str:
 
 def _listed(bounds: tuple[int, ...]) -> str:
     return ", ".join(map(str, bounds))
-
-
-def _indented(body: RenderableType) -> Indented:
-    return Indented(body, (0, 0, 0, 2))
 
 
 def _grid(*headings: str, last: str) -> Table:
@@ -98,14 +93,27 @@ def _now(ragged: Ragged) -> Iterator[str]:
     if not ragged.bounds:
         yield "The bounds are not known without a gateway: --url URL asks one."
         return
+    yield from _chunks(ragged)
     now = ragged.padding()
-    come = "learned from the lengths of late" if ragged.learned else "given"
+    come = "learned from recent lengths" if ragged.learned else "given"
     yield (
         f"The bounds now, {come}: {_listed(ragged.bounds)}. Padding is {percent(now.share)} of all elements, "
         f"{percent(now.relative)} of the real ones ({number(now.elements)} of padding, {number(now.real)} real)."
     )
     if ragged.too_long:
         yield f"{number(ragged.too_long)} rows are longer than {ragged.bounds[-1]}: they are refused now."
+
+
+def _chunks(ragged: Ragged) -> Iterator[str]:
+    if ragged.chunk:
+        now = ragged.in_chunks()
+        yield (
+            f"Sequences run in chunks of {ragged.chunk} now: only the last chunk of each is padded, by a quarter of a "
+            f"chunk at most. Padding is {percent(now.share)} of all elements, {percent(now.relative)} of the real "
+            "ones. What follows is for sequences that run whole."
+        )
+    elif ragged.chunk == 0:
+        yield "Sequences run whole now, not in chunks: each is padded to its bound."
 
 
 def _table(best: list[Padding]) -> Table:
@@ -142,9 +150,9 @@ def _written(model: str, ragged: Ragged, chosen: Padding) -> Iterator[Renderable
     """What to paste; it is never wrapped."""
     buckets = {ragged.axis or "AXIS": list(chosen.bounds)}
     where = f", in the signature {ragged.signature}" if ragged.signature else ""
-    yield _indented(Text("To fix them, write in the settings file, which goes before the contract,"))
+    yield paragraph("To fix them, write in the settings file, which goes before the contract,")
     written = yaml.safe_dump({"bucket_bounds": {model: buckets}}, default_flow_style=None, width=sys.maxsize)
     for line in written.splitlines():
         yield Text(f"      {line}", no_wrap=True)
-    yield _indented(Text(f"or in the contract{where},"))
+    yield paragraph(f"or in the contract{where},")
     yield Text(f'      "buckets": {json.dumps(buckets)}', no_wrap=True)

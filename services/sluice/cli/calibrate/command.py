@@ -19,11 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sluice.cli.calibrate.answers import Recognizer, find
 from sluice.cli.calibrate.fit import Fitted, all_methods, fit
+from sluice.cli.calibrate.own_gateway import own_gateway
 from sluice.cli.calibrate.report import show
-from sluice.cli.calibrate.served_alone import served_alone
 from sluice.cli.data_files import Data, files_of, read_data
-from sluice.cli.explain.command import MODELS
-from sluice.cli.explain.explanation import WRONG_USAGE, CannotExplain
+from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.model_folders import MODELS
+from sluice.cli.plot import check_plot, plotting
 from sluice.policy.calibration_document import parse_calibration, write_calibration
 from sluice.policy.contract import Recognition
 from sluice.policy.errors import BadRequest, SluiceError
@@ -33,7 +34,6 @@ from sluice.policy.recognition import Calibration, check_method
 Array = NDArray[Any]
 
 ALL = "all"
-_PICTURES = (".png", ".svg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +55,25 @@ def run(model: str, url: str | None, models: Path | None, options: Options) -> N
     The gateway is the one at `url`, or else one of our own over the folder `models`, until the rows are answered.
 
     Raises:
-        CannotExplain: the gateway, the data, or what is asked for is not as it has to be.
+        CommandError: the gateway, the data, or what is asked for is not as it has to be.
     """
     if not 0 < options.level < 1:
-        raise CannotExplain(f"--level: expected a share of rows between 0 and 1, got {options.level:g}", WRONG_USAGE)
-    if options.plot is not None and options.plot.suffix.lower() not in _PICTURES:
-        raise CannotExplain(f"--plot: expected a file that ends in .png or .svg, got {options.plot}", WRONG_USAGE)
+        raise CommandError(f"--level: expected a share of rows between 0 and 1, got {options.level:g}", WRONG_USAGE)
+    check_plot(options.plot)
     if url is not None and models is not None:
-        raise CannotExplain("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
+        raise CommandError("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
     for path in (options.known, options.unknown):
         if path is not None:
             files_of(path)  # a wrong name is told before anything is started
-    with served_alone(model, models or MODELS) if url is None else nullcontext(url.rstrip("/")) as address:
+    with own_gateway(model, models or MODELS) if url is None else nullcontext(url.rstrip("/")) as address:
         fitted = _fitted(find(model, address), options)
     file = write(fitted.calibration, options.calibrations)
     show(fitted, file, Console(highlight=False, emoji=False, markup=False))
     if options.plot is not None:
-        _draw(fitted, options.plot, file)
+        from sluice.cli.calibrate.picture import draw
+
+        with plotting(options.plot, f". The calibration is in {file}"):
+            draw(fitted, options.plot)
 
 
 def _fitted(served: Recognizer, options: Options) -> Fitted:
@@ -100,16 +102,16 @@ def _fitted(served: Recognizer, options: Options) -> Fitted:
         )
         return replace(fitted, left_out={**left_out, **fitted.left_out})
     except SluiceError as error:
-        raise CannotExplain(f"{model}: {error.message}") from None
+        raise CommandError(f"{model}: {error.message}") from None
     except ValueError as error:
-        raise CannotExplain(f"{model}: {error}") from None
+        raise CommandError(f"{model}: {error}") from None
 
 
 def write(calibration: Calibration, folder: Path) -> Path:
     """FOLDER/MODEL-VERSION.json, whole or not at all: a gateway may read it at any time.
 
     Raises:
-        CannotExplain: it cannot be written.
+        CommandError: it cannot be written.
     """
     document = write_calibration(calibration)
     parse_calibration(document)  # a gateway must be able to read it
@@ -122,7 +124,7 @@ def write(calibration: Calibration, folder: Path) -> Path:
             part.chmod(0o644)
             part.replace(file)
     except OSError as error:
-        raise CannotExplain(f"--calibrations: {file} cannot be written; {error}") from None
+        raise CommandError(f"--calibrations: {file} cannot be written; {error}") from None
     return file
 
 
@@ -133,19 +135,19 @@ def _data(path: Path, recognition: Recognition) -> Data:
         try:
             check_values(name, array, recognition.range)
         except BadRequest as error:
-            raise CannotExplain(f"{path}: {error.message}") from None
+            raise CommandError(f"{path}: {error.message}") from None
     return data
 
 
 def _places(data: Data, recognition: Recognition, path: Path) -> Array:
     """The labels as places of classes, int64 `[row]`: they are all names of classes, or else all places."""
     if data.labels is None:
-        raise CannotExplain(f"{path}: expected a label for each row, under the name `label`; got none")
+        raise CommandError(f"{path}: expected a label for each row, under the name `label`; got none")
     places = {name: place for place, name in enumerate(recognition.classes)}
     if not set(data.labels) <= places.keys():
         places = {str(place): place for place in range(len(recognition.classes))}
     if strange := set(data.labels) - places.keys():
-        raise CannotExplain(
+        raise CommandError(
             f"{path}: expected labels of known classes, {', '.join(recognition.classes)}, or their places from 0; got "
             f"{min(strange)!r}. Rows of no class go to --unknown"
         )
@@ -160,16 +162,3 @@ def _progress(rows: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows through the gateway", total=rows)
         yield lambda count: progress.advance(task, count)
-
-
-def _draw(fitted: Fitted, plot: Path, file: Path) -> None:
-    """Raises: CannotExplain: it cannot be drawn; the calibration is in `file` all the same."""
-    written = f"The calibration is in {file}"
-    try:
-        from sluice.cli.calibrate.picture import draw
-
-        draw(fitted, plot)
-    except ImportError as error:
-        raise CannotExplain(f"--plot: expected matplotlib to be installed; {error}. {written}") from None
-    except OSError as error:
-        raise CannotExplain(f"--plot: {plot} cannot be written; {error}. {written}") from None

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from sluice.cli.errors import CommandError
+from sluice.client import Client
+
 GLYPHS, DIGITS = "glyphs_other", "digits_other"
 CALIBRATIONS = "calibrations"  # folder in the demo's own
-_TIMEOUT_S = 60.0
 
 Picture = NDArray[np.float32]  # [size, size, 1]
 
@@ -47,7 +48,7 @@ def ask(url: str, out: Path) -> list[Row]:
     """Calibrate two networks, and have a row of pictures recognized by each.
 
     Raises:
-        subprocess.CalledProcessError, httpx.HTTPError: one of them was refused.
+        CommandError, SluiceError: one of them was refused.
     """
     from sluice_models.digits import data as digits
     from sluice_models.glyphs import data as glyphs
@@ -66,13 +67,14 @@ def _asked(url: str, out: Path, model: str, every: Any, pictures: Sequence[tuple
     np.savez(unknown, picture=every.calibration_outliers)
     command = [sys.executable, "-m", "sluice.cli", "calibrate", model, "--known", str(known)]
     command += ["--unknown", str(unknown), "--url", url, "--calibrations", str(out / CALIBRATIONS)]
-    subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ourselves
-    with httpx.Client(base_url=url, timeout=_TIMEOUT_S) as http:
-        http.post("/v1/calibrations:reload").raise_for_status()
-        body = {"instances": [picture.tolist() for _, picture in pictures], "top_k": 1}
-        found = http.post(f"/v1/models/{model}:recognize", json=body).raise_for_status().json()["results"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - ourselves
+    if done.returncode:
+        raise CommandError(done.stderr.strip().removeprefix("sluice: "), done.returncode)
+    with Client(url, timeout_s=60.0) as client:
+        client.reload_calibrations()
+        found = client.recognize(model, np.stack([picture for _, picture in pictures]), top_k=1).results
     return [
-        Answer(shows, picture, row["label"], row["closed_set_label"], row["candidates"][0]["probability"])
+        Answer(shows, picture, row.label, row.closed_set_label, row.candidates[0][1])
         for (shows, picture), row in zip(pictures, found, strict=True)
     ]
 
@@ -82,8 +84,10 @@ def _letters(every: Any) -> list[tuple[str, Picture]]:
     from sluice_models.glyphs import data
 
     strange = [(f"the letter {each}", data.letters(each)[0]) for each in "KMX"]
-    kinds = (("a scribble", "scribbles"), ("an empty picture", "blank"), ("black on white", "inverted"))
-    return [*_known(every, "ABC"), *strange, *((shows, every.far[kind][0]) for shows, kind in kinds)]
+    blank = every.far["blank"]
+    plain = blank[blank.std(axis=(1, 2, 3)).argmin()]  # the others look like noise
+    far = [("a scribble", every.far["scribbles"][0]), ("an empty picture", plain)]
+    return [*_known(every, "ABC"), *strange, *far, ("black on white", every.far["inverted"][0])]
 
 
 def _digits(every: Any) -> list[tuple[str, Picture]]:

@@ -1,18 +1,21 @@
-"""The demo's second part: series of different lengths in one request, and dates that a decoder rewrites.
+"""The demo's second part: series of different lengths at the same time, and dates that a decoder rewrites.
 
-It talks to the gateway that the first part has started, over HTTP.
+It asks the gateway that the first part has started.
 """
 
+import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from sluice.cli.demo.counters import counted
+from sluice.client import AsyncClient
 from sluice.policy.buckets import bucket_for
 
 SEED = 12
@@ -26,12 +29,13 @@ DATES: Mapping[str, str] = {
     "1 сентября 2025": "2025-09-01",
     "2071年12月30日": "2071-12-30",
 }
+Series = NDArray[np.float32]
 _WIDTH = 50  # characters of the longest row
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One request's rows: their lengths and the bounds to which they were padded, and all months that ran."""
+    """Rows that came together: their lengths and the bounds to which they were padded, and all months that ran."""
 
     lengths: Sequence[int]
     bounds: Sequence[int]
@@ -49,8 +53,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What this part has to show: a batch, and each date as it was rewritten."""
+    """What this part has to show: each row's forecasts, the batch of them, and each date as it was rewritten."""
 
+    forecasts: Sequence[Series]
     batch: Batch
     dates: Mapping[str, str]
 
@@ -61,42 +66,32 @@ def lengths(seed: int = SEED) -> list[int]:
     return [min(LONGEST, max(SHORTEST, round(dice.lognormvariate(2.9, 1.0)))) for _ in range(ROWS)]
 
 
-async def ask(http: httpx.AsyncClient, rows: Sequence[Any], answered: Callable[[int, Any], None]) -> Shown:
-    """Send all rows in one request, and the dates in another; `answered(row, forecasts)` hears each row's answer.
+async def ask(client: AsyncClient, rows: Sequence[Series]) -> Shown:
+    """Ask for the forecasts of all rows at the same time, and for the dates.
 
     Raises:
-        httpx.HTTPStatusError: one was refused.
+        SluiceError: a call was refused, or not answered.
     """
-    axis = (await _got(http, "GET", "/v1/models/temperature/buckets"))["signatures"]["serving_default"]["time"]
-    before = await _elements(http)
-    instances = [[[float(value)] for value in row] for row in rows]
-    found = await _got(http, "POST", "/v1/models/temperature:predict", {"instances": instances})
-    for row, forecasts in enumerate(found["predictions"]):
-        answered(row, forecasts)
-    ran = await _elements(http) - before
-    batch = Batch([len(row) for row in rows], [bucket_for(len(row), axis["bounds"]) for row in rows], ran)
-    results = (await _got(http, "POST", "/v1/models/dates:generate", {"instances": [*DATES]}))["results"]
-    return Shown(batch, dict(zip(DATES, (result["text"] for result in results), strict=True)))
+    axis = (await client.buckets("temperature")).signatures["serving_default"]["time"]
+    before = await _elements(client)
+    found = await asyncio.gather(*(client.predict("temperature", row[np.newaxis, :, np.newaxis]) for row in rows))
+    ran = await _elements(client) - before
+    batch = Batch([len(row) for row in rows], [bucket_for(len(row), axis.bounds) for row in rows], ran)
+    written = [sequences[0].text for sequences in await client.generate("dates", [*DATES])]
+    forecasts = [outputs["forecast"][0, :, 0] for outputs in found]
+    return Shown(forecasts, batch, dict(zip(DATES, written, strict=True)))
 
 
-async def _got(http: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:
-    answer = await http.request(method, path, json=body)
-    answer.raise_for_status()
-    return answer.json()
-
-
-async def _elements(http: httpx.AsyncClient) -> float:
+async def _elements(client: AsyncClient) -> float:
     """All months of sequences that have run so far, by the gateway's own count: padding and filler too."""
-    lines = (await http.get("/metrics")).text.splitlines()
-    names = ("sluice_elements_total{", 'model="temperature"')
-    return sum(float(line.rpartition(" ")[2]) for line in lines if all(name in line for name in names))
+    return await counted(client, "sluice_elements_total", 'model="temperature"')
 
 
 def show(console: Console, shown: Shown) -> None:
     """The batch as bars, before and after, and the dates as a table."""
     batch = shown.batch
     longest = max(batch.lengths)
-    console.print(f"\n[italic]{len(batch.lengths)} series of different lengths in one request[/]")
+    console.print(f"\n[italic]{len(batch.lengths)} series of different lengths at the same time[/]")
     console.print(f"padded to the longest: {batch.at_the_longest:,} months run, {batch.real:,} of them real")
     for length in batch.lengths[:6]:
         console.print(_bar(length, longest, longest))

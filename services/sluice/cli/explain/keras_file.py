@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
-from sluice.cli.explain.explanation import CannotExplain, Layer, Subject
+from sluice.cli.errors import CommandError
+from sluice.cli.explain.subject import Layer, Subject
 from sluice.log import quiet_import
 from sluice.policy.contract import TIME, Axis, Contract, Signature, Tensor
 from sluice.policy.contract_document import parse_contract
@@ -25,18 +26,18 @@ def from_keras(file: Path, url: str, imports: Sequence[str]) -> Subject:
         imports: modules or .py files with custom layers, imported first.
 
     Raises:
-        CannotExplain: no such file, no Keras model, or a model whose input shape is not known.
+        CommandError: no such file, no Keras model, or a model whose input shape is not known.
     """
     if not file.is_file():
-        raise CannotExplain(f"{file}: expected a Keras model file (.keras); there is no such file")
+        raise CommandError(f"{file}: expected a Keras model file (.keras); there is no such file")
     if file.suffix == ".keras" and not is_zipfile(file):
-        raise CannotExplain(f"{file}: expected a Keras model file, as `model.save` writes it; got another kind of file")
+        raise CommandError(f"{file}: expected a Keras model file, as `model.save` writes it; got another kind of file")
     with quiet_import():
         import keras  # noqa: F401 - ahead of the code that needs it, without TensorFlow's chatter
     model = _loaded(file, imports)
     contract, obstacle = _exported(model)
     if not getattr(model, "inputs", None):
-        raise CannotExplain(f"{file}: {obstacle}")
+        raise CommandError(f"{file}: {obstacle}")
     return Subject(
         name=file.stem,
         source=f"Keras file {file}",
@@ -59,12 +60,12 @@ def _loaded(file: Path, imports: Sequence[str]) -> Any:
     try:
         import_classes(imports)
     except ExportError as error:
-        raise CannotExplain(str(error)) from None
+        raise CommandError(str(error)) from None
     try:
         return load_model(file, compile=False)
     except Exception as error:
         reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        raise CannotExplain(
+        raise CommandError(
             f"{file}: expected a Keras model file (.keras), got one that Keras cannot read: {reason} … If a layer of "
             "yours is unknown to it, name the module that registers the layer with --import"
         ) from None

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from sluice.cli.calibrate.served_alone import served_alone
-from sluice.cli.embedded import NotServed, embedded
-from sluice.cli.explain.explanation import CannotExplain
+from sluice.cli.calibrate.own_gateway import own_gateway
+from sluice.cli.embedded import embedded
+from sluice.cli.errors import CommandError
 from sluice.export import Classes, Detector, export_recognizer
 from sluice.policy.calibration_document import parse_calibration
 from tests.cli.conftest import told
@@ -99,7 +99,7 @@ def test_a_model_may_name_itself_as_its_detector(tmp_path: Path, monkeypatch: py
     own = recognition_document(2, classes=["known", "unknown"], detector={"model": "guard", "known": 0})
     (tmp_path / "guard" / "1" / "assets.extra").mkdir(parents=True)
     (tmp_path / "guard" / "1" / "assets.extra" / "contract.json").write_text(json.dumps(own))
-    with pytest.raises(CannotExplain, match="guard: the gateway "), served_alone("guard", tmp_path):
+    with pytest.raises(CommandError, match="guard: the gateway "), own_gateway("guard", tmp_path):
         pass
 
 
@@ -121,7 +121,7 @@ def test_ones_own_gateway_is_not_asked_through_a_proxy(
 def test_a_gateway_that_ends_before_it_is_ready_is_not_waited_for(models: Path, tmp_path: Path) -> None:
     with (
         embedded(models, tmp_path / "serve.log", "--no-such-setting") as gateway,
-        pytest.raises(NotServed, match="the gateway ended with code 2"),
+        pytest.raises(CommandError, match="the gateway ended with code 2"),
     ):
         gateway.until_ready()
     assert "--no-such-setting" in (tmp_path / "serve.log").read_text()

@@ -12,21 +12,23 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sluice.cli.embedded import NotServed, embedded
-from sluice.cli.explain.command import NOT_REACHABLE, versions_of
-from sluice.cli.explain.explanation import CannotExplain
+from sluice.cli.embedded import embedded
+from sluice.cli.errors import CommandError
+from sluice.cli.extras import need
+from sluice.cli.model_folders import contract_file, versions_of
 from sluice.policy.contract_document import ContractError, parse_contract
 
 _LAST_LINES = 12  # of the gateway's log, where it did not become ready
 
 
 @contextmanager
-def served_alone(model: str, folder: Path) -> Iterator[str]:
+def own_gateway(model: str, folder: Path) -> Iterator[str]:
     """The address of a gateway that serves FOLDER/MODEL until the end of the block, and says so on standard error.
 
     Raises:
-        CannotExplain: there is no such model, or it cannot be served.
+        CommandError: there is no such model, or it cannot be served.
     """
+    need("calibrate, without --url,", "gateway", "model-server")
     names = _needed(model, folder)
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
         f"Starting a gateway and a model server for {' and '.join(names)}, from {folder} (--url asks one that runs)"
@@ -39,9 +41,9 @@ def served_alone(model: str, folder: Path) -> Iterator[str]:
         with embedded(models, log) as gateway:
             try:
                 gateway.until_ready()
-            except NotServed as error:
+            except CommandError as error:
                 last = "".join(deque(log.read_text(errors="replace").splitlines(keepends=True), _LAST_LINES))
-                raise CannotExplain(f"{model}: {error}. Its log ends with\n{last}", NOT_REACHABLE) from None
+                raise CommandError(f"{model}: {error}. Its log ends with\n{last}", error.code) from None
             yield gateway.http
 
 
@@ -50,12 +52,12 @@ def _needed(model: str, folder: Path) -> Sequence[str]:
     found = sorted(each.name for each in folder.glob("*") if versions_of(each))
     if model not in found:
         there = f"there are {', '.join(found)}" if found else "there are no models"
-        raise CannotExplain(
+        raise CommandError(
             f"{model}: expected a model of this name in {folder}; {there}. Export it to {folder / model}/1 "
             "(`sluice export`, or `sluice models build` for an example), name another folder with --models, or a "
             "gateway that serves it with --url"
         )
-    file = versions_of(folder / model)[-1] / "assets.extra" / "contract.json"
+    file = contract_file(versions_of(folder / model)[-1])
     try:
         recognition = parse_contract(json.loads(file.read_bytes())).recognition
     except (OSError, ValueError, ContractError):

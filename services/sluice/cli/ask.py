@@ -1,0 +1,39 @@
+"""Asks a gateway for a command: what it refuses, and that it is not there, ends the command with the reason."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
+from sluice.client import Client, NoAnswer, NotFound, SluiceError
+
+GATEWAY = "http://127.0.0.1:8080"
+_BEHIND_IT_IS_DOWN = (502, 503, 504)
+
+
+@contextmanager
+def asking(url: str, otherwise: str, *, attempts: int = 1, timeout_s: float = 10.0) -> Iterator[Client]:
+    """A client of the gateway at `url`, with these options of `Client`.
+
+    Raises:
+        CommandError: no gateway is there, which ends the sentence with `otherwise`; or it refuses.
+    """
+    try:
+        with _client(url, attempts, timeout_s) as client:
+            yield client
+    except NoAnswer as error:
+        raise CommandError(
+            f"{url}: expected a gateway there. {error} Start one with `sluice serve`, or give another --url. "
+            f"{otherwise}",
+            NOT_REACHABLE,
+        ) from None
+    except SluiceError as error:
+        hint = " GET /v1/models lists the models that are served." if isinstance(error, NotFound) else ""
+        code = NOT_REACHABLE if error.http_status in _BEHIND_IT_IS_DOWN else FAILED
+        raise CommandError(f"{url} answered {error.http_status}: {error}{hint}", code) from None
+
+
+def _client(url: str, attempts: int, timeout_s: float) -> Client:
+    if url.startswith(("http://", "https://")):
+        with suppress(ValueError):
+            return Client(url, attempts=attempts, timeout_s=timeout_s)
+    raise CommandError(f"--url: expected http://HOST:PORT, got {url!r}", WRONG_USAGE)
