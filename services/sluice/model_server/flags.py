@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    versions = f"sluice {version('sluice')}, TensorFlow {version('tensorflow')}"
+    versions = f"sluice {version('sluice-serving')}, TensorFlow {version('tensorflow')}"
     made.add_argument("--version", action="version", version=versions, help="show the versions and exit")
     for group in GROUPS:
         section = made.add_argument_group(group)
