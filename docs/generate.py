@@ -3,9 +3,11 @@
 A generated part stands in its page between two marks; the rest of the page is written by people.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ from sluice.policy.session import LIFE_CYCLE, Event, Phase
 from sluice.policy.sessions import SessionOptions
 
 DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 
 ADVICE = {
     "bad_request": "Correct the request; the sentence names the field, the header or the path.",
@@ -150,6 +153,70 @@ def life_cycle() -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
 
+def modules() -> str:
+    """Every module of our own by room, in the words that it opens with."""
+    folders = [{file.parent for file in _sources(top)} for top in ("services", "models", "loadtests")]
+    return "\n\n".join(_room(folder) for each in folders for folder in sorted(each))
+
+
+def _sources(top: str) -> list[Path]:
+    """The Python files below a folder of the repository, apart from the generated messages."""
+    return sorted(file for file in (ROOT / top).rglob("*.py") if "messages" not in file.parts)
+
+
+def _room(folder: Path) -> str:
+    name, readme = folder.relative_to(ROOT), folder / "README.md"
+    link = f"[{name}](../{readme.relative_to(ROOT)})" if readme.exists() else str(name)
+    rows = [(f"`{file.name}`", opening(file)) for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
+    parts = [f"## {link}", opening(folder / "__init__.py"), table("| module | |", iter(rows)) if rows else ""]
+    return "\n\n".join(filter(None, parts))
+
+
+def opening(file: Path) -> str:
+    """The first paragraph of a module's docstring.
+
+    Raises:
+        ValueError: it has none.
+    """
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else None
+    if not text:
+        raise ValueError(f"expected {file} to open with a docstring that says what it is for")
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def floors() -> str:
+    """The rooms of the package `sluice`, each above all that it imports; a circle raises `graphlib.CycleError`."""
+    imports: dict[str, set[str]] = {}
+    for file in _sources("services"):
+        if file.name != "__init__.py":
+            imports.setdefault(_room_of(_name_of(file)), set()).update(_imported_rooms(file))
+    sorter = TopologicalSorter({room: below - {room} for room, below in imports.items()})
+    sorter.prepare()
+    lines: list[str] = []
+    while ready := sorter.get_ready():
+        lines.append(f"{len(lines) + 1:2}  {'   '.join(sorted(ready))}")
+        sorter.done(*ready)
+    return "\n".join(["```text", *reversed(lines), "```"])
+
+
+def _imported_rooms(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sluice."):
+            for name in (f"{node.module}.{alias.name}" for alias in node.names):
+                module = name if (ROOT / "services" / f"{name.replace('.', '/')}.py").exists() else node.module
+                yield _room_of(module.removeprefix("sluice."))
+
+
+def _name_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT / "services" / "sluice").with_suffix("").parts)
+
+
+def _room_of(module: str) -> str:
+    """Where a module lives: in a package; those beside the rooms of `gateway` and `cli` stand for themselves."""
+    top, *rest = module.split(".")
+    return "/".join([top, *rest[:1]] if top in {"gateway", "cli"} else [top])
+
+
 class Ran(NamedTuple):
     """One batch of the picture; times in milliseconds."""
 
@@ -207,14 +274,50 @@ def _drawn(ran: list[Ran], until_ms: int) -> str:
     return "\n".join([*parts, "</g>", "</svg>", ""])
 
 
+# The boxes of the system's picture: left edge, width, colour, and what stands in each, heading first.
+SYSTEM = (
+    (10, 170, "#f3f4f6", "clients|curl, browsers|the Python client|TensorFlow Serving's|Triton's, KServe's"),
+    (300, 220, "#fef3c7", "gateway|sessions: a state each|batches across clients|buckets for lengths|known or unknown"),
+    (
+        640,
+        190,
+        "#bfdbfe",
+        "model server|embedded (a child),|or TensorFlow Serving|runs SavedModels|remembers nothing",
+    ),
+)
+CALLS = ((184, 296, "HTTP, gRPC,|WebSocket"), (524, 636, "gRPC: Predict,|a batch a call"))
+
+
+def system_picture() -> str:
+    """Clients, the gateway with what it keeps, and the model server behind it."""
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 840 170">',
+        '<g font-family="sans-serif" font-size="13">',
+        '<rect width="840" height="170" fill="white"/>',
+    ]
+    for left, width, fill, text in SYSTEM:
+        box = f'x="{left}" y="10" width="{width}" height="150" rx="6"'
+        parts.append(f'<rect {box} fill="{fill}" stroke="#374151"/>')
+        for row, line in enumerate(text.split("|")):
+            weight = "normal" if row else "bold"
+            parts.append(f'<text x="{left + 12}" y="{36 + 27 * row}" font-weight="{weight}">{line}</text>')
+    for left, right, text in CALLS:
+        parts.append(f'<path d="M{left} 85H{right}m-8 -5l8 5l-8 5" fill="none" stroke="#374151"/>')
+        for row, line in enumerate(text.split("|")):
+            parts.append(f'<text x="{(left + right) // 2}" y="{76 + 28 * row}" text-anchor="middle">{line}</text>')
+    return "\n".join([*parts, "</g>", "</svg>", ""])
+
+
 # page → name of the part → what writes it
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "settings.md": {"settings": settings},
     "errors.md": {"errors": errors},
     "metrics.md": {"metrics": metrics},
     "sessions.md": {"life cycle": life_cycle},
+    "modules.md": {"modules": modules},
+    "../ARCHITECTURE.md": {"floors": floors},
 }
-PICTURES = {"pictures/batching.svg": batching_picture}
+PICTURES = {"pictures/batching.svg": batching_picture, "pictures/system.svg": system_picture}
 
 
 def generated() -> Iterator[tuple[Path, str]]:
