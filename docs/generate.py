@@ -46,9 +46,9 @@ ADVICE = {
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
     "session_exists": "Go on with that session, close it, or choose another id.",
     "step_mismatch": "Compare with `current`: go on from there, or open a new session.",
-    "session_conflict": "Await the answers of the session's steps, then send the state again.",
-    "state_incompatible": "Put it into a new session, or one of the same model and version, which must be served.",
-    "not_calibrated": "Make a calibration with `sluice calibrate`; `GET /v1/models/{m}/calibration` says why.",
+    "session_conflict": "Wait until the session's steps are answered, then send the state again.",
+    "state_incompatible": "Put it into a new session, or one of the same model and version, if that is served.",
+    "not_calibrated": "Calibrate with `sluice calibrate`; `GET /v1/models/{m}/calibration` says why none is in use.",
     "session_closed": "Open a new session.",
     "session_expired": "Open a new session; ask for a longer `ttl_s`, or renew in time.",
     "session_evicted": "Open a new session; raise `sessions_per_model`.",
@@ -57,16 +57,16 @@ ADVICE = {
     "body_too_large": "Send less at once, or raise `body_bytes`.",
     "sequence_too_long": "Send a scan in parts, or raise `scan_steps`; shorten the sequence, or raise its bounds.",
     "batch_too_large": "Split the request, or raise `queue_rows`.",
-    "state_not_finite": "Look at the input; the session can go on with another one.",
+    "state_not_finite": "Check the input; the session can go on with another one.",
     "queue_full": "Wait as long as `Retry-After` says; see [batching](batching.md).",
-    "session_queue_full": "Await answers before sending more.",
+    "session_queue_full": "Await the answers before you send more.",
     "internal": "Report it, with the request id.",
     "backend_error": "Read the model server's own text in the sentence. The state is as it was before.",
-    "backend_unavailable": "Wait as long as `Retry-After` says. The state is as it was before.",
+    "backend_unavailable": "Wait as long as `Retry-After` says, then try again. The state is as it was before.",
     "sessions_full": "Close sessions, wait for some to expire, or raise `sessions_per_model`.",
     "permission_denied": "Ask the operator of the gateway: the call is switched off there.",
-    "draining": "Ask another gateway, or this one after it has started again.",
-    "deadline_exceeded": "Allow more with `Sluice-Timeout-Ms`. A numbered step can be sent again as it is.",
+    "draining": "Ask another gateway, or this one once it has restarted.",
+    "deadline_exceeded": "Allow more time with `Sluice-Timeout-Ms`. You can send a numbered step again as it is.",
 }
 
 
@@ -166,9 +166,9 @@ def _sources(top: str) -> list[Path]:
 
 def _room(folder: Path) -> str:
     name, readme = folder.relative_to(ROOT), folder / "README.md"
-    link = f"[{name}](../{readme.relative_to(ROOT)})" if readme.exists() else str(name)
+    link = f" ([README](../{readme.relative_to(ROOT)}))" if readme.exists() else ""
     rows = [(f"`{file.name}`", opening(file)) for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
-    parts = [f"## {link}", opening(folder / "__init__.py"), table("| module | |", iter(rows)) if rows else ""]
+    parts = [f"## {name}", opening(folder / "__init__.py") + link, table("| module | |", iter(rows)) if rows else ""]
     return "\n\n".join(filter(None, parts))
 
 
