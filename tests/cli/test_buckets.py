@@ -101,7 +101,7 @@ def test_counts_that_fade_and_bounds_that_are_learned(gateway: str, buckets: Buc
     told = buckets("faded", "--url", gateway)
     assert "12.8 rows, 3 to 5 long" in told.words  # 12.75
     # 0.5 * 5 + 12.25 * 3 = 39.25 of padding, 0.5 * 3 + 12.25 * 5 = 62.75 real
-    assert "learned from the lengths of late: 8, 2048. Padding is 38.5 % of all elements, 62.5 %" in told.words
+    assert "learned from recent lengths: 8, 2048. Padding is 38.5 % of all elements, 62.5 %" in told.words
     assert "With 2 buckets padding is 1.6 % of all elements; one more would save 1.6 % of the real ones" in told.words
     assert "Nothing has to be written: 2 bounds (the setting `buckets`) are learned" in told.words
 

@@ -99,7 +99,7 @@ def _now(ragged: Ragged) -> Iterator[str]:
         yield "The bounds are not known without a gateway: --url URL asks one."
         return
     now = ragged.padding()
-    come = "learned from the lengths of late" if ragged.learned else "given"
+    come = "learned from recent lengths" if ragged.learned else "given"
     yield (
         f"The bounds now, {come}: {_listed(ragged.bounds)}. Padding is {percent(now.share)} of all elements, "
         f"{percent(now.relative)} of the real ones ({number(now.elements)} of padding, {number(now.real)} real)."
