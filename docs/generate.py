@@ -3,10 +3,12 @@
 A generated part stands in its page between two marks; the rest of the page is written by people.
 """
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from graphlib import TopologicalSorter
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ from sluice.policy.session import LIFE_CYCLE, Event
 from sluice.policy.sessions import SessionOptions
 
 DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 
 ADVICE = {
     "bad_request": "Correct the request; the sentence names the field, the header or the path.",
@@ -45,9 +48,9 @@ ADVICE = {
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
     "session_exists": "Go on with that session, close it, or choose another id.",
     "step_mismatch": "Compare with `current`: go on from there, or open a new session.",
-    "session_conflict": "Await the answers of the session's steps, then send the state again.",
-    "state_incompatible": "Put it into a new session, or one of the same model and version, which must be served.",
-    "not_calibrated": "Make a calibration with `sluice calibrate`; `GET /v1/models/{m}/calibration` says why.",
+    "session_conflict": "Wait until the session's steps are answered, then send the state again.",
+    "state_incompatible": "Put it into a new session, or one of the same model and version, if that is served.",
+    "not_calibrated": "Calibrate with `sluice calibrate`; `GET /v1/models/{m}/calibration` says why none is in use.",
     "session_closed": "Open a new session.",
     "session_expired": "Open a new session; ask for a longer `ttl_s`, or renew in time.",
     "session_evicted": "Open a new session; raise `sessions_per_model`.",
@@ -56,16 +59,16 @@ ADVICE = {
     "body_too_large": "Send less at once, or raise `body_bytes`.",
     "sequence_too_long": "Send a scan in parts, or raise `scan_steps`; shorten the sequence, or raise its bounds.",
     "batch_too_large": "Split the request, or raise `queue_rows`.",
-    "state_not_finite": "Look at the input; the session can go on with another one.",
+    "state_not_finite": "Check the input; the session can go on with another one.",
     "queue_full": "Wait as long as `Retry-After` says; see [batching](batching.md). In a stream: read faster.",
-    "session_queue_full": "Await answers before sending more.",
+    "session_queue_full": "Await the answers before you send more.",
     "internal": "Report it, with the request id.",
     "backend_error": "Read the model server's own text in the sentence. The state is as it was before.",
-    "backend_unavailable": "Wait as long as `Retry-After` says. The state is as it was before.",
+    "backend_unavailable": "Wait as long as `Retry-After` says, then try again. The state is as it was before.",
     "sessions_full": "Close sessions, wait for some to expire, or raise `sessions_per_model`.",
     "permission_denied": "Ask the operator of the gateway: the call is switched off there.",
-    "draining": "Ask another gateway, or this one after it has started again.",
-    "deadline_exceeded": "Allow more with `Sluice-Timeout-Ms`. A numbered step can be sent again as it is.",
+    "draining": "Ask another gateway, or this one once it has restarted.",
+    "deadline_exceeded": "Allow more time with `Sluice-Timeout-Ms`. You can send a numbered step again as it is.",
 }
 
 
@@ -152,6 +155,70 @@ def life_cycle(table: Mapping[Any, Mapping[Any, Any]], begin: str) -> str:
     return "\n".join(["```mermaid", "stateDiagram-v2", *lines, "```"])
 
 
+def modules() -> str:
+    """Every module of our own by room, in the words that it opens with."""
+    folders = [{file.parent for file in _sources(top)} for top in ("services", "models", "loadtests")]
+    return "\n\n".join(_room(folder) for each in folders for folder in sorted(each))
+
+
+def _sources(top: str) -> list[Path]:
+    """The Python files below a folder of the repository, apart from the generated messages."""
+    return sorted(file for file in (ROOT / top).rglob("*.py") if "messages" not in file.parts)
+
+
+def _room(folder: Path) -> str:
+    name, readme = folder.relative_to(ROOT), folder / "README.md"
+    link = f" ([README](../{readme.relative_to(ROOT)}))" if readme.exists() else ""
+    rows = [(f"`{file.name}`", opening(file)) for file in sorted(folder.glob("*.py")) if file.name != "__init__.py"]
+    parts = [f"## {name}", opening(folder / "__init__.py") + link, table("| module | |", iter(rows)) if rows else ""]
+    return "\n\n".join(filter(None, parts))
+
+
+def opening(file: Path) -> str:
+    """The first paragraph of a module's docstring.
+
+    Raises:
+        ValueError: it has none.
+    """
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.exists() else None
+    if not text:
+        raise ValueError(f"expected {file} to open with a docstring that says what it is for")
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def floors() -> str:
+    """The rooms of the package `sluice`, each above all that it imports; a circle raises `graphlib.CycleError`."""
+    imports: dict[str, set[str]] = {}
+    for file in _sources("services"):
+        if file.name != "__init__.py":
+            imports.setdefault(_room_of(_name_of(file)), set()).update(_imported_rooms(file))
+    sorter = TopologicalSorter({room: below - {room} for room, below in imports.items()})
+    sorter.prepare()
+    lines: list[str] = []
+    while ready := sorter.get_ready():
+        lines.append(f"{len(lines) + 1:2}  {'   '.join(sorted(ready))}")
+        sorter.done(*ready)
+    return "\n".join(["```text", *reversed(lines), "```"])
+
+
+def _imported_rooms(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sluice."):
+            for name in (f"{node.module}.{alias.name}" for alias in node.names):
+                module = name if (ROOT / "services" / f"{name.replace('.', '/')}.py").exists() else node.module
+                yield _room_of(module.removeprefix("sluice."))
+
+
+def _name_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT / "services" / "sluice").with_suffix("").parts)
+
+
+def _room_of(module: str) -> str:
+    """Where a module lives: in a package; those beside the rooms of `gateway` and `cli` stand for themselves."""
+    top, *rest = module.split(".")
+    return "/".join([top, *rest[:1]] if top in {"gateway", "cli"} else [top])
+
+
 class Ran(NamedTuple):
     """One batch of the picture; times in milliseconds."""
 
@@ -209,6 +276,40 @@ def _drawn(ran: list[Ran], until_ms: int) -> str:
     return "\n".join([*parts, "</g>", "</svg>", ""])
 
 
+# The boxes of the system's picture: left edge, width, colour, and what stands in each, heading first.
+SYSTEM = (
+    (10, 170, "#f3f4f6", "clients|curl, browsers|the Python client|TensorFlow Serving's|Triton's, KServe's"),
+    (300, 220, "#fef3c7", "gateway|sessions: a state each|batches across clients|buckets for lengths|known or unknown"),
+    (
+        640,
+        190,
+        "#bfdbfe",
+        "model server|embedded (a child),|or TensorFlow Serving|runs SavedModels|remembers nothing",
+    ),
+)
+CALLS = ((184, 296, "HTTP, gRPC,|WebSocket"), (524, 636, "gRPC: Predict,|a batch a call"))
+
+
+def system_picture() -> str:
+    """Clients, the gateway with what it keeps, and the model server behind it."""
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 840 170">',
+        '<g font-family="sans-serif" font-size="13">',
+        '<rect width="840" height="170" fill="white"/>',
+    ]
+    for left, width, fill, text in SYSTEM:
+        box = f'x="{left}" y="10" width="{width}" height="150" rx="6"'
+        parts.append(f'<rect {box} fill="{fill}" stroke="#374151"/>')
+        for row, line in enumerate(text.split("|")):
+            weight = "normal" if row else "bold"
+            parts.append(f'<text x="{left + 12}" y="{36 + 27 * row}" font-weight="{weight}">{line}</text>')
+    for left, right, text in CALLS:
+        parts.append(f'<path d="M{left} 85H{right}m-8 -5l8 5l-8 5" fill="none" stroke="#374151"/>')
+        for row, line in enumerate(text.split("|")):
+            parts.append(f'<text x="{(left + right) // 2}" y="{76 + 28 * row}" text-anchor="middle">{line}</text>')
+    return "\n".join([*parts, "</g>", "</svg>", ""])
+
+
 # page → name of the part → what writes it
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "settings.md": {"settings": settings},
@@ -216,8 +317,10 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "metrics.md": {"metrics": metrics},
     "sessions.md": {"life cycle": partial(life_cycle, LIFE_CYCLE, "open")},
     "adr/0009-grpc-on-h2.md": {"life cycle": partial(life_cycle, CALL_LIFE_CYCLE, "request")},
+    "modules.md": {"modules": modules},
+    "../ARCHITECTURE.md": {"floors": floors},
 }
-PICTURES = {"pictures/batching.svg": batching_picture}
+PICTURES = {"pictures/batching.svg": batching_picture, "pictures/system.svg": system_picture}
 
 
 def generated() -> Iterator[tuple[Path, str]]:

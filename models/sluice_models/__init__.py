@@ -1,1 +1,1 @@
-"""Training, exporting and describing models. It shares nothing with `services` but the SavedModel on disk."""
+"""The example models: data, network and export of each. Of Sluice they import `sluice.export` alone."""

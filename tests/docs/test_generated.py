@@ -1,6 +1,7 @@
 """Generated tables, the diagram and the picture are what the code says now."""
 
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -34,6 +35,12 @@ def test_what_is_out_of_date_is_told(generate: ModuleType, monkeypatch: pytest.M
 def test_a_page_without_marks_is_refused(generate: ModuleType) -> None:
     with pytest.raises(ValueError, match="once each"):
         generate.replaced("a page", "part", "text")
+
+
+def test_a_module_that_does_not_say_what_it_is_for_is_refused(generate: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "silent.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match="docstring"):
+        generate.opening(tmp_path / "silent.py")
 
 
 def test_the_life_cycle_page_explains_every_event_and_draws_every_phase() -> None:

@@ -1,0 +1,1 @@
+"""What the load generators send: requests, mixes of lengths, schedules."""

@@ -189,7 +189,7 @@ class AsyncClient:
     ) -> AsyncGenerator[Token | Ended]:
         """As `generate`, telling each token as soon as it is certain, and an `Ended` for each instance when it is.
 
-        Of beams there are no tokens. A call is sent again only until the first of these has come; a stream that breaks
+        Beams give no tokens. A call is sent again only until the first of these has come; a stream that breaks
         later raises what has happened. Closing it, or leaving it to `contextlib.aclosing`, frees what still runs.
         """
         call = GenerateCall(_spec(model, version, label), instances_of(instances), max_steps, beam, sampling)

@@ -1,0 +1,1 @@
+"""Messages and codecs: what crosses the borders between processes."""

@@ -1,0 +1,1 @@
+"""`sluice demo`, what `make demo` runs: many clients, compared with Keras."""

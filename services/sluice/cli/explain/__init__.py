@@ -1,0 +1,1 @@
+"""`sluice explain`: what a model takes, how rows are grouped, and what it remembers."""

@@ -1,0 +1,1 @@
+"""HTTP and WebSockets: from bytes to calls of `core`, and from their answers back to bytes."""

@@ -205,7 +205,7 @@ Global___GenerateEvent: _TypeAlias = GenerateEvent  # noqa: Y015
 
 @_typing.final
 class Token(_message.Message):
-    """Of beams there is none, as nothing is certain before the end."""
+    """Beams give none, as nothing is certain before the end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
