@@ -1,12 +1,22 @@
-"""The demo, where its gateway does not answer."""
+"""The demo, where its gateway does not become ready."""
+
+from pathlib import Path
 
 import pytest
 
-from sluice.cli.demo import sequences
-from sluice.client import AsyncClient, NoAnswer
+from sluice.cli.demo.command import MODELS
+from tests.cli.conftest import told
 
 
-async def test_series_that_are_not_answered_end_the_demo_with_the_reason() -> None:
-    async with AsyncClient("http://127.0.0.1:9", attempts=1) as client:
-        with pytest.raises(NoAnswer, match=r"http://127\.0\.0\.1:9 did not answer"):
-            await sequences.ask(client, [])
+def test_a_demo_that_cannot_be_served_says_why_and_where_the_log_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sluice.cli.embedded._READY_S", 0.0)  # what is started has nothing that can be served
+    for name in MODELS:
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        (tmp_path / "models" / name / "1" / "saved_model.pb").touch()
+    out = tmp_path / "demo"
+    ended = told("demo", "--models", tmp_path / "models", "--out", out)
+    assert ended.code == 3
+    assert ended.reason.startswith("sluice: the demo could not be served: the gateway is not ready after 0 s: ")
+    assert ended.reason.endswith(f". The log is in {out / 'serve.log'}")

@@ -5,6 +5,7 @@ import typer.main
 from sluice.cli import extras
 from sluice.cli.main import app
 from tests.cli.conftest import told
+from tests.end_to_end.serving import sluice
 
 
 def test_every_command_names_its_extras() -> None:
@@ -17,6 +18,6 @@ def test_an_unknown_command_is_wrong_usage() -> None:
 
 
 def test_settings_that_cannot_be_used_are_told_in_one_line() -> None:
-    wrong = told("serve")
+    wrong = sluice("serve")
     expected = "sluice: expected --models DIR, --backend HOST:PORT, or both\n"
-    assert (wrong.code, wrong.text, wrong.error) == (2, "", expected)
+    assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", expected)
