@@ -98,14 +98,13 @@ def map_path_parameters(context, path_parameters):
     }
 
 
-@schemathesis.hook
-def map_body(context, body):
+def fitted(body, path):
     """Half of all bytes are a saved state, and half of all tensors and rows fit the models."""
-    if isinstance(body, dict) and context.operation.path.endswith(":recognize") and len(str(body)) % 2:
+    if isinstance(body, dict) and path.endswith(":recognize") and len(str(body)) % 2:
         return {**body, "instances": [[0.1, 0.2]]}
-    if isinstance(body, dict) and context.operation.path.endswith("/infer") and len(str(body)) % 2:
+    if isinstance(body, dict) and path.endswith("/infer") and len(str(body)) % 2:
         return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
-    return Binary(SAVED) if isinstance(body, Binary) and hash(body) % 2 else body
+    return Binary(SAVED) if isinstance(body, Binary) and sum(body.data) % 2 else body
 
 
 PAGE = create_app(Settings(backend="nowhere:1")).openapi()
@@ -120,12 +119,15 @@ def test_every_answer_is_as_documented(label, mode, url, session):
     met = set()
 
     @settings(
-        max_examples=size(10, 200), derandomize=True, database=None, deadline=None,
+        max_examples=size(15, 200), derandomize=True, database=None, deadline=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))
     def ask(case):
         session.post(f"{url}/v1/models/sum/sessions", json={"session": SESSION})  # it may have been closed
+        body = fitted(case.body, operation.path)
+        if mode is GenerationMode.POSITIVE and body is not case.body:  # what is to be refused stays as it is
+            case.body = body
         response = case.call(base_url=url, session=session)
         assert response.status_code < 500 or response.status_code in DOCUMENTED_FAULTS, response.text
         assert response.headers["x-request-id"]
