@@ -1,9 +1,11 @@
 """Calls over HTTP: paths, headers and JSON of the API."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 import httpx
@@ -49,14 +51,21 @@ _CONNECTIONS = httpx.Limits(max_connections=256, max_keepalive_connections=256)
 _JSON, _BYTES = "application/json", "application/octet-stream"
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Those that are trusted, read once: it takes longer than a call."""
+    return httpx.create_ssl_context()
+
+
 class HttpTransport:
     """One gateway at `url`, such as http://127.0.0.1:8080; `headers` go with every request."""
 
     def __init__(self, url: str, headers: Mapping[str, str], *, over: httpx.AsyncBaseTransport | None = None) -> None:
         self._url, self._headers = url, headers
         self._http = httpx.AsyncClient(
-            base_url=url, headers=dict(headers), timeout=_ELSEWHERE, limits=_CONNECTIONS, transport=over
-        )
+            base_url=url, headers=dict(headers), timeout=_ELSEWHERE, limits=_CONNECTIONS, transport=over,
+            verify=_certificates(),
+        )  # fmt: skip
         self._dtypes = OutputDtypes(self._contract)
 
     async def open(self, opening: Opening, timeout_s: float) -> Opened:
