@@ -106,6 +106,22 @@ async def test_what_a_begin_raises_is_the_outcome_a_turn_later(logs):
     assert [event["event"] for event in logs] == ["request failed"]
 
 
+async def test_what_was_begun_before_a_refusal_is_withdrawn():
+    def begins_and_refuses(pending):
+        first, _ = pending.parts(2)
+        first.runs(withdrawn.append, "the run")
+        raise BadRequest("not the other one")
+
+    told, withdrawn = [], []
+    Pending(told.append).begin(begins_and_refuses)
+    assert withdrawn == ["the run"]
+    await asyncio.sleep(0)
+    assert [each.code for each in told] == ["bad_request"]
+    with pytest.raises(BadRequest):
+        await awaited(begins_and_refuses)
+    assert withdrawn == ["the run", "the run"]
+
+
 def test_trouble_with_an_answer_is_told_instead_once(logs):
     told = []
 

@@ -73,6 +73,8 @@ class Engine:
 
     def submit(self, ticket: Ticket, pending: Pending) -> None:
         """Run `ticket`; the call's outcome is its outputs of rows, `Answers` of a step, or a `SluiceError`."""
+        if not pending.waits:
+            return
         ticket.reply = pending
         pending.runs(self.cancel, ticket)
         try:

@@ -68,6 +68,7 @@ class Pending:
             refused = Internal(BUG)
         else:
             return
+        self._take_back()
         asyncio.get_running_loop().call_soon(self.settle, refused)
 
     def runs(self, withdraw: Callable[[Any], object], what: Any) -> None:
@@ -90,8 +91,13 @@ class Pending:
 
     def cancel(self) -> None:
         """Nobody waits any more."""
+        self._done = self.make = None
+        self._take_back()
+
+    def _take_back(self) -> None:
+        """Withdraw what runs for the call."""
         withdraw, what = self._withdraw, self._what
-        self._done = self._withdraw = self._what = self.make = None
+        self._withdraw = self._what = None
         if withdraw is not None:
             withdraw(what)
 
@@ -177,10 +183,10 @@ async def awaited(begin: Callable[[Pending], None]) -> Any:
     """
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     pending = Pending(partial(complete, future))
-    begin(pending)
     try:
+        begin(pending)
         return await future
-    except asyncio.CancelledError:
+    except BaseException:  # it is refused after something has begun, or nobody awaits it any more
         pending.cancel()
         raise
 

@@ -3,6 +3,7 @@
 It does not know what a call means.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -84,8 +85,7 @@ class Door:
 
     def count(self, call: str, request: Any, outcome: Any) -> None:
         """Count a call by what its request is about, and by its outcome."""
-        code = outcome.code if isinstance(outcome, SluiceError) else "ok"
-        self._metrics.request(call, self._model(request), code)
+        self._count_as(call, request, outcome.code if isinstance(outcome, SluiceError) else "ok")
 
     def _begin(self, method: Method, data: bytes, call: Call, done: Answered) -> Callable[[], object]:
         request = refused = None
@@ -122,6 +122,9 @@ class Door:
                     check_unread(call.unsent, self.gateway.settings.queue_rows)
                     failed = failed or error
                     yield answer.SerializeToString()
+        except asyncio.CancelledError:
+            self._count_as(name, request, "client_gone")
+            raise
         except SluiceError as error:
             refused = error
         except Exception:
@@ -133,11 +136,14 @@ class Door:
         self.count(name, request, refused)
         raise failure(refused)
 
+    def _count_as(self, call: str, request: Any, outcome: str) -> None:
+        self._metrics.request(call, self._model(request), outcome)
+
     def _model(self, request: Any) -> str:
         """The model that a request is about, for metrics."""
         for field in ("model", "model_name"):
-            if name := getattr(request, field, ""):
-                return self.gateway.known(name)
+            if hasattr(request, field):
+                return self.gateway.known(getattr(request, field))
         return self.gateway.sessions.model_of(getattr(request, "session", ""))
 
 

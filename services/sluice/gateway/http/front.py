@@ -62,7 +62,8 @@ class Front:
             await refuse(scope, send, error, request_id)
             return
         if body and headers.get(b"content-type") != b"application/octet-stream":
-            scope = {**scope, "headers": [*({**headers, b"content-type": b"application/json"}).items()]}
+            others = [header for header in scope["headers"] if header[0] != b"content-type"]
+            scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
         parts = iter([{"type": "http.request", "body": body, "more_body": False}])
 
         async def read_already() -> Message:

@@ -279,7 +279,7 @@ _SESSION_ROUTES: tuple[tuple[re.Pattern[str], Route], ...] = (
 _ROUTES: tuple[tuple[re.Pattern[str], Route], ...] = (
     (re.compile(f"/v1{_MODEL}/sessions:step"), Route("step_many", _step_many)),
     (re.compile(f"/v1{_MODEL}(?:{_VERSION}|/labels/([^/:]+))?:recognize"), Route("recognize", _recognize)),
-    (re.compile(f"/v2{_MODEL}(?:{_VERSION})?/infer"), Route("infer", _infer, "oip")),
+    (re.compile(f"/v2/models/([^/]+)(?:{_VERSION})?/infer"), Route("infer", _infer, "oip")),
 )
 _PREDICT = Route("predict", _predict, "tf_serving")
 # TensorFlow Serving's calls, by the verb of their path.
