@@ -15,6 +15,7 @@ import tritonclient.http.aio as aio_http
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from sluice.gateway.http.hot import target_of
 from tests.gateway.here import Gate, Here, eventually
 
 X = np.array([[1, 2], [3, 4]], np.float32)
@@ -371,3 +372,9 @@ async def test_requests_are_counted(here: Here, triton: Any) -> None:
     metrics = await here.metrics()
     assert metrics['sluice_requests_total{call="infer",model="plain",outcome="ok"}'] == 1
     assert metrics['sluice_requests_total{call="infer",model="",outcome="model_not_found"}'] == 1
+
+
+@pytest.mark.parametrize("path", [b"/v2/models/team:iris/infer", b"/v2/models/team%3Airis/infer"])
+def test_a_model_whose_name_has_a_colon_can_be_inferred(path):
+    target = target_of(b"POST", path)
+    assert (target.route.call, target.spec.name) == ("infer", "team:iris")
