@@ -169,6 +169,12 @@ def test_deadline_and_priority_are_documented_where_batches_are_waited_for(page,
         assert headers == {"Sluice-Timeout-Ms", "Sluice-Priority"}, operation["operationId"]
 
 
+@pytest.mark.parametrize(("method", "path"), [("post", "/v1/models/{model}/sessions"), ("get", "/v2/models/{model}")])
+def test_deadline_and_priority_are_documented_where_the_model_server_may_be_asked(page, method, path):
+    headers = {each["name"] for each in page["paths"][path][method]["parameters"] if each["in"] == "header"}
+    assert headers == {"Sluice-Timeout-Ms", "Sluice-Priority"}
+
+
 def test_every_operation_says_what_it_does_and_has_a_name_of_its_own(page):
     operations = [operation for path in page["paths"].values() for operation in path.values()]
     assert all(operation.get("summary") and operation.get("description") for operation in operations)

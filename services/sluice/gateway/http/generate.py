@@ -16,9 +16,10 @@ from pydantic import ConfigDict, Field
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token, failure_of
+from sluice.gateway.core.pending import Terms
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.http.answers import ended_with, error_body, sse
-from sluice.gateway.http.rest import Body, Here, ModelName, terms_of
+from sluice.gateway.http.rest import Asked, Body, Here, ModelName
 from sluice.policy.contract import Generation
 from sluice.policy.errors import SluiceError
 from sluice.policy.generation import Beam, Options, Result, Sampling
@@ -68,31 +69,38 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post(_MODEL + ":generate", tags=["generation"], response_class=Response, responses=_EVENTS)
-async def generate(gateway: Here, model: ModelName, fields: GenerateFields, request: Request) -> Response:
+async def generate(gateway: Here, terms: Asked, model: ModelName, fields: GenerateFields, request: Request) -> Response:
     """Generate a sequence for each instance: encode it, and decode token by token until its end."""
-    return await _generate(gateway, request, fields, ModelSpec(model))
+    return await _generate(gateway, request, terms, fields, ModelSpec(model))
 
 
 @router.post(_MODEL + "/versions/{version}:generate", tags=["generation"], response_class=Response, responses=_EVENTS)
 async def generate_version(
-    gateway: Here, model: ModelName, version: Annotated[int, Path(ge=0)], fields: GenerateFields, request: Request
+    gateway: Here,
+    terms: Asked,
+    model: ModelName,
+    version: Annotated[int, Path(ge=0)],
+    fields: GenerateFields,
+    request: Request,
 ) -> Response:
     """As `generate`, with a version of the model."""
-    return await _generate(gateway, request, fields, ModelSpec(model, version))
+    return await _generate(gateway, request, terms, fields, ModelSpec(model, version))
 
 
 @router.post(_MODEL + "/labels/{label}:generate", tags=["generation"], response_class=Response, responses=_EVENTS)
 async def generate_label(
-    gateway: Here, model: ModelName, label: str, fields: GenerateFields, request: Request
+    gateway: Here, terms: Asked, model: ModelName, label: str, fields: GenerateFields, request: Request
 ) -> Response:
     """As `generate`, with the version that has a label."""
-    return await _generate(gateway, request, fields, ModelSpec(model, None, label))
+    return await _generate(gateway, request, terms, fields, ModelSpec(model, None, label))
 
 
-async def _generate(gateway: Gateway, request: Request, fields: GenerateFields, spec: ModelSpec) -> Response:
+async def _generate(
+    gateway: Gateway, request: Request, terms: Terms, fields: GenerateFields, spec: ModelSpec
+) -> Response:
     body = PredictBody("encode", True, fields.instances)
     asked = Generate(spec, lambda encode, limit: body.rows(encode.inputs, limit), fields.options)
-    begun = await gateway.generations.begin(asked, terms_of(request))
+    begun = await gateway.generations.begin(asked, terms)
     write = partial(_results, begun.generation, several=fields.beam is not None and fields.beam.n_best > 1)
     if fields.stream:
         written = _written(begun, write, partial(ended_with, request))

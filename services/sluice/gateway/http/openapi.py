@@ -4,8 +4,7 @@ from typing import Any, get_args
 
 from fastapi import FastAPI
 
-from sluice.gateway.http.rest import ErrorInfo
-from sluice.policy.batch import PRIORITIES
+from sluice.gateway.http.rest import PRIORITY, TIMEOUT, ErrorInfo
 from sluice.policy.errors import SluiceError, error_classes
 from sluice.policy.recognition import Reason
 
@@ -47,11 +46,9 @@ def describe(app: FastAPI) -> None:
             schema = plain()
             schema["components"]["schemas"]["ErrorInfo"] = ErrorInfo.model_json_schema()
             schema["paths"].update(_hot_paths())
-            for name, path in schema["paths"].items():
+            for path in schema["paths"].values():
                 for operation in path.values():
                     _add_errors(operation)
-                    if name.endswith(":generate"):
-                        operation["parameters"] += [_TIMEOUT, _PRIORITY]
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -117,18 +114,14 @@ def _path(name: str, description: str, example: str, **schema: str) -> dict[str,
     }  # fmt: skip
 
 
-_TIMEOUT = {
-    "name": "Sluice-Timeout-Ms", "in": "header", "required": False,
-    "description": "Whole milliseconds from arrival; the answer is 504 after it.",
-    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-}  # fmt: skip
-_PRIORITY = {
-    "name": "Sluice-Priority", "in": "header", "required": False,
-    "description": "Who goes first where requests wait for one model.",
-    "schema": {"type": "string", "enum": list(PRIORITIES), "default": "normal"},
-}  # fmt: skip
+def _header(header: Any) -> dict[str, Any]:
+    return {
+        "name": header.alias, "in": "header", "required": False, "description": header.description,
+        "schema": header.json_schema_extra,
+    }  # fmt: skip
 
 
+_TIMEOUT, _PRIORITY = _header(TIMEOUT), _header(PRIORITY)
 _VERSION = _path("version", "The model's version.", "1", pattern="^[0-9]{1,19}$")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response, WebSocket
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, WebSocket
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.convertors import Convertor, register_url_convertor
@@ -15,6 +15,7 @@ from sluice.gateway.core.sessions import IfExists, SessionView
 from sluice.gateway.http.headers import check_session_header, read_headers
 from sluice.gateway.http.websocket import serve_socket
 from sluice.gateway.metrics.metrics import Metrics
+from sluice.policy.batch import PRIORITIES
 from sluice.wire.rest_paths import read_version
 
 SESSION_ID = r"[A-Za-z0-9._~-]{1,128}"
@@ -169,7 +170,22 @@ def gateway_of(request: Request) -> Gateway:
     return gateway
 
 
-def terms_of(request: Request) -> Terms:
+# As the OpenAPI page shows them; they are read from the request's own header fields.
+TIMEOUT = Header(
+    alias="Sluice-Timeout-Ms",
+    description="Whole milliseconds from arrival; the answer is 504 after it.",
+    json_schema_extra={"type": "integer", "minimum": 1, "maximum": 999_999_999},
+)
+PRIORITY = Header(
+    alias="Sluice-Priority",
+    description="Which request goes first where requests wait for one model.",
+    json_schema_extra={"type": "string", "enum": list(PRIORITIES), "default": "normal"},
+)
+
+
+def terms_of(
+    request: Request, _timeout: Annotated[Any, TIMEOUT] = None, _priority: Annotated[Any, PRIORITY] = None
+) -> Terms:
     """Until when the client wants its answer, and how urgently."""
     said, gateway = read_headers(request.headers.raw), gateway_of(request)
     return gateway.terms(said.timeout_s, said.priority_s)
