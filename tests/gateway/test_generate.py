@@ -47,9 +47,11 @@ async def test_instances_of_many_clients_share_the_decoders_batches_and_leave_th
     async with running(puppet, in_flight=1) as here:
         gate = Gate(puppet)
         words = ["abc", "abcdefgh", "ab", "a"]
-        tasks = [asyncio.create_task(generate(here, [word])) for word in words]
-        dispatcher = here.gateway.engine.scheduler.dispatchers
-        await eventually(lambda: "speller" in dispatcher and dispatcher["speller"].waiting_rows == len(words) - 1)
+        tasks = [asyncio.create_task(generate(here, [words[0]]))]
+        await puppet.until_running(1)  # alone; the others wait for it together
+        tasks += [asyncio.create_task(generate(here, [word])) for word in words[1:]]
+        dispatcher = here.gateway.engine.scheduler.dispatchers["speller"]
+        await eventually(lambda: dispatcher.waiting_rows == len(words) - 1)
         gate.open()
         for word, response in zip(words, await asyncio.gather(*tasks), strict=True):
             assert response.json()["results"] == [said(word)]
