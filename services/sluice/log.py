@@ -25,15 +25,23 @@ def configure() -> None:
 
 
 @contextmanager
-def quiet_import() -> Iterator[None]:
-    """While TensorFlow is imported: it writes to the file descriptor before it knows its own log level."""
+def quiet_import(*, keras: bool = True) -> Iterator[None]:
+    """While TensorFlow is imported: it writes to the file descriptor before it knows its own log level.
+
+    Without `keras` it does not import Keras in passing, with all that Keras imports, which takes as long as the rest.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
+    hidden = not keras and "keras" not in sys.modules
+    if hidden:
+        sys.modules["keras"] = None  # type: ignore[assignment]  # Python's way of saying that there is no such module
     try:
         yield
     finally:
+        if hidden:
+            del sys.modules["keras"]
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)

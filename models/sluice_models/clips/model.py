@@ -102,6 +102,7 @@ def trained() -> keras.Model:
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, batches)
     # Compiling for the processor takes longer than it saves in a training as short as this.
     learner.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy", jit_compile=False)
+    learner.optimizer.build(learner.trainable_variables)  # or the training step is traced twice
     learner.fit(
         lessons(batches),
         steps_per_epoch=BATCHES_AN_EPOCH,

@@ -63,6 +63,7 @@ def _train(model: keras.Model) -> float:
     model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), loss)
     examples = _examples()
     started = time.monotonic()
+    model.optimizer.build(model.trainable_variables)  # or the training step is traced twice
     model.fit(
         examples,
         epochs=_PARTS,

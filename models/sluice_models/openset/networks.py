@@ -82,6 +82,7 @@ def trained(
         loss_weights=float(recipe.members),
         jit_compile=False,
     )
+    learner.optimizer.build(learner.trainable_variables)  # or the training step is traced twice
     learner.fit(
         _lessons(pictures, targets, recipe, seed),
         steps_per_epoch=batches,

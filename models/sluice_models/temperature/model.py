@@ -114,6 +114,7 @@ def _train(model: keras.Model, training: Array) -> float:
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, EPOCHS * len(inputs) // STRETCHES)
     model.compile(keras.optimizers.Adam(rate), loss="mse")
     started = time.monotonic()
+    model.optimizer.build(model.trainable_variables)  # or the training step is traced twice
     model.fit(
         inputs,
         targets,

@@ -11,6 +11,9 @@ from collections import defaultdict
 from typing import Any
 
 import numpy as np
+
+if __name__ == "__main__":  # the folder must do without Keras; TensorFlow would import it, which takes as long again
+    sys.modules["keras"] = None  # type: ignore[assignment]
 import tensorflow as tf
 
 Arrays = dict[str, np.ndarray]

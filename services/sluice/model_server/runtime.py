@@ -2,7 +2,7 @@
 
 from sluice.log import quiet_import
 
-with quiet_import():
+with quiet_import(keras=False):
     import tensorflow as tf
     from tensorflow.core.protobuf import config_pb2
     from tensorflow_serving.apis import (
