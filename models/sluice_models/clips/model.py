@@ -12,7 +12,7 @@ from keras import layers
 
 from sluice.export import Description, Meaning, export
 from sluice_models.clips import data
-from sluice_models.progress import EpochProgress
+from sluice_models.fitting import fit
 
 SEED = 7
 UNITS = 64
@@ -102,15 +102,7 @@ def trained() -> keras.Model:
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, batches)
     # Compiling for the processor takes longer than it saves in a training as short as this.
     learner.compile(keras.optimizers.Adam(rate), loss="sparse_categorical_crossentropy", jit_compile=False)
-    learner.optimizer.build(learner.trainable_variables)  # or the training step is traced twice
-    learner.fit(
-        lessons(batches),
-        steps_per_epoch=BATCHES_AN_EPOCH,
-        epochs=EPOCHS,
-        shuffle=False,
-        verbose=0,
-        callbacks=[EpochProgress("clips", EPOCHS)],
-    )
+    fit(learner, lessons(batches), EPOCHS, BATCHES_AN_EPOCH, "clips")
     model = network(None, every_frame=False)
     model.set_weights(learner.get_weights())
     return model

@@ -1,22 +1,20 @@
 """Trains one network on the texts of all buckets, and exports it to be served in the same buckets."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from sluice.export import export_endpoints
 from sluice_models.dates import data
-from sluice_models.dates.buckets import ANSWER_TOKENS, Ids, batches, buckets
+from sluice_models.dates.buckets import Ids, batches, buckets
 from sluice_models.dates.measure import measure
 from sluice_models.dates.network import rewriter
 from sluice_models.dates.signatures import CONTRACT, calls, endpoints
-from sluice_models.progress import EpochProgress
+from sluice_models.fitting import fit
 
 SEED = 11
 ROWS = 256  # of a batch
@@ -61,29 +59,10 @@ def _train(model: keras.Model) -> float:
     )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate, clipnorm=1.0), loss)
-    examples = _examples()
-    started = time.monotonic()
-    model.optimizer.build(model.trainable_variables)  # or the training step is traced twice
-    model.fit(
-        examples,
-        epochs=_PARTS,
-        steps_per_epoch=STEPS // _PARTS,
-        shuffle=False,
-        verbose=0,
-        callbacks=[EpochProgress("dates", _PARTS)],
-    )
-    return time.monotonic() - started
+    return fit(model, _examples(), _PARTS, STEPS // _PARTS, "dates")
 
 
-def _examples() -> tf.data.Dataset:
+def _examples() -> Iterator[tuple[dict[str, Ids], Ids]]:
     """The training batches, for ever: what the network takes, and the next tokens that it must give."""
-    filled = buckets(data.texts("training"))
-
-    def generate() -> Iterator[tuple[dict[str, Ids], Ids]]:
-        for batch in batches(filled, ROWS, np.random.default_rng(SEED)):
-            given = {"text": batch.text, "lengths": batch.lengths, "tokens": batch.tokens[:, :-1]}
-            yield given, batch.tokens[:, 1:]
-
-    answer = tf.TensorSpec([ROWS, ANSWER_TOKENS], "int32")
-    given = {"text": tf.TensorSpec([ROWS, None], "int32"), "lengths": tf.TensorSpec([ROWS], "int32"), "tokens": answer}
-    return tf.data.Dataset.from_generator(generate, output_signature=(given, answer)).prefetch(2)
+    for batch in batches(buckets(data.texts("training")), ROWS, np.random.default_rng(SEED)):
+        yield {"text": batch.text, "lengths": batch.lengths, "tokens": batch.tokens[:, :-1]}, batch.tokens[:, 1:]

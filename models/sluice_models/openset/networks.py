@@ -12,9 +12,9 @@ import numpy as np
 from keras import layers
 from numpy.typing import NDArray
 
+from sluice_models.fitting import fit
 from sluice_models.openset.data import Pictures
 from sluice_models.openset.pictures import moved
-from sluice_models.progress import EpochProgress
 
 FEATURES = "features"
 
@@ -82,15 +82,7 @@ def trained(
         loss_weights=float(recipe.members),
         jit_compile=False,
     )
-    learner.optimizer.build(learner.trainable_variables)  # or the training step is traced twice
-    learner.fit(
-        _lessons(pictures, targets, recipe, seed),
-        steps_per_epoch=batches,
-        epochs=recipe.epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=[EpochProgress(name, recipe.epochs)],
-    )
+    fit(learner, _lessons(pictures, targets, recipe, seed), recipe.epochs, batches, name)
     joined = layers.Concatenate(name=FEATURES)(features) if recipe.members > 1 else features[0]
     logits = layers.Dense(outputs, name="logits")
     model = keras.Model(entry, logits(joined), name=name)

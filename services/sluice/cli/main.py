@@ -1,5 +1,6 @@
 """The command line `sluice`. It alone may reach both `services` and `models`, each when its command runs."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,6 +49,8 @@ def build(
     """Train the example models and export them; what is there from the same sources is kept."""
     from sluice_models.train import UnknownExample, build, is_built
 
+    # Operations this small gain nothing by threads, whose number would change the order of sums and so the weights.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     try:
         if not is_built(names or (), out):
             import_keras()
