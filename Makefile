@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
+WORKERS ?= $(shell expr $$(nproc) + 1)# one more than cores, as tests wait for processes that start
 DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
@@ -21,13 +22,13 @@ serve: $(BIN)/.demo ## Serve the example models on HTTP=127.0.0.1:8080
 
 test: $(BIN)/.dev ## Run all tests, in about a quarter of an hour on two cores
 	coverage erase
-	coverage run -m pytest tests/policy -q --numprocesses 2
+	coverage run -m pytest tests/policy -q --numprocesses $(WORKERS)
 	coverage combine --quiet
 	coverage report
-	pytest --ignore=tests/policy --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 25
+	pytest --ignore=tests/policy --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 
 test-deep: $(BIN)/.dev ## Run the tests that draw examples with far more of them, about a quarter of an hour
-	TEST_DEEP=1 pytest $(DEEP) tests/wheel -m "" --numprocesses 2 --dist loadfile --timeout 1800 --durations 25
+	TEST_DEEP=1 pytest $(DEEP) tests/wheel -m "" --numprocesses $(WORKERS) --dist loadfile --timeout 1800 --durations 25
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
 	python -m loadtests.bench $(BENCH)

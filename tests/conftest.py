@@ -1,6 +1,7 @@
 """Fixtures that several folders of tests share: the trained example models."""
 
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from sluice_models import train
+
+# Several processes share the cores already; more threads of each would only take turns.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "var" / "models"

@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,31 @@ def _temperature(dice: random.Random) -> list[list[float]]:
 
 def _clip(dice: random.Random) -> Any:
     frames, start = dice.choice((3, 4, 6, 8)), dice.randrange(32)
-    return clips.held_out(frames)[0][start].tolist()
+    return _clips(frames)[start].tolist()
 
 
 def _date(dice: random.Random) -> str:
-    return dice.choice(dates.texts("held_out")[:500]).text
+    return dice.choice(_dates()).text
 
 
 def _sentence(dice: random.Random) -> str:
-    return dice.choice(_SENTENCES).text
+    return dice.choice(_sentences()).text
 
 
-_SENTENCES = [text for text in language.texts() if text.split == "held_out"][:500]
+@cache
+def _clips(frames: int) -> Any:
+    return clips.held_out(frames)[0]
+
+
+@cache
+def _dates() -> list[dates.Written]:
+    return dates.texts("held_out")[:500]
+
+
+@cache
+def _sentences() -> list[language.Text]:
+    return [text for text in language.texts() if text.split == "held_out"][:500]
+
 
 # By model: a row at random, and what the model takes for it, `[1, ...]`.
 ROWS: dict[str, tuple[Callable[[random.Random], Any], Callable[[Any], dict[str, Any]]]] = {

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc.aio
 import httpx
+import uvicorn.server
 from fastapi import FastAPI
 
 from sluice.gateway.app import create_app
@@ -22,6 +23,19 @@ from tests.gateway.puppet import Puppet
 PATIENCE_S = 20.0
 # gRPC's asyncio shuts down with its last channel and leaves a socket unclosed, which is a warning: this keeps it up.
 grpc.aio.init_grpc_aio()
+
+
+class _Hasty:
+    """What uvicorn takes for asyncio: it looks every tenth of a second whether to end, and then waits for another."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+
+uvicorn.server.asyncio = _Hasty()  # type: ignore[attr-defined, assignment]
 
 
 async def eventually(condition: Callable[[], Any]) -> Any:
