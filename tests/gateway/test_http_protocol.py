@@ -147,14 +147,54 @@ async def test_who_expects_100_is_told_to_go_on(here, raw):
     await goes_on(raw, adder)
 
 
-async def test_who_expects_100_and_is_refused_is_not_told_to_go_on(puppet):
+@pytest.mark.parametrize("path", ["/v1/sessions/{id}:step", "/v1/models/sum/sessions"])
+@pytest.mark.parametrize("comes", [b"", b" " * 2000], ids=["not", "all the same"])
+async def test_who_expects_100_and_is_refused_is_told_that_the_connection_ends(puppet, path, comes):
     async with running(puppet, body_bytes=1000) as here, connected(here) as raw:
         adder = await here.open()
-        head = f"POST /v1/sessions/{adder.id}:step HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n"
+        head = f"POST {path.format(id=adder.id)} HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n"
         await raw.send((head + "Content-Length: 2000\r\n\r\n").encode())
-        assert (await raw.answer()).is_refused(413, "body_too_large")
-        await raw.send(b" " * 2000)  # it may come all the same
-        await goes_on(raw, adder)
+        answer = await raw.answer()
+        assert answer.is_refused(413, "body_too_large")
+        assert answer.headers["connection"] == "close"
+        await raw.send(comes + step(adder))  # a body, or a request? Neither is taken
+        assert await raw.at_end()
+        await adder.goes_on()
+
+
+@pytest.mark.parametrize("path", ["/v1/sessions/{id}:step", "/v1/models/sum/sessions"])
+async def test_an_old_client_is_not_told_to_go_on(here, raw, path):
+    adder = await here.open()
+    data = request(path.format(id=adder.id), {}, version="1.0", Expect="100-continue")
+    await raw.send(data[:-1], data[-1:])
+    assert (await raw.answer()).status in (201, 400)
+
+
+GET_PATHS = [
+    "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/sum/contract", "/v1/models/nothing/contract",
+    "/v1/sessions/{id}", "/v1/sessions/{id}/state", "/v1/sessions/nobody", "/v1/sessions/{id}:renew", "/docs",
+    "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/plain", "/v2/models/plain/ready",
+    "/v2/models/nothing/versions/1/ready", "/v1/nothing",
+]  # fmt: skip
+
+
+async def test_head_is_answered_as_get_without_a_body(here, raw):
+    adder = await here.open()
+    for path in (each.format(id=adder.id) for each in GET_PATHS):
+        answers = []
+        for method in ("GET", "HEAD"):
+            await raw.send(request(path, method=method, X_Request_Id="r"))
+            answers.append(await raw.answer(method))
+            answers[-1].headers.pop("date")
+            if path == "/metrics":
+                answers[-1].headers.pop("content-length")  # the GET itself is counted
+        got, head = answers
+        assert got.body and head.body == b""
+        assert (head.status, head.headers) == (got.status, got.headers), path
+        refused = await here.http.put(path)
+        if refused.status_code == 405 and "GET" in refused.headers["allow"]:
+            assert "HEAD" in refused.headers["allow"]
+    await goes_on(raw, adder)
 
 
 @pytest.mark.parametrize("path", ["/v1/sessions/{id}:step", "/v1/models/sum/sessions:step"])

@@ -120,6 +120,8 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade() and not self._wants_socket():
             return
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # that version does not know it
         method = self.parser.get_method()
         target = None if self.parser.should_upgrade() else target_of(method, self.url)
         if self.cors is not None and self.cors.preflight(method, self.headers):
@@ -310,6 +312,8 @@ class Exchange:
         if self.disconnected or self.response_complete:
             return
         protocol, target = self._protocol, self._target
+        if self._waits_for_continue and self.more_body:  # the client may send it or not: RFC 9110, section 10.1.1
+            self.keep_alive = False
         lines = [STATUS_LINE[reply.status], _HEAD % (reply.content_type, len(reply.body))]
         lines += [b"\r\nx-request-id: ", protocol.ids(self._headers), b"\r\n"]
         if target.session is not None:
