@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+import struct
 import urllib.error
 import urllib.request
 
@@ -456,6 +457,70 @@ async def test_a_client_may_leave_at_any_stage(here, stage, how):
     assert done in (range(3) if stage == "several steps" else [0])
     adder.total, adder.steps = [9 * done] * 2, done
     await adder.goes_on()
+
+
+@pytest.fixture
+async def patient(puppet):
+    async with running(puppet, half_closed_s=600) as here:
+        yield here
+
+
+async def test_who_sends_no_more_is_answered_and_parted_from(patient):
+    adder = await patient.open()
+    hot, cold = step(adder, (1, 2)), request("/healthz", method="GET")
+    body = chunked(f"/v1/sessions/{adder.id}:step", b'{"inputs": [1, 2]}', 5)
+    for sent in ([hot], [cold], [body], [hot, cold, hot], [cold, hot, cold]):
+        for rest in (b"", hot[:30], hot[:-1]):  # which will not come whole, and so not run
+            async with connected(patient) as raw:
+                await raw.send(b"".join(sent) + rest)
+                raw.writer.write_eof()
+                for each in sent:
+                    answer = await raw.answer()
+                    assert answer.json == ({"status": "alive"} if each is cold else adder.added((1, 2)))
+                assert await raw.at_end()
+    await adder.goes_on()
+
+
+async def test_who_sends_no_more_while_its_step_runs_is_told_that_the_connection_ends(patient):
+    gate = Gate(patient.puppet)
+    adder = await patient.open()
+    async with connected(patient) as raw:
+        await raw.send(step(adder))
+        await waiting(patient, adder, 1)
+        raw.writer.write_eof()
+        await eventually(lambda: any(each._half_closed for each in patient.server.server_state.connections))
+        gate.open()
+        answer = await raw.answer()
+        assert (answer.json, answer.headers["connection"]) == (adder.added((3, 5)), "close")
+        assert await raw.at_end()
+
+
+async def test_who_sends_no_more_has_long_answers_to_the_end(patient):
+    adder = await patient.open()
+    async with connected(patient) as raw:
+        data = request(f"/v1/sessions/{adder.id}:scan", {"inputs": [[1, 1]] * 4000})
+        sending = asyncio.create_task(raw.send(data * 5))
+        for n in range(1, 6):
+            assert (await raw.answer()).json["step"] == 4000 * n
+            if sending.done() and raw.writer.can_write_eof():
+                raw.writer.write_eof()
+        assert await raw.at_end()
+
+
+async def test_who_is_found_to_have_left_is_withdrawn_at_once(patient):
+    gate = Gate(patient.puppet)
+    adder, other = await patient.adders(2)
+    async with connected(patient) as raw:
+        await raw.send(step(adder))
+        await waiting(patient, adder, 1)
+        raw.writer.write_eof()
+        connection = raw.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+    await waiting(patient, adder, 0)
+    await eventually(lambda: len(patient.server.server_state.connections) <= 2)  # those of `patient.http`
+    gate.open()
+    await other.goes_on()
+    assert (await adder.view())["step"] == 0
 
 
 async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):

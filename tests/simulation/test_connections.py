@@ -242,6 +242,29 @@ def test_a_refused_body_is_read_to_its_end_for_as_long_as_any_other():
     played(main, body_bytes=1000)
 
 
+# Clients that send nothing more before they have their answers.
+
+
+@pytest.mark.parametrize("takes_s", [0.5, 1.5, 5.0])
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_who_sends_no_more_has_its_answers_until_it_counts_as_gone(takes_s, ahead):
+    async def main(world: World, loop: VirtualLoop) -> None:
+        client, began = Listener(world), loop.time()
+        client.wire.deliver(step("s") * ahead + step("s")[:-1])
+        client.wire.end()
+        await client.ended
+        answered = min(ahead, int(2.0 / takes_s))
+        assert client.at == pytest.approx(began + min(2.0, ahead * takes_s), abs=1e-6)
+        assert client.heard.count(b"200 OK") == world.gateway.sessions.get("s").step == answered
+        assert client.heard.count(b"connection: close") == (answered == ahead)
+        told = world.metrics.text().decode()
+        assert ('outcome="client_gone"} 1' in told) == (answered < ahead)
+        await world.check_empty()
+        assert world.gateway.sessions.get("s").step == answered
+
+    played(main, takes_s=takes_s, half_closed_s=2.0)
+
+
 # Clients that still send when they have their answer.
 
 REFUSED = b"POST /v1/sessions/s:step HTTP/1.1\r\nconnection: close\r\ncontent-length: 999999999\r\n\r\n"

@@ -127,6 +127,11 @@ class Settings(BaseSettings):
         description="An HTTP connection without a request is closed after this long, in seconds. Keep it above the "
         "idle time of the proxy in front.",
     )
+    half_closed_s: Seconds = Field(
+        1.0,
+        description="How long a request is still served once its client has closed its side of the HTTP connection, in "
+        "seconds. Such a client waits for its answer, as nc does, or it has left.",
+    )
     idle_connections: PositiveInt = Field(
         10_000, description="HTTP connections without a request; beyond it the longest idle one is closed."
     )

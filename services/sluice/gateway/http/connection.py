@@ -16,12 +16,13 @@ from sluice.gateway.http.clocks import Clock
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
-from sluice.gateway.http.transport import DRAIN_S, GatedTransport, Lingering, PartingTransport
+from sluice.gateway.http.transport import DRAIN_S, GatedTransport, Lingering, PartingTransport, is_reset
 from sluice.gateway.settings import Settings
 from sluice.gateway.slices import Sliced
 from sluice.policy.errors import BadRequest, BodyTooLarge, SluiceError
 
 _HEAD = b"content-type: %b\r\ncontent-length: %d"
+_LOOK_S = 0.05
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -49,11 +50,12 @@ class Clocks:
     def __init__(self, settings: Settings) -> None:
         self.idle = Clock(settings.keep_alive_s, GatewayProtocol.shutdown, settings.idle_connections)
         self.arriving = Clock(settings.arrival_s, GatewayProtocol.hurry)
+        self.half_closed = Clock(settings.half_closed_s, GatewayProtocol.give_up)
         self.lingering = Clock(DRAIN_S, Lingering.end)
 
     def forget(self, connection: "GatewayProtocol") -> None:
         """It waits for nothing any more."""
-        for clock in (self.idle, self.arriving):
+        for clock in (self.idle, self.arriving, self.half_closed):
             clock.stop(connection)
 
 
@@ -69,6 +71,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         self._running: Any = None  # the `Exchange`, or uvicorn's cycle, whose turn it is or was last
         self._arriving = False  # a request has begun to come, and not yet ended
         self._unread = False  # the next request waits until the client has read the last answer
+        self._half_closed = False  # the client sends nothing any more
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(PartingTransport(transport, self, self._clocks.lingering))  # type: ignore[arg-type]
@@ -190,6 +193,41 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         if self._unread:
             self._unread = False
             self.on_response_complete()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: what has come whole is answered if that is soon, and then the connection closes.
+
+        It may as well have left, which shows only when something is written to it (docs/adr/0008).
+        """
+        if self._half_closed:  # some loops say it again when reading is resumed
+            return True
+        self._arriving = False
+        self._clocks.forget(self)
+        if self.pipeline and self.cycle.more_body:  # the rest of it will not come
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._running
+        last = self.cycle
+        if last is None or last.more_body or (last.response_complete and not self.pipeline):
+            return False
+        last.keep_alive = False
+        self._half_closed = True
+        self._clocks.half_closed.begin(self)
+        self._look()
+        return True
+
+    def give_up(self) -> None:
+        """The client has sent nothing for so long that it counts as gone."""
+        self.abandon()
+        self.transport.close()
+
+    def _look(self) -> None:
+        """Look whether the client has left, which nobody tells whose side of the connection is not read any more."""
+        if self.transport.is_closing():
+            return
+        if is_reset(self.transport):
+            self.transport.abort()
+        else:
+            self.loop.call_later(_LOOK_S, self._look)
 
     def hurry(self) -> None:
         """A request has not come in time; that is the client's fault unless requests before it are still answered."""

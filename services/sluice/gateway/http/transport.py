@@ -4,6 +4,7 @@ It does not know HTTP.
 """
 
 import asyncio
+import select
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -97,6 +98,16 @@ class PartingTransport(GatedTransport):
         self.write = _to_nobody
         self._parting.abandon()
         Lingering(self._clock, self._parting.connection_lost).connection_made(self.behind)
+
+
+def is_reset(transport: Any) -> bool:
+    """Whether the client is known to be gone, also where nothing is read from it."""
+    connection = transport.get_extra_info("socket")
+    if connection is None:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)  # errors and the end of both directions are told without being asked for
+    return bool(poll.poll(0))
 
 
 def _to_nobody(_: Any) -> None: ...
