@@ -465,6 +465,11 @@ async def patient(puppet):
         yield here
 
 
+async def half_close(here: Here, raw: Connection) -> None:
+    raw.writer.write_eof()
+    await eventually(lambda: any(each._half_closed for each in here.server.server_state.connections))
+
+
 async def test_who_sends_no_more_is_answered_and_parted_from(patient):
     adder = await patient.open()
     hot, cold = step(adder, (1, 2)), request("/healthz", method="GET")
@@ -487,8 +492,7 @@ async def test_who_sends_no_more_while_its_step_runs_is_told_that_the_connection
     async with connected(patient) as raw:
         await raw.send(step(adder))
         await waiting(patient, adder, 1)
-        raw.writer.write_eof()
-        await eventually(lambda: any(each._half_closed for each in patient.server.server_state.connections))
+        await half_close(patient, raw)
         gate.open()
         answer = await raw.answer()
         assert (answer.json, answer.headers["connection"]) == (adder.added((3, 5)), "close")
@@ -499,11 +503,15 @@ async def test_who_sends_no_more_has_long_answers_to_the_end(patient):
     adder = await patient.open()
     async with connected(patient) as raw:
         data = request(f"/v1/sessions/{adder.id}:scan", {"inputs": [[1, 1]] * 4000})
-        sending = asyncio.create_task(raw.send(data * 5))
+
+        async def send():
+            await raw.send(data * 5)
+            raw.writer.write_eof()
+
+        sending = asyncio.create_task(send())
         for n in range(1, 6):
             assert (await raw.answer()).json["step"] == 4000 * n
-            if sending.done() and raw.writer.can_write_eof():
-                raw.writer.write_eof()
+        await sending
         assert await raw.at_end()
 
 
@@ -513,7 +521,7 @@ async def test_who_is_found_to_have_left_is_withdrawn_at_once(patient):
     async with connected(patient) as raw:
         await raw.send(step(adder))
         await waiting(patient, adder, 1)
-        raw.writer.write_eof()
+        await half_close(patient, raw)
         connection = raw.writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
     await waiting(patient, adder, 0)
