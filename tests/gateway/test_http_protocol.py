@@ -572,6 +572,16 @@ async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):
     await adder.goes_on()
 
 
+async def test_connections_last_as_long_as_the_settings_say(puppet):
+    async with running(puppet, keep_alive_s=0.05, arrival_s=0.05) as here:
+        async with connected(here) as raw:
+            assert await raw.at_end()
+        async with connected(here) as raw:
+            await raw.send(request("/v1/sessions/a:step", {"inputs": 1})[:-1])
+            assert (await raw.answer()).is_refused(408, "bad_request")
+            assert await raw.at_end()
+
+
 # The end of the gateway.
 
 

@@ -174,6 +174,9 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
+        if self._arriving:  # what it has waited for so far was this answer
+            self._clocks.arriving.stop(self)
+            self._clocks.arriving.begin(self)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif not self._arriving:
