@@ -4,10 +4,13 @@ import asyncio
 import json
 import signal
 import socket
+import struct
+import urllib.error
+import urllib.request
 
 import pytest
 
-from tests.gateway.here import Adder, Gate, Here, eventually, running
+from tests.gateway.here import PATIENCE_S, Adder, Gate, Here, eventually, running
 from tests.gateway.raw import Connection, connected, request
 
 
@@ -145,14 +148,54 @@ async def test_who_expects_100_is_told_to_go_on(here, raw):
     await goes_on(raw, adder)
 
 
-async def test_who_expects_100_and_is_refused_is_not_told_to_go_on(puppet):
+@pytest.mark.parametrize("path", ["/v1/sessions/{id}:step", "/v1/models/sum/sessions"])
+@pytest.mark.parametrize("comes", [b"", b" " * 2000], ids=["not", "all the same"])
+async def test_who_expects_100_and_is_refused_is_told_that_the_connection_ends(puppet, path, comes):
     async with running(puppet, body_bytes=1000) as here, connected(here) as raw:
         adder = await here.open()
-        head = f"POST /v1/sessions/{adder.id}:step HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n"
+        head = f"POST {path.format(id=adder.id)} HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n"
         await raw.send((head + "Content-Length: 2000\r\n\r\n").encode())
-        assert (await raw.answer()).is_refused(413, "body_too_large")
-        await raw.send(b" " * 2000)  # it may come all the same
-        await goes_on(raw, adder)
+        answer = await raw.answer()
+        assert answer.is_refused(413, "body_too_large")
+        assert answer.headers["connection"] == "close"
+        await raw.send(comes + step(adder))  # a body, or a request? Neither is taken
+        assert await raw.at_end()
+        await adder.goes_on()
+
+
+@pytest.mark.parametrize("path", ["/v1/sessions/{id}:step", "/v1/models/sum/sessions"])
+async def test_an_old_client_is_not_told_to_go_on(here, raw, path):
+    adder = await here.open()
+    data = request(path.format(id=adder.id), {}, version="1.0", Expect="100-continue")
+    await raw.send(data[:-1], data[-1:])
+    assert (await raw.answer()).status in (201, 400)
+
+
+GET_PATHS = [
+    "/healthz", "/readyz", "/metrics", "/v1/models", "/v1/models/sum/contract", "/v1/models/nothing/contract",
+    "/v1/sessions/{id}", "/v1/sessions/{id}/state", "/v1/sessions/nobody", "/v1/sessions/{id}:renew", "/docs",
+    "/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/plain", "/v2/models/plain/ready",
+    "/v2/models/nothing/versions/1/ready", "/v1/nothing",
+]  # fmt: skip
+
+
+async def test_head_is_answered_as_get_without_a_body(here, raw):
+    adder = await here.open()
+    for path in (each.format(id=adder.id) for each in GET_PATHS):
+        answers = []
+        for method in ("GET", "HEAD"):
+            await raw.send(request(path, method=method, X_Request_Id="r"))
+            answers.append(await raw.answer(method))
+            answers[-1].headers.pop("date")
+            if path == "/metrics":
+                answers[-1].headers.pop("content-length")  # the GET itself is counted
+        got, head = answers
+        assert got.body and head.body == b""
+        assert (head.status, head.headers) == (got.status, got.headers), path
+        refused = await here.http.put(path)
+        if refused.status_code == 405 and "GET" in refused.headers["allow"]:
+            assert "HEAD" in refused.headers["allow"]
+    await goes_on(raw, adder)
 
 
 @pytest.mark.parametrize("path", ["/v1/sessions/{id}:step", "/v1/models/sum/sessions:step"])
@@ -180,6 +223,34 @@ async def test_a_body_that_is_too_large_is_refused_before_it_has_come(puppet):
                 if head.startswith("T"):
                     await raw.send(b"2000\r\n" + b" " * 0x2000)
                 assert (await raw.answer()).is_refused(413, "body_too_large")
+        await adder.goes_on()
+
+
+@pytest.mark.parametrize("path", ["/v1/sessions/{id}:step", "/v1/models/sum/sessions"])
+@pytest.mark.parametrize("form", ["urllib", "chunked", "1.0", "method"])
+async def test_a_refusal_reaches_a_client_that_closes_and_still_sends(puppet, path, form):
+    async with running(puppet, body_bytes=1000) as here:
+        adder = await here.open()
+        path, body = path.format(id=adder.id), bytes(8 * 2**20)  # more than sockets hold
+        if form == "urllib":
+            url = urllib.request.Request(f"http://127.0.0.1:{here.port}{path}", body)
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                await asyncio.to_thread(urllib.request.urlopen, url, timeout=PATIENCE_S)
+            with caught.value as refused:
+                assert (refused.code, json.load(refused)["code"]) == (413, "body_too_large")
+        else:
+            async with connected(here) as raw:
+                sent = {
+                    "chunked": chunked(path, body, 2**16).replace(b"Host", b"Connection: close\r\nHost", 1),
+                    "1.0": request(path, body, version="1.0"),
+                    "method": request(path, body, method="PUT", Connection="close"),
+                }[form]
+                sending = asyncio.create_task(raw.send(sent))
+                answer = await raw.answer()
+                assert answer.status == (405 if form == "method" and ":step" in path else 413)
+                assert answer.headers["connection"] == "close"
+                assert await raw.at_end()
+                await sending
         await adder.goes_on()
 
 
@@ -321,10 +392,13 @@ async def test_a_request_id_of_other_bytes_comes_back_as_it_was(here, raw):
 
 async def test_bytes_that_are_no_http_are_refused_and_harm_nobody(here):
     adder = await here.open()
-    for data in (b"nonsense\r\n\r\n", b"\x00" * 100, b"\x16\x03\x01\x02\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+    more = bytes(8 * 2**20)  # than sockets hold
+    for data in (
+        b"nonsense\r\n\r\n", b"\x00" * 100, b"\x16\x03\x01\x02\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", more
+    ):  # fmt: skip
         async with connected(here) as raw:
             await raw.send(data)
-            assert (await raw.answer()).status == 400
+            assert (await raw.answer()).is_refused(400, "bad_request")
             assert await raw.at_end()
     await adder.goes_on()
 
@@ -385,6 +459,78 @@ async def test_a_client_may_leave_at_any_stage(here, stage, how):
     await adder.goes_on()
 
 
+@pytest.fixture
+async def patient(puppet):
+    async with running(puppet, half_closed_s=600) as here:
+        yield here
+
+
+async def half_close(here: Here, raw: Connection) -> None:
+    raw.writer.write_eof()
+    await eventually(lambda: any(each._half_closed for each in here.server.server_state.connections))
+
+
+async def test_who_sends_no_more_is_answered_and_parted_from(patient):
+    adder = await patient.open()
+    hot, cold = step(adder, (1, 2)), request("/healthz", method="GET")
+    body = chunked(f"/v1/sessions/{adder.id}:step", b'{"inputs": [1, 2]}', 5)
+    for sent in ([hot], [cold], [body], [hot, cold, hot], [cold, hot, cold]):
+        for rest in (b"", hot[:30], hot[:-1]):  # which will not come whole, and so not run
+            async with connected(patient) as raw:
+                await raw.send(b"".join(sent) + rest)
+                raw.writer.write_eof()
+                for each in sent:
+                    answer = await raw.answer()
+                    assert answer.json == ({"status": "alive"} if each is cold else adder.added((1, 2)))
+                assert await raw.at_end()
+    await adder.goes_on()
+
+
+async def test_who_sends_no_more_while_its_step_runs_is_told_that_the_connection_ends(patient):
+    gate = Gate(patient.puppet)
+    adder = await patient.open()
+    async with connected(patient) as raw:
+        await raw.send(step(adder))
+        await waiting(patient, adder, 1)
+        await half_close(patient, raw)
+        gate.open()
+        answer = await raw.answer()
+        assert (answer.json, answer.headers["connection"]) == (adder.added((3, 5)), "close")
+        assert await raw.at_end()
+
+
+async def test_who_sends_no_more_has_long_answers_to_the_end(patient):
+    adder = await patient.open()
+    async with connected(patient) as raw:
+        data = request(f"/v1/sessions/{adder.id}:scan", {"inputs": [[1, 1]] * 4000})
+
+        async def send():
+            await raw.send(data * 5)
+            raw.writer.write_eof()
+
+        sending = asyncio.create_task(send())
+        for n in range(1, 6):
+            assert (await raw.answer()).json["step"] == 4000 * n
+        await sending
+        assert await raw.at_end()
+
+
+async def test_who_is_found_to_have_left_is_withdrawn_at_once(patient):
+    gate = Gate(patient.puppet)
+    adder, other = await patient.adders(2)
+    async with connected(patient) as raw:
+        await raw.send(step(adder))
+        await waiting(patient, adder, 1)
+        await half_close(patient, raw)
+        connection = raw.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+    await waiting(patient, adder, 0)
+    await eventually(lambda: len(patient.server.server_state.connections) <= 2)  # those of `patient.http`
+    gate.open()
+    await other.goes_on()
+    assert (await adder.view())["step"] == 0
+
+
 async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):
     adder, other = await here.adders(2)
     client = socket.socket()
@@ -426,21 +572,14 @@ async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):
     await adder.goes_on()
 
 
-async def test_a_connection_that_is_idle_for_long_is_closed(here, raw):
-    adder = await here.open()
-    await goes_on(raw, adder)
-    (connection,) = [
-        each for each in here.server.server_state.connections if each.client == raw.writer.get_extra_info("sockname")
-    ]
-    timer = connection.timeout_keep_alive_task
-    assert timer is not None and not timer.cancelled()
-    await raw.send(step(adder, (1, 1))[:10])
-    await eventually(timer.cancelled)  # it is not idle any more
-    await raw.send(step(adder, (1, 1))[10:])
-    assert (await raw.answer()).json == adder.added((1, 1))
-    connection.timeout_keep_alive_handler()
-    assert await raw.at_end()
-    await adder.goes_on()
+async def test_connections_last_as_long_as_the_settings_say(puppet):
+    async with running(puppet, keep_alive_s=0.05, arrival_s=0.05) as here:
+        async with connected(here) as raw:
+            assert await raw.at_end()
+        async with connected(here) as raw:
+            await raw.send(request("/v1/sessions/a:step", {"inputs": 1})[:-1])
+            assert (await raw.answer()).is_refused(408, "bad_request")
+            assert await raw.at_end()
 
 
 # The end of the gateway.

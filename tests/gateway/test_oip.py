@@ -366,6 +366,19 @@ async def test_errors_over_http_are_a_sentence_and_a_code(here: Here) -> None:
     assert reply.json()["outputs"][0]["data"] == [2, None]
 
 
+async def test_optional_fields_may_be_null_as_kserves_clients_write_them(here: Here) -> None:
+    given = {"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2], "parameters": None}
+    wanted = {"name": "y", "parameters": None}
+    body = {"id": None, "model_name": "plain", "parameters": None, "inputs": [given], "outputs": [wanted]}
+    bare = {"inputs": [{name: value for name, value in given.items() if value}], "outputs": [{"name": "y"}]}
+    replies = [await here.http.post("/v2/models/plain/infer", json=each) for each in (body, bare)]
+    assert replies[0].status_code == 200, replies[0].text
+    assert replies[0].json() == replies[1].json()
+    for options in ({"ready": None}, None, {}):
+        index = await here.http.post("/v2/repository/index", json=options)
+        assert [each["name"] for each in index.json()] == ["plain"]
+
+
 async def test_requests_are_counted(here: Here, triton: Any) -> None:
     await triton.infer("plain", tensors(triton.module, X))
     await told(triton.infer("nosuch", tensors(triton.module, X)))

@@ -1,12 +1,16 @@
 """The gateway as a process: what it loads, how much memory it takes, how it stops."""
 
 import asyncio
+import json
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +19,7 @@ import httpx
 import pytest
 
 from tests.gateway.here import PATIENCE_S, Adder, Gate, eventually, refused
+from tests.gateway.raw import request
 
 ROOT = Path(__file__).parents[2]
 SESSIONS = 1000
@@ -115,6 +120,42 @@ async def test_a_gateway_that_is_told_to_stop_finishes_what_runs_and_ends_with_c
 async def _not_ready(served):
     response = await served.http.get("/readyz")
     return response.status_code == 503 and response.json()["reason"] == "the gateway is stopping"
+
+
+async def test_clients_that_send_too_much_or_no_more_are_answered_by_the_loop_of_production(puppet):
+    async with serving(puppet.address, "--body-bytes=1000", "--half-closed-s=600") as served:
+        adder = await served.open()
+        url = f"{served.http.base_url}/v1/sessions/{adder.id}:step"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            await asyncio.to_thread(urllib.request.urlopen, urllib.request.Request(url, bytes(8 * 2**20)))
+        with caught.value as too_large:
+            assert too_large.code == 413
+        for leaves in (False, True):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.http.base_url.port)
+            gate = Gate(puppet)
+            writer.write(step(adder))
+            await puppet.until_running(1)
+            writer.write_eof()
+            if leaves:
+                connection = writer.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+                writer.close()
+                await eventually(lambda: _waits_not(adder))
+            gate.open()
+            if not leaves:
+                answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+                assert json.loads(answer.partition(b"\r\n\r\n")[2]) == adder.added((3, 5))
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        await adder.goes_on()
+
+
+async def _waits_not(adder: Adder) -> bool:
+    return await adder.waiting() == 0
+
+
+def step(adder: Adder) -> bytes:
+    return request(f"/v1/sessions/{adder.id}:step", {"inputs": [3, 5]})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

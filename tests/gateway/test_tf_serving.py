@@ -189,12 +189,12 @@ async def test_a_compressed_body_is_read_and_bounded(puppet):
     async with running(puppet, body_bytes=10_000) as here:
         body = json.dumps({"instances": [[1, 2]]}).encode()
         post = here.http.post
-        response = await post(
-            "/v1/models/plain:predict", content=gzip.compress(body), headers={"Content-Encoding": "gzip"}
-        )
+        members = gzip.compress(body[:9]) + gzip.compress(body[9:])
+        response = await post("/v1/models/plain:predict", content=members, headers={"Content-Encoding": "gzip"})
         assert response.json() == {"predictions": [[2, 4]]}
         for content, status, code in (
             (b"no gzip", 400, "bad_request"),
+            (gzip.compress(body) + b"rubbish", 400, "bad_request"),
             (gzip.compress(bytes(10**7)), 413, "body_too_large"),
         ):
             response = await post("/v1/models/plain:predict", content=content, headers={"Content-Encoding": "gzip"})

@@ -128,7 +128,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self._protocol, self._client = protocol, client
         self._waiting = bytearray()
-        self._paused = self._closing = self._lost = False
+        self._paused = self._closing = self._lost = self.half_closed = False
         protocol.connection_made(self)
 
     def deliver(self, data: bytes) -> None:
@@ -136,12 +136,18 @@ class Wire(asyncio.Transport):
         self._waiting += data
         self._pump()
 
+    def end(self) -> None:
+        """The client sends nothing any more: it has left, or it waits for its answers."""
+        if not self._closing and not self._protocol.eof_received():
+            self.close()
+
     def lose(self) -> None:
         """The connection is gone: nothing passes any more."""
         self._closing = True
         if not self._lost:
             self._lost = True
             self._protocol.connection_lost(None)
+            self._client.stop_waiting()
 
     def _pump(self) -> None:
         while self._waiting and not self._paused and not self._closing:
@@ -149,6 +155,7 @@ class Wire(asyncio.Transport):
             self._protocol.data_received(data)
 
     def write(self, data: Any) -> None:
+        assert not self.half_closed, "written after its own end of stream"
         if not self._closing and data:
             self._client.hear(bytes(data))
 
@@ -158,6 +165,9 @@ class Wire(asyncio.Transport):
             asyncio.get_running_loop().call_soon(self.lose)
 
     abort = close
+
+    def write_eof(self) -> None:
+        self.half_closed = True
 
     def is_closing(self) -> bool:
         return self._closing
@@ -195,7 +205,6 @@ class Client:
     def leave(self) -> None:
         """The connection breaks; what has not been answered never will be."""
         self.wire.lose()
-        self.stop_waiting()
 
     def stop_waiting(self) -> None:
         for future in self.awaited:

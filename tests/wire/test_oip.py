@@ -191,6 +191,40 @@ def test_a_request_that_cannot_be_read_says_why(sent: bytes, code: str) -> None:
     assert (caught.value.code, len(caught.value.message) > 10) == (code, True)
 
 
+OPTIONS = ["sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "signature_name"]
+NULLS = dict.fromkeys([*OPTIONS, "binary_data_output", "anything"])
+
+
+@pytest.mark.parametrize("more", [{"id": None, "outputs": None, "parameters": None}, {"parameters": NULLS}])
+@pytest.mark.parametrize("parameters", [None, {"binary_data_size": None, "anything": None}])
+def test_an_optional_field_that_is_null_is_as_one_that_is_absent(more: dict[str, Any], parameters: Any) -> None:
+    assert repr(parse_infer(body([tensor(parameters=parameters)], more))) == repr(parse_infer(body([tensor()])))
+
+
+@pytest.mark.parametrize("parameters", [None, {"binary_data": None, "classification": None}])
+def test_an_output_whose_parameters_are_null_is_as_one_without(parameters: Any) -> None:
+    bare, null = ({"outputs": [{"name": "y", **more}]} for more in ({}, {"parameters": parameters}))
+    assert repr(parse_infer(body([tensor()], null))) == repr(parse_infer(body([tensor()], bare)))
+
+
+def test_data_that_are_null_are_none() -> None:
+    head = body([tensor(data=None, parameters={"binary_data_size": 8})])
+    assert parse_infer(head + bytes(8), len(head)).inputs["x"].tolist() == [0, 0]
+    with pytest.raises(SluiceError) as caught:
+        parse_infer(body([tensor(data=None)]))
+    assert caught.value.code == "missing_input"
+
+
+def test_a_parameter_of_a_message_without_a_value_is_as_one_that_is_absent() -> None:
+    request = messages.ModelInferRequest()
+    request.inputs.add(name="x", datatype="FP32", shape=[1])
+    request.raw_input_contents.append(bytes(4))
+    wanted = repr(read_infer(request))
+    for name in OPTIONS:
+        request.parameters[name].SetInParent()
+    assert repr(read_infer(request)) == wanted
+
+
 @pytest.mark.parametrize(
     ("datatype", "shape", "sizes", "raw"),
     [

@@ -164,6 +164,8 @@ async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
         refused = _no_call(request) or refused
     answer = _answer(request, refused, status)
     answer.headers.update(error.headers or {})
+    if answer.headers.get("allow") == "GET":
+        answer.headers["allow"] = "GET, HEAD"
     return answer
 
 

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from sluice.gateway.app import create_app
-from sluice.gateway.http.connection import GatewayProtocol, SocketProtocol
+from sluice.gateway.http.connection import Clocks, GatewayProtocol, SocketProtocol
 from sluice.gateway.listener import listen
 from sluice.gateway.settings import Settings
 from sluice.policy.errors import Draining
@@ -94,7 +94,9 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves the application, its hot calls ahead of it."""
     return uvicorn.Config(
         app, loop="uvloop", lifespan="on",
-        http=partial(GatewayProtocol, app.state.calls, app.state.ids, app.state.cors),  # type: ignore[arg-type]
+        http=partial(  # type: ignore[arg-type]
+            GatewayProtocol, app.state.calls, app.state.ids, app.state.cors, Clocks(settings)
+        ),
         ws=SocketProtocol, ws_max_size=settings.body_bytes, ws_per_message_deflate=False,
         log_config=None, access_log=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=_LAST_WORDS_S,

@@ -119,6 +119,22 @@ class Settings(BaseSettings):
     body_bytes: PositiveInt = Field(
         16 * 1024 * 1024, description="Largest request body, in bytes; beyond it: 413 body_too_large."
     )
+    arrival_s: Seconds = Field(
+        60.0, description="How long an HTTP request's head and body may take to arrive, in seconds; beyond it: 408."
+    )
+    keep_alive_s: Seconds = Field(
+        75.0,
+        description="An HTTP connection without a request is closed after this long, in seconds. Keep it above the "
+        "idle time of the proxy in front.",
+    )
+    half_closed_s: Seconds = Field(
+        1.0,
+        description="How long a request is still served once its client has closed its side of the HTTP connection, in "
+        "seconds. Such a client waits for its answer, as nc does, or it has left.",
+    )
+    idle_connections: PositiveInt = Field(
+        10_000, description="HTTP connections without a request; beyond it the longest idle one is closed."
+    )
     cors_origins: Origins = Field(
         (),
         description="Origins whose pages may call the gateway from a browser (CORS), SCHEME://HOST[:PORT] each, or * "

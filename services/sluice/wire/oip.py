@@ -216,10 +216,10 @@ def _input(value: Mapping[str, Any], raw: _Raw) -> tuple[str, Array]:
     datatype, shape = _known(name, value.get("datatype")), _shape(name, value.get("shape"))
     size = _typed(value, "parameters", dict, {}).get("binary_data_size")
     if size is not None:
-        if type(size) is not int or size < 0 or "data" in value:
+        if type(size) is not int or size < 0 or value.get("data") is not None:
             raise BadRequest(f'Input {name!r}: "binary_data_size" is a number of bytes, and stands without "data".')
         return name, from_raw(name, datatype, shape, raw.take(name, size))
-    if "data" not in value:
+    if value.get("data") is None:
         raise MissingInput(f'Input {name!r} has neither "data" nor binary data.')
     return name, _from_json(name, datatype, shape, value["data"])
 
@@ -285,7 +285,7 @@ def _wanted(value: Mapping[str, Any]) -> tuple[str, bool | None]:
     """An output that is asked for, and whether as bytes; None: it does not say."""
     name, parameters = _name(value, "output"), _typed(value, "parameters", dict, {})
     _refuse_classification(name, parameters)
-    return name, _flag(parameters, "binary_data") if "binary_data" in parameters else None
+    return name, _flag(parameters, "binary_data", None)
 
 
 def _refuse_classification(name: str, parameters: Mapping[str, Any]) -> None:
@@ -295,11 +295,11 @@ def _refuse_classification(name: str, parameters: Mapping[str, Any]) -> None:
 
 def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that mean something here; the others are the client's own affair."""
-    priority, timeout = parameters.get("priority", 0), parameters.get("timeout", 0)
+    priority, timeout = _get(parameters, "priority", 0), _get(parameters, "timeout", 0)
     for name, value in (("priority", priority), ("timeout", timeout)):
         if type(value) is not int or value < 0:
             raise BadRequest(f'"{name}" is a whole number from 0; got {value!r:.80}.')
-    signature = parameters.get("signature_name", "")
+    signature = _get(parameters, "signature_name", "")
     if not isinstance(signature, str):
         raise BadRequest(f'"signature_name" is a name; got {signature!r:.80}.')
     return {
@@ -309,7 +309,7 @@ def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sequence(parameters: Mapping[str, Any]) -> SequencePart | None:
-    id = parameters.get("sequence_id", 0)
+    id = _get(parameters, "sequence_id", 0)
     start, end = (_flag(parameters, f"sequence_{name}") for name in ("start", "end"))
     if isinstance(id, bool) or not isinstance(id, int | str):
         raise BadRequest(f'"sequence_id" is a whole number or text; got {id!r:.80}.')
@@ -320,22 +320,27 @@ def _sequence(parameters: Mapping[str, Any]) -> SequencePart | None:
     return SequencePart(str(id), start, end)
 
 
-def _flag(parameters: Mapping[str, Any], name: str) -> bool:
-    value = parameters.get(name, False)
-    if not isinstance(value, bool):
+def _flag(parameters: Mapping[str, Any], name: str, default: Any = False) -> Any:
+    value = _get(parameters, name, default)
+    if value is not default and not isinstance(value, bool):
         raise BadRequest(f'"{name}" is true or false; got {value!r:.80}.')
     return value
 
 
 def _plain(parameters: Any) -> dict[str, Any]:
     """Name → value of a message's parameters."""
-    return {
-        name: getattr(each, each.WhichOneof("parameter_choice") or "bool_param") for name, each in parameters.items()
-    }
+    chosen = ((name, each, each.WhichOneof("parameter_choice")) for name, each in parameters.items())
+    return {name: getattr(each, choice) for name, each, choice in chosen if choice}
+
+
+def _get(fields: Mapping[str, Any], name: str, default: Any) -> Any:
+    """A field's value; some clients write null for what they leave out."""
+    value = fields.get(name)
+    return default if value is None else value
 
 
 def _typed(fields: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
-    value = fields.get(name, default)
+    value = _get(fields, name, default)
     if not isinstance(value, kind):
         raise BadRequest(f'"{name}" is {_KINDS[kind]}; got {value!r:.80}.')
     return value

@@ -6,34 +6,24 @@ It takes a hot call over from uvicorn's protocol between the request's head and 
 from typing import Any
 
 import httptools
+import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sluice.gateway.core.pending import Pending
+from sluice.gateway.http.answers import error_body
+from sluice.gateway.http.clocks import Clock
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
+from sluice.gateway.http.transport import DRAIN_S, GatedTransport, Lingering, PartingTransport, is_reset
+from sluice.gateway.settings import Settings
 from sluice.gateway.slices import Sliced
-from sluice.policy.errors import BodyTooLarge, SluiceError
+from sluice.policy.errors import BadRequest, BodyTooLarge, SluiceError
 
 _HEAD = b"content-type: %b\r\ncontent-length: %d"
+_LOOK_S = 0.05
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class GatedTransport:
-    """uvicorn's view of a connection, which it cannot read on while parts of what came before still wait."""
-
-    def __init__(self, transport: Any, protocol: Sliced) -> None:
-        self.behind: Any = transport.behind if isinstance(transport, GatedTransport) else transport
-        self.write = self.behind.write
-        self._protocol = protocol
-
-    def resume_reading(self) -> None:
-        if not self._protocol.waits:
-            self.behind.resume_reading()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.behind, name)
 
 
 class SocketProtocol(Sliced, WebSocketsSansIOProtocol):
@@ -54,38 +44,66 @@ class SocketProtocol(Sliced, WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
 
+class Clocks:
+    """How long the connections of a server may wait, and for what."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.idle = Clock(settings.keep_alive_s, GatewayProtocol.shutdown, settings.idle_connections)
+        self.arriving = Clock(settings.arrival_s, GatewayProtocol.hurry)
+        self.half_closed = Clock(settings.half_closed_s, GatewayProtocol.give_up)
+        self.lingering = Clock(DRAIN_S, Lingering.end)
+
+    def forget(self, connection: "GatewayProtocol") -> None:
+        """It waits for nothing any more."""
+        for clock in (self.idle, self.arriving, self.half_closed):
+            clock.stop(connection)
+
+
 class GatewayProtocol(Sliced, HttpToolsProtocol):
     """One connection. A hot call's `Exchange` stands where uvicorn has its cycle, also among pipelined requests."""
 
-    def __init__(self, calls: Calls, ids: RequestIds, cors: Cors | None, **more: Any) -> None:
+    def __init__(self, calls: Calls, ids: RequestIds, cors: Cors | None, clocks: Clocks, **more: Any) -> None:
         super().__init__(**more)
         self.calls = calls
         self.ids = ids
         self.cors = cors
-        self._running: Exchange | None = None
+        self._clocks = clocks
+        self._running: Any = None  # the `Exchange`, or uvicorn's cycle, whose turn it is or was last
+        self._arriving = False  # a request has begun to come, and not yet ended
         self._unread = False  # the next request waits until the client has read the last answer
+        self._half_closed = False  # the client sends nothing any more
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(GatedTransport(transport, self))  # type: ignore[arg-type]
+        super().connection_made(PartingTransport(transport, self, self._clocks.lingering))  # type: ignore[arg-type]
+        self._clocks.idle.begin(self)
 
     @property
     def held(self) -> bool:
         """Requests that are sent ahead wait for their turn on the connection, not in memory."""
         return self.flow.read_paused or bool(self.pipeline)
 
+    @property
+    def sending(self) -> bool:
+        """Whether the client is in the middle of a request, or has sent what has not been taken."""
+        return self._arriving or self.waits
+
     def take(self, data: bytes) -> None:
         if self.parser is None:
             return
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self._wants_socket():
+                self._clocks.forget(self)
                 self.handle_websocket_upgrade()
             else:
                 self._parse_without_offer(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            self._arriving = True  # whatever it is
+            self._refuse(BadRequest("This port takes HTTP/1.1; what came cannot be read as a request."))
+        else:
+            if self._arriving:
+                self._clocks.arriving.begin(self)
 
     def _wants_socket(self) -> bool:
         return self._should_upgrade() and self.parser.get_method() == b"GET"
@@ -97,9 +115,16 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)
         self.take(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._arriving = True
+        self._clocks.idle.stop(self)
+
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade() and not self._wants_socket():
             return
+        if self.expect_100_continue and self.parser.get_http_version() == "1.0":
+            self.expect_100_continue = False  # that version does not know it
         method = self.parser.get_method()
         target = None if self.parser.should_upgrade() else target_of(method, self.url)
         if self.cors is not None and self.cors.preflight(method, self.headers):
@@ -126,21 +151,39 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
+        self._arriving = False
+        self._clocks.arriving.stop(self)
         if isinstance(self.cycle, Exchange):
             self.cycle.end()
         else:
             super().on_message_complete()
+        if self.cycle.response_complete:  # it was refused before it had come
+            self.cycle.more_body = False
+            self._clocks.idle.begin(self)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
         if isinstance(cycle, Exchange):
-            self._running = cycle
             cycle.start()
         else:
             super()._start_asgi_task(cycle, app)
 
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer of idle connections, which is one for all."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._arriving:  # what it has waited for so far was this answer
+            self._clocks.arriving.stop(self)
+            self._clocks.arriving.begin(self)
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._arriving:
+            self._clocks.idle.begin(self)
+
     def answered(self, exchange: "Exchange") -> None:
         """A hot call's answer has been written: go on with the next request, once the client reads."""
-        self._running = None
         if not exchange.keep_alive:
             self.transport.close()
         if self.flow.write_paused:
@@ -154,12 +197,81 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
             self._unread = False
             self.on_response_complete()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: what has come whole is answered if that is soon, and then the connection closes.
+
+        It may as well have left, which shows only when something is written to it (docs/adr/0008).
+        """
+        if self._half_closed:  # some loops say it again when reading is resumed
+            return True
+        self._arriving = False
+        self._clocks.forget(self)
+        if self.pipeline and self.cycle.more_body:  # the rest of it will not come
+            self.pipeline.popleft()
+            self.cycle = self.pipeline[0][0] if self.pipeline else self._running
+        last = self.cycle
+        if last is None or last.more_body or (last.response_complete and not self.pipeline):
+            return False
+        last.keep_alive = False
+        self._half_closed = True
+        self._clocks.half_closed.begin(self)
+        self._look()
+        return True
+
+    def give_up(self) -> None:
+        """The client has sent nothing for so long that it counts as gone."""
+        self.abandon()
+        self.transport.close()
+
+    def _look(self) -> None:
+        """Look whether the client has left, which nobody tells whose side of the connection is not read any more."""
+        if self.transport.is_closing():
+            return
+        if is_reset(self.transport):
+            self.transport.abort()
+        else:
+            self.loop.call_later(_LOOK_S, self._look)
+
+    def hurry(self) -> None:
+        """A request has not come in time; that is the client's fault unless requests before it are still answered."""
+        running, limit_s = self._running, self._clocks.arriving.limit_s
+        if self.pipeline or not (running is None or running.response_complete or running.more_body):
+            self._clocks.arriving.begin(self)
+        elif running is not None and running.response_complete and running.more_body:
+            self.transport.abort()  # it has its answer, and was to be read to its end
+        else:
+            self._refuse(RequestTimeout(f"A request's head and body may take {limit_s:g} s to arrive; send it faster."))
+
+    def _refuse(self, error: SluiceError) -> None:
+        """Answer what is no whole request, and close."""
+        body = orjson.dumps(error_body(error))
+        lines = [STATUS_LINE[error.http_status], _HEAD % (b"application/json", len(body))]
+        lines += [b"\r\nsluice-code: ", error.code.encode(), b"\r\nx-request-id: ", self.ids(self.headers or ())]
+        self.transport.write(b"".join([*lines, b"\r\nconnection: close\r\n\r\n", body]))
+        self.transport.close()
+
+    def abandon(self) -> None:
+        """What comes is not taken any more, and what runs is withdrawn."""
         self._unread = False
+        self.parser = None  # type: ignore[assignment]
         self.forget()
-        if self._running is not None:
-            self._running.leave()
+        self._clocks.forget(self)
+        running = self._running
+        if running is not None and not running.response_complete and not running.disconnected:
+            running.disconnected = True
+            running.message_event.set()
+            if isinstance(running, Exchange):
+                running.leave()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.abandon()
         super().connection_lost(exc)
+
+
+class RequestTimeout(BadRequest):
+    """A request that did not come in time."""
+
+    http_status = 408
 
 
 class _Nobody:
@@ -177,6 +289,7 @@ class Exchange:
         parser = protocol.parser
         self.keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
         self.disconnected = False
+        self.more_body = True  # as with uvicorn's: the body has not come yet
         self.response_complete = False
         self._protocol = protocol
         self._target = target
@@ -186,7 +299,6 @@ class Exchange:
         self._waits_for_continue = protocol.expect_100_continue
         self._parts: list[bytes] = []
         self._size = 0
-        self._whole = False  # the body has come
         self._started = False  # the requests before it on this connection have been answered
         self._pending: Pending | None = None  # the call, once it has begun
 
@@ -201,7 +313,7 @@ class Exchange:
 
     def end(self) -> None:
         """The body has come."""
-        self._whole = True
+        self.more_body = False
         self._go_on()
 
     def start(self) -> None:
@@ -211,7 +323,6 @@ class Exchange:
 
     def leave(self) -> None:
         """The connection is lost before the answer."""
-        self.disconnected = True
         self._protocol.calls.gone(self._target)
         if self._pending is not None:
             self._pending.cancel()
@@ -223,7 +334,7 @@ class Exchange:
             self._refuse(MethodNotAllowed(f"This path takes POST; got {self._method.decode()}."))
         elif max(self._size, self._declared()) > self._limit:
             self._refuse(body_too_large(self._limit))
-        elif self._whole:
+        elif not self.more_body:
             body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._pending = self._protocol.calls.begin(self._target, self._headers, body, self._answer)
         elif self._waits_for_continue:
@@ -235,13 +346,15 @@ class Exchange:
 
     def _declared(self) -> int:
         """The body's size as the request's head says it; 0 if it does not."""
-        declared = [] if self._whole else [value for name, value in self._headers if name == b"content-length"]
+        declared = [value for name, value in self._headers if name == b"content-length"] if self.more_body else []
         return int(declared[0]) if declared and declared[0].isdigit() else 0
 
     def _answer(self, reply: Reply) -> None:
         if self.disconnected or self.response_complete:
             return
         protocol, target = self._protocol, self._target
+        if self._waits_for_continue and self.more_body:  # the client may send it or not: RFC 9110, section 10.1.1
+            self.keep_alive = False
         lines = [STATUS_LINE[reply.status], _HEAD % (reply.content_type, len(reply.body))]
         lines += [b"\r\nx-request-id: ", protocol.ids(self._headers), b"\r\n"]
         if target.session is not None:

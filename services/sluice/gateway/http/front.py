@@ -11,12 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import BUG
-from sluice.gateway.http.answers import OUTCOME, error_headers, plain_body
+from sluice.gateway.http.answers import OUTCOME, error_headers, is_tf_serving, plain_body
 from sluice.gateway.http.connection import body_too_large
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.metrics.metrics import Metrics
-from sluice.policy.errors import Internal, SluiceError
+from sluice.policy.errors import BodyTooLarge, Internal, SluiceError
 from sluice.wire.content import inflate
 
 log = structlog.get_logger()
@@ -59,8 +59,12 @@ class Front:
             return
         except SluiceError as error:
             self._metrics.request("unknown", "", error.code)
-            await refuse(scope, send, error, request_id)
+            # Whether the body of who expects 100 still comes is not known: RFC 9110, section 10.1.1.
+            close = isinstance(error, BodyTooLarge) and b"expect" in headers
+            await refuse(scope, send, error, request_id, close=close)
             return
+        if scope["method"] == "HEAD" and not is_tf_serving(scope["path"]):
+            scope = {**scope, "method": "GET"}  # the server, which sees HEAD, leaves the body out
         if body and headers.get(b"content-type") != b"application/octet-stream":
             others = [header for header in scope["headers"] if header[0] != b"content-type"]
             scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
@@ -142,9 +146,11 @@ def _saying(headers: Iterable[Header], send: Send) -> Send:
     return saying
 
 
-async def refuse(scope: Scope, send: Send, error: SluiceError, request_id: bytes) -> None:
+async def refuse(scope: Scope, send: Send, error: SluiceError, request_id: bytes, *, close: bool = False) -> None:
     headers = [(name.lower().encode(), value.encode()) for name, value in error_headers(error).items()]
     headers += [(b"content-type", b"application/json"), (b"x-request-id", request_id)]
+    if close:
+        headers.append((b"connection", b"close"))
     await _answer(send, error.http_status, headers, orjson.dumps(plain_body(error, scope["path"])))
 
 

@@ -58,7 +58,7 @@ class ModelState(Attributes):
 class IndexOptions(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    ready: bool = Field(False, description="Only models that can be called.")
+    ready: bool | None = Field(None, description="Only models that can be called.")
 
 
 def inference_of(request: Request) -> Inference:
@@ -121,7 +121,7 @@ async def oip_model_version_ready(
 @router.post("/repository/index")
 async def oip_index(here: Here, options: IndexOptions | None = None) -> list[ModelState]:
     """The versions of all models that are known."""
-    ready = options is not None and options.ready
+    ready = options is not None and bool(options.ready)
     return [ModelState.model_validate(each) for each in here.index(ready=ready)]
 
 
