@@ -20,7 +20,6 @@ Record = dict[str, Any]
 
 # Pattern of a record's name → why it is left out.
 LEFT_OUT = {
-    "predict_dup_input_key_row": "of a key that comes twice the last one counts here",
     "predict_65_over_max|predict_(mixbatch|nobatch|scalar)_col": "batching by the model server, which is not done here",
     "concurrent_assert_failure": "who shares a batch with whom is chance",
 }
@@ -51,6 +50,7 @@ def _records(path: Path, left_out: Iterable[str]) -> Iterator[Record]:
 
 def _rest(record: Record) -> Record:
     kept = {key: record.get(key) for key in ("name", "method", "path", "request_headers", "request_body", "status")}
+    kept["content_type"] = record["response_headers"].get("content-type")
     if "raw_request" in record:
         kept["raw_request"] = record["raw_request"]
     cors = {key: value for key, value in record["response_headers"].items() if key.startswith("access-control")}
@@ -59,8 +59,8 @@ def _rest(record: Record) -> Record:
 
 def _answered(record: Record) -> Record:
     body = record["response_body"]
-    if record["status"] != 200 or not body or record["method"] == "OPTIONS":
-        return {}
+    if record["status"] != 200 or not body:  # of errors the server's own page, or nothing, and no sentence
+        return {} if body and not body.startswith("<HTML>") else {"page": body}
     if isinstance(body, dict):  # strings that are not UTF-8, of which the answers here hold what can be read
         body = base64.b64decode(body["base64"]).decode(errors="replace")
     answer = json.loads(body)

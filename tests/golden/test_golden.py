@@ -24,7 +24,6 @@ GATEWAYS_OWN = {
     "status_no_model": "GET /v1/models lists the models",
     "method_options_origin": "pages from elsewhere are not let in",
     "path_v2": "there are the paths of the Open Inference Protocol",
-    "method_trace": "another method is no call",
 }
 
 
@@ -34,7 +33,7 @@ def each(*names: str) -> Any:
 
 @each("rest", "batching")
 def test_the_model_server_answers_rest_as_tensorflow_serving_did(served: Door, record: Record) -> None:
-    replay_rest(served.url, record)
+    check_form(replay_rest(served.url, record), record)
 
 
 @each("grpc")
@@ -46,13 +45,22 @@ def test_the_model_server_answers_grpc_as_tensorflow_serving_did(served: Door, r
 def test_the_model_server_answers_as_tensorflow_serving_did_with_these_flags(
     open_to_pages: str, record: Record
 ) -> None:
-    replay_rest(open_to_pages, record)
+    check_form(replay_rest(open_to_pages, record), record)
+
+
+def check_form(reply: httpx.Response, record: Record) -> None:
+    """Raises: AssertionError: an answer is of another type, or an error's body is not what the HTTP server writes."""
+    assert reply.headers.get("content-type") == record["content_type"]
+    if "page" in record:
+        assert reply.text == (record["page"] or "")
 
 
 # Errors whose sentences differ between the gateway and the model server → why.
 OWN_SENTENCES = {
     **dict.fromkeys(("lstm_no_default", "predict_nodefault_no_sig", "predict_sig_unknown"), "one names the model, too"),
     **dict.fromkeys(("path_double_slash", "path_root", "path_unknown", "path_v1"), "the gateway has other paths"),
+    **dict.fromkeys(("method_trace", "raw_garbage", "status_bad_percent"), "its errors are all of one form"),
+    "predict_version_huge": "it says what is wrong",
     "method_options_bad_origin": "pages from elsewhere are not let in",
     "session_run_unimplemented": "there is no such method, which the gRPC servers say themselves",
 }

@@ -203,8 +203,6 @@ def test_rest_tells_status_and_metadata(server: Server) -> None:
 @pytest.mark.parametrize(
     ("status", "method", "path"),
     [
-        (404, "GET", "/"),
-        (404, "GET", "/v2/models/zoo"),
         (404, "GET", "/v1/models/nosuch"),
         (400, "GET", "/v1/models"),
         (400, "GET", "/v1/models/zoo:predict"),

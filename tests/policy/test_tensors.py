@@ -91,8 +91,10 @@ def test_no_text_at_all_keeps_its_shape() -> None:
     assert read_tensor([[], []], tensor("string", None, 0)).shape == (2, 0)
 
 
-def test_half_a_surrogate_pair_does_no_harm() -> None:
-    assert read_tensor("\ud800", tensor("string")).item() == b"?"
+def test_half_a_surrogate_pair_is_refused_unless_it_stands_for_a_byte() -> None:
+    assert read_tensor("\udcff", tensor("string")).item() == b"\xff"
+    with pytest.raises(DtypeMismatch, match="half of a surrogate pair"):
+        read_tensor("\ud800", tensor("string"))
 
 
 @pytest.mark.parametrize("value", [nan, inf, 1e39])

@@ -99,7 +99,7 @@ REFUSED: list[tuple[type[SluiceError], Inputs, Any]] = [
     (BadRequest, ONE, b'{"instances": [NaN, 1e400]}'),
     (BadRequest, TEXT, b'{"instances": ["\\ud83d"]}'),
     (BadRequest, TEXT, b'{"instances": ["a", "\\udc00 \\ud83d"]}'),
-    (BadRequest, ONE, b'{"instances": [NaN, "\xff"]}'),
+    (DtypeMismatch, ONE, b'{"instances": [NaN, "\xff"]}'),
     (BadRequest, ONE, b'{"instances": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
     (ShapeMismatch, ONE, b'{"instances": ' + b"[" * 200 + b"]" * 200 + b"}"),
     (MissingInput, ONE, {}),
@@ -240,10 +240,55 @@ def test_bytes_are_base64_with_or_without_padding(text: str) -> None:
     assert read({"instances": [{"x": {"b64": text}}]}, strings)["x"].tolist() == [b"hello"]
 
 
-@pytest.mark.parametrize("text", ["_-__", "a", "h\u00e9", "a b=", 5, None, ["aGVs"]])
-def test_other_text_is_not_base64(text: Any) -> None:
+@pytest.mark.parametrize("text", ["_-__", "a", "h\u00e9", "YQ=", "aGVsbG8==", "YQ=a", "="])
+def test_other_text_is_not_base64(text: str) -> None:
     with pytest.raises(BadRequest, match="b64"):
         column("string", [{"b64": text}])
+
+
+@pytest.mark.parametrize("value", [5, None, ["aGVs"]])
+def test_base64_is_text(value: Any) -> None:
+    with pytest.raises(DtypeMismatch, match="something else than text"):
+        column("string", [{"b64": value}])
+
+
+def test_base64_may_hold_space_and_be_padded_with_dots() -> None:
+    assert column("string", [{"b64": "aGVs\r\nbG8 ="}, {"b64": "YQ.."}, {"b64": ""}]).tolist() == [b"hello", b"a", b""]
+
+
+def test_columns_beside_the_inputs_are_ignored_and_rows_are_not() -> None:
+    assert read({"inputs": {"x": [1], "y": "no tensor"}})["x"].tolist() == [1]
+    with pytest.raises(UnknownInput):
+        read({"instances": [{"x": 1, "y": 2}]})
+
+
+def test_of_a_key_that_comes_twice_the_first_counts() -> None:
+    assert read(b'{"instances": [1], "instances": [2]}')["x"].tolist() == [1]
+    assert read(b'{"instances": [{"x": 1, "x": 2}, {"x": 3}]}')["x"].tolist() == [1, 3]
+    assert read(b'{"inputs": {"x": [1], "x": [2]}}')["x"].tolist() == [1]
+    with pytest.raises(UnknownInput):
+        read(b'{"instances": [{"b64": "YQ==", "b64": "YQ=="}]}', TEXT)
+
+
+def test_text_that_is_not_utf8_keeps_its_bytes() -> None:
+    assert read(b'{"instances": ["\xff\xc3\xa9", "\\udc00"]}', TEXT)["x"].tolist() == [b"\xff\xc3\xa9", b"\xed\xb0\x80"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "uint16", "complex64"])
+def test_a_dtype_without_a_json_form_is_refused_as_in_tensorflow_serving(dtype: str) -> None:
+    strange = {"x": tensor("x", dtype)}
+    for body, status in (({"instances": [1]}, 400), ({"inputs": [1]}, 501), ({"inputs": [{}]}, 400)):
+        with pytest.raises(DtypeMismatch, match="which JSON requests cannot carry: use gRPC") as caught:
+            read(body, strange)
+        assert caught.value.http_status == status
+    assert read({"inputs": []}, strange, any_shape=True)["x"].shape == (0,)
+
+
+def test_rows_and_columns_are_looked_for_when_they_are_read() -> None:
+    asked = parse_predict(b'{"signature_name": "other"}')
+    assert asked.signature_name == "other"
+    with pytest.raises(MissingInput, match="neither"):
+        asked.tensors(ONE)
 
 
 def test_any_shape_is_taken_where_the_graph_will_judge_it() -> None:

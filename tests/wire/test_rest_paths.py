@@ -3,7 +3,7 @@
 import pytest
 
 from sluice.policy.errors import BadRequest
-from sluice.wire.rest_paths import RestCall, read_version, rest_call
+from sluice.wire.rest_paths import BadTarget, BadVersion, RestCall, read_version, rest_call
 
 CALLS = {
     ("POST", "/v1/models/m:predict"): RestCall("predict", "m"),
@@ -14,6 +14,10 @@ CALLS = {
     ("GET", "/v1/models/%7Aoo"): RestCall("status", "zoo"),
     ("GET", "/v1/models/.."): RestCall("status", ".."),
     ("GET", "/v1/models/a%00b"): RestCall("status", "a\0b"),
+    ("GET", "/v1/models/m%0A/METADATA"): RestCall("status", "m\n"),
+    ("GET", "/v1/models/m?x=1"): RestCall("status", "m?x=1"),
+    ("POST", "/v1/models/a%2Fb%3A:predict"): RestCall("predict", "a/b:"),
+    ("POST", f"/v1/models/m/versions/{'0' * 5000}7:predict"): RestCall("predict", "m", version=7),
 }
 
 
@@ -22,7 +26,7 @@ def test_a_call_is_named_by_method_and_path(asked: tuple[str, str], call: RestCa
     assert rest_call(*asked) == call
 
 
-@pytest.mark.parametrize("target", ["/", "/foo", "/v1", "//v1/models/m", "/v2/models/m", "", "*"])
+@pytest.mark.parametrize("target", ["/", "/foo", "/v1", "//v1/models/m", "/v2/models/m", "", "*", "/%761/models/m"])
 def test_other_paths_name_nothing(target: str) -> None:
     assert rest_call("GET", target) is None
 
@@ -39,7 +43,8 @@ MALFORMED = [
     ("POST", "/v1/models/m:predict?x=1"), ("GET", "/v1/models/m:predict"), ("POST", "/v1/models/m"),
     ("HEAD", "/v1/models/m"), ("GET", "/v1/models"), ("GET", "/v1/models/"), ("GET", "/v1/models/m/"),
     ("POST", "/v1/models/:predict"), ("POST", "/v1/models/m/versions/1/labels/l:predict"),
-    ("POST", "/v1/models/a%2Fb:predict"), ("GET", "/v1/models/m%zz"), ("GET", "/v1/models/m%0A/metadata/x"),
+    ("POST", "/v1/models/m%3Apredict"), ("POST", "/v1/models/m/versions/%31:predict"), ("GET", "/v1/%6Dodels/m"),
+    ("GET", "/v1/models/m%0A/metadata/x"), ("POST", "/v1/models/m:predict?"), ("OPTIONS", "/v1/models/m"),
     ("GET", "/v1/models/m/versions/9223372036854775808"), ("GET", f"/v1/models/m/versions/{'9' * 5000}"),
 ]  # fmt: skip
 
@@ -48,3 +53,16 @@ MALFORMED = [
 def test_what_is_below_v1_and_no_call_is_refused(method: str, target: str) -> None:
     with pytest.raises(BadRequest):
         rest_call(method, target)
+
+
+@pytest.mark.parametrize("target", ["/v1/models/m%zz", "/v1/models/m[1]", '/"', "/v1/models/h\u00e9", "/v1/models/a b"])
+def test_what_is_not_percent_encoded_cannot_be_read(target: str) -> None:
+    with pytest.raises(BadTarget, match="percent-encoded"):
+        rest_call("GET", target)
+
+
+def test_a_version_that_is_too_large_is_told_from_a_path_that_is_no_call() -> None:
+    with pytest.raises(BadVersion):
+        rest_call("GET", f"/v1/models/m/versions/{1 << 63}")
+    with pytest.raises(BadRequest, match="is no call"):
+        rest_call("HEAD", f"/v1/models/m/versions/{1 << 63}")

@@ -29,7 +29,7 @@ from sluice.gateway.upstream.child import ModelServerChild
 from sluice.gateway.upstream.client import Backend
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
 from sluice.policy.scheduler import Scheduler
-from sluice.wire.rest_paths import rest_call
+from sluice.wire.rest_paths import METHODS, rest_call
 
 _DESCRIPTION = """
 Sessions for stateful recurrent networks, sequences of any length, decoders that write token by token, classifiers that
@@ -159,7 +159,9 @@ async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
     refused = BadRequest(f"There is nothing at {method} {path:.200}; /docs shows all paths.")
     if status == BadRequest.http_status:  # FastAPI knows no other reason
         refused = BadRequest("The body cannot be read: it takes JSON in UTF-8.")
-    if status == NotFound.http_status and is_tf_serving(path):
+    if is_tf_serving(path) and method not in METHODS:
+        status = 501
+    elif status == NotFound.http_status and is_tf_serving(path):
         status = BadRequest.http_status  # as TensorFlow Serving says it
         refused = _no_call(request) or refused
     answer = _answer(request, refused, status)

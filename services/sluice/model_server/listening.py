@@ -1,10 +1,15 @@
 """Where the model server listens: ports that can be had, and REST beside the main thread."""
 
+import re
 import socket
+import sys
 import threading
+from http import HTTPStatus
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 def check_ports(host: str, *ports: int) -> None:
@@ -24,6 +29,39 @@ def _bound(host: str, port: int) -> socket.socket:
     return made
 
 
+def error_page(status: int) -> bytes:
+    """The HTML that TensorFlow Serving's HTTP server answers by itself."""
+    phrase = HTTPStatus(status).phrase
+    head, text = f"<TITLE>{status} {phrase}</TITLE>", f"<H1>{phrase}</H1>"
+    return f"<HTML><HEAD>\n{head}\n</HEAD><BODY>\n{text}\n</BODY></HTML>\n".encode()
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection as of uvicorn, but for what TensorFlow Serving's HTTP server does otherwise."""
+
+    def data_received(self, data: bytes) -> None:
+        self._data = data
+        super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        self.scope["state"]["target"] = self.url  # with a question mark that nothing follows
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed; a method that nobody knows is not implemented."""
+        no_method = isinstance(sys.exception(), httptools.HttpParserInvalidMethodError)
+        status = 501 if no_method and _REQUEST_LINE.match(self._data) else 400
+        page = error_page(status)
+        self.transport.write(
+            b"HTTP/1.1 %d \r\ncontent-type: text/html\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (status, len(page), page)
+        )
+        self.transport.close()
+
+
+_REQUEST_LINE = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/")
+
+
 class Rest:
     """An application at a port, in a thread of its own; port 0: nowhere.
 
@@ -34,6 +72,8 @@ class Rest:
     def __init__(self, application: ASGIApp, host: str, port: int, grace_s: float) -> None:
         config = uvicorn.Config(
             application,
+            http=_Connection,
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sluice.model_server.calls import Calls, classify, metadata, regress
-from sluice.model_server.errors import InvalidArgument, NotFound, ServingError
+from sluice.model_server.errors import InvalidArgument, ServingError
+from sluice.model_server.listening import error_page
 from sluice.model_server.monitoring import CONTENT_TYPE
 from sluice.model_server.runtime import (
     classification_pb2,
@@ -21,19 +23,22 @@ from sluice.model_server.runtime import (
     get_model_status_pb2,
     regression_pb2,
 )
-from sluice.policy.errors import BodyTooLarge, SluiceError
+from sluice.policy.errors import BadRequest, BodyTooLarge, SluiceError
 from sluice.wire.content import inflate
 from sluice.wire.examples import encode_classifications, encode_regressions, parse_examples
 from sluice.wire.model_json import SIGNATURES, encode_metadata, encode_status
-from sluice.wire.rest import encode_predict, parse_predict
-from sluice.wire.rest_paths import RestCall, rest_call
+from sluice.wire.rest import WITHOUT_JSON, encode_predict, parse_predict
+from sluice.wire.rest_paths import METHODS, BadTarget, BadVersion, RestCall, rest_call
 from sluice.wire.statuses import http_status
+from sluice.wire.tensors import dtype_name
 
 log = structlog.get_logger()
 
+Array = NDArray[Any]
+
 _BODY_LIMIT = 1 << 28  # bytes
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s]+")
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_SCHEME_AND_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_ORIGIN = re.compile("https?://")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
@@ -50,8 +55,7 @@ class RestOptions:
 
 
 def application(calls: Calls, options: RestOptions) -> ASGIApp:
-    """The REST paths of a server; calls run in worker threads."""
-    headers = _CORS if options.cors else {}
+    """The REST paths of a server; calls run in worker threads. What no call is asked for is answered in HTML."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -61,7 +65,6 @@ def application(calls: Calls, options: RestOptions) -> ASGIApp:
             response = _refusal(error.http_status, error.message)
         else:
             response = await asyncio.shield(run_in_threadpool(_answer, calls, options, request, body))
-        response.headers.update(headers)
         await response(scope, receive, send)
 
     return answer
@@ -78,8 +81,54 @@ async def _read(request: Request) -> bytes:
 
 
 def _answer(calls: Calls, options: RestOptions, request: Request, body: bytes) -> Response:
+    if request.method not in METHODS:
+        return _page(501)
+    if options.metrics_path is not None and request.url.path == options.metrics_path:
+        return _metrics(calls, request)
+    call: RestCall | BadRequest | None
     try:
-        return _routed(calls, options, request, body)
+        call = rest_call(request.method, _target(request.scope))
+    except BadTarget:
+        return _page(400)
+    except BadRequest as error:
+        call = error
+    if call is None:
+        return _page(404)
+    response = _preflight(request) if request.method == "OPTIONS" else _called(calls, call, request, body)
+    response.headers.update(_CORS if options.cors else {})
+    return response
+
+
+def _target(scope: Scope) -> str:
+    """What a request asks for, as it came, without the scheme and host that it may begin with."""
+    target: str = scope["state"]["target"].decode("latin-1")
+    return _SCHEME_AND_HOST.sub("", target, 1) if not target.startswith("/") else target
+
+
+def _page(status: int) -> Response:
+    return Response(error_page(status), status, {"content-type": "text/html", "connection": "close"})
+
+
+def _preflight(request: Request) -> Response:
+    status = 200 if _ORIGIN.search(request.headers.get("origin", "")) else 400
+    return Response(status_code=status, headers={"content-type": "text/html; charset=ISO-8859-1"})
+
+
+def _metrics(calls: Calls, request: Request) -> Response:
+    if request.url.query:
+        return Response(f"the metrics are at {request.url.path}, without a query", 400, {"content-type": "text/plain"})
+    return Response(calls.monitoring.page(), headers={"content-type": CONTENT_TYPE})
+
+
+def _called(calls: Calls, call: RestCall | BadRequest, request: Request, body: bytes) -> Response:
+    if isinstance(call, BadVersion):
+        return Response(status_code=400, media_type="application/json")  # TensorFlow Serving says no more
+    try:
+        if isinstance(call, BadRequest):
+            raise call
+        # As in TensorFlow Serving, an encoding that is not known is no encoding.
+        encoding = "gzip" if "gzip" in request.headers.get("content-encoding", "") else ""
+        answer = _CALLS[call.verb](calls, call, inflate(body, encoding, _BODY_LIMIT))
     except SluiceError as error:
         return _refusal(error.http_status, error.message)
     except ServingError as error:
@@ -87,36 +136,7 @@ def _answer(calls: Calls, options: RestOptions, request: Request, body: bytes) -
     except Exception:
         log.exception("call failed", path=request.url.path)
         return _refusal(500, "something went wrong inside the model server")
-
-
-def _routed(calls: Calls, options: RestOptions, request: Request, body: bytes) -> Response:
-    if request.method not in _METHODS:
-        return _refusal(501, f"{request.method} is not a method that is served")
-    if request.method == "OPTIONS":
-        return _preflight(request)
-    if options.metrics_path is not None and request.url.path == options.metrics_path:
-        return _metrics(calls, request)
-    path = request.scope["raw_path"].decode("latin-1")
-    query = request.scope["query_string"].decode("latin-1")
-    call = rest_call(request.method, f"{path}?{query}" if query else path)
-    if call is None:
-        raise NotFound(f"there is nothing at {request.url.path!r:.200}; calls are below /v1/models/")
-    answer = _CALLS[call.verb]
-    plain = inflate(body, request.headers.get("content-encoding", ""), _BODY_LIMIT)
-    return Response(answer(calls, call, plain), media_type="application/json")
-
-
-def _preflight(request: Request) -> Response:
-    origin = request.headers.get("origin", "")
-    if not _ORIGIN.fullmatch(origin):
-        raise InvalidArgument(f"OPTIONS takes the header Origin, such as http://example.com; got {origin!r:.200}")
-    return Response()
-
-
-def _metrics(calls: Calls, request: Request) -> Response:
-    if request.url.query:
-        raise InvalidArgument(f"the metrics are at {request.url.path}, without a query")
-    return Response(calls.monitoring.page(), headers={"content-type": CONTENT_TYPE})
+    return Response(answer, media_type="application/json")
 
 
 def _predict(calls: Calls, call: RestCall, body: bytes) -> bytes:
@@ -127,7 +147,15 @@ def _predict(calls: Calls, call: RestCall, body: bytes) -> bytes:
         if signature is None:
             raise InvalidArgument(f"there is no signature {asked.signature_name!r}; {servable.listed()}")
         outputs = servable.predict(signature.name, asked.tensors(signature.inputs, any_shape=True))
+        _check_written(outputs)
         return encode_predict(outputs, row_format=asked.row_format)
+
+
+def _check_written(outputs: Mapping[str, Array]) -> None:
+    """Raises: InvalidArgument: TensorFlow Serving writes no JSON for an output."""
+    for name, array in outputs.items():
+        if array.size and (dtype := dtype_name(array.dtype)) in WITHOUT_JSON:
+            raise InvalidArgument(f"output {name!r} is {dtype}, which JSON answers do not carry: use gRPC")
 
 
 def _classify(calls: Calls, call: RestCall, body: bytes) -> bytes:

@@ -151,7 +151,10 @@ def _encoded(array: Array, tensor: Tensor) -> Array:
     if not all(isinstance(text, str | bytes) for text in texts):
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; something else than text came.", expected="string")
     encoded = np.empty(len(texts), object)
-    encoded[:] = [text.encode(errors="replace") if isinstance(text, str) else text for text in texts]
+    try:
+        encoded[:] = [text.encode(errors="surrogateescape") if isinstance(text, str) else text for text in texts]
+    except UnicodeEncodeError:
+        raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; half of a surrogate pair came.") from None
     return encoded.reshape(array.shape)
 
 

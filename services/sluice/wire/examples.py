@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 
 from sluice.policy.errors import BadRequest, EmptyInput, MissingInput
+from sluice.wire.exact_json import pairs_of
 from sluice.wire.messages.tf.v1 import tensorflow_pb2 as tf
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
-from sluice.wire.rest import DEFAULT_SIGNATURE, encode_floats, from_base64, parse_json_lenient, write_json
+from sluice.wire.rest import (
+    DEFAULT_SIGNATURE,
+    encode_floats,
+    from_base64,
+    is_base64,
+    parse_as_tf_serving,
+    write_json,
+)
 
 _INT64 = range(-(1 << 63), 1 << 63)
 
@@ -31,9 +39,7 @@ def parse_examples(body: bytes, method: str) -> ExamplesBody:
     Raises:
         BadRequest, MissingInput, EmptyInput: what is wrong with them.
     """
-    fields = parse_json_lenient(body)
-    if not isinstance(fields, dict):
-        raise BadRequest('The body is an object with "examples", a list of objects of features.')
+    fields = parse_as_tf_serving(body)
     signature = fields.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
         raise BadRequest(f'"signature_name" is a name; got {signature!r:.80}.')
@@ -86,7 +92,7 @@ def _example(value: Any, where: str) -> tf.Example:
         raise BadRequest(f"An example is an object of features; {where} is {value!r:.80}.")
     made = tf.Example()
     made.features.SetInParent()
-    for name, each in value.items():
+    for name, each in pairs_of(value):  # of a feature that comes twice the last one counts
         made.features.feature[name].CopyFrom(_feature(each, f"Feature {name!r} of {where}"))
     return made
 
@@ -112,7 +118,7 @@ def _kind(value: Any, where: str) -> str:
         return "whole numbers"
     if isinstance(value, float):
         return "fractions"
-    if isinstance(value, str) or (isinstance(value, dict) and value.keys() == {"b64"}):
+    if isinstance(value, str) or (isinstance(value, dict) and is_base64(value)):
         return "text"
     raise BadRequest(f"{where} holds numbers or text, alone or in one list; got {value!r:.80}.")
 
@@ -125,4 +131,4 @@ def _int64s(values: Iterable[int], where: str) -> list[int]:
 
 
 def _bytes(value: Any) -> bytes:
-    return value.encode(errors="replace") if isinstance(value, str) else from_base64(value["b64"])
+    return value.encode(errors="surrogateescape") if isinstance(value, str) else from_base64(value["b64"])

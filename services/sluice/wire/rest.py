@@ -5,10 +5,8 @@ It does not know HTTP, models or batches; the gateway and the model server both 
 
 import base64
 import binascii
-import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -23,11 +21,13 @@ from sluice.policy.errors import (
     EmptyInput,
     MissingInput,
     ShapeMismatch,
+    SluiceError,
     UnknownInput,
     UnsupportedByModel,
 )
 from sluice.policy.sequences import check_rows, text_values
 from sluice.policy.tensors import read_tensor
+from sluice.wire.exact_json import Members, may_repeat, read_as_tf_serving, read_json
 from sluice.wire.nested import unevenness
 
 Array = NDArray[Any]
@@ -36,12 +36,19 @@ DEFAULT_SIGNATURE = "serving_default"
 _BYTES_SUFFIX = "_bytes"
 _TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 # TensorFlow Serving has no JSON form for these.
-_WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "complex128"})
+WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "complex128"})
+_BASE64 = re.compile(r"((?:[\w+/]{4})*)(?:([\w+/]{2})(?:[=.]{2})?|([\w+/]{3})[=.]?)?".replace(r"\w", "A-Za-z0-9"))
 _WRAPPING = frozenset({"int8", "int16", "uint8"})  # read as int32 and then cut to their width
 
 
+class NoJsonForm(DtypeMismatch):
+    """Of a dtype that JSON cannot write, in columns: TensorFlow Serving's status."""
+
+    http_status = 501
+
+
 class PredictBody(NamedTuple):
-    """A predict request as written: `value` holds the rows (`row_format`) or the columns.
+    """A predict request as written: `value` holds the rows (`row_format`) or the columns, or what is wrong with them.
 
     `has_words` says that `true` or `false` stands somewhere in it, which numpy would take for numbers.
     """
@@ -74,8 +81,11 @@ class PredictBody(NamedTuple):
         return {name: self._read_rows(columns[name], tensor) for name, tensor in inputs.items()}
 
     def _named_columns(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
+        """By name; beside columns there may be others, which are ignored as in TensorFlow Serving."""
+        if isinstance(self.value, SluiceError):
+            raise self.value
         columns = self._columns(inputs) if self.row_format else _named(self.value, inputs)
-        check_names(columns, inputs)
+        check_names(columns if self.row_format else columns.keys() & inputs.keys(), inputs)
         return columns
 
     def _read_rows(self, column: Any, tensor: Tensor) -> list[Array]:
@@ -103,83 +113,73 @@ class PredictBody(NamedTuple):
         return {name: [row[name] for row in rows] for name in rows[0]}
 
     def _read(self, value: Any, tensor: Tensor, *, any_shape: bool) -> Array:
+        if tensor.dtype in WITHOUT_JSON:
+            self._check_empty(value, tensor)
         array = _array(value, tensor, has_words=self.has_words)
         if tensor.dtype in _WRAPPING:
             wide = read_tensor(array, replace(tensor, dtype="int32"), finite=False, any_shape=any_shape)
             return wide.astype(numpy_dtype(tensor.dtype))
         return read_tensor(array, tensor, finite=False, any_shape=any_shape)
 
+    def _check_empty(self, value: Any, tensor: Tensor) -> None:
+        """Raises: DtypeMismatch: there is a value, which must not be where JSON has no form for the dtype."""
+        while isinstance(value, list) and value:
+            value = value[0]
+        if not isinstance(value, list):
+            kind = DtypeMismatch if self.row_format or isinstance(value, dict) else NoJsonForm
+            raise kind(f"Input {tensor.name!r} takes {tensor}, which JSON requests cannot carry: use gRPC.")
+
 
 def parse_json(body: bytes) -> Any:
-    """The value of a JSON text; `NaN` and `Infinity` are read, as TensorFlow Serving does.
+    """The value of a JSON text, in which `NaN` and `Infinity` are numbers.
 
     Raises:
         BadRequest: it is not JSON; the sentence says where.
     """
-    return _parse(body, rest_ignored=False)
-
-
-def parse_json_lenient(body: bytes) -> Any:
-    """As `parse_json`; what follows the value is ignored, as in TensorFlow Serving."""
-    return _parse(body, rest_ignored=True)
-
-
-def parse_predict(body: bytes) -> PredictBody:
-    """The fields of a predict request. As in TensorFlow Serving, other fields and what follows the text are ignored.
-
-    Raises:
-        BadRequest, MissingInput: what is wrong with them.
-    """
-    fields = parse_json_lenient(body)
-    if not isinstance(fields, dict):
-        raise BadRequest('The body is an object with "instances" (rows) or "inputs" (columns).')
-    given = [name for name in ("instances", "inputs") if name in fields]
-    if len(given) != 1:
-        raise MissingInput(
-            f'The body has either "instances" (rows) or "inputs" (columns); it has {given or "neither"}.'
-        )
-    name = fields.get("signature_name", DEFAULT_SIGNATURE)
-    if not isinstance(name, str):
-        raise BadRequest(f'"signature_name" is a name; got {name!r:.80}.')
-    return PredictBody(name or DEFAULT_SIGNATURE, given == ["instances"], fields[given[0]], has_words(body))
-
-
-def _parse(body: bytes, *, rest_ignored: bool) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        try:
-            return _parse_lenient(body, rest_ignored=rest_ignored)
-        except (ValueError, RecursionError):
-            raise BadRequest(f"The body is not JSON: {error}.") from None
+        return _reread(read_json, body, error)
 
 
-def _parse_lenient(body: bytes, *, rest_ignored: bool) -> Any:
-    """What orjson refuses but TensorFlow Serving reads: non-finite numbers, and text behind the value."""
-    text = body.decode().lstrip(_SPACE)
-    value, end = _LENIENT.raw_decode(text)
-    if text[end:].strip(_SPACE) and not rest_ignored:
-        raise ValueError("text behind the value")
-    json.dumps(value, ensure_ascii=False).encode()  # refuses one half of a surrogate pair
-    return value
+def parse_as_tf_serving(body: bytes) -> dict[str, Any]:
+    """The object that a JSON text begins with, as TensorFlow Serving reads it: what follows is ignored, for example.
+
+    Raises:
+        BadRequest: it begins with none; the sentence says where.
+    """
+    try:
+        fields = orjson.loads(body)
+        if may_repeat(body, fields):
+            fields = read_as_tf_serving(body)
+    except orjson.JSONDecodeError as error:
+        fields = _reread(read_as_tf_serving, body, error)
+    if not isinstance(fields, dict):
+        raise BadRequest(f"The body is a JSON object; got {fields!r:.80}.")
+    return fields
 
 
-def _whole(text: str) -> float:
-    """A whole number; one of more than 64 bits becomes a float."""
-    number = int(text) if len(text) <= len(str(_INT64_MIN)) else _finite(text)
-    return number if _INT64_MIN <= number <= _UINT64_MAX else float(number)
+def _reread(read: Callable[[bytes], Any], body: bytes, error: ValueError) -> Any:
+    try:
+        return read(body)
+    except (ValueError, RecursionError):
+        raise BadRequest(f"The body is not JSON: {error}.") from None
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"{text} is too large")
-    return number
+def parse_predict(body: bytes) -> PredictBody:
+    """The fields of a predict request. As in TensorFlow Serving, other fields are ignored.
 
-
-_SPACE = " \t\n\r"
-_INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
-_LENIENT = json.JSONDecoder(parse_int=_whole, parse_float=_finite)
+    Raises:
+        BadRequest: what is wrong with them; whether there are rows or columns is seen when they are read.
+    """
+    fields = parse_as_tf_serving(body)
+    name = fields.get("signature_name", DEFAULT_SIGNATURE)
+    if not isinstance(name, str):
+        raise BadRequest(f'"signature_name" is a name; got {name!r:.80}.')
+    given = [each for each in ("instances", "inputs") if each in fields]
+    wrong = MissingInput(f'The body has either "instances" (rows) or "inputs" (columns); it has {given or "neither"}.')
+    value = fields[given[0]] if len(given) == 1 else wrong
+    return PredictBody(name or DEFAULT_SIGNATURE, given == ["instances"], value, has_words(body))
 
 
 def encode_predict(outputs: Mapping[str, Array | list[Array]], *, row_format: bool) -> bytes:
@@ -213,7 +213,7 @@ def encode_part(row: int, start: int, outputs: Mapping[str, Array]) -> bytes:
     return write_json({"row": row, "start": start, "outputs": values})
 
 
-def check_names(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> None:
+def check_names(given: Collection[str], inputs: Mapping[str, Tensor]) -> None:
     """Raises: UnknownInput, MissingInput."""
     listed = ", ".join(map(repr, inputs))
     if unknown := [name for name in given if name not in inputs]:
@@ -223,8 +223,8 @@ def check_names(given: Mapping[str, Any], inputs: Mapping[str, Tensor]) -> None:
 
 
 def _is_object(value: Any) -> bool:
-    """An object of named inputs; `{"b64": …}` alone is a value."""
-    return isinstance(value, dict) and value.keys() != {"b64"}
+    """An object of named inputs; `{"b64": text}` alone is a value."""
+    return isinstance(value, dict) and not is_base64(value)
 
 
 def _named(value: Any, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
@@ -262,10 +262,8 @@ def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
 
     Raises:
         ShapeMismatch: lists of different lengths, or nested too deeply.
-        DtypeMismatch: there is no JSON form for the dtype, or words among numbers.
+        DtypeMismatch: words among numbers.
     """
-    if tensor.dtype in _WITHOUT_JSON:
-        raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}, which JSON requests cannot carry: use gRPC.")
     try:
         if tensor.dtype == "string":
             return _texts_of(value, tensor)
@@ -299,20 +297,28 @@ def _unwrapped(value: Any) -> Any:
     """The same lists with every `{"b64": …}` as bytes."""
     if isinstance(value, list):
         return [_unwrapped(each) for each in value]
-    return from_base64(value["b64"]) if isinstance(value, dict) and value.keys() == {"b64"} else value
+    return from_base64(value["b64"]) if isinstance(value, dict) and is_base64(value) else value
 
 
-def from_base64(text: Any) -> bytes:
-    """The bytes that `{"b64": text}` stands for.
+def is_base64(value: Mapping[str, Any]) -> bool:
+    """Whether an object is `{"b64": text}`."""
+    return value.keys() == {"b64"} and isinstance(value["b64"], str) and not isinstance(value, Members)
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes that `{"b64": text}` stands for; as in TensorFlow Serving with space anywhere, and padding or none.
 
     Raises:
         BadRequest: it is not base64.
     """
     try:
-        padded = text + "=" * (-len(text) % 4)
-        return base64.b64decode(padded, validate=True)
-    except (TypeError, ValueError, binascii.Error):
-        raise BadRequest(f'"b64" holds base64 text in the standard alphabet; got {text!r:.80}.') from None
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        found = _BASE64.fullmatch("".join(text.split()))
+        if found is None:
+            raise BadRequest(f'"b64" holds base64 text in the standard alphabet; got {text!r:.80}.') from None
+        data = "".join(filter(None, found.groups()))
+        return binascii.a2b_base64(data + "=" * (-len(data) % 4))
 
 
 def _writable(name: str, array: Array | list[Array]) -> Any:

@@ -12,14 +12,22 @@ from sluice.policy.errors import BadRequest
 
 Verb = Literal["predict", "classify", "regress", "status", "metadata"]
 
-_ANY_CALL = re.compile(r"/v1/.*", re.IGNORECASE | re.DOTALL)
+_ANY_CALL = re.compile(r"/v1/.*", re.IGNORECASE)
 _CALL = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?(?::(predict|classify|regress)|/(metadata))?",
     re.IGNORECASE,
 )
-_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_VERSION = re.compile(r"[0-9]{1,19}")
+_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?#-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
+_VERSION = re.compile(r"0*[0-9]{1,19}")
 _VERSION_LIMIT = (1 << 63) - 1
+
+
+class BadTarget(BadRequest):
+    """A request's target has characters that must be percent-encoded, or a percent sign that encodes none."""
+
+
+class BadVersion(BadRequest):
+    """No model version can have this number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +46,41 @@ def rest_call(method: str, target: str) -> RestCall | None:
     None if it names nothing of this API, which answers 404 there.
 
     Raises:
-        BadRequest: it is below /v1/, and no call.
+        BadTarget: it cannot be read. BadRequest: it is below /v1/, and no call. BadVersion: no version has its number.
     """
-    path = unquote(target, errors="replace")
-    if not _ANY_CALL.fullmatch(path):
+    if not _TARGET.fullmatch(target):
+        raise BadTarget(f"Characters of a path are percent-encoded as RFC 3986 says; {target!r:.200} came.")
+    if not _ANY_CALL.fullmatch(target):
         return None
-    found = _CALL.fullmatch(path)
-    verb: Any = (found[4] or (found[5] and "metadata") or "status") if found else None  # a verb's case counts
-    if found is None or method != _METHODS.get(verb) or _BAD_PERCENT.search(target):
+    verb: Any
+    found = _CALL.fullmatch(target)  # names are decoded when they are known, so that they may hold any character
+    if found is None or method != _METHODS.get(verb := _verb(found[4], found[5])):
         raise BadRequest(
             f"{method} {target:.200} is no call. There are POST /v1/models/NAME:predict (also :classify, :regress), "
             "GET /v1/models/NAME and GET /v1/models/NAME/metadata; /versions/NUMBER or /labels/LABEL may follow NAME."
         )
-    return RestCall(verb, found[1], read_version(found[2] or ""), found[3])
+    label = None if found[3] is None else unquote(found[3])
+    return RestCall(verb, unquote(found[1]), read_version(found[2] or ""), label)
+
+
+def _verb(action: str | None, about: str | None) -> str:
+    """As in TensorFlow Serving, an action counts in small letters only, and METADATA is the status."""
+    return action or ("metadata" if about == "metadata" else "status")
 
 
 def read_version(text: str) -> int | None:
     """A model's version, in decimal digits; None for an empty text: the newest.
 
     Raises:
-        BadRequest: it is no number of up to 63 bits.
+        BadVersion: it is no number of up to 63 bits.
     """
     if not text:
         return None
-    if _VERSION.fullmatch(text) and int(text) <= _VERSION_LIMIT:
-        return int(text)
-    raise BadRequest(f"A version is a whole number of up to 63 bits; got {text!r:.80}.")
+    if _VERSION.fullmatch(text) and (version := int(text.lstrip("0") or "0")) <= _VERSION_LIMIT:
+        return version
+    raise BadVersion(f"A version is a whole number of up to 63 bits; got {text!r:.80}.")
 
 
+# What TensorFlow Serving's HTTP server knows; another method is not implemented.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 _METHODS = {"predict": "POST", "classify": "POST", "regress": "POST", "status": "GET", "metadata": "GET"}

@@ -26,7 +26,7 @@ from sluice.gateway.http.tf_serving import FORWARDED
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.contract import Signature
-from sluice.policy.errors import BadRequest, SluiceError
+from sluice.policy.errors import BadRequest, ModelNotFound, SluiceError
 from sluice.policy.session import Answers
 from sluice.wire.content import inflate
 from sluice.wire.oip import InferRequest, encode_infer, parse_infer
@@ -167,6 +167,8 @@ class Calls:
         status, code = error.http_status, error.code
         if target.tf_serving:
             status, code, sentence = as_tf_serving(error)
+            if target.spec.label is not None and isinstance(error, ModelNotFound):
+                status = BadRequest.http_status  # as for a label that a model has not
             body = {"error": sentence}
         elif target.route.protocol == "oip":
             body = {"error": error.message}
