@@ -31,6 +31,7 @@ DTYPES = {
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _ELEMENTS_LIMIT = 1 << 55
 _AXES_LIMIT = 32
+_SEQUENCE_LIMIT = 128  # bytes of a sequence's id, as in Triton
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 # Where values lie in a message that are not raw.
 _CONTENTS = {
@@ -317,6 +318,8 @@ def _sequence(parameters: Mapping[str, Any]) -> SequencePart | None:
         if start or end:
             raise BadRequest("sequence_start and sequence_end need a sequence_id that is not 0 or empty.")
         return None
+    if (size := len(str(id).encode())) > _SEQUENCE_LIMIT:
+        raise BadRequest(f'"sequence_id" has up to {_SEQUENCE_LIMIT} bytes as UTF-8; {size} came.')
     return SequencePart(str(id), start, end)
 
 

@@ -6,8 +6,10 @@ It does not know HTTP, gRPC or JSON; the doors of the protocol do.
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version as installed
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -20,7 +22,14 @@ from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.batch import PRIORITIES
 from sluice.policy.contract import Signature, Tensor, numpy_dtype
-from sluice.policy.errors import BackendUnavailable, DeadlineExceeded, DtypeMismatch, ShapeMismatch
+from sluice.policy.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    DtypeMismatch,
+    SessionEnded,
+    SessionNotFound,
+    ShapeMismatch,
+)
 from sluice.policy.session import Answers
 from sluice.wire.oip import DATATYPES, InferRequest, SequencePart
 from sluice.wire.rest import DEFAULT_SIGNATURE, check_names
@@ -30,6 +39,7 @@ Array = NDArray[Any]
 
 _NAME = "sluice"
 _PLATFORM = "tensorflow_savedmodel"
+_ID_LIMIT = 128  # characters of a session's id
 _EXTENSIONS = ["binary_tensor_data", "parameters", "sequence", "model_repository"]
 
 
@@ -107,6 +117,14 @@ class Inference:
         try:
             await self._gateway.resolver.find(spec, terms.deadline)
             return await self._played(spec, asked, part, terms)
+        except SessionNotFound:
+            raise SessionNotFound(
+                f"There is no sequence {part.id!r} on model {spec.name!r}. Begin it with sequence_start."
+            ) from None
+        except SessionEnded as error:
+            raise type(error)(
+                f"Sequence {part.id!r} has ended; begin it again with sequence_start. {error.message}"
+            ) from None
         finally:
             turn.release()
 
@@ -136,10 +154,11 @@ class Inference:
         return Prediction(served.version, {name: answers.outputs[name] for name in names})
 
     def _session_of(self, model: str, sequence: str) -> str:
-        """The sequence's own name, unless that is a session of another model."""
-        find, longer = self._gateway.engine.scheduler.sessions.find, f"{sequence}~{model}"
-        taken = find(sequence)
-        return longer if find(longer) or (taken is not None and taken.model != model) else sequence
+        """What it is called by itself, unless that is a session of another model."""
+        find = self._gateway.engine.scheduler.sessions.find
+        own, longer = session_id(sequence), session_id(sequence, model)
+        taken = find(own)
+        return longer if find(longer) or (taken is not None and taken.model != model) else own
 
     def _close(self, id: str) -> None:
         if self._gateway.engine.scheduler.sessions.find(id) is not None:
@@ -185,6 +204,16 @@ class Inference:
     @property
     def ready(self) -> bool:
         return self._gateway.ready
+
+
+def session_id(*names: str) -> str:
+    """The id of a session that is called by a sequence's id, or by that and its model's name; no two are alike.
+
+    Characters that session ids may have stand for themselves, except `~`, which begins a byte in hexadecimal. What is
+    too long then has its SHA-256 instead.
+    """
+    id = "~~".join(quote(name, safe="").replace("~", "%7E").replace("%", "~") for name in names)
+    return id if len(id) <= _ID_LIMIT else f"~.{sha256(id.encode()).hexdigest()}"
 
 
 def server_metadata() -> ServerMetadata:
