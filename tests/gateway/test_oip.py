@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -82,6 +83,20 @@ async def test_a_model_tells_what_it_takes(triton: Any) -> None:
     assert not await triton.is_model_ready("nosuch")
     assert not await triton.is_model_ready("plain", "7")
     assert "nosuch" in await told(triton.get_model_metadata("nosuch"))
+
+
+async def test_an_input_of_any_rank_or_of_no_datatype_says_so(here: Here, triton: Any) -> None:
+    await here.http.get("/v1/models/plain/contract")
+    plain = here.gateway.catalog.models["plain"].served[1].plain["serving_default"].inputs
+    as_json = {} if triton.protocol == "http" else {"as_json": True}
+    plain["x"] = replace(plain["x"], axes=(), ranked=False)
+    described = await triton.get_model_metadata("plain", **as_json)
+    assert [*map(int, described["inputs"][0]["shape"])] == [-1]
+    given = tensors(triton.module, X.astype(np.float64), datatype="FP64")
+    assert "takes the datatype FP32: float32 of any shape; FP64 came" in await told(triton.infer("plain", given))
+    plain["x"] = replace(plain["x"], dtype="unknown")
+    sentence = await told(triton.infer("plain", tensors(triton.module, X)))
+    assert "Input 'x' takes unknown of any shape, which this protocol has no datatype for" in sentence
 
 
 async def test_the_models_are_listed(here: Here, triton: Any) -> None:
@@ -182,6 +197,17 @@ async def test_a_priority_changes_no_answer_and_classification_is_refused(triton
     np.testing.assert_array_equal(result.as_numpy("y"), 2 * X)
     wanted = [triton.module.InferRequestedOutput("y", class_count=2)]
     assert "classification" in await told(triton.infer("plain", tensors(triton.module, X), outputs=wanted))
+
+
+async def test_shared_memory_is_refused_for_inputs_and_outputs(triton: Any) -> None:
+    given, wanted = tensors(triton.module, X), triton.module.InferRequestedOutput("y")
+    wanted.set_shared_memory("region", 16)
+    assert "Output 'y' names a region of shared memory" in await told(triton.infer("plain", given, outputs=[wanted]))
+    lying = triton.module.InferInput("x", [2, 2], "FP32")
+    lying.set_shared_memory("region", 16)
+    assert "Input 'x' names a region of shared memory" in await told(triton.infer("plain", [lying]))
+    other = tensors(triton.module, X, name="other")
+    assert "Input 'x' names a region of shared memory" in await told(triton.infer("plain", [*other, lying]))
 
 
 # Sequences.

@@ -9,7 +9,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +34,8 @@ Array = NDArray[Any]
 DEFAULT_SIGNATURE = "serving_default"
 _BYTES_SUFFIX = "_bytes"
 _TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
-# TensorFlow Serving has no JSON form for these.
-_WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "complex128"})
+# TensorFlow Serving has no JSON form for these, nor for dtypes without a name here.
+_WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "complex128", "unknown"})
 _WRAPPING = frozenset({"int8", "int16", "uint8"})  # read as int32 and then cut to their width
 
 
@@ -105,7 +104,7 @@ class PredictBody(NamedTuple):
     def _read(self, value: Any, tensor: Tensor, *, any_shape: bool) -> Array:
         array = _array(value, tensor, has_words=self.has_words)
         if tensor.dtype in _WRAPPING:
-            wide = read_tensor(array, replace(tensor, dtype="int32"), finite=False, any_shape=any_shape)
+            wide = read_tensor(array, tensor, finite=False, any_shape=any_shape, read_as="int32")
             return wide.astype(numpy_dtype(tensor.dtype))
         return read_tensor(array, tensor, finite=False, any_shape=any_shape)
 

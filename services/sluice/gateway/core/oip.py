@@ -21,7 +21,7 @@ from sluice.gateway.core.predict import Predict, Prediction
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.batch import PRIORITIES
-from sluice.policy.contract import Signature, Tensor, numpy_dtype
+from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import (
     BackendUnavailable,
     DeadlineExceeded,
@@ -29,6 +29,7 @@ from sluice.policy.errors import (
     SessionEnded,
     SessionNotFound,
     ShapeMismatch,
+    UnsupportedByModel,
 )
 from sluice.policy.session import Answers
 from sluice.wire.oip import DATATYPES, InferRequest, SequencePart
@@ -223,7 +224,10 @@ def server_metadata() -> ServerMetadata:
 
 def _described(tensors: Mapping[str, Tensor]) -> list[TensorMetadata]:
     """Those tensors that the protocol has a datatype for."""
-    known = ((name, DATATYPES.get(each.dtype), each.shape) for name, each in sorted(tensors.items()))
+    known = (
+        (name, DATATYPES.get(each.dtype), each.shape if each.ranked else (None,))
+        for name, each in sorted(tensors.items())
+    )
     return [
         TensorMetadata(name, datatype, [-1 if size is None else size for size in shape])
         for name, datatype, shape in known
@@ -244,9 +248,10 @@ def _check(inputs: Mapping[str, Array], signature: Signature) -> None:
 
 def _check_dtypes(inputs: Mapping[str, Array], tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if inputs[name].dtype != numpy_dtype(tensor.dtype):
-            wanted = DATATYPES.get(tensor.dtype, tensor.dtype)
-            came = DATATYPES.get(dtype_name(inputs[name].dtype))
+        wanted, came = DATATYPES.get(tensor.dtype), DATATYPES[dtype_name(inputs[name].dtype)]
+        if wanted is None:
+            raise UnsupportedByModel(f"Input {name!r} takes {tensor}, which this protocol has no datatype for.")
+        if came != wanted:
             raise DtypeMismatch(f"Input {name!r} takes the datatype {wanted}: {tensor}; {came} came.")
 
 
