@@ -123,9 +123,9 @@ def encode_infer(
 def read_infer(message: messages.ModelInferRequest) -> InferRequest:
     """As `parse_infer`, of a message."""
     for each in message.inputs:
-        _refuse_shared_memory(f"Input {each.name!r}", each.parameters)
-    for each in message.outputs:
-        _refuse_output(each.name, _plain(each.parameters))
+        _refuse_shared_memory("Input", each.name, each.parameters)
+    for wanted in message.outputs:
+        _refuse_output(wanted.name, _plain(wanted.parameters))
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise BadRequest(
@@ -218,7 +218,7 @@ def _input(value: Mapping[str, Any], raw: _Raw) -> tuple[str, Array]:
     name = _name(value, "input")
     datatype, shape = _known(name, value.get("datatype")), _shape(name, value.get("shape"))
     parameters = _typed(value, "parameters", dict, {})
-    _refuse_shared_memory(f"Input {name!r}", parameters)
+    _refuse_shared_memory("Input", name, parameters)
     size = parameters.get("binary_data_size")
     if size is not None:
         if type(size) is not int or size < 0 or "data" in value:
@@ -262,7 +262,7 @@ def _from_message(tensor: Any, raw: bytes | None) -> Array:
         if tensor.HasField("contents"):
             raise BadRequest(f"Input {name!r} has contents and raw_input_contents; send one of them.")
         return from_raw(name, datatype, shape, raw)
-    if not tensor.HasField("contents") and math.prod(shape):
+    if not tensor.HasField("contents") and 0 not in shape:
         raise MissingInput(f"Input {name!r} has neither contents nor raw_input_contents.")
     if datatype not in _CONTENTS:
         raise DtypeMismatch(f"Input {name!r} is {datatype}, which goes into raw_input_contents.")
@@ -299,13 +299,13 @@ def _wanted(value: Mapping[str, Any]) -> tuple[str, bool | None]:
     return name, _flag(parameters, "binary_data") if "binary_data" in parameters else None
 
 
-def _refuse_shared_memory(what: str, parameters: Mapping[str, Any]) -> None:
+def _refuse_shared_memory(kind: str, name: str, parameters: Mapping[str, Any]) -> None:
     if "shared_memory_region" in parameters:
-        raise BadRequest(f"{what} names a region of shared memory, which is not served: values travel in the messages.")
+        raise BadRequest(f"{kind} {name!r} names a region of shared memory, which is not served: send and get values.")
 
 
 def _refuse_output(name: str, parameters: Mapping[str, Any]) -> None:
-    _refuse_shared_memory(f"Output {name!r}", parameters)
+    _refuse_shared_memory("Output", name, parameters)
     if parameters.get("classification"):
         raise BadRequest(f"Output {name!r}: the classification extension is not served; ask for the scores themselves.")
 
