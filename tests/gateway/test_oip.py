@@ -170,7 +170,7 @@ async def test_a_signature_can_be_named_and_outputs_chosen(triton: Any) -> None:
         ("plain", X.astype(np.float64), {"datatype": "FP64"}, "FP32"),
         ("sum", X[:1, :1], {"sequence_id": 3, "sequence_start": True}, "[1]"),
         ("plain", X, {"name": "nosuch"}, "nosuch"),
-        ("plain", X, {"outputs": ["nosuch"]}, "nosuch"),
+        ("plain", X, {"outputs": ["nosuch"]}, "no output 'nosuch'; this call gives 'y'"),
         ("plain", X, {"sequence_id": 3, "sequence_start": True}, "session"),
         ("sum", X, {"sequence_id": 3, "sequence_start": True}, "[1"),
         ("sum", X[:1], {"sequence_id": 3}, "no sequence '3' on model 'sum'"),

@@ -84,9 +84,10 @@ class PredictBody(NamedTuple):
         for number, value in enumerate(column):
             written = text_values(value, tensor) if tensor.text and isinstance(value, str) else value
             try:
-                found.append(self._read(written, row, any_shape=False))
+                found.append(self._read(written, row, any_shape=False, item="part"))
             except BadRequest as error:
-                raise type(error)(f"Row {number}: {error.message}", **{**error.details, "row": number}) from None
+                hint = " A row may be a string, too." if tensor.text else ""
+                raise type(error)(f"Row {number}: {error.message}{hint}", **{**error.details, "row": number}) from None
         return found
 
     def _columns(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
@@ -101,8 +102,8 @@ class PredictBody(NamedTuple):
             raise BadRequest('All "instances" name the same inputs; these differ from row to row.')
         return {name: [row[name] for row in rows] for name in rows[0]}
 
-    def _read(self, value: Any, tensor: Tensor, *, any_shape: bool) -> Array:
-        array = _array(value, tensor, has_words=self.has_words)
+    def _read(self, value: Any, tensor: Tensor, *, any_shape: bool, item: str = "row") -> Array:
+        array = _array(value, tensor, item, has_words=self.has_words)
         if tensor.dtype in _WRAPPING:
             wide = read_tensor(array, tensor, finite=False, any_shape=any_shape, read_as="int32")
             return wide.astype(numpy_dtype(tensor.dtype))
@@ -256,8 +257,8 @@ def mixes_words(value: Any) -> bool:
     return bool in kinds and not kinds.isdisjoint((int, float))
 
 
-def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
-    """The value of an input as numpy reads it, in no particular dtype, except that numbers are not mixed with words.
+def _array(value: Any, tensor: Tensor, item: str, *, has_words: bool) -> Array:
+    """A list of items, rows or what a row is made of, as numpy reads it; numbers are not mixed with words.
 
     Raises:
         ShapeMismatch: lists of different lengths, or nested too deeply.
@@ -267,24 +268,24 @@ def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}, which JSON requests cannot carry: use gRPC.")
     try:
         if tensor.dtype == "string":
-            return _texts_of(value, tensor)
+            return _texts_of(value, tensor, item)
         array = np.asarray(value)
     except (ValueError, RecursionError):
-        raise _uneven(value, tensor) from None
+        raise _uneven(value, tensor, item) from None
     if has_words and array.dtype.kind in "iuf" and mixes_words(value):
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; numbers mixed with true or false came.")
     return _exact(value, array) if tensor.dtype == "uint64" and array.dtype.kind == "f" else array
 
 
-def _texts_of(value: Any, tensor: Tensor) -> Array:
+def _texts_of(value: Any, tensor: Tensor, item: str) -> Array:
     array = np.array(_unwrapped(value), object)
     if list in set(map(type, array.ravel())):  # numpy takes lists of different lengths for objects
-        raise _uneven(value, tensor)
+        raise _uneven(value, tensor, item)
     return array
 
 
-def _uneven(value: Any, tensor: Tensor) -> ShapeMismatch:
-    return ShapeMismatch(f"Input {tensor.name!r} takes {tensor}; {unevenness(value)}.")
+def _uneven(value: Any, tensor: Tensor, item: str) -> ShapeMismatch:
+    return ShapeMismatch(f"Input {tensor.name!r} takes {tensor}; {unevenness(value, item)}.")
 
 
 def _exact(value: Any, array: Array) -> Array:
