@@ -235,7 +235,7 @@ def test_an_unknown_input_is_named_beside_those_there_are() -> None:
 
 
 def test_a_missing_input_says_what_it_takes() -> None:
-    with pytest.raises(MissingInput, match=r"The input 'sst' float32 \[time, feature=1\], .* is missing"):
+    with pytest.raises(MissingInput, match=r"^Input 'sst' is missing; it takes float32 \[time, feature=1\], "):
         read_inputs({}, {"sst": SERIES})
 
 

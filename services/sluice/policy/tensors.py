@@ -124,8 +124,7 @@ def _refuse_names(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     if unknown:
         raise UnknownInput(f"There is no input {', '.join(map(repr, unknown))}; this model has {_names(tensors)}.")
     missing = {name: tensor for name, tensor in tensors.items() if name not in value}
-    wanted = "; ".join(f"{name!r} {tensor}" for name, tensor in missing.items())
-    raise MissingInput(f"The input {wanted} is missing.")
+    raise MissingInput(" ".join(f"Input {name!r} is missing; it takes {tensor}." for name, tensor in missing.items()))
 
 
 def _check_shape(array: Array, tensor: Tensor) -> None:
