@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from sluice.cli.data_files import read_data
+from sluice.cli.data_files import Data, places_of, read_data
 from sluice.cli.errors import CommandError
 from sluice.policy.contract import Axis, Tensor
 
@@ -49,6 +49,14 @@ def test_labels_may_be_bytes_and_places(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.arange(2), label=np.array([b"cat", b"dog"]))
     np.savez(tmp_path / "b.npz", x=np.arange(1), label=np.array([2], np.uint8))
     assert read_data(tmp_path, {"age": INPUTS["age"]}).labels == ("cat", "dog", "2")
+
+
+@pytest.mark.parametrize(
+    ("labels", "strange"), [(("dog", "yak"), "yak"), (("cat", "1"), "1"), (("1", "2"), "2"), (("0", "yak"), "yak")]
+)
+def test_a_strange_label_is_named_and_not_the_known_ones_beside_it(labels: tuple[str, ...], strange: str) -> None:
+    with pytest.raises(CommandError, match=f"cat, dog, or their places from 0; got '{strange}'. So be it"):
+        places_of(Data({}, labels, ""), ["cat", "dog"], Path("rows.npz"), "So be it")
 
 
 def test_each_row_of_a_file_has_its_own_label(tmp_path: Path) -> None:

@@ -124,6 +124,21 @@ async def test_tokens_without_texts_come_as_numbers(
         assert events == [Token(0, 0, 8, ""), Token(0, 1, 9, ""), Ended(0, [hi], None)]
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_sequences_of_equal_text_come_with_the_tokens_that_tell_them_apart(
+    puppet: Puppet, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [text if text in "hi" else "" for text in ALPHABET]
+    curt = SPELLER | {"generation": SPELLER["generation"] | {"tokens": texts}}
+    monkeypatch.setitem(SIGNATURES["speller"], "contract", written_contract(curt))
+    async with running(puppet) as here, client_of(here, transport) as client:
+        [found] = await client.generate("speller", ["hi"], beam=Beam(6, n_best=6))
+        alike = [each for each in found if [other.text for other in found].count(each.text) > 1]
+        assert len({each.tokens for each in alike}) == len(alike) > 1
+        assert all("".join(texts[token] for token in each.tokens) == each.text for each in alike)
+        assert not any(each.tokens for each in found if each not in alike)
+
+
 @pytest.mark.parametrize("name", FLAWS)
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
 async def test_what_is_wrong_with_a_call_is_told(client: AsyncClient, name: str, streamed: bool) -> None:

@@ -1,4 +1,7 @@
-"""What is served equals Keras: models of somebody else's, exported by the command line, stepped in any mixture."""
+"""What is served equals Keras: models of somebody else's, exported by the command line, stepped in any mixture.
+
+A classifier of theirs recognizes, by commands alone.
+"""
 
 import random
 from collections.abc import Iterator
@@ -80,6 +83,8 @@ def gateway(
 ) -> Iterator[Gateway]:
     """In front of the models; one is exported by the command line, from a file as strangers save it."""
     folder = tmp_path_factory.mktemp("strangers")
+    (folder / "calibrations").mkdir()
+    export_clouds(folder)
     for name, model in strangers.items():
         version = folder / "models" / name / "1"
         if name == "stacked":
@@ -88,7 +93,7 @@ def gateway(
             assert done.returncode == 0, done.stderr
         else:
             export(model, version)
-    with serving(folder / "models", folder) as running:
+    with serving(folder / "models", folder, "--calibrations", str(folder / "calibrations")) as running:
         yield running
 
 
@@ -113,6 +118,41 @@ def test_the_stateless_signature_takes_any_batch(gateway: Gateway, strangers: di
     reply = gateway.call("POST", "/v1/models/stacked:predict", {"instances": rows.tolist()})
     expected = np.stack([alone(strangers["stacked"], row) for row in rows])
     np.testing.assert_allclose(reply.body["predictions"], expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+CENTRES = np.array([[6.0, 0, 0, 0], [0, 6, 0, 0], [0, 0, 6, 0]], np.float32)
+
+
+def clouds(rows: int, seed: int) -> dict[str, Any]:
+    """Points around the centre of their class."""
+    labels = np.arange(rows) % 3
+    noise = np.random.default_rng(seed).normal(0, 1, (rows, 4))
+    return {"x": (CENTRES[labels] + noise).astype(np.float32), "label": np.array(["red", "green", "blue"])[labels]}
+
+
+def export_clouds(folder: Path) -> None:
+    """A classifier of points, with scores by the layer `same`."""
+    keras.utils.set_random_seed(4)
+    logits = keras.layers.Dense(3, "softmax")
+    model = keras.Sequential([keras.Input((4,), name="point"), keras.layers.Identity(name="same"), logits])
+    logits.set_weights([CENTRES.T, np.zeros(3, np.float32)])
+    model.save(folder / "clouds.keras")
+    np.savez(folder / "train.npz", **clouds(120, 1))
+    scores = ["--features", "same", "--train", folder / "train.npz"]
+    out = ["--out", folder / "models" / "clouds" / "1"]
+    done = told("export", folder / "clouds.keras", *out, "--classes", "red,green,blue", *scores)
+    assert done.code == 0, done.error
+
+
+def test_a_classifier_from_a_file_recognizes_when_it_is_calibrated(gateway: Gateway, tmp_path: Path) -> None:
+    np.savez(tmp_path / "held_out.npz", **clouds(300, 2))
+    given = ["--known", tmp_path / "held_out.npz", "--calibrations", gateway.log.parent / "calibrations"]
+    done = told("calibrate", "clouds", *given, "--url", gateway.url)
+    assert done.code == 0, done.error
+    assert gateway.call("POST", "/v1/calibrations:reload").status == 200
+    rows = [[6, 0, 0, 0], [0, 0, 6, 0], [0, 0, 0, 9]]
+    reply = gateway.call("POST", "/v1/models/clouds:recognize", {"instances": rows, "method": "knn"})
+    assert [each["label"] for each in reply.body["results"]] == ["red", "blue", None]
 
 
 def test_what_cannot_be_stepped_is_refused_by_name(tmp_path: Path) -> None:

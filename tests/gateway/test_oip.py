@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
+from urllib.parse import quote, unquote
 
 import grpc
 import numpy as np
@@ -12,9 +15,12 @@ import tritonclient.grpc as sync_grpc
 import tritonclient.grpc.aio as aio_grpc
 import tritonclient.http as sync_http
 import tritonclient.http.aio as aio_http
+from hypothesis import given
+from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from sluice.gateway.core.oip import session_id
 from sluice.gateway.http.hot import target_of
 from tests.gateway.here import Gate, Here, eventually
 
@@ -77,6 +83,20 @@ async def test_a_model_tells_what_it_takes(triton: Any) -> None:
     assert not await triton.is_model_ready("nosuch")
     assert not await triton.is_model_ready("plain", "7")
     assert "nosuch" in await told(triton.get_model_metadata("nosuch"))
+
+
+async def test_an_input_of_any_rank_or_of_no_datatype_says_so(here: Here, triton: Any) -> None:
+    await here.http.get("/v1/models/plain/contract")
+    plain = here.gateway.catalog.models["plain"].served[1].plain["serving_default"].inputs
+    as_json = {} if triton.protocol == "http" else {"as_json": True}
+    plain["x"] = replace(plain["x"], axes=(), ranked=False)
+    described = await triton.get_model_metadata("plain", **as_json)
+    assert [*map(int, described["inputs"][0]["shape"])] == [-1]
+    given = tensors(triton.module, X.astype(np.float64), datatype="FP64")
+    assert "takes the datatype FP32: float32 of any shape; FP64 came" in await told(triton.infer("plain", given))
+    plain["x"] = replace(plain["x"], dtype="unknown")
+    sentence = await told(triton.infer("plain", tensors(triton.module, X)))
+    assert "Input 'x' takes unknown of any shape, which this protocol has no datatype for" in sentence
 
 
 async def test_the_models_are_listed(here: Here, triton: Any) -> None:
@@ -150,11 +170,11 @@ async def test_a_signature_can_be_named_and_outputs_chosen(triton: Any) -> None:
         ("plain", X.astype(np.float64), {"datatype": "FP64"}, "FP32"),
         ("sum", X[:1, :1], {"sequence_id": 3, "sequence_start": True}, "[1]"),
         ("plain", X, {"name": "nosuch"}, "nosuch"),
-        ("plain", X, {"outputs": ["nosuch"]}, "nosuch"),
+        ("plain", X, {"outputs": ["nosuch"]}, "no output 'nosuch'; this call gives 'y'"),
         ("plain", X, {"sequence_id": 3, "sequence_start": True}, "session"),
         ("sum", X, {"sequence_id": 3, "sequence_start": True}, "[1"),
-        ("sum", X[:1], {"sequence_id": 3}, "3"),
-        ("sum", X[:1], {"sequence_id": "a/b", "sequence_start": True}, "a/b"),
+        ("sum", X[:1], {"sequence_id": 3}, "no sequence '3' on model 'sum'"),
+        ("sum", X[:1], {"sequence_id": "ü" * 65, "sequence_start": True}, "130"),
     ],
 )
 async def test_what_cannot_be_answered_says_why(
@@ -179,10 +199,28 @@ async def test_a_priority_changes_no_answer_and_classification_is_refused(triton
     assert "classification" in await told(triton.infer("plain", tensors(triton.module, X), outputs=wanted))
 
 
+async def test_shared_memory_is_refused_for_inputs_and_outputs(triton: Any) -> None:
+    given, wanted = tensors(triton.module, X), triton.module.InferRequestedOutput("y")
+    wanted.set_shared_memory("region", 16)
+    assert "Output 'y' names a region of shared memory" in await told(triton.infer("plain", given, outputs=[wanted]))
+    lying = triton.module.InferInput("x", [2, 2], "FP32")
+    lying.set_shared_memory("region", 16)
+    assert "Input 'x' names a region of shared memory" in await told(triton.infer("plain", [lying]))
+    other = tensors(triton.module, X, name="other")
+    assert "Input 'x' names a region of shared memory" in await told(triton.infer("plain", [*other, lying]))
+
+
 # Sequences.
 
 
-@pytest.mark.parametrize("ids", [(7, 8), ("left", "right")])
+# Each pair is alike where characters are left out, replaced, escaped or cut off.
+ALIKE = [
+    ("cam/1", "cam~2F1"), ("a b", "a_b"), ("ünï", "un"), ("user:42", "user%3A42"), ("5", "5~~sum"),
+    ("ü" * 64, "ü" * 63), ("/" * 127 + "1", "/" * 127 + "2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ids", [(7, 8), ("left", "right"), *ALIKE])
 async def test_sequences_are_told_apart_and_closed_at_their_end(here: Here, triton: Any, ids: tuple[Any, Any]) -> None:
     sums = {id: np.zeros((1, 2), np.float32) for id in ids}
     for n in range(4):
@@ -193,7 +231,9 @@ async def test_sequences_are_told_apart_and_closed_at_their_end(here: Here, trit
             sums[id] += x
             np.testing.assert_array_equal(result.as_numpy("total"), sums[id])
     assert not here.gateway.sessions.list("sum", "", 10)[0]
-    assert "closed" in await told(triton.infer("sum", tensors(triton.module, X[:1]), sequence_id=ids[0]))
+    sentence = await told(triton.infer("sum", tensors(triton.module, X[:1]), sequence_id=ids[0]))
+    assert str(ids[0]) in sentence
+    assert "closed" in sentence
 
 
 async def test_a_chunk_of_time_steps_is_a_scan(here: Here, triton: Any) -> None:
@@ -223,12 +263,13 @@ async def test_a_first_request_that_is_refused_leaves_no_session(here: Here, tri
     assert not here.gateway.sessions.list("sum", "", 10)[0]
 
 
-async def test_the_same_id_on_two_models_is_two_sequences(here: Here, triton: Any) -> None:
+@pytest.mark.parametrize("id", [5, "a" * 128, "~~"])
+async def test_the_same_id_on_two_models_is_two_sequences(here: Here, triton: Any, id: int | str) -> None:
     wide = np.array([[1, 0]], np.float32)
     for model in ("sum", "wide"):
-        await triton.infer(model, tensors(triton.module, wide), sequence_id=5, sequence_start=True)
+        await triton.infer(model, tensors(triton.module, wide), sequence_id=id, sequence_start=True)
     for model in ("sum", "wide"):
-        result = await triton.infer(model, tensors(triton.module, wide), sequence_id=5, sequence_end=True)
+        result = await triton.infer(model, tensors(triton.module, wide), sequence_id=id, sequence_end=True)
         assert result.as_numpy("total")[0, 0] == 2
     assert not [view for model in ("sum", "wide") for view in here.gateway.sessions.list(model, "", 10)[0]]
 
@@ -237,6 +278,27 @@ async def test_a_sequence_is_a_session_like_any_other(here: Here, triton: Any) -
     await triton.infer("sum", tensors(triton.module, X[:1]), sequence_id="mine", sequence_start=True)
     reply = await here.http.post("/v1/sessions/mine:step", json={"inputs": [10, 10]})
     assert reply.json() == {"outputs": {"total": [11, 12], "doubled": [22, 24]}, "step": 2}
+
+
+async def test_sessions_show_what_sequences_are_called(here: Here, triton: Any) -> None:
+    ids = {"cam/1": "cam~2F1", "user:42": "user~3A42", "a b": "a~20b", "ünï": "~C3~BCn~C3~AF", "a~b": "a~7Eb"}
+    for id, called in ids.items():
+        await triton.infer("sum", tensors(triton.module, X[:1]), sequence_id=id, sequence_start=True)
+        reply = await here.http.post(f"/v1/sessions/{called}:step", json={"inputs": [10, 10]})
+        assert reply.json()["outputs"]["total"] == [11, 12]
+    listed = (await here.http.get("/v1/models/sum/sessions")).json()["sessions"]
+    assert {each["session"] for each in listed} == {*ids.values()}
+
+
+@given(st.text(min_size=1, max_size=32), st.text(min_size=1, max_size=32) | st.none())
+def test_what_a_sequence_is_called_can_be_read_back(sequence: str, model: str | None) -> None:
+    names = [sequence] if model is None else [sequence, model]
+    called = session_id(*names)
+    assert re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", called)
+    if called.startswith("~."):  # too long to be read
+        assert max(map(len, map(quote, names))) > 50
+    else:
+        assert [unquote(part.replace("~", "%")) for part in called.split("~~", 1)] == names
 
 
 async def streamed(here: Here, requests: list[dict[str, Any]]) -> list[tuple[Any, Any]]:

@@ -121,7 +121,7 @@ async def test_a_string_may_stand_for_its_bytes(here):
     [
         ([span(2), span(9)], 413, "sequence_too_long", ("8", "9")),
         ([span(2), []], 400, "empty_input", ("Row 1",)),
-        ([span(2), [[1, 2], [3]]], 400, "shape_mismatch", ("Row 1", "row 1 has 1 value where row 0 has 2 values")),
+        ([span(2), [[1, 2], [3]]], 400, "shape_mismatch", ("Row 1: ", "part 1 has 1 value where part 0 has 2 values")),
         ([[[1, 2, 3]]], 400, "shape_mismatch", ("Row 0", "feature=2", "[1, 3]")),
         ([span(2), 3], 400, "shape_mismatch", ("Row 1", "time≥1")),
         ([span(2), [["a", "b"]]], 400, "dtype_mismatch", ("Row 1", "text came")),
@@ -133,6 +133,12 @@ async def test_sequences_that_are_wrong_are_refused_by_row(here, instances, stat
     sentence = refused_as_tf_serving(await here.http.post(SPANS, json={"instances": instances}), status, code)
     for word in words:
         assert word in sentence
+
+
+async def test_who_sends_no_text_where_it_may_be_text_is_told_so(here):
+    response = await here.http.post("/v1/models/texts:predict", json={"instances": ["az", ["b"]]})
+    sentence = refused_as_tf_serving(response, 400, "dtype_mismatch")
+    assert sentence == "Row 1: Input 'x' takes int32 [byte≥0]; text came. A row may be a string, too."
 
 
 async def test_columns_that_are_no_list_and_requests_with_too_many_rows_are_refused(puppet):

@@ -33,7 +33,8 @@ async def test_a_session_may_begin_with_a_state_of_its_own(here):
     adder.total = [10, 20]
     await adder.goes_on()
     response = await here.http.post("/v1/models/sum/sessions", json={"state": {"h": [1, 2, 3]}})
-    assert "[state=2]" in refused(response, 400, "shape_mismatch")["error"]
+    sentence = refused(response, 400, "shape_mismatch")["error"]
+    assert sentence == "State 'h' takes float32 [state=2]; a value of shape [3] came."
     response = await here.http.post("/v1/models/sum/sessions", json={"state": {"wrong": [1, 2]}})
     assert "'wrong'" in refused(response, 400, "unknown_input")["error"]
 

@@ -234,6 +234,20 @@ def test_a_version_that_is_not_served_is_not_found(server: Server, version: int)
         server.client.predict(version=version, x=floats(*ROW))
 
 
+@pytest.mark.parametrize(
+    ("signature", "value", "sentence"),
+    [
+        ("id_u8", 1.5, "Input 'x' takes uint8 [batch]; fractions came."),
+        ("id_i16", 2**40, "Input 'x' takes int16 [batch]; a number came that int16 cannot hold."),
+        ("anyrank", "a", "Input 'x' takes float32 of any shape; text came."),
+    ],
+)
+def test_a_refusal_names_the_signatures_own_dtype_and_shape(
+    server: Server, signature: str, value: Any, sentence: str
+) -> None:
+    assert server.post(**of(signature, value)).json() == {"error": sentence}
+
+
 def test_a_serialized_example_that_is_none_is_refused_on_both_ways_in(server: Server) -> None:
     nonsense = base64.b64encode(b"garbage").decode()
     assert server.post(**of("example_predict", {"b64": nonsense})).status_code == 400

@@ -273,6 +273,8 @@ def test_arrays_without_lengths_are_rows_of_one_length() -> None:
     ("more", "error", "sentence"),
     [
         ({"length": np.array([1.0])}, DtypeMismatch, "'length' holds lengths, whole numbers; float64 came"),
+        ({"length": np.array([b"a"], object)}, DtypeMismatch, "whole numbers; text came"),
+        ({"mask": np.array([[b"a"]], object)}, ShapeMismatch, "bool [batch, axis]; text [1, 1] came"),
         ({"length": np.array([[1]])}, ShapeMismatch, "a length for each row, [1]; [1, 1] came"),
         ({"length": np.array([9])}, ShapeMismatch, "'x' has 3 values along its axis 'source'; lengths from 9 to 9"),
         ({"length": np.array([-1])}, ShapeMismatch, "lengths from -1 to -1 came"),

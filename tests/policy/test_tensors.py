@@ -163,19 +163,27 @@ def test_an_empty_value_says_so(value: Any, came: str) -> None:
     [
         (["a"], "float32", "text"),
         ([True], "float32", "true or false"),
-        ([None], "float32", "null, or numbers mixed with other things"),
-        ([{}], "float32", "null, or numbers mixed with other things"),
-        ([1.0], "int32", "fractions"),
+        ([None], "float32", "null"),
+        ([{}], "float32", "an object"),
+        ([b"a"], "float32", "text"),
+        (np.array([b"a"], object), "float32", "text"),
+        (np.array([1, "a"], object), "float32", "numbers mixed with other things"),
+        ([1.5], "uint8", "fractions"),
+        ([1.0], "int32", "floating-point numbers"),
+        (np.ones(1, np.float32), "int32", "floating-point numbers"),
+        ([nan], "int32", "NaN or infinity"),
+        ([1e20], "int32", "a number of more than 64 bits"),
+        ([1 << 70], "int64", "a number of more than 64 bits"),
         ([True], "int32", "true or false"),
-        ([1], "bool", "int64"),
+        ([1], "bool", "whole numbers"),
         ([1], "string", "something else than text"),
         ([None], "string", "something else than text"),
     ],
 )
 def test_another_kind_of_value_is_told_what_is_wanted_and_what_came(value: Any, dtype: str, came: str) -> None:
-    error = refusal(value, tensor(dtype, 1))
+    error = refusal(value, tensor(dtype, len(value)))
     assert type(error) is DtypeMismatch
-    assert f"takes {dtype} [feature=1]; {came}" in error.message
+    assert f"takes {dtype} [feature={len(value)}]; {came} came." in error.message
     assert error.details == {"expected": dtype}
 
 
@@ -229,7 +237,7 @@ def test_an_unknown_input_is_named_beside_those_there_are() -> None:
 
 
 def test_a_missing_input_says_what_it_takes() -> None:
-    with pytest.raises(MissingInput, match=r"The input 'sst' float32 \[time, feature=1\], .* is missing"):
+    with pytest.raises(MissingInput, match=r"^Input 'sst' is missing; it takes float32 \[time, feature=1\], "):
         read_inputs({}, {"sst": SERIES})
 
 
@@ -246,7 +254,7 @@ def test_inputs_of_different_lengths_are_named_with_their_lengths() -> None:
 
 
 def test_a_scan_of_nothing_is_refused_and_says_what_it_takes() -> None:
-    with pytest.raises(EmptyInput, match=r"needs one time step or more; takes x float64 \[batch, time, feature=2\]"):
+    with pytest.raises(EmptyInput, match=r"needs one time step or more; it takes x float64 \[time, feature=2\]"):
         time_steps({"x": np.zeros((0, 2))}, SCAN)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
 from sluice.policy.contract import numpy_dtype
-from sluice.policy.errors import SluiceError
+from sluice.policy.errors import DtypeMismatch, MissingInput, SluiceError
 from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 from sluice.wire.oip import (
     DTYPES,
@@ -223,6 +223,33 @@ def test_a_parameter_of_a_message_without_a_value_is_as_one_that_is_absent() -> 
     for name in OPTIONS:
         request.parameters[name].SetInParent()
     assert repr(read_infer(request)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "said"),
+    [
+        ("UINT8", 1.5, "is UINT8; fractions came."),
+        ("INT8", 300, "is INT8; a number came that int8 cannot hold."),
+        ("BOOL", 1, "is BOOL; whole numbers came."),
+        ("FP16", None, "is FP16; null came."),
+        ("BYTES", 1, "is BYTES; something else than text came."),
+    ],
+)
+def test_a_value_that_is_not_of_its_datatype_is_told_in_the_protocols_words(
+    datatype: str, value: Any, said: str
+) -> None:
+    with pytest.raises(DtypeMismatch) as caught:
+        parse_infer(body([tensor(name="a; b", datatype=datatype, shape=[1], data=[value])]))
+    assert caught.value.message == f"Input 'a; b' {said}"
+    assert caught.value.details == {"expected": datatype}
+
+
+def test_an_input_of_a_message_without_values_says_so() -> None:
+    message = messages.ModelInferRequest(inputs=[{"name": "x", "datatype": "FP32", "shape": [2]}])
+    with pytest.raises(MissingInput, match="'x' has neither contents nor raw_input_contents"):
+        read_infer(message)
+    message.inputs[0].shape[:] = [0]
+    assert read_infer(message).inputs["x"].shape == (0,)
 
 
 @pytest.mark.parametrize(

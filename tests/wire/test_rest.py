@@ -186,7 +186,7 @@ def test_a_row_of_named_inputs_that_differs_is_named_too() -> None:
         ("string", [1]),
         ("string", [None]),
         ("string", ["a", ["b"]]),
-        *((dtype, [1]) for dtype in ("float16", "bfloat16", "uint16", "complex64", "complex128")),
+        *((dtype, [1]) for dtype in ("float16", "bfloat16", "uint16", "complex64", "complex128", "unknown")),
     ],
 )
 def test_a_value_of_another_kind_is_refused(dtype: str, values: list[Any]) -> None:
@@ -210,6 +210,23 @@ def test_a_value_of_another_kind_is_refused(dtype: str, values: list[Any]) -> No
 )
 def test_the_limits_of_a_dtype_are_read_exactly(dtype: str, values: list[Any]) -> None:
     assert column(dtype, values).tolist() == values
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint8"])
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        (1.5, "fractions came"),
+        (True, "true or false came"),
+        (None, "null came"),
+        (2**40, "a number came that {dtype} cannot hold"),
+    ],
+)
+def test_a_refusal_names_the_dtype_that_the_signature_says(dtype: str, value: Any, came: str) -> None:
+    with pytest.raises(DtypeMismatch) as caught:
+        column(dtype, [value])
+    assert caught.value.message == f"Input 'x' takes {dtype} [batch]; {came.format(dtype=dtype)}."
+    assert caught.value.details in ({}, {"expected": dtype})
 
 
 def test_numbers_too_large_for_a_small_dtype_wrap_around_as_in_tensorflow_serving() -> None:

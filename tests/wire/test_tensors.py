@@ -292,6 +292,15 @@ def test_official_metadata_is_read_out_of_its_any() -> None:
     assert (ours.inputs["x"].dtype, ours.inputs["x"].shape) == ("float32", (None, 3))
 
 
+def test_a_tensor_of_unknown_rank_is_told_from_a_scalar() -> None:
+    described = meta_graph_pb2.SignatureDef()
+    described.inputs["any"].tensor_shape.unknown_rank = True
+    for info in (described.inputs["any"], described.inputs["one"]):
+        info.dtype = types_pb2.DT_FLOAT
+    inputs = plain_signature("s", described).inputs
+    assert {name: str(each) for name, each in inputs.items()} == {"any": "float32 of any shape", "one": "float32 []"}
+
+
 def test_a_status_is_read_both_ways() -> None:
     official = get_model_status_pb2.GetModelStatusResponse()
     each = official.model_version_status.add(version=3, state="END")

@@ -69,6 +69,26 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
     return Data(joined, tuple(label for each in given for label in each) if given else None, digest.hexdigest())
 
 
+def places_of(data: Data, classes: Sequence[str], path: Path, otherwise: str) -> NDArray[np.int64]:
+    """The labels as places of classes, `[row]`: they are all names of classes, or else all places.
+
+    Raises:
+        CommandError: there are none, or others; ends in what to do `otherwise`.
+    """
+    if data.labels is None:
+        raise CommandError(f"{path}: expected a label for each row, under the name `label`; got none")
+    given, forms = set(data.labels), (classes, [*map(str, range(len(classes)))])
+    for form in forms:
+        places = {label: place for place, label in enumerate(form)}
+        if given <= places.keys():
+            return np.array([places[label] for label in data.labels])
+    strange = given.difference(*forms) or given.difference(classes)  # the latter where names and places are mixed
+    raise CommandError(
+        f"{path}: expected labels of known classes, {', '.join(classes)}, or their places from 0; got "
+        f"{min(strange)!r}. {otherwise}"
+    )
+
+
 def files_of(path: Path) -> Sequence[Path]:
     """The files that `read_data` reads.
 

@@ -220,7 +220,7 @@ class GenerateCall:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A sequence that was generated: its text or, where the model's tokens have no texts, its tokens.
+    """A sequence that was generated: its text, and its tokens where they have no texts or another's text is the same.
 
     `score` is its log probability, of beams with their length penalty; `finished` is "end", or "length" where the limit
     of steps cut it.

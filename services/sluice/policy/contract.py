@@ -63,7 +63,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or an output. `axes` starts with the batch axis; a signature read from metadata may not know them.
+    """An input or an output. `axes` starts with the batch axis; there are none where the rank is not known, `ranked`.
 
     `pad` fills what is padded along ragged axes. Where `text` says so, a client may give a string for the values along
     the ragged axis: its UTF-8 bytes, or its words.
@@ -76,6 +76,7 @@ class Tensor:
     unit: str = ""
     pad: Any = 0
     text: Text | None = None
+    ranked: bool = True
 
     @cached_property
     def shape(self) -> tuple[int | None, ...]:
@@ -98,7 +99,8 @@ class Tensor:
         """For people, such as `float32 [time, feature=1], sea-surface temperature in °C`."""
         meaning = f", {self.meaning}" if self.meaning else ""
         unit = f" in {self.unit}" if self.unit else ""
-        return f"{self.dtype} [{', '.join(map(str, self.axes))}]{meaning}{unit}"
+        shape = f"[{', '.join(map(str, self.axes))}]" if self.ranked else "of any shape"
+        return f"{self.dtype} {shape}{meaning}{unit}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,17 @@ class Result:
     finished: Literal["end", "length"]
 
 
+def said(generation: Generation, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """What each sequence of an instance says: its `text`; its `tokens` where they have no texts, or texts are equal."""
+    if not any(generation.tokens):
+        return [{"tokens": [*result.tokens]} for result in results]
+    texts = ["".join(generation.tokens[token] for token in result.tokens) for result in results]
+    return [
+        {"text": text, **({"tokens": [*result.tokens]} if texts.count(text) > 1 else {})}
+        for text, result in zip(texts, results, strict=True)
+    ]
+
+
 def check_options(options: Options, generation: Generation, limits: Limits) -> None:
     """Raises: BadRequest: what is asked for is more than the model or the gateway allows, or contradicts itself."""
     _check("max_steps", options.max_steps, 1, generation.max_steps)

@@ -79,15 +79,20 @@ def _row_count(given: Mapping[str, Array]) -> int:
 
 def _checked_lengths(name: str, lengths: Array, rows: int) -> Array:
     if lengths.dtype.kind not in "iu":
-        raise DtypeMismatch(f"Input {name!r} holds lengths, whole numbers; {lengths.dtype} came.")
+        raise DtypeMismatch(f"Input {name!r} holds lengths, whole numbers; {_named(lengths.dtype)} came.")
     if lengths.shape != (rows,):
         raise ShapeMismatch(f"Input {name!r} holds a length for each row, [{rows}]; {list(lengths.shape)} came.")
     return lengths
 
 
+def _named(dtype: np.dtype[Any]) -> str:
+    return "text" if dtype.hasobject else dtype.name
+
+
 def _unmasked(name: str, mask: Array) -> Array:
     if mask.ndim != 2 or mask.dtype != np.bool_:
-        raise ShapeMismatch(f"Input {name!r} is a mask, bool [batch, axis]; {mask.dtype} {list(mask.shape)} came.")
+        came = f"{_named(mask.dtype)} {list(mask.shape)}"
+        raise ShapeMismatch(f"Input {name!r} is a mask, bool [batch, axis]; {came} came.")
     lengths: Array = mask.sum(axis=1)
     if not np.array_equal(mask, np.arange(mask.shape[1]) < lengths[:, np.newaxis]):
         raise ShapeMismatch(f"Input {name!r} is a mask of padding behind each row; one with gaps came.")

@@ -110,7 +110,9 @@ class SessionTable:
             return session
         if id in self._ended:
             raise ended_error(id, self._ended[id][0])
-        raise SessionNotFound(f"There is no session {id!r}. Open one with POST /v1/models/{{model}}/sessions.")
+        raise SessionNotFound(
+            f"There is no session {id!r}. Open one with POST /v1/models/{{model}}/sessions, or over gRPC with Open."
+        )
 
     def of_model(self, model: str, after: str = "", limit: int = 100) -> list[Session]:
         """Up to `limit` open sessions of `model` in order of id, beginning behind `after`."""

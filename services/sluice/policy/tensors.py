@@ -25,6 +25,9 @@ Array = NDArray[Any]
 
 # The kinds of numpy dtype (`np.dtype.kind`) that may be read as a tensor's dtype without changing a value's meaning.
 _READ_AS = {"f": "fiuV", "V": "fiuV", "c": "fiuVc", "i": "iu", "u": "iu", "b": "b"}
+# For what came, by its kind.
+_WORDS = {"U": "text", "S": "text", "b": "true or false", "i": "whole numbers", "u": "whole numbers"}
+_MORE_BITS = "a number of more than 64 bits"
 
 
 def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -44,15 +47,17 @@ def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     return {name: read_tensor(value[name], tensor) for name, tensor in tensors.items()}
 
 
-def read_tensor(value: Any, tensor: Tensor, *, finite: bool = True, any_shape: bool = False) -> Array:
-    """`value` as an array of `tensor`'s dtype and shape; strings may be `str` or `bytes`.
+def read_tensor(
+    value: Any, tensor: Tensor, *, finite: bool = True, any_shape: bool = False, read_as: str | None = None
+) -> Array:
+    """`value` as an array of `tensor`'s dtype, or of another one, `read_as`, and shape; strings are `str` or `bytes`.
 
     With `finite`, NaN and infinity are refused; with `any_shape` it keeps the shape it has.
 
     Raises:
         ShapeMismatch, DtypeMismatch, EmptyInput, InputNotFinite: says the expected axes, and what came.
     """
-    dtype = numpy_dtype(tensor.dtype)
+    dtype = numpy_dtype(read_as or tensor.dtype)
     try:
         array = np.array(value, object) if dtype.hasobject else np.asarray(value)
     except ValueError:
@@ -84,7 +89,8 @@ def time_steps(inputs: Mapping[str, Array], signature: Signature) -> int:
         raise ShapeMismatch(f"All inputs of a scan share the time axis; got {lengths} time steps.")
     steps = next(iter(lengths.values()))
     if steps == 0:
-        raise EmptyInput(f"A scan needs one time step or more; {signature}.")
+        rows = "; ".join(f"{name} {tensor.row()}" for name, tensor in signature.inputs.items())
+        raise EmptyInput(f"A scan needs one time step or more; it takes {rows}.")
     return steps
 
 
@@ -118,8 +124,7 @@ def _refuse_names(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     if unknown:
         raise UnknownInput(f"There is no input {', '.join(map(repr, unknown))}; this model has {_names(tensors)}.")
     missing = {name: tensor for name, tensor in tensors.items() if name not in value}
-    wanted = "; ".join(f"{name!r} {tensor}" for name, tensor in missing.items())
-    raise MissingInput(f"The input {wanted} is missing.")
+    raise MissingInput(" ".join(f"Input {name!r} is missing; it takes {tensor}." for name, tensor in missing.items()))
 
 
 def _check_shape(array: Array, tensor: Tensor) -> None:
@@ -138,11 +143,30 @@ def _check_shape(array: Array, tensor: Tensor) -> None:
 def _check_kind(array: Array, dtype: np.dtype[Any], tensor: Tensor) -> None:
     if array.dtype.kind in _READ_AS[dtype.kind] or array.size == 0:
         return
-    came = {"U": "text", "b": "true or false", "O": "null, or numbers mixed with other things", "f": "fractions"}
-    raise DtypeMismatch(
-        f"Input {tensor.name!r} takes {tensor}; {came.get(array.dtype.kind, array.dtype.name)} came.",
-        expected=tensor.dtype,
-    )
+    raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; {_what(array)} came.", expected=tensor.dtype)
+
+
+def _what(array: Array) -> str:
+    """What kind of values came, as their sender sees them."""
+    if array.dtype.hasobject:
+        return _of_objects(set(map(type, array.ravel().tolist())))
+    if array.dtype.kind != "f":
+        return _WORDS.get(array.dtype.kind, array.dtype.name)
+    if not np.isfinite(array).all():
+        return "NaN or infinity"
+    if (array % 1).any():
+        return "fractions"
+    return _MORE_BITS if (np.abs(array) >= 2.0**64).any() else "floating-point numbers"
+
+
+def _of_objects(kinds: set[type]) -> str:
+    if kinds <= {str, bytes}:
+        return "text"
+    if type(None) in kinds:
+        return "null"
+    if dict in kinds:
+        return "an object"
+    return _MORE_BITS if kinds == {int} else "numbers mixed with other things"
 
 
 def _encoded(array: Array, tensor: Tensor) -> Array:

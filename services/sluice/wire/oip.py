@@ -31,6 +31,7 @@ DTYPES = {
 DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _ELEMENTS_LIMIT = 1 << 55
 _AXES_LIMIT = 32
+_SEQUENCE_LIMIT = 128  # bytes of a sequence's id, as in Triton
 _LENGTH = struct.Struct("<I")  # before each element of BYTES
 # Where values lie in a message that are not raw.
 _CONTENTS = {
@@ -121,6 +122,10 @@ def encode_infer(
 
 def read_infer(message: messages.ModelInferRequest) -> InferRequest:
     """As `parse_infer`, of a message."""
+    for each in message.inputs:
+        _refuse_shared_memory("Input", each.name, each.parameters)
+    for wanted in message.outputs:
+        _refuse_output(wanted.name, _plain(wanted.parameters))
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise BadRequest(
@@ -130,8 +135,6 @@ def read_infer(message: messages.ModelInferRequest) -> InferRequest:
     inputs = _by_name(read, "input")
     if not inputs:
         raise MissingInput("The request has no inputs; send a tensor for each input of the model.")
-    for each in message.outputs:
-        _refuse_classification(each.name, _plain(each.parameters))
     outputs = _by_name(((each.name, None) for each in message.outputs), "output")
     return InferRequest(message.id, inputs, tuple(outputs), **_options(_plain(message.parameters)))
 
@@ -214,7 +217,9 @@ class _Raw:
 def _input(value: Mapping[str, Any], raw: _Raw) -> tuple[str, Array]:
     name = _name(value, "input")
     datatype, shape = _known(name, value.get("datatype")), _shape(name, value.get("shape"))
-    size = _typed(value, "parameters", dict, {}).get("binary_data_size")
+    parameters = _typed(value, "parameters", dict, {})
+    _refuse_shared_memory("Input", name, parameters)
+    size = parameters.get("binary_data_size")
     if size is not None:
         if type(size) is not int or size < 0 or value.get("data") is not None:
             raise BadRequest(f'Input {name!r}: "binary_data_size" is a number of bytes, and stands without "data".')
@@ -243,7 +248,11 @@ def _from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> A
     if not array.size:
         return np.empty(shape, numpy_dtype(dtype))
     values = Tensor(name, dtype, (Axis("values", array.size),))
-    return read_tensor(array.reshape(-1), values, finite=False).reshape(shape)
+    try:
+        return read_tensor(array.reshape(-1), values, finite=False).reshape(shape)
+    except DtypeMismatch as error:  # which knows the model's words, not the protocol's
+        came = error.message.removeprefix(f"Input {name!r} takes {values}; ")
+        raise DtypeMismatch(f"Input {name!r} is {datatype}; {came}", expected=datatype) from None
 
 
 def _from_message(tensor: Any, raw: bytes | None) -> Array:
@@ -253,6 +262,8 @@ def _from_message(tensor: Any, raw: bytes | None) -> Array:
         if tensor.HasField("contents"):
             raise BadRequest(f"Input {name!r} has contents and raw_input_contents; send one of them.")
         return from_raw(name, datatype, shape, raw)
+    if not tensor.HasField("contents") and 0 not in shape:
+        raise MissingInput(f"Input {name!r} has neither contents nor raw_input_contents.")
     if datatype not in _CONTENTS:
         raise DtypeMismatch(f"Input {name!r} is {datatype}, which goes into raw_input_contents.")
     filled = {kind.name for kind, _ in tensor.contents.ListFields()} - {_CONTENTS[datatype]}
@@ -284,11 +295,17 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
 def _wanted(value: Mapping[str, Any]) -> tuple[str, bool | None]:
     """An output that is asked for, and whether as bytes; None: it does not say."""
     name, parameters = _name(value, "output"), _typed(value, "parameters", dict, {})
-    _refuse_classification(name, parameters)
+    _refuse_output(name, parameters)
     return name, _flag(parameters, "binary_data", None)
 
 
-def _refuse_classification(name: str, parameters: Mapping[str, Any]) -> None:
+def _refuse_shared_memory(kind: str, name: str, parameters: Mapping[str, Any]) -> None:
+    if "shared_memory_region" in parameters:
+        raise BadRequest(f"{kind} {name!r} names a region of shared memory, which is not served: send and get values.")
+
+
+def _refuse_output(name: str, parameters: Mapping[str, Any]) -> None:
+    _refuse_shared_memory("Output", name, parameters)
     if parameters.get("classification"):
         raise BadRequest(f"Output {name!r}: the classification extension is not served; ask for the scores themselves.")
 
@@ -317,6 +334,8 @@ def _sequence(parameters: Mapping[str, Any]) -> SequencePart | None:
         if start or end:
             raise BadRequest("sequence_start and sequence_end need a sequence_id that is not 0 or empty.")
         return None
+    if (size := len(str(id).encode())) > _SEQUENCE_LIMIT:
+        raise BadRequest(f'"sequence_id" has up to {_SEQUENCE_LIMIT} bytes as UTF-8; {size} came.')
     return SequencePart(str(id), start, end)
 
 

@@ -7,7 +7,6 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,8 +34,8 @@ Array = NDArray[Any]
 DEFAULT_SIGNATURE = "serving_default"
 _BYTES_SUFFIX = "_bytes"
 _TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
-# TensorFlow Serving has no JSON form for these.
-WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "complex128"})
+# TensorFlow Serving has no JSON form for these, nor for dtypes without a name here.
+WITHOUT_JSON = frozenset({"float16", "bfloat16", "uint16", "complex64", "complex128", "unknown"})
 _BASE64 = re.compile(r"((?:[\w+/]{4})*)(?:([\w+/]{2})(?:[=.]{2})?|([\w+/]{3})[=.]?)?".replace(r"\w", "A-Za-z0-9"))
 _WRAPPING = frozenset({"int8", "int16", "uint8"})  # read as int32 and then cut to their width
 
@@ -95,9 +94,10 @@ class PredictBody(NamedTuple):
         for number, value in enumerate(column):
             written = text_values(value, tensor) if tensor.text and isinstance(value, str) else value
             try:
-                found.append(self._read(written, row, any_shape=False))
+                found.append(self._read(written, row, any_shape=False, item="part"))
             except BadRequest as error:
-                raise type(error)(f"Row {number}: {error.message}", **{**error.details, "row": number}) from None
+                hint = " A row may be a string, too." if tensor.text else ""
+                raise type(error)(f"Row {number}: {error.message}{hint}", **{**error.details, "row": number}) from None
         return found
 
     def _columns(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
@@ -112,12 +112,12 @@ class PredictBody(NamedTuple):
             raise BadRequest('All "instances" name the same inputs; these differ from row to row.')
         return {name: [row[name] for row in rows] for name in rows[0]}
 
-    def _read(self, value: Any, tensor: Tensor, *, any_shape: bool) -> Array:
+    def _read(self, value: Any, tensor: Tensor, *, any_shape: bool, item: str = "row") -> Array:
         if tensor.dtype in WITHOUT_JSON:
             self._check_empty(value, tensor)
-        array = _array(value, tensor, has_words=self.has_words)
+        array = _array(value, tensor, item, has_words=self.has_words)
         if tensor.dtype in _WRAPPING:
-            wide = read_tensor(array, replace(tensor, dtype="int32"), finite=False, any_shape=any_shape)
+            wide = read_tensor(array, tensor, finite=False, any_shape=any_shape, read_as="int32")
             return wide.astype(numpy_dtype(tensor.dtype))
         return read_tensor(array, tensor, finite=False, any_shape=any_shape)
 
@@ -257,8 +257,8 @@ def mixes_words(value: Any) -> bool:
     return bool in kinds and not kinds.isdisjoint((int, float))
 
 
-def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
-    """The value of an input as numpy reads it, in no particular dtype, except that numbers are not mixed with words.
+def _array(value: Any, tensor: Tensor, item: str, *, has_words: bool) -> Array:
+    """A list of items, rows or what a row is made of, as numpy reads it; numbers are not mixed with words.
 
     Raises:
         ShapeMismatch: lists of different lengths, or nested too deeply.
@@ -266,24 +266,24 @@ def _array(value: Any, tensor: Tensor, *, has_words: bool) -> Array:
     """
     try:
         if tensor.dtype == "string":
-            return _texts_of(value, tensor)
+            return _texts_of(value, tensor, item)
         array = np.asarray(value)
     except (ValueError, RecursionError):
-        raise _uneven(value, tensor) from None
+        raise _uneven(value, tensor, item) from None
     if has_words and array.dtype.kind in "iuf" and mixes_words(value):
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; numbers mixed with true or false came.")
     return _exact(value, array) if tensor.dtype == "uint64" and array.dtype.kind == "f" else array
 
 
-def _texts_of(value: Any, tensor: Tensor) -> Array:
+def _texts_of(value: Any, tensor: Tensor, item: str) -> Array:
     array = np.array(_unwrapped(value), object)
     if list in set(map(type, array.ravel())):  # numpy takes lists of different lengths for objects
-        raise _uneven(value, tensor)
+        raise _uneven(value, tensor, item)
     return array
 
 
-def _uneven(value: Any, tensor: Tensor) -> ShapeMismatch:
-    return ShapeMismatch(f"Input {tensor.name!r} takes {tensor}; {unevenness(value)}.")
+def _uneven(value: Any, tensor: Tensor, item: str) -> ShapeMismatch:
+    return ShapeMismatch(f"Input {tensor.name!r} takes {tensor}; {unevenness(value, item)}.")
 
 
 def _exact(value: Any, array: Array) -> Array:

@@ -6,8 +6,10 @@ It does not know HTTP, gRPC or JSON; the doors of the protocol do.
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version as installed
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -19,8 +21,16 @@ from sluice.gateway.core.predict import Predict, Prediction
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.batch import PRIORITIES
-from sluice.policy.contract import Signature, Tensor, numpy_dtype
-from sluice.policy.errors import BackendUnavailable, DeadlineExceeded, DtypeMismatch, ShapeMismatch
+from sluice.policy.contract import Signature, Tensor
+from sluice.policy.errors import (
+    BackendUnavailable,
+    DeadlineExceeded,
+    DtypeMismatch,
+    SessionEnded,
+    SessionNotFound,
+    ShapeMismatch,
+    UnsupportedByModel,
+)
 from sluice.policy.session import Answers
 from sluice.wire.oip import DATATYPES, InferRequest, SequencePart
 from sluice.wire.rest import DEFAULT_SIGNATURE, check_names
@@ -30,6 +40,7 @@ Array = NDArray[Any]
 
 _NAME = "sluice"
 _PLATFORM = "tensorflow_savedmodel"
+_ID_LIMIT = 128  # characters of a session's id
 _EXTENSIONS = ["binary_tensor_data", "parameters", "sequence", "model_repository"]
 
 
@@ -107,6 +118,14 @@ class Inference:
         try:
             await self._gateway.resolver.find(spec, terms.deadline)
             return await self._played(spec, asked, part, terms)
+        except SessionNotFound:
+            raise SessionNotFound(
+                f"There is no sequence {part.id!r} on model {spec.name!r}. Begin it with sequence_start."
+            ) from None
+        except SessionEnded as error:
+            raise type(error)(
+                f"Sequence {part.id!r} has ended; begin it again with sequence_start. {error.message}"
+            ) from None
         finally:
             turn.release()
 
@@ -136,10 +155,11 @@ class Inference:
         return Prediction(served.version, {name: answers.outputs[name] for name in names})
 
     def _session_of(self, model: str, sequence: str) -> str:
-        """The sequence's own name, unless that is a session of another model."""
-        find, longer = self._gateway.engine.scheduler.sessions.find, f"{sequence}~{model}"
-        taken = find(sequence)
-        return longer if find(longer) or (taken is not None and taken.model != model) else sequence
+        """What it is called by itself, unless that is a session of another model."""
+        find = self._gateway.engine.scheduler.sessions.find
+        own, longer = session_id(sequence), session_id(sequence, model)
+        taken = find(own)
+        return longer if find(longer) or (taken is not None and taken.model != model) else own
 
     def _close(self, id: str) -> None:
         if self._gateway.engine.scheduler.sessions.find(id) is not None:
@@ -187,6 +207,16 @@ class Inference:
         return self._gateway.ready
 
 
+def session_id(*names: str) -> str:
+    """The id of a session that is called by a sequence's id, or by that and its model's name; no two are alike.
+
+    Characters that session ids may have stand for themselves, except `~`, which begins a byte in hexadecimal. What is
+    too long then has its SHA-256 instead.
+    """
+    id = "~~".join(quote(name, safe="").replace("~", "%7E").replace("%", "~") for name in names)
+    return id if len(id) <= _ID_LIMIT else f"~.{sha256(id.encode()).hexdigest()}"
+
+
 def server_metadata() -> ServerMetadata:
     """What this server is."""
     return ServerMetadata(_NAME, installed("sluice-serving"), _EXTENSIONS)
@@ -194,7 +224,10 @@ def server_metadata() -> ServerMetadata:
 
 def _described(tensors: Mapping[str, Tensor]) -> list[TensorMetadata]:
     """Those tensors that the protocol has a datatype for."""
-    known = ((name, DATATYPES.get(each.dtype), each.shape) for name, each in sorted(tensors.items()))
+    known = (
+        (name, DATATYPES.get(each.dtype), each.shape if each.ranked else (None,))
+        for name, each in sorted(tensors.items())
+    )
     return [
         TensorMetadata(name, datatype, [-1 if size is None else size for size in shape])
         for name, datatype, shape in known
@@ -215,9 +248,10 @@ def _check(inputs: Mapping[str, Array], signature: Signature) -> None:
 
 def _check_dtypes(inputs: Mapping[str, Array], tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
-        if inputs[name].dtype != numpy_dtype(tensor.dtype):
-            wanted = DATATYPES.get(tensor.dtype, tensor.dtype)
-            came = DATATYPES.get(dtype_name(inputs[name].dtype))
+        wanted, came = DATATYPES.get(tensor.dtype), DATATYPES[dtype_name(inputs[name].dtype)]
+        if wanted is None:
+            raise UnsupportedByModel(f"Input {name!r} takes {tensor}, which this protocol has no datatype for.")
+        if came != wanted:
             raise DtypeMismatch(f"Input {name!r} takes the datatype {wanted}: {tensor}; {came} came.")
 
 

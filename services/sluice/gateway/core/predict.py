@@ -147,7 +147,7 @@ def check_wanted(wanted: Sequence[str] | None, signature: Signature) -> None:
     if unknown:
         raise BadRequest(
             f"There is no output {', '.join(map(repr, unknown))}; "
-            f"this model has {', '.join(map(repr, signature.outputs))}."
+            f"this call gives {', '.join(map(repr, signature.outputs))}."
         )
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sluice.gateway.upstream.catalog import ServedVersion
 from sluice.policy.contract import Axis, State, Tensor, numpy_dtype
-from sluice.policy.errors import InputNotFinite, StateIncompatible, UnknownInput
+from sluice.policy.errors import BadRequest, InputNotFinite, StateIncompatible, UnknownInput
 from sluice.policy.tensors import read_tensor
 from sluice.wire.envelope import SavedState
 
@@ -24,7 +24,14 @@ def read_states(value: Mapping[str, Any], states: Sequence[State]) -> dict[str, 
     unknown = [name for name in value if name not in tensors]
     if unknown:
         raise UnknownInput(f"There is no state {', '.join(map(repr, unknown))}; this model has {', '.join(tensors)}.")
-    return {name: read_tensor(each, tensors[name]) for name, each in value.items()}
+    return {name: _read(each, tensors[name]) for name, each in value.items()}
+
+
+def _read(value: Any, tensor: Tensor) -> Array:
+    try:
+        return read_tensor(value, tensor)
+    except BadRequest as error:
+        raise type(error)(f"State{error.message.removeprefix('Input')}", **error.details) from None
 
 
 def compatible_rows(saved: SavedState, served: ServedVersion) -> dict[str, Array]:

@@ -6,7 +6,6 @@ It does not know connections, or how a model generates.
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 from sluice.gateway.core.generation import Begun, Event, Generate, Token, failure_of
 from sluice.gateway.core.pending import Terms
@@ -16,7 +15,7 @@ from sluice.gateway.grpc.failures import error_message
 from sluice.policy.contract import Generation as Contract
 from sluice.policy.contract import Signature
 from sluice.policy.errors import BadRequest, SluiceError
-from sluice.policy.generation import Beam, Options, Result, Sampling
+from sluice.policy.generation import Beam, Options, Sampling, said
 from sluice.policy.sequences import Columns, rows_of
 from sluice.policy.tensors import read_tensor
 from sluice.wire.arrays import Array
@@ -101,12 +100,8 @@ def _event(begun: Begun, event: Event) -> messages.GenerateEvent:
     if isinstance(event.outcome, SluiceError):
         failed = messages.InstanceError(index=event.index, error=error_message(event.outcome))
         return messages.GenerateEvent(error=failed)
-    sequences = [_sequence(begun.generation, each) for each in event.outcome]
+    sequences = [
+        messages.Sequence(**says, score=each.score, steps=each.steps, finished=each.finished)
+        for says, each in zip(said(begun.generation, event.outcome), event.outcome, strict=True)
+    ]
     return messages.GenerateEvent(result=messages.Result(index=event.index, sequences=sequences))
-
-
-def _sequence(generation: Contract, result: Result) -> messages.Sequence:
-    said: dict[str, Any] = {"tokens": result.tokens}
-    if any(generation.tokens):
-        said = {"text": "".join(generation.tokens[token] for token in result.tokens)}
-    return messages.Sequence(**said, score=result.score, steps=result.steps, finished=result.finished)

@@ -22,7 +22,7 @@ from sluice.gateway.http.answers import ended_with, error_body, sse
 from sluice.gateway.http.rest import Asked, Body, Here, ModelName
 from sluice.policy.contract import Generation
 from sluice.policy.errors import SluiceError
-from sluice.policy.generation import Beam, Options, Result, Sampling
+from sluice.policy.generation import Beam, Options, Result, Sampling, said
 from sluice.wire.rest import PredictBody
 
 router = APIRouter()
@@ -169,12 +169,8 @@ def _event(generation: Generation, event: Event, write: Any) -> tuple[str, dict[
 
 
 def _results(generation: Generation, found: list[Result], *, several: bool) -> Any:
-    written = [_result(generation, each) for each in found]
+    written = [
+        {**says, "score": each.score, "steps": each.steps, "finished": each.finished}
+        for says, each in zip(said(generation, found), found, strict=True)
+    ]
     return written if several else written[0]
-
-
-def _result(generation: Generation, result: Result) -> dict[str, Any]:
-    said: dict[str, Any] = {"tokens": list(result.tokens)}
-    if any(generation.tokens):
-        said = {"text": "".join(generation.tokens[token] for token in result.tokens)}
-    return {**said, "score": result.score, "steps": result.steps, "finished": result.finished}

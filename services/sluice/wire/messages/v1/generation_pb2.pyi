@@ -278,7 +278,7 @@ class Sequence(_message.Message):
     """end, or length: the limit of steps cut it"""
     @_builtins.property
     def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """instead of the text, where the model's tokens have no texts"""
+        """where they have no texts, or two sequences of an instance have the same text"""
 
     def __init__(
         self,
