@@ -11,6 +11,7 @@ from functools import partial
 from graphlib import TopologicalSorter
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -124,6 +125,7 @@ def _one_of_each() -> Metrics:
     """Metrics that have heard of one thing of each kind."""
     found, scheduler, lane = Metrics(), Scheduler(BatchingOptions(), SessionOptions()), Lane("m", 1, "step")
     found.watch(scheduler)
+    found.watch_readiness(SimpleNamespace(ready=True), SimpleNamespace(troubles=lambda: {"m": ""}))
     step = Signature("step", "step", {}, {}, (State("h", "h", "h", "float32", (1,)),))
     session = scheduler.open("s", "m", 1, step, 0.0)
     scheduler.offer(Ticket(lane, {"x": np.zeros((1, 1))}, 1, inf), 0.0)

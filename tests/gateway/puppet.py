@@ -288,6 +288,7 @@ class Puppet:
     def __init__(self, folder: Path) -> None:
         self.address = f"unix:{folder / 'puppet.sock'}"
         self.versions: dict[str, list[int]] = {name: [1] for name in SIGNATURES}
+        self.states: dict[tuple[str, int], tuple[str, str]] = {}  # (model, version) → (state, error), if not AVAILABLE
         self.batches: list[tuple[str, int]] = []  # (signature, rows) of what ran, without contracts
         self.running = 0
         self.before: Callable[[tfs.PredictRequest], Any] | None = None
@@ -415,5 +416,7 @@ class Puppet:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
         reply = tfs.GetModelStatusResponse()
         for version in versions or []:
-            reply.model_version_status.add(version=version, state=tfs.ModelVersionStatus.AVAILABLE)
+            state, error = self.states.get((request.model_spec.name, version), ("AVAILABLE", ""))
+            status = reply.model_version_status.add(version=version, state=tfs.ModelVersionStatus.State.Value(state))
+            status.status.error_message = error
         return reply

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sluice.gateway.core.buckets import BucketTable
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.pending import Pending, Terms
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.batch import Lane, Ticket, rows_like
 from sluice.policy.contract import Signature, fits
 from sluice.policy.errors import (

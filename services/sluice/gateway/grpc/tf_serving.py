@@ -13,7 +13,7 @@ from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.grpc.call import Methods
 from sluice.gateway.grpc.door import Begin, Door, Method
 from sluice.gateway.grpc.failures import tf_serving_failure
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.contract import Tensor
 from sluice.policy.errors import PermissionDenied, SluiceError, VersionNotFound
 from sluice.wire.predict_frames import PredictRequest, read_request, write_response

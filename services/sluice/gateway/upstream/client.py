@@ -46,6 +46,8 @@ _REJECTIONS = {
 }
 
 
+_CONNECTED, _REFUSED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
 # What a call says that did not come to the model server, or back from it.
 _TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
@@ -174,16 +176,31 @@ class Backend:
         return bytes(answer.flat[0])
 
     async def reach(self, timeout_s: float) -> None:
-        """Wait until the model server can be connected to.
+        """Wait until the model server is connected to.
 
         Raises:
-            BackendUnavailable: it could not be in time.
+            BackendUnavailable: it cannot be, or could not be in time.
         """
         try:
             async with asyncio.timeout(timeout_s):  # wait_for would swallow a cancellation at the wrong moment
-                await self._channel.channel_ready()
+                while (state := self._channel.get_state(try_to_connect=True)) is not _CONNECTED:
+                    if state is _REFUSED:
+                        break
+                    await self._channel.wait_for_state_change(state)
         except TimeoutError:
-            raise BackendUnavailable(f"The model server at {self.address} cannot be connected to.") from None
+            pass
+        if not self.connected:
+            raise BackendUnavailable(f"{self.lost}.")
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the model server now."""
+        return self._channel.get_state() is _CONNECTED
+
+    @property
+    def lost(self) -> str:
+        """What to say when there is none."""
+        return f"The model server at {self.address} cannot be connected to"
 
     async def reconnect(self) -> None:
         """Make new calls on a new connection; those that wait on the old one have until their deadlines."""
