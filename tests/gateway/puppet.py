@@ -289,6 +289,7 @@ class Puppet:
         self.address = f"unix:{folder / 'puppet.sock'}"
         self.versions: dict[str, list[int]] = {name: [1] for name in SIGNATURES}
         self.states: dict[tuple[str, int], tuple[str, str]] = {}  # (model, version) → (state, error), if not AVAILABLE
+        self.shapes: dict[str, dict[str, tuple[int, ...] | None]] = {}  # model → x, y → its metadata; None: any rank
         self.batches: list[tuple[str, int]] = []  # (signature, rows) of what ran, without contracts
         self.running = 0
         self.before: Callable[[tfs.PredictRequest], Any] | None = None
@@ -400,9 +401,11 @@ class Puppet:
         signatures = tfs.SignatureDefMap()
         for name in SIGNATURES[request.model_spec.name]:
             described = signatures.signature_def[name]
-            for info in (described.inputs["x"], described.outputs["y"]):
-                info.dtype = tf.DT_FLOAT
-                for size in (-1, FEATURES):
+            shapes = {"x": (-1, FEATURES), "y": (-1, FEATURES)} | self.shapes.get(request.model_spec.name, {})
+            for key, info in (("x", described.inputs["x"]), ("y", described.outputs["y"])):
+                info.dtype, sizes = tf.DT_FLOAT, shapes[key]
+                info.tensor_shape.unknown_rank = sizes is None
+                for size in sizes or ():
                     info.tensor_shape.dim.add().size = size
         reply = tfs.GetModelMetadataResponse()
         reply.model_spec.name = request.model_spec.name

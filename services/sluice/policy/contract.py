@@ -35,10 +35,10 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return BFLOAT16 if name == "bfloat16" else np.dtype(name)
 
 
-def fits(array: NDArray[Any], shape: Sequence[int | None]) -> bool:
-    """Whether `array` has `shape`, where None stands for any size."""
-    return array.ndim == len(shape) and all(
-        size is None or size == given for size, given in zip(shape, array.shape, strict=True)
+def fits(given: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether an array's shape is `shape`, where None stands for any size."""
+    return len(given) == len(shape) and all(
+        size is None or size == found for size, found in zip(shape, given, strict=True)
     )
 
 
@@ -63,7 +63,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or an output. `axes` starts with the batch axis; a signature read from metadata may not know them.
+    """An input or an output. `axes` starts with the batch axis; there are none where the rank is not known, `ranked`.
 
     `pad` fills what is padded along ragged axes. Where `text` says so, a client may give a string for the values along
     the ragged axis: its UTF-8 bytes, or its words.
@@ -76,6 +76,7 @@ class Tensor:
     unit: str = ""
     pad: Any = 0
     text: Text | None = None
+    ranked: bool = True
 
     @cached_property
     def shape(self) -> tuple[int | None, ...]:
@@ -156,7 +157,7 @@ class Signature:
         return [
             name
             for name, (shape, dtype) in (visible | states).items()
-            if name not in outputs or not fits(outputs[name], shape) or outputs[name].dtype != numpy_dtype(dtype)
+            if name not in outputs or not fits(outputs[name].shape, shape) or outputs[name].dtype != numpy_dtype(dtype)
         ]
 
     def __str__(self) -> str:

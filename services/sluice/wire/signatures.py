@@ -28,8 +28,8 @@ def can_be_called(described: Any) -> bool:
 
 def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
-        name: Tensor(name, DTYPE_NAMES.get(info.dtype, "unknown"), _axes(info.tensor_shape))
-        for name, info in sorted(infos.items())
+        name: Tensor(name, DTYPE_NAMES.get(info.dtype, "unknown"), _axes(shape), ranked=not shape.unknown_rank)
+        for name, info, shape in sorted((name, info, info.tensor_shape) for name, info in infos.items())
     }
 
 
