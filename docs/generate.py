@@ -25,7 +25,7 @@ from sluice.gateway.settings import Settings
 from sluice.policy.batch import Batch, Lane, Ticket
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.contract import Recognition, Signature, State
-from sluice.policy.errors import BackendError, SluiceError, error_classes
+from sluice.policy.errors import BackendError, BatchCollision, SluiceError, error_classes
 from sluice.policy.recognition import Calibrated, Calibration, Recognized
 from sluice.policy.scheduler import Scheduler
 from sluice.policy.session import LIFE_CYCLE, Event
@@ -131,6 +131,7 @@ def _one_of_each() -> Metrics:
     scheduler.offer(Ticket(lane, {"x": np.zeros((1, 1))}, 1, inf), 0.0)
     found.request("step", "m", "ok")
     found.batch_ended(BatchEnded(Batch(lane, [Ticket(lane, {}, 1, 0.0)], 1, 1, 0.0), BackendError("said no"), 0.0))
+    found.batch_ended(BatchEnded(Batch(lane, [Ticket(lane, {}, 1, 0.0)], 1, 1, 0.0), BatchCollision("met"), 0.0))
     bucket = lane._replace(bounds=(8,))
     found.batch_ended(BatchEnded(Batch(bucket, [], 1, 1, 0.0), None, 0.0))
     found.session_ended(session, Event.CLOSE)

@@ -69,6 +69,15 @@ def test_readiness_goes_off_when_it_stays_away_and_not_at_a_restart(tmp_path: Pa
     run(tmp_path, gateways, [firing("SluiceNotReady", 13), firing("SluiceNotReady", 20, 1)])
 
 
+def test_a_model_server_that_batches_too_goes_off_while_batches_are_refused(tmp_path: Path) -> None:
+    about = [
+        series("sluice_batch_collisions_total", '{model="none"}', "0x60"),
+        series("sluice_batch_collisions_total", '{model="once"}', "0x10 4x50"),
+    ]
+    alert = "SluiceModelServerBatches"
+    run(tmp_path, about, [firing(alert, 9), firing(alert, 18, 1), firing(alert, 40)])
+
+
 def test_a_model_goes_off_when_it_stays_in_trouble_and_not_while_it_loads(tmp_path: Path) -> None:
     models = [
         series("sluice_model_troubled", '{model="loads"}', "0x5 1x6 0x29"),

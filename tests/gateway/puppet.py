@@ -367,7 +367,8 @@ class Puppet:
             if self.before is not None:
                 fault = await self.before(request)
                 if fault is not None:
-                    await context.abort(fault, "as the test told me")
+                    code, text = fault if isinstance(fault, tuple) else (fault, "as the test told me")
+                    await context.abort(code, text)
             return self.twist(outputs) if self.twist else outputs
         finally:
             await self._count(-1)

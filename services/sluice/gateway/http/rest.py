@@ -156,6 +156,7 @@ class Readiness(BaseModel):
     troubled: dict[str, str] | None = Field(
         None, description="What is wrong with models of which not all can be called; the others are served."
     )
+    notes: list[str] | None = Field(None, description="What an operator should know though all is served.")
 
 
 class ErrorInfo(BaseModel):
@@ -382,6 +383,7 @@ async def readyz(gateway: Here, response: Response) -> Readiness:
         backend=gateway.catalog.address,
         models={name: [str(v) for v in sorted(model.served)] for name, model in gateway.catalog.models.items()},
         troubled=troubled or None,
+        notes=gateway.catalog.notes() or None,
     )
 
 

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from sluice.gateway.core.decisions import Verdicts
 from sluice.gateway.core.engine import BatchEnded
 from sluice.gateway.metrics.recognition import RecognitionMetrics
+from sluice.policy.errors import BatchCollision
 from sluice.policy.scheduler import Scheduler
 from sluice.policy.session import Event, Session
 
@@ -62,6 +63,11 @@ class Metrics:
         self._failures = Counter(
             "sluice_backend_errors", "Batches that failed, by error code.", ("model", "reason"), registry=registry
         )
+        self._collisions = Counter(
+            "sluice_batch_collisions",
+            "Batches that met others in a model server that batches, too, and were refused for it; they ran again.",
+            ("model",), registry=registry,
+        )  # fmt: skip
         self._ended = Counter(
             "sluice_sessions_ended", "Sessions that ended, by reason.", ("model", "reason"), registry=registry
         )
@@ -111,7 +117,9 @@ class Metrics:
         wait = self._wait.labels(*labels)
         for waited_s in event.batch.waited_s:
             wait.observe(waited_s)
-        if event.error is not None:
+        if isinstance(event.error, BatchCollision):
+            self._collisions.labels(lane.model).inc()
+        elif event.error is not None:
             self._failures.labels(lane.model, event.error.code).inc()
 
     def generating(self, model: str, change: int) -> None:

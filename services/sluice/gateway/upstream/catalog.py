@@ -245,6 +245,14 @@ class Catalog:
         """What is wrong with each model that should be there or is known; "": nothing is."""
         return {name: self._trouble_of(name) for name in self._names()}
 
+    def notes(self) -> list[str]:
+        """What an operator should know of the back end though all models are served."""
+        return [
+            f"The model server batches model {name!r}, too. Batches of different shape that meet there run again, one "
+            "at a time, and large ones may be refused: start it without --enable_batching."
+            for name in sorted(self._backend.batching)
+        ]
+
     def _trouble_of(self, name: str) -> str:
         return self._faults.get(name) or self.models.get(name, Model(name)).trouble()
 

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 import numpy as np
+import structlog
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
+    BatchCollision,
     DeadlineExceeded,
     InputRejected,
     SluiceError,
@@ -24,6 +26,7 @@ from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.predict_frames import PredictRequest, read_outputs, write_request
 
 Array = NDArray[Any]
+log = structlog.get_logger()
 Reply = TypeVar("Reply", bound=Message)
 
 _UNLIMITED = -1
@@ -52,6 +55,11 @@ _CONNECTED, _REFUSED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.
 _TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
+# What a model server says that batches itself: the first where batches of different shape have met.
+_COLLISION = "from different tasks"
+_BATCHING = (_COLLISION, "maximum input batch size", "batch scheduling queue")
+
+
 class NotServed(Exception):
     """The model server does not know this model or version."""
 
@@ -70,6 +78,7 @@ class Backend:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.batching: set[str] = set()  # the models that it has said of that it batches them, too
         self._closing: set[asyncio.Future[None]] = set()
         self._connect()
 
@@ -113,6 +122,7 @@ class Backend:
         try:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
+            self._notice(error.details() or "", model)
             raise _translate(error, model, version) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -120,6 +130,11 @@ class Backend:
                 raise
             # The channel was closed under the call, which is no reason to end the one who made it.
             raise BackendUnavailable("The connection to the model server was given up; ask again.") from None
+
+    def _notice(self, said: str, model: str) -> None:
+        if model not in self.batching and any(words in said for words in _BATCHING):
+            self.batching.add(model)
+            log.warning("the model server batches, too: start it without --enable_batching", model=model, said=said)
 
     async def versions(self, model: str, timeout_s: float) -> list[VersionStatus]:
         """The versions of a model that the server knows of, the newest last.
@@ -190,6 +205,7 @@ class Backend:
         except TimeoutError:
             pass
         if not self.connected:
+            self.batching.clear()  # another may come
             raise BackendUnavailable(f"{self.lost}.")
 
     @property
@@ -262,4 +278,6 @@ def _translated(error: grpc.aio.AioRpcError, model: str, version: int) -> Sluice
             f"The model server found no version {version} of model {model!r}, or the model found nothing: {text}"
         )
     kind = InputRejected if code in _REJECTIONS else BackendError
+    if code in _REJECTIONS and _COLLISION in text:
+        kind = BatchCollision
     return kind(f"The model server refused a batch of model {model!r} with {code.name}: {text}")
