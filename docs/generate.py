@@ -11,6 +11,7 @@ from functools import partial
 from graphlib import TopologicalSorter
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from sluice.gateway.settings import Settings
 from sluice.policy.batch import Batch, Lane, Ticket
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.contract import Recognition, Signature, State
-from sluice.policy.errors import BackendError, SluiceError, error_classes
+from sluice.policy.errors import BackendError, BatchCollision, SluiceError, error_classes
 from sluice.policy.recognition import Calibrated, Calibration, Recognized
 from sluice.policy.scheduler import Scheduler
 from sluice.policy.session import LIFE_CYCLE, Event
@@ -124,11 +125,13 @@ def _one_of_each() -> Metrics:
     """Metrics that have heard of one thing of each kind."""
     found, scheduler, lane = Metrics(), Scheduler(BatchingOptions(), SessionOptions()), Lane("m", 1, "step")
     found.watch(scheduler)
+    found.watch_readiness(SimpleNamespace(ready=True), SimpleNamespace(troubles=lambda: {"m": ""}))
     step = Signature("step", "step", {}, {}, (State("h", "h", "h", "float32", (1,)),))
     session = scheduler.open("s", "m", 1, step, 0.0)
     scheduler.offer(Ticket(lane, {"x": np.zeros((1, 1))}, 1, inf), 0.0)
     found.request("step", "m", "ok")
     found.batch_ended(BatchEnded(Batch(lane, [Ticket(lane, {}, 1, 0.0)], 1, 1, 0.0), BackendError("said no"), 0.0))
+    found.batch_ended(BatchEnded(Batch(lane, [Ticket(lane, {}, 1, 0.0)], 1, 1, 0.0), BatchCollision("met"), 0.0))
     bucket = lane._replace(bounds=(8,))
     found.batch_ended(BatchEnded(Batch(bucket, [], 1, 1, 0.0), None, 0.0))
     found.session_ended(session, Event.CLOSE)

@@ -33,30 +33,54 @@ def test_the_rules_are_over_metrics_that_there_are() -> None:
     assert not [name for name in named if f"| `{name}` |" not in text_of("docs/metrics.md")]
 
 
+def series(name: str, about: str, values: str) -> dict[str, str]:
+    return {"series": name + about, "values": values}
+
+
+def firing(alert: str, minute: int, *counts: int) -> dict[str, object]:
+    """How many alerts go off at a minute; none: nothing is counted."""
+    expr = f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})'
+    return {
+        "expr": expr, "eval_time": f"{minute}m", "exp_samples": [{"labels": "{}", "value": each} for each in counts]
+    }  # fmt: skip
+
+
+def run(folder: Path, given: list[dict[str, str]], expected: list[dict[str, object]]) -> None:
+    case = {"interval": "1m", "input_series": given, "promql_expr_test": expected}
+    test = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [case]}
+    (folder / "test.yaml").write_text(yaml.safe_dump(test))
+    promtool("test", "rules", "test.yaml", folder=folder)
+
+
 def test_drift_goes_off_when_rows_are_unlike_the_calibrations_for_a_while(tmp_path: Path) -> None:
-    about = '{model="digits", version="1", method="knn"}'
+    about, alert = '{model="digits", version="1", method="knn"}', "SluiceRecognitionDrift"
+    given = [
+        series("sluice_recognition_drift", about, "0.05x20 0.4x40"),
+        series("sluice_recognition_drift_critical", about, "0.12x60"),
+    ]
+    run(tmp_path, given, [firing(alert, 19), firing(alert, 25), firing(alert, 35, 1)])
 
-    def series(name: str, values: str) -> dict[str, str]:
-        return {"series": f"{name}{about}", "values": values}
 
-    def firing(minute: int, *counts: int) -> dict[str, object]:
-        expr = 'count(ALERTS{alertname="SluiceRecognitionDrift", alertstate="firing", model="digits"})'
-        samples = [{"labels": "{}", "value": count} for count in counts]
-        return {"expr": expr, "eval_time": f"{minute}m", "exp_samples": samples}
+def test_readiness_goes_off_when_it_stays_away_and_not_at_a_restart(tmp_path: Path) -> None:
+    gateways = [
+        series("sluice_ready", '{instance="restarts"}', "1x10 0x2 1x28"),
+        series("sluice_ready", '{instance="stays away"}', "1x10 0x30"),
+    ]
+    run(tmp_path, gateways, [firing("SluiceNotReady", 13), firing("SluiceNotReady", 20, 1)])
 
-    test = {
-        "rule_files": [str(RULES)],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [
-                    series("sluice_recognition_drift", "0.05x20 0.4x40"),
-                    series("sluice_recognition_drift_critical", "0.12x60"),
-                ],
-                "promql_expr_test": [firing(19), firing(25), firing(35, 1)],
-            }
-        ],
-    }
-    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
-    promtool("test", "rules", "test.yaml", folder=tmp_path)
+
+def test_a_model_server_that_batches_too_goes_off_while_batches_are_refused(tmp_path: Path) -> None:
+    about = [
+        series("sluice_batch_collisions_total", '{model="none"}', "0x60"),
+        series("sluice_batch_collisions_total", '{model="once"}', "0x10 4x50"),
+    ]
+    alert = "SluiceModelServerBatches"
+    run(tmp_path, about, [firing(alert, 9), firing(alert, 18, 1), firing(alert, 40)])
+
+
+def test_a_model_goes_off_when_it_stays_in_trouble_and_not_while_it_loads(tmp_path: Path) -> None:
+    models = [
+        series("sluice_model_troubled", '{model="loads"}', "0x5 1x6 0x29"),
+        series("sluice_model_troubled", '{model="is cut off"}', "0x5 1x35"),
+    ]
+    run(tmp_path, models, [firing("SluiceModelTroubled", 12), firing("SluiceModelTroubled", 20, 1)])

@@ -93,12 +93,17 @@ def test_a_killed_gateway_leaves_no_model_server_behind(gateway: Gateway) -> Non
     eventually(lambda: not alive(child), 30)
 
 
-def test_sessions_of_a_replaced_version_are_told_and_new_ones_open_on_the_new(
+def test_beside_a_broken_model_sessions_of_a_replaced_version_are_told_and_new_ones_open_on_the_new(
     temperature_dir: Path, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
     shutil.copytree(temperature_dir / "temperature", models / "temperature")
+    (models / "broken" / "1").mkdir(parents=True)
+    (models / "broken" / "1" / "saved_model.pb").write_bytes(b"cut off")
     with serving(models, tmp_path) as gateway:
+        ready = gateway.call("GET", "/readyz")
+        assert (ready.status, ready.body["models"]["temperature"]) == (200, ["1"])
+        assert ready.body["troubled"]["broken"].startswith("version 1 is END ")
         gateway.open("temperature", "old")
         assert gateway.call("POST", "/v1/sessions/old:step", {"inputs": [20.0]}).status == 200
         shutil.copytree(models / "temperature" / "1", models / "temperature" / "arriving")

@@ -288,6 +288,8 @@ class Puppet:
     def __init__(self, folder: Path) -> None:
         self.address = f"unix:{folder / 'puppet.sock'}"
         self.versions: dict[str, list[int]] = {name: [1] for name in SIGNATURES}
+        self.states: dict[tuple[str, int], tuple[str, str]] = {}  # (model, version) → (state, error), if not AVAILABLE
+        self.shapes: dict[str, dict[str, tuple[int, ...] | None]] = {}  # model → x, y → its metadata; None: any rank
         self.batches: list[tuple[str, int]] = []  # (signature, rows) of what ran, without contracts
         self.running = 0
         self.before: Callable[[tfs.PredictRequest], Any] | None = None
@@ -365,7 +367,8 @@ class Puppet:
             if self.before is not None:
                 fault = await self.before(request)
                 if fault is not None:
-                    await context.abort(fault, "as the test told me")
+                    code, text = fault if isinstance(fault, tuple) else (fault, "as the test told me")
+                    await context.abort(code, text)
             return self.twist(outputs) if self.twist else outputs
         finally:
             await self._count(-1)
@@ -399,9 +402,11 @@ class Puppet:
         signatures = tfs.SignatureDefMap()
         for name in SIGNATURES[request.model_spec.name]:
             described = signatures.signature_def[name]
-            for info in (described.inputs["x"], described.outputs["y"]):
-                info.dtype = tf.DT_FLOAT
-                for size in (-1, FEATURES):
+            shapes = {"x": (-1, FEATURES), "y": (-1, FEATURES)} | self.shapes.get(request.model_spec.name, {})
+            for key, info in (("x", described.inputs["x"]), ("y", described.outputs["y"])):
+                info.dtype, sizes = tf.DT_FLOAT, shapes[key]
+                info.tensor_shape.unknown_rank = sizes is None
+                for size in sizes or ():
                     info.tensor_shape.dim.add().size = size
         reply = tfs.GetModelMetadataResponse()
         reply.model_spec.name = request.model_spec.name
@@ -415,5 +420,7 @@ class Puppet:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
         reply = tfs.GetModelStatusResponse()
         for version in versions or []:
-            reply.model_version_status.add(version=version, state=tfs.ModelVersionStatus.AVAILABLE)
+            state, error = self.states.get((request.model_spec.name, version), ("AVAILABLE", ""))
+            status = reply.model_version_status.add(version=version, state=tfs.ModelVersionStatus.State.Value(state))
+            status.status.error_message = error
         return reply

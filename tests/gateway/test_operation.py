@@ -1,4 +1,4 @@
-"""What an operator sees: readiness, models, contracts, metrics."""
+"""What an operator sees: models, contracts, metrics."""
 
 import asyncio
 import json
@@ -6,81 +6,10 @@ import json
 import numpy as np
 import pytest
 
-from sluice.gateway.upstream import catalog
 from sluice.policy.contract_document import parse_contract
 from tests.gateway import puppet as puppets
 from tests.gateway.here import Gate, eventually, refused, running
-from tests.gateway.puppet import CONTRACT, Puppet
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """The gateway takes a model server for gone as soon as it does not answer."""
-    monkeypatch.setattr(catalog, "_ASK_TIMEOUT_S", 0.2)
-
-
-async def _status(here, wanted):
-    return (await here.http.get("/readyz")).status_code == wanted
-
-
-async def test_readiness_follows_the_model_server(tmp_path, impatient):
-    puppet = Puppet(tmp_path)
-    async with running(puppet, reached=False) as here:
-        response = await here.http.get("/readyz")
-        assert response.status_code == 503
-        assert response.headers["retry-after"] == "1"
-        assert response.json()["status"] == "not ready"
-        assert response.json()["reason"]
-        await puppet.start()
-        await eventually(lambda: _status(here, 200))
-        adder = await here.open()
-        await adder.goes_on()
-        body = (await here.http.get("/readyz")).json()
-        assert body == {"status": "ready", "backend": puppet.address, "models": {"sum": ["1"]}}
-        await puppet.stop()
-        await eventually(lambda: _status(here, 503))
-        assert "model server" in (await here.http.get("/readyz")).json()["reason"]
-        assert (await here.http.get("/healthz")).json() == {"status": "alive"}
-        refused(await adder.step(), 503, "backend_unavailable")
-        await puppet.start()
-        await eventually(lambda: _status(here, 200))
-        await adder.goes_on()
-        await puppet.stop()
-
-
-async def test_the_models_of_the_folder_must_be_served_before_it_is_ready(puppet, tmp_path):
-    for name in ("sum", "other"):
-        (tmp_path / "models" / name / "1").mkdir(parents=True)
-        (tmp_path / "models" / name / "1" / "saved_model.pb").touch()
-    async with running(puppet, models=tmp_path / "models") as here:
-        await eventually(lambda: "sum" in here.gateway.catalog.models)
-        response = await here.http.get("/readyz")
-        assert response.status_code == 503
-        await eventually(lambda: _reason(here, "model 'other': the model server does not know it"))
-        puppet.versions["other"] = [1]
-        puppets.SIGNATURES["other"] = puppets.SIGNATURES["plain"]
-        try:
-            await eventually(lambda: _status(here, 200))
-        finally:
-            del puppets.SIGNATURES["other"]
-
-
-async def _reason(here, text):
-    return (await here.http.get("/readyz")).json().get("reason") == text
-
-
-async def test_a_contract_that_cannot_be_read_is_a_reason_not_to_be_ready(puppet, tmp_path, monkeypatch):
-    (tmp_path / "models" / "sum" / "1").mkdir(parents=True)
-    (tmp_path / "models" / "sum" / "1" / "saved_model.pb").touch()
-    monkeypatch.setitem(CONTRACT, "schema", 99)
-    async with running(puppet, models=tmp_path / "models") as here:
-        await eventually(lambda: here.gateway.catalog.models.get("sum"))
-        await eventually(lambda: here.gateway.catalog.models["sum"].broken)
-        response = await here.http.get("/readyz")
-        assert response.status_code == 503
-        assert "contract.schema" in response.json()["reason"]
-        response = await here.http.post("/v1/models/sum/sessions", json={})
-        assert "contract.schema" in refused(response, 503, "backend_unavailable")["error"]
+from tests.gateway.puppet import CONTRACT
 
 
 @pytest.mark.parametrize("nonsense", [{}, {"contract": np.array([3])}, {"contract": np.array([b"{"], object)}], ids=str)
@@ -93,23 +22,6 @@ async def test_a_contract_signature_that_answers_nonsense_is_a_fault_of_its_own_
         assert "version 1" in refused(response, 503, "backend_unavailable")["error"]
         response = await here.http.post("/v1/models/plain:predict", json={"instances": [[1, 2]]})
         assert response.json() == {"predictions": [[2, 4]]}
-
-
-async def test_a_catalog_that_stumbles_keeps_watching(puppet, monkeypatch):
-    async with running(puppet) as here:
-        await (await here.open()).goes_on()
-        backend = here.gateway.catalog._backend
-        versions, asked = backend.versions, []
-
-        async def stumble(*args):
-            asked.append(args)
-            raise RuntimeError("as the test told me")
-
-        monkeypatch.setattr(backend, "versions", stumble)
-        await eventually(lambda: len(asked) > 2)
-        assert not here.ready
-        monkeypatch.setattr(backend, "versions", versions)
-        await eventually(lambda: here.ready)
 
 
 async def test_models_are_listed_with_what_they_can_do(here):
@@ -147,6 +59,8 @@ async def test_a_contract_is_shown_as_written_and_in_words(here):
 
 
 METRICS = {
+    "sluice_ready": set(),
+    "sluice_model_troubled": {"model"},
     "sluice_requests_total": {"call", "model", "outcome"},
     "sluice_rows_total": {"model", "version", "signature"},
     "sluice_batches_total": {"model", "version", "signature"},

@@ -10,6 +10,7 @@ from sluice.policy.batching import BatchingOptions
 from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
+    BatchCollision,
     BatchTooLarge,
     DeadlineExceeded,
     Draining,
@@ -329,6 +330,71 @@ def test_who_was_admitted_once_runs_again_though_the_queue_is_full_meanwhile() -
     puppet.run()
     assert isinstance(poison.outcome, InputRejected)
     assert fine.outcome["y"].tolist() == [[3, 3]]
+
+
+COLLISION = BatchCollision("Batches of different shape have met.")
+
+
+def test_batches_that_met_in_the_model_server_run_again_while_nothing_else_does(puppet: Puppet) -> None:
+    a, b, c = (puppet.open(id) for id in "abc")
+    steps, scan = [puppet.step(a), puppet.step(b)], puppet.scan(c, [1.0, 2.0])
+    met = [puppet.taken(), puppet.taken()]
+    later = puppet.rows(5.0)
+    for batch in met:
+        puppet.finish(batch, COLLISION)
+    for batch in met:
+        again = puppet.taken()
+        assert again.tickets == batch.tickets
+        assert puppet.take() is None
+        assert puppet.scheduler.next_wakeup() > puppet.now
+        puppet.finish(again)
+    assert later.outcome is None
+    puppet.run()
+    assert [step.outcome.steps for step in (*steps, scan)] == [[1], [1], [2]]
+    assert state(a) == state(b) == STEPPED
+    assert later.outcome["y"].tolist() == [[11, 11]]
+
+
+def test_a_batch_that_met_others_waits_until_what_runs_has_ended(puppet: Puppet) -> None:
+    first, second = puppet.rows(1.0), None
+    batch = puppet.taken()
+    second = puppet.rows(2.0)
+    beside = puppet.taken()
+    puppet.finish(batch, COLLISION)
+    assert puppet.take() is None
+    puppet.finish(beside)
+    puppet.run()
+    assert [ticket.outcome["y"].tolist() for ticket in (first, second)] == [[[3, 3]], [[5, 5]]]
+
+
+def test_a_batch_that_meets_others_each_time_fails_at_last_and_moves_nothing(puppet: Puppet) -> None:
+    session = puppet.open()
+    step = puppet.step(session)
+    for _ in range(4):
+        assert step.outcome is None
+        puppet.finish(puppet.taken(), COLLISION)
+    assert step.outcome is COLLISION
+    assert state(session) == UNTOUCHED
+    assert puppet.take() is None
+
+
+def test_who_was_cancelled_before_a_batch_runs_again_is_left_out(puppet: Puppet) -> None:
+    a, b = puppet.open("a"), puppet.open("b")
+    gone, wanted = puppet.step(a), puppet.step(b)
+    batch = puppet.taken()
+    puppet.cancel(gone)
+    puppet.finish(batch, COLLISION)
+    puppet.run()
+    assert [each.rows for each in puppet.ran] == [2, 1]
+    assert (state(a), wanted.outcome.steps) == (UNTOUCHED, [1])
+
+
+def test_a_poisonous_row_is_found_also_in_a_batch_that_met_others(puppet: Puppet) -> None:
+    fine, poison = puppet.rows(1.0), puppet.rows(POISON)
+    puppet.finish(puppet.taken(), COLLISION)
+    puppet.run()
+    assert fine.outcome["y"].tolist() == [[3, 3]]
+    assert isinstance(poison.outcome, InputRejected)
 
 
 def test_a_state_that_becomes_nan_marks_that_session_only(puppet: Puppet) -> None:

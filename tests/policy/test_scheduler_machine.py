@@ -23,6 +23,7 @@ from sluice.policy.columnar import Columns, divided
 from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
+    BatchCollision,
     BatchTooLarge,
     DeadlineExceeded,
     InputRejected,
@@ -335,11 +336,17 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.took()
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), how=st.sampled_from(["", "", "", "", "", "fail", *SPOILED, *SPOILED_STATES]))
+    @rule(
+        data=st.data(),
+        how=st.sampled_from([""] * 5 + ["fail", "collide", "collide", *SPOILED, *SPOILED_STATES]),
+    )
     def finish(self, data: st.DataObject, how: str) -> None:
         batch = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         if how == "fail":
             self.come_back(batch, BackendUnavailable("The model server went away."), BackendUnavailable)
+            return
+        if how == "collide":
+            self.come_back(batch, BatchCollision("Batches of different shape have met."), BatchCollision)
             return
         result = self.puppet.answer(batch)
         spoil = SPOILED.get(how) or (SPOILED_STATES.get(how) if batch.lane.signature != "serving_default" else None)
@@ -371,6 +378,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         if batch is None:
             return False
         self.running.append(batch)
+        beside = [other for other in self.running if other.lane.model == batch.lane.model]
+        assert len(beside) == 1 or not any(other.lane.exclusive for other in beside)
         steps = [ticket for ticket in batch.tickets if isinstance(ticket, Step)]
         sessions = [session for step in steps for _, session in step.living()]
         assert len(sessions) == len(set(sessions))
@@ -405,6 +414,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.puppet.finish(batch, result)
         self.collect(batch)
         again = verdict is InputRejected and len(batch.tickets) > 1
+        again |= verdict is BatchCollision and batch.lane.exclusive < 3
         assert all(ticket in self.outcomes or (again and ticket.queue is not None) for ticket in unsettled)
 
     # What must be true of every outcome

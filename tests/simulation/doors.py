@@ -35,7 +35,7 @@ from sluice.gateway.http.websocket import serve_socket
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.server import server_config
 from sluice.gateway.settings import Settings
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.contract import Contract, Signature
 from sluice.policy.session import Phase
 from sluice.wire.arrays import read_array, write_array

@@ -22,6 +22,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "explain": ("cli",),
     "buckets": ("cli",),
     "calibrate": ("cli",),
+    "doctor": ("cli", "gateway"),
     "demo": ("cli", "gateway", "model-server", "models"),
 }
 

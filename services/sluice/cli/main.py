@@ -217,6 +217,28 @@ def calibrate(
 
 
 @app.command()
+def doctor(
+    backend: Annotated[str, typer.Option(metavar="HOST:PORT", help="The model server's gRPC port.")],
+    models_dir: Annotated[
+        Path | None, typer.Option("--models", metavar="DIR", help="Folder whose models are looked at, by their names.")
+    ] = None,
+    names: Annotated[
+        list[str] | None, typer.Option("--model", metavar="NAME", help="A model to look at; may be repeated.")
+    ] = None,
+    rest: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The model server's REST port, which tells its clock.")
+    ] = None,
+) -> None:
+    """Look at a model server before traffic comes: what it serves, what is risky, whether it batches, too.
+
+    Sends it made-up rows. Exit codes: 0 all is well, 1 something must be mended, 2 wrong usage, 3 not reached.
+    """
+    from sluice.cli.doctor.command import run
+
+    run(backend, models_dir, names or (), rest)
+
+
+@app.command()
 def demo(
     models_dir: Annotated[Path, typer.Option("--models", help="Folder of models; built if missing.")] = Path(
         "var/models"

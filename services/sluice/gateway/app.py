@@ -24,9 +24,10 @@ from sluice.gateway.http.hot import Calls
 from sluice.gateway.http.openapi import describe
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
-from sluice.gateway.upstream.catalog import Catalog, ServedVersion
+from sluice.gateway.upstream.catalog import Catalog
 from sluice.gateway.upstream.child import ModelServerChild
 from sluice.gateway.upstream.client import Backend
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
 from sluice.policy.scheduler import Scheduler
 from sluice.wire.rest_paths import METHODS, rest_call
@@ -102,10 +103,11 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             metrics.forget(model, version)
             engine.changed()
 
-        catalog = Catalog(backend, lambda: _models_in(settings), welcome, retire)
+        catalog = Catalog(backend, lambda: _models_in(settings), settings.required_models, welcome, retire)
         engine = Engine(scheduler, catalog, metrics)
         stack.push_async_callback(engine.close)
         app.state.gateway = gateway = Gateway(settings, catalog, engine, metrics)
+        metrics.watch_readiness(gateway, catalog)
         await gateway.calibrations.reload()
         for watching in (catalog.watch(settings.poll_s), gateway.calibrations.watch(settings.poll_s)):
             stack.push_async_callback(_cancelled, asyncio.create_task(watching))

@@ -65,6 +65,7 @@ def _increasing_bounds(bounds: tuple[int, ...]) -> tuple[int, ...]:
 Bounds = Annotated[tuple[PositiveInt, ...], AfterValidator(_increasing_bounds)]
 Sizes = Annotated[tuple[PositiveInt, ...], NoDecode, BeforeValidator(_split), AfterValidator(_increasing)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Address = Annotated[str, AfterValidator(_address)]
 
@@ -80,7 +81,12 @@ class Settings(BaseSettings):
     models: Path | None = Field(
         None,
         description="Folder of models in TensorFlow Serving's layout, NAME/VERSION/saved_model.pb. Without --backend "
-        "the embedded model server serves it; with --backend its names are the models to wait for.",
+        "the embedded model server serves it; with --backend its names are the models to look at.",
+    )
+    required_models: Names = Field(
+        (),
+        description="Models without which the gateway is not ready: `/readyz` is 503 while one of them cannot be "
+        "called. Any other model that cannot be called is listed there, and keeps nobody from the rest.",
     )
     http: Address = Field("127.0.0.1:8080", description="Where to listen for HTTP, HOST:PORT. Port 0: any free one.")
     grpc: Address = Field("127.0.0.1:8081", description="Where to listen for gRPC, HOST:PORT. Port 0: any free one.")

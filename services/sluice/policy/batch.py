@@ -40,6 +40,7 @@ class Lane(NamedTuple):
     pads: tuple[tuple[str, Any], ...] = ()  # input → what fills the padding
     alone: int = 0  # tells apart the lanes of tickets that must run alone
     batch_axis: BatchAxis = "promised"
+    exclusive: int = 0  # how often it has been tried while nothing else of the model runs; 0: others may
 
     @property
     def elements(self) -> int:

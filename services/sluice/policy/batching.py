@@ -120,6 +120,7 @@ class Dispatcher:
         self._further_rows = 0  # of these, those whose tickets have run before
         self.running: list[Batch] = []
         self._queues: dict[Lane, Queue] = {}
+        self._exclusive: set[Lane] = set()  # those of the lanes that run while nothing else does
         self._arrivals = 0
         # (version, signature) → the shortest run so far: what no deadline can beat.
         self._fastest_run_s: dict[tuple[int, str], float] = {}
@@ -142,6 +143,8 @@ class Dispatcher:
         queue = self._queues.get(ticket.lane)
         if queue is None:
             queue = self._queues[ticket.lane] = Queue()
+            if ticket.lane.exclusive:
+                self._exclusive.add(ticket.lane)
         ticket.queued_at = ticket.queued_at or now  # a step has waited behind others of its session before
         ticket.began_at = ticket.began_at or ticket.queued_at
         self._arrivals += 1
@@ -158,11 +161,12 @@ class Dispatcher:
 
     def take(self, now: float) -> Batch | None:
         """The next batch to run, or None while no slot is free or no lane is ready."""
-        if len(self.running) >= self.options.in_flight:
+        if self._full:
             return None
         ready = [lane for lane, queue in self._queues.items() if self._ready_at(lane, queue) <= now]
         if not ready:
             return None
+        ready = [*self._exclusive] or ready
         lane = min(ready, key=lambda lane: self._queues[lane].heap[0][:2])  # the oldest deadline
         batch = self._form(lane, now)
         self.running.append(batch)
@@ -194,14 +198,21 @@ class Dispatcher:
 
     def next_wakeup(self) -> float:
         """When a lane that lingers becomes ready, if nothing else happens; `inf`: never by time alone."""
-        if len(self.running) >= self.options.in_flight:
+        if self._full:
             return inf
         return min((self._ready_at(lane, queue) for lane, queue in self._queues.items()), default=inf)
+
+    @property
+    def _full(self) -> bool:
+        """Whether no batch may start before one has ended."""
+        running = self.running
+        alone = running and (self._exclusive or running[0].lane.exclusive)
+        return bool(alone) or len(running) >= self.options.in_flight
 
     def _ready_at(self, lane: Lane, queue: Queue) -> float:
         """When a lane may run: at once, or after lingering, which must not cost the oldest deadline."""
         lingers = self.options.linger_s > 0 and not self.running and queue.rows < self.options.max_rows
-        if not lingers:
+        if not lingers or lane.exclusive:
             return queue.oldest_at
         queue.refresh()
         return min(queue.oldest_at + self.options.linger_s, queue.deadline - 2 * self._fastest(lane))
@@ -270,3 +281,5 @@ class Dispatcher:
         """After tickets have left: a lane exists only while something waits in it."""
         if not queue.rows:
             del self._queues[lane]
+            if lane.exclusive:
+                self._exclusive.discard(lane)

@@ -35,10 +35,10 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return BFLOAT16 if name == "bfloat16" else np.dtype(name)
 
 
-def fits(array: NDArray[Any], shape: Sequence[int | None]) -> bool:
-    """Whether `array` has `shape`, where None stands for any size."""
-    return array.ndim == len(shape) and all(
-        size is None or size == given for size, given in zip(shape, array.shape, strict=True)
+def fits(given: Sequence[int], shape: Sequence[int | None]) -> bool:
+    """Whether an array's shape is `shape`, where None stands for any size."""
+    return len(given) == len(shape) and all(
+        size is None or size == found for size, found in zip(shape, given, strict=True)
     )
 
 
@@ -158,7 +158,7 @@ class Signature:
         return [
             name
             for name, (shape, dtype) in (visible | states).items()
-            if name not in outputs or not fits(outputs[name], shape) or outputs[name].dtype != numpy_dtype(dtype)
+            if name not in outputs or not fits(outputs[name].shape, shape) or outputs[name].dtype != numpy_dtype(dtype)
         ]
 
     def __str__(self) -> str:

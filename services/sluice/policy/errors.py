@@ -13,7 +13,7 @@
     ├── StateNotFinite         422 FAILED_PRECONDITION
     ├── TooMany                429 RESOURCE_EXHAUSTED  QueueFull, SessionQueueFull
     ├── Internal               500 INTERNAL
-    ├── BackendError           502 INTERNAL            InputRejected
+    ├── BackendError           502 INTERNAL            InputRejected, BatchCollision
     ├── Unavailable            503 UNAVAILABLE         BackendUnavailable, SessionsFull, Draining
     └── DeadlineExceeded       504 DEADLINE_EXCEEDED
 
@@ -253,6 +253,10 @@ class BackendError(SluiceError):
 
 class InputRejected(BackendError):
     """The model refused a batch for its values: one row may have spoiled it for the others."""
+
+
+class BatchCollision(BackendError):
+    """The model server batches, too, and refused the batch as it met one of another shape there."""
 
 
 class Unavailable(SluiceError):

@@ -202,8 +202,8 @@ class _Course:
             if self._form.lane.outputs and name not in self._form.lane.outputs:
                 continue
             promised, array = self._form.scan.outputs[name], outputs.get(name)
-            stepwise = promised.has_time
-            if array is None or not fits(array, promised.shape_of(1, None)) or (stepwise and array.shape[1] < steps):
+            wanted, stepwise = promised.shape_of(1, None), promised.has_time
+            if array is None or not fits(array.shape, wanted) or (stepwise and array.shape[1] < steps):
                 self._refuse(name, steps, array)
             elif tensor.has_time:
                 found[name] = array[:, :steps].copy()

@@ -14,7 +14,7 @@ from sluice.policy.batch import Batch, Lane, Rows, Stage, Ticket, too_late
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.contract import BatchAxis, Signature
 from sluice.policy.cost import RunCost
-from sluice.policy.errors import BackendError, InputRejected, Internal, SluiceError, StateNotFinite
+from sluice.policy.errors import BackendError, BatchCollision, InputRejected, Internal, SluiceError, StateNotFinite
 from sluice.policy.session import Answers, Event, Session, Step, ended_error
 from sluice.policy.sessions import SessionOptions, SessionTable
 from sluice.policy.slab import finite_rows
@@ -26,6 +26,7 @@ class Cancelled(Exception):
     """The outcome of a ticket whose client has gone."""
 
 
+_TRIES = 3  # of a batch that meets others in the model server, which may have more clients than this gateway
 _BUG = "Something went wrong inside the gateway while an answer was put together; it has been logged."
 
 Outcome = Rows | Answers | SluiceError | Cancelled
@@ -93,7 +94,9 @@ class Scheduler:
         """
         failure = result if isinstance(result, SluiceError) else _unlike_promised(batch, result)
         self.dispatchers[batch.lane.model].finished(batch, now, succeeded=failure is None)
-        if isinstance(failure, InputRejected) and len(batch.tickets) > 1:
+        if isinstance(failure, BatchCollision) and batch.lane.exclusive < _TRIES:
+            self._run_exclusively(batch, now)
+        elif isinstance(failure, InputRejected) and len(batch.tickets) > 1:
             self._separate(batch, now, batch.lane.batch_axis)
         elif failure is not result and failure is not None and batch.lane.batch_axis == "assumed":
             self._separate(batch, now, "none")
@@ -204,6 +207,15 @@ class Scheduler:
         self._dispatcher(ticket.lane).withdraw(ticket)
         ticket.outcome = outcome
         self.settled.append(ticket)
+
+    def _run_exclusively(self, batch: Batch, now: float) -> None:
+        """The batch met another in the model server: run those of it that are still wanted while nothing else runs."""
+        self._separated += 1
+        lane = batch.lane._replace(alone=self._separated, exclusive=batch.lane.exclusive + 1)
+        for ticket in batch.tickets:
+            if ticket.outcome is None:
+                ticket.lane = lane
+                self._dispatcher(lane).offer_again(ticket, now)
 
     def _separate(self, batch: Batch, now: float, batch_axis: BatchAxis) -> None:
         """One row may have spoiled the batch: run each ticket that is still wanted once more, alone."""

@@ -136,7 +136,7 @@ def _lengths(signature: Signature, arrays: Mapping[str, Array], row: int) -> Len
     found: dict[str, int] = {}
     for name, tensor in signature.inputs.items():
         array, axes = arrays[name], tensor.axes[1:]
-        if not fits(array, tensor.shape[1:]):
+        if not fits(array.shape, tensor.shape[1:]):
             raise ShapeMismatch(
                 f"Row {row}: input {name!r} takes {tensor.row()}; a value of shape {list(array.shape)} came.",
                 row=row, got=list(array.shape),

@@ -129,7 +129,7 @@ def _refuse_names(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
 
 def _check_shape(array: Array, tensor: Tensor) -> None:
     wanted = tensor.shape
-    if array.shape == wanted or fits(array, wanted):
+    if array.shape == wanted or fits(array.shape, wanted):
         return
     if array.size == 0 and 0 not in wanted:
         raise EmptyInput(f"Input {tensor.name!r} takes {tensor}; an empty value of shape {list(array.shape)} came.")

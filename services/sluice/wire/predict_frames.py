@@ -65,10 +65,33 @@ def read_request(message: bytes) -> PredictRequest:
             pass
     request = _parsed(tfs.PredictRequest, message)
     spec, inputs = request.model_spec, {name: read_tensor(tensor) for name, tensor in request.inputs.items()}
-    chosen, outputs = spec.WhichOneof("version_choice"), tuple(request.output_filter)
-    version = spec.version.value if chosen == "version" else None
-    label = spec.version_label if chosen == "version_label" else None
-    return PredictRequest(spec.name, spec.signature_name, inputs, version, label, outputs)
+    return PredictRequest(spec.name, spec.signature_name, inputs, *_chosen(spec), tuple(request.output_filter))
+
+
+class PredictShapes(NamedTuple):
+    """What a `PredictRequest` asks of which version, and its inputs' shapes; `version` and `label` as there."""
+
+    model: str
+    signature: str
+    version: int | None
+    label: str | None
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+def read_shapes(message: bytes) -> PredictShapes:
+    """As `read_request`, of tensors that `read_tensor` may refuse; without those of which no shape is told.
+
+    Raises:
+        ValueError: it is no such message.
+    """
+    request = _parsed(tfs.PredictRequest, message)
+    shapes = {
+        name: tuple(dim.size for dim in tensor.tensor_shape.dim)
+        for name, tensor in request.inputs.items()
+        if not tensor.tensor_shape.unknown_rank
+    }
+    spec = request.model_spec
+    return PredictShapes(spec.name, spec.signature_name, *_chosen(spec), shapes)
 
 
 def read_outputs(message: bytes) -> dict[str, Array]:
@@ -111,6 +134,15 @@ def _parsed(kind: type[Any], message: bytes) -> Any:
         return kind.FromString(message)
     except DecodeError as error:
         raise ValueError(f"no {kind.DESCRIPTOR.name}: {error}") from None
+
+
+def _chosen(spec: tfs.ModelSpec) -> tuple[int | None, str | None]:
+    """The version or the label that a message names."""
+    chosen = spec.WhichOneof("version_choice")
+    return (
+        spec.version.value if chosen == "version" else None,
+        spec.version_label if chosen == "version_label" else None,
+    )
 
 
 def _request(message: memoryview) -> PredictRequest:

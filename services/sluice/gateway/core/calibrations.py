@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import orjson
 import structlog
 
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.calibration_document import CalibrationError, check_fits, parse_calibration
 from sluice.policy.errors import NotCalibrated
 from sluice.policy.recognition import Calibration

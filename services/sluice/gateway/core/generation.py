@@ -16,7 +16,7 @@ from sluice.gateway.core.buckets import BucketTable
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.pending import Pending, Terms
 from sluice.gateway.core.resolve import ModelSpec, Resolver
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.batch import Lane, Rows, Stage, Ticket, rows_like
 from sluice.policy.contract import Generation, Signature
 from sluice.policy.errors import BatchTooLarge, SluiceError, UnsupportedByModel

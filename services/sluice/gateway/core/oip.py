@@ -19,7 +19,7 @@ from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import Pending, Terms, awaited, in_task
 from sluice.gateway.core.predict import Predict, Prediction
 from sluice.gateway.core.resolve import ModelSpec
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.batch import PRIORITIES
 from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import (
@@ -188,7 +188,7 @@ class Inference:
             await self._gateway.resolver.find(spec, deadline)
         except BackendUnavailable:
             return False
-        return True
+        return not self._gateway.catalog.gone
 
     def index(self, *, ready: bool) -> list[ModelState]:
         """The versions of all models that are known, by name; with `ready` only those that can be called."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sluice.gateway.core.buckets import BucketTable
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.pending import Pending, Terms
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.batch import Lane, Ticket, rows_like
 from sluice.policy.contract import Signature, fits
 from sluice.policy.errors import (
@@ -122,8 +122,11 @@ class Predictions:
         """A request as rows that can be batched, in parts where it has more than a batch; or as it is."""
         signature, inputs = asked.signature, asked.inputs
         rows, axis = _rows(signature, inputs), signature.batch_axis
-        if rows == 0 and axis == "promised":
-            _refuse_rows(served, signature, inputs)
+        if rows == 0:
+            check_shapes(served.model, signature, {name: array.shape for name, array in inputs.items()})
+            if axis == "promised":
+                counts = {name: len(array) for name, array in inputs.items()}
+                raise ShapeMismatch(f"All inputs of a request have the same number of rows; got {counts}.")
         lane = Lane(served.model, served.version, signature.name, rows_like(inputs), asked.outputs)
         if rows == 0:
             return [Ticket(lane._replace(rows_like=(), batch_axis="none"), inputs, 1, deadline)]
@@ -156,23 +159,31 @@ def _rows(signature: Signature, inputs: Inputs) -> int:
     if signature.batch_axis == "none":
         return 0
     counts: set[tuple[int, ...]] = {array.shape[:1] for array in inputs.values()}
-    alike = len(counts) == 1 and all(fits(array, signature.inputs[name].shape) for name, array in inputs.items())
+    alike = len(counts) == 1 and all(fits(array.shape, signature.inputs[name].shape) for name, array in inputs.items())
     return next(iter(counts))[0] if alike else 0
 
 
-def _refuse_rows(served: ServedVersion, signature: Signature, inputs: Inputs) -> None:
-    """Raises: ShapeMismatch, EmptyInput: what is wrong with the inputs of a signature that promises a batch axis."""
-    for name, array in inputs.items():
-        tensor = signature.inputs[name]
-        if not fits(array, tensor.shape) and array.shape[:1] != (0,):
+def check_shapes(model: str, signature: Signature, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Refuse what can end a model server, whether the signature is a contract's or not.
+
+    TensorFlow aborts over a tensor of another rank than an operation was built for, and a server that batches waits for
+    ever over no rows. An input whose rank is not known may have any shape, and a list of one value stands for a scalar.
+
+    Raises:
+        EmptyInput: no input has a row.
+        ShapeMismatch: one has another rank or another size of a fixed axis.
+    """
+    if shapes and all(tuple(shape[:1]) == (0,) for shape in shapes.values()):
+        raise EmptyInput(f"A request to model {model!r} needs one row or more; got none.")
+    for name, shape in shapes.items():
+        tensor = signature.inputs.get(name)
+        if tensor is None or not tensor.ranked or fits(shape, tensor.shape):
+            continue
+        if tensor.shape or tuple(shape) != (1,):
             raise ShapeMismatch(
-                f"Input {name!r} takes {tensor}; a value of shape {list(array.shape)} came.",
-                expected=list(tensor.shape), got=list(array.shape),
+                f"Input {name!r} takes {tensor}; a value of shape {list(shape)} came.",
+                expected=list(tensor.shape), got=list(shape),
             )  # fmt: skip
-    counts = {name: len(array) for name, array in inputs.items()}
-    if len(set(counts.values())) > 1:
-        raise ShapeMismatch(f"All inputs of a request have the same number of rows; got {counts}.")
-    raise EmptyInput(f"A request to model {served.model!r} needs one row or more; got none.")
 
 
 def _joined(served: ServedVersion, tickets: Sequence[Ticket], outcomes: Sequence[Inputs]) -> Prediction:

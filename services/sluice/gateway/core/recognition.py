@@ -15,7 +15,7 @@ from sluice.gateway.core.decisions import Answered, Decisions, Rule, Watcher
 from sluice.gateway.core.pending import Pending, Terms
 from sluice.gateway.core.predict import Predict, Prediction, Predictions
 from sluice.gateway.core.resolve import ModelSpec, Resolver
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.contract import Detector, Recognition, Signature
 from sluice.policy.errors import BackendError, BackendUnavailable, NotFound, SluiceError
 from sluice.policy.plausibility import check_values

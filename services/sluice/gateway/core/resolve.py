@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sluice.gateway.core.pending import Pending, awaited, in_task
-from sluice.gateway.upstream.catalog import Catalog, ServedVersion
+from sluice.gateway.upstream.catalog import Catalog
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.errors import DeadlineExceeded, VersionNotFound
 
 Begin = Callable[[ServedVersion, Pending], None]  # may raise `SluiceError`: it is refused

@@ -21,7 +21,8 @@ from sluice.gateway.core.predict import check_wanted
 from sluice.gateway.core.resolve import ModelSpec, Resolver
 from sluice.gateway.core.states import compatible_rows, read_states
 from sluice.gateway.settings import Settings
-from sluice.gateway.upstream.catalog import Catalog, ServedVersion
+from sluice.gateway.upstream.catalog import Catalog
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.columnar import divided
 from sluice.policy.contract import Signature
 from sluice.policy.errors import (

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.contract import Axis, State, Tensor, numpy_dtype
 from sluice.policy.errors import BadRequest, InputNotFinite, StateIncompatible, UnknownInput
 from sluice.policy.tensors import read_tensor

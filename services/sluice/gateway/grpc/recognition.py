@@ -8,7 +8,7 @@ from sluice.gateway.core.pending import Pending, Terms
 from sluice.gateway.core.recognition import Options
 from sluice.gateway.grpc.call import Methods
 from sluice.gateway.grpc.door import Door, Method, arrays_of, message_of, named, spec_of
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.recognition import Recognized
 from sluice.policy.tensors import read_tensor
 from sluice.wire.messages.v1 import recognition_pb2 as messages

@@ -8,15 +8,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from sluice.gateway.core.pending import Pending, Terms, awaited, in_task
-from sluice.gateway.core.predict import Predict, Prediction
+from sluice.gateway.core.predict import Predict, Prediction, check_shapes
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.grpc.call import Methods
 from sluice.gateway.grpc.door import Begin, Door, Method
 from sluice.gateway.grpc.failures import tf_serving_failure
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.contract import Tensor
-from sluice.policy.errors import PermissionDenied, SluiceError, VersionNotFound
-from sluice.wire.predict_frames import PredictRequest, read_request, write_response
+from sluice.policy.errors import NotFound, PermissionDenied, VersionNotFound
+from sluice.wire.predict_frames import PredictRequest, read_request, read_shapes, write_response
 from sluice.wire.rest import DEFAULT_SIGNATURE
 from sluice.wire.tensors import Array, dtype_name
 
@@ -54,7 +54,7 @@ class TfServing:
     def _predict(self, asked: "_Predict", terms: Terms, pending: Pending) -> None:
         request, message = asked
         if request is None:
-            self._forward(_PREDICT, message, terms, pending)
+            in_task(self._unread, message, terms, pending=pending)
             return
         spec = ModelSpec(request.model, request.version, request.label)
         if self._gateway.catalog.at_hand(*spec) is not None:
@@ -65,9 +65,20 @@ class TfServing:
     async def _looked_up(self, request: PredictRequest, spec: ModelSpec, message: bytes, terms: Terms) -> Any:
         try:
             await self._gateway.resolver.find(spec, terms.deadline)
-        except SluiceError:  # the model server says it in its own words
+        except NotFound:  # the model server says it in its own words
             return await self._passed_on(_PREDICT, message, terms)
         return await awaited(partial(self._batched, request, spec, message, terms))
+
+    async def _unread(self, message: bytes, terms: Terms) -> Any:
+        """Pass on tensors that only the model server can read, if their shapes can do it no harm."""
+        try:
+            asked = read_shapes(message)
+            spec = ModelSpec(asked.model, asked.version, asked.label)
+            served = await self._gateway.resolver.find(spec, terms.deadline)
+        except (ValueError, NotFound):
+            return await self._passed_on(_PREDICT, message, terms)
+        _check(asked.signature, asked.shapes, served)
+        return await self._passed_on(_PREDICT, message, terms)
 
     def _batched(
         self, request: PredictRequest, spec: ModelSpec, message: bytes, terms: Terms, pending: Pending
@@ -75,13 +86,13 @@ class TfServing:
         """Have rows batched, if they can be; what cannot, or is wrong, the model server looks at as it is."""
         served = self._gateway.catalog.at_hand(*spec)
         if served is None or _asked(request, served) is None:
-            self._forward(_PREDICT, message, terms, pending)
+            self._forward_checked(request, served, message, terms, pending)
             return
 
         def begin(served: ServedVersion, pending: Pending) -> None:
             asked = _asked(request, served)
             if asked is None:  # of the version that has replaced the other
-                self._forward(_PREDICT, message, terms, pending)
+                self._forward_checked(request, served, message, terms, pending)
                 return
             pending.make = partial(_answer, request)
             self._gateway.predictions.submit(served, asked, terms, pending)
@@ -95,6 +106,14 @@ class TfServing:
         inner = Pending(settled)
         pending.runs(Pending.cancel, inner)
         self._gateway.resolver.resolve(spec, terms.deadline, begin, inner)
+
+    def _forward_checked(
+        self, request: PredictRequest, served: ServedVersion | None, message: bytes, terms: Terms, pending: Pending
+    ) -> None:
+        """Raises: ShapeMismatch, EmptyInput."""
+        if served is not None:
+            _check(request.signature, {name: array.shape for name, array in request.inputs.items()}, served)
+        self._forward(_PREDICT, message, terms, pending)
 
     def _forward(self, method: str, message: bytes, terms: Terms, pending: Pending) -> None:
         in_task(self._passed_on, method, message, terms, pending=pending)
@@ -142,6 +161,13 @@ def _asked(request: PredictRequest, served: ServedVersion) -> Predict | None:
         return None
     arrays = {**{each: given[each] for each in signature.inputs}, **request.inputs}
     return Predict(signature, arrays, tuple(sorted(request.outputs)))
+
+
+def _check(name: str, shapes: Mapping[str, Sequence[int]], served: ServedVersion) -> None:
+    """Raises: ShapeMismatch, EmptyInput: as `check_shapes`; of a signature that there is not the model server tells."""
+    signature = served.predicts(name or DEFAULT_SIGNATURE)
+    if signature is not None:
+        check_shapes(served.model, signature, shapes)
 
 
 def _are_inputs(arrays: Mapping[str, Array], inputs: Mapping[str, Tensor]) -> bool:

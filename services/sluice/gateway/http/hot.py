@@ -24,7 +24,7 @@ from sluice.gateway.http.fields import read_many, read_step
 from sluice.gateway.http.headers import INFERENCE_HEADER, Header, accepts_events, header_length, read_headers
 from sluice.gateway.http.tf_serving import FORWARDED
 from sluice.gateway.metrics.metrics import Metrics
-from sluice.gateway.upstream.catalog import ServedVersion
+from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.contract import Signature
 from sluice.policy.errors import BadRequest, ModelNotFound, SluiceError
 from sluice.policy.session import Answers

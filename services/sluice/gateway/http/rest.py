@@ -153,6 +153,10 @@ class Readiness(BaseModel):
     reason: str | None = None
     backend: str
     models: dict[str, list[str]] = Field(description="Versions that can be called, by model.")
+    troubled: dict[str, str] | None = Field(
+        None, description="What is wrong with models of which not all can be called; the others are served."
+    )
+    notes: list[str] | None = Field(None, description="What an operator should know though all is served.")
 
 
 class ErrorInfo(BaseModel):
@@ -367,16 +371,19 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", tags=["operation"], responses={503: {"model": Readiness}}, response_model_exclude_none=True)
 async def readyz(gateway: Here, response: Response) -> Readiness:
-    """Whether requests should be sent here: the model server answers, and every model's contract is read."""
+    """Whether requests should be sent here: the model server answers, and every required model can be called."""
     reason = "the gateway is stopping" if gateway.draining else gateway.catalog.trouble()
     if reason:
         response.status_code = 503
         response.headers["Retry-After"] = "1"
+    troubled = {name: trouble for name, trouble in gateway.catalog.troubles().items() if trouble}
     return Readiness(
         status="not ready" if reason else "ready",
         reason=reason or None,
         backend=gateway.catalog.address,
         models={name: [str(v) for v in sorted(model.served)] for name, model in gateway.catalog.models.items()},
+        troubled=troubled or None,
+        notes=gateway.catalog.notes() or None,
     )
 
 

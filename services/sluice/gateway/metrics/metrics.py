@@ -1,6 +1,7 @@
 """What Prometheus sees: counts, waits and sizes by model, version, signature and outcome; never by session."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -9,12 +10,26 @@ from prometheus_client.registry import Collector
 from sluice.gateway.core.decisions import Verdicts
 from sluice.gateway.core.engine import BatchEnded
 from sluice.gateway.metrics.recognition import RecognitionMetrics
+from sluice.policy.errors import BatchCollision
 from sluice.policy.scheduler import Scheduler
 from sluice.policy.session import Event, Session
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 _LANE = ("model", "version", "signature")
+
+
+class Ready(Protocol):
+    """Says whether requests should be sent here."""
+
+    @property
+    def ready(self) -> bool: ...
+
+
+class Troubles(Protocol):
+    """Knows what is wrong with each model; "": nothing is."""
+
+    def troubles(self) -> Mapping[str, str]: ...
 
 
 class Metrics:
@@ -48,6 +63,11 @@ class Metrics:
         self._failures = Counter(
             "sluice_backend_errors", "Batches that failed, by error code.", ("model", "reason"), registry=registry
         )
+        self._collisions = Counter(
+            "sluice_batch_collisions",
+            "Batches that met others in a model server that batches, too, and were refused for it; they ran again.",
+            ("model",), registry=registry,
+        )  # fmt: skip
         self._ended = Counter(
             "sluice_sessions_ended", "Sessions that ended, by reason.", ("model", "reason"), registry=registry
         )
@@ -71,6 +91,10 @@ class Metrics:
         """Report queue depth, batches in flight and open sessions from now on."""
         self._registry.register(_Now(scheduler))
 
+    def watch_readiness(self, gateway: Ready, models: Troubles) -> None:
+        """Report from now on whether requests should be sent here, and which models are in trouble."""
+        self._registry.register(_Readiness(gateway, models))
+
     def request(self, call: str, model: str, outcome: str) -> None:
         key = (call, model, outcome)
         counter = self._counters.get(key)
@@ -93,7 +117,9 @@ class Metrics:
         wait = self._wait.labels(*labels)
         for waited_s in event.batch.waited_s:
             wait.observe(waited_s)
-        if event.error is not None:
+        if isinstance(event.error, BatchCollision):
+            self._collisions.labels(lane.model).inc()
+        elif event.error is not None:
             self._failures.labels(lane.model, event.error.code).inc()
 
     def generating(self, model: str, change: int) -> None:
@@ -134,3 +160,20 @@ class _Now(Collector):
         for model, count in self._scheduler.sessions.counts().items():
             active.add_metric([model], count)
         yield from (depth, flight, active)
+
+
+class _Readiness(Collector):
+    """Whether requests should be sent here, looked at when somebody asks."""
+
+    def __init__(self, gateway: Ready, models: Troubles) -> None:
+        self._gateway = gateway
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("sluice_ready", "1 while requests should be sent here.", value=self._gateway.ready)
+        troubled = GaugeMetricFamily(
+            "sluice_model_troubled", "1 while a version of the model cannot be called that should be.", labels=["model"]
+        )
+        for name, trouble in self._models.troubles().items():
+            troubled.add_metric([name], bool(trouble))
+        yield troubled

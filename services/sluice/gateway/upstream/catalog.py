@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -10,16 +9,15 @@ import structlog
 from numpy.typing import NDArray
 
 from sluice.gateway.upstream.client import Backend, NotServed, VersionStatus
-from sluice.policy.contract import Contract, Recognition, Signature, Tensor
+from sluice.gateway.upstream.served import Model, ServedVersion
+from sluice.policy.contract import Contract
 from sluice.policy.contract_document import ContractError, parse_contract
 from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
     DeadlineExceeded,
     ModelNotFound,
-    SignatureNotFound,
     SluiceError,
-    UnsupportedByModel,
     VersionNotFound,
 )
 from sluice.wire.signatures import can_be_called, plain_signature
@@ -28,6 +26,8 @@ Array = NDArray[Any]
 log = structlog.get_logger()
 
 _ASK_TIMEOUT_S = 5.0
+_QUICK_POLL_S = 0.1
+_NOTICED_S = 0.05  # until when a connection that broke under a call is known to have broken
 _NAME_LIMIT = 256
 _LABELS = 64  # of one model that are remembered
 _AVAILABLE = "AVAILABLE"
@@ -36,122 +36,19 @@ _NOT_YET = "the model server has not answered yet"
 _HIDDEN = ("__saved_model_init_op", "contract")
 
 
-@dataclass(frozen=True, slots=True)
-class ServedVersion:
-    """One model version that can be called. `contract` is None for a plain SavedModel.
-
-    `signatures` are all that can be called, from the contract where it names them and from TensorFlow's metadata
-    otherwise; `rows` are a signature's inputs without the batch axis: what one client sends. `plain` are all the
-    signatures that TensorFlow's metadata shows.
-    """
-
-    model: str
-    version: int
-    contract: Contract | None
-    signatures: Mapping[str, Signature]
-    rows: Mapping[str, Mapping[str, Tensor]]
-    plain: Mapping[str, Signature] = field(default_factory=dict)
-
-    @property
-    def kinds(self) -> list[str]:
-        return self.contract.kinds if self.contract else ["rows"]
-
-    @property
-    def summary(self) -> str:
-        return self.contract.summary if self.contract else ""
-
-    def signature(self, name: str) -> Signature:
-        """Raises: SignatureNotFound."""
-        if name not in self.signatures:
-            raise SignatureNotFound(
-                f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.signatures))}."
-            )
-        return self.signatures[name]
-
-    def predicts(self, name: str) -> Signature | None:
-        """A signature as predict takes it: a contract's of rows or sequences, TensorFlow's own otherwise."""
-        told = self.contract.signatures.get(name) if self.contract else None
-        return told if told is not None and told.kind in ("rows", "sequences") else self.plain.get(name)
-
-    def predicted(self, name: str) -> Signature:
-        """As `predicts`. Raises: SignatureNotFound."""
-        signature = self.predicts(name)
-        if signature is None:
-            raise SignatureNotFound(
-                f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.plain))}."
-            )
-        return signature
-
-    def entry(self, signature: Signature) -> str:
-        """By which name clients call a signature of the contract."""
-        return next(name for name, each in self.signatures.items() if each is signature)
-
-    def recognition(self) -> Recognition:
-        """How it recognizes.
-
-        Raises:
-            UnsupportedByModel: its contract says nothing of that.
-        """
-        found = self.contract.recognition if self.contract else None
-        if found is None:
-            raise UnsupportedByModel(
-                f"Model {self.model!r} version {self.version} does not recognize: its contract says nothing of it. It "
-                f"offers {', '.join(self.kinds)}. Export it with `export_recognizer`."
-            )
-        return found
-
-    def stepping(self, kind: str) -> Signature:
-        """The `step` or `scan` signature.
-
-        Raises:
-            UnsupportedByModel: the model has none.
-        """
-        signature = getattr(self.contract, kind) if self.contract else None
-        if signature is None:
-            raise UnsupportedByModel(
-                f"Model {self.model!r} version {self.version} has no {kind} signature, so it cannot hold sessions. "
-                "Export it from Keras with `sluice export`."
-            )
-        return signature  # type: ignore[no-any-return]
-
-
-@dataclass(slots=True)
-class Model:
-    """What is known of one model: its versions as the back end reports them, and those that can be called."""
-
-    name: str
-    statuses: list[VersionStatus] = field(default_factory=list)
-    served: dict[int, ServedVersion] = field(default_factory=dict)
-    broken: dict[int, Exception] = field(default_factory=dict)  # available, but this is why it cannot be called
-    labels: dict[str, int] = field(default_factory=dict)  # those that clients have asked for
-
-    @property
-    def newest(self) -> ServedVersion | None:
-        return self.served[max(self.served)] if self.served else None
-
-    def labels_of(self, version: int) -> list[str]:
-        """The labels of a version, of those that clients have asked for."""
-        return sorted(label for label, labelled in self.labels.items() if labelled == version)
-
-    def trouble(self) -> str:
-        """Why no version can be called; empty if one can."""
-        if self.served:
-            return ""
-        reports = [f"version {each.version} is {each.state} {each.error}".strip() for each in self.statuses]
-        reports += [f"version {version}: {reason}" for version, reason in self.broken.items()]
-        return "; ".join(reports) or "the model server does not know it"
-
-
 class Catalog:
-    """All models of one back end. `wanted` names those that must be there for the gateway to be ready; None: any.
+    """All models of one back end.
 
-    `welcome` hears of each version from which on it can be called, `retire` of each that has gone.
+    `folder` names those to look at from the start; None: those that clients ask for. While one of the `required` cannot
+    be called, requests should go elsewhere. `welcome` hears of each version from which on it can be called, `retire` of
+    each that has gone.
     """
 
     def __init__(
         self,
         backend: Backend,
-        wanted: Callable[[], Sequence[str] | None],
+        folder: Callable[[], Sequence[str] | None],
+        required: Sequence[str],
         welcome: Callable[[ServedVersion], None],
         retire: Callable[[str, int], None],
     ) -> None:
@@ -159,8 +56,11 @@ class Catalog:
         self.address = backend.address
         self.unreachable: str = _NOT_YET
         self._backend = backend
-        self._read_wanted = wanted
-        self._wanted: Sequence[str] | None = ()
+        self._read_folder = folder
+        self._in_folder: Sequence[str] = ()
+        self._required = required
+        self._found_any = False  # there has been a model to look at, or there need not be
+        self._faults: dict[str, str] = {}  # what the back end says in place of a model's state
         self._welcome = welcome
         self._retire = retire
         self._asking = asyncio.Lock()  # one question about the models at a time, however many clients wait for it
@@ -249,7 +149,10 @@ class Catalog:
             VersionNotFound: so it is. BackendError: it does serve it, and the model itself did not find something.
         """
         try:
-            return await self._backend.predict(model, version, signature, inputs, outputs, timeout_s)
+            answer = await self._backend.predict(model, version, signature, inputs, outputs, timeout_s)
+        except BackendUnavailable:
+            self._doubt()
+            raise
         except VersionNotFound as error:
             async with self._asking:
                 if self._serves(model, version):
@@ -259,17 +162,35 @@ class Catalog:
                 failed.origin = error.origin
                 raise failed from None
             raise
+        if self.unreachable:
+            self.unreachable = ""
+        return answer
 
     async def forward(self, method: str, request: bytes, timeout_s: float) -> bytes:
         """Pass a call on to the back end as it is; see `Backend.forward`."""
-        return await self._backend.forward(method, request, timeout_s)
+        try:
+            answer = await self._backend.forward(method, request, timeout_s)
+        except BackendUnavailable:
+            self._doubt()
+            raise
+        self.unreachable = ""
+        return answer
+
+    def _doubt(self) -> None:
+        """A call has failed: for lack of a connection, which is then known here, or because the back end said so."""
+        self._check_connection()
+        asyncio.get_running_loop().call_later(_NOTICED_S, self._check_connection)
+
+    def _check_connection(self) -> None:
+        if not self._backend.connected:
+            self.unreachable = self.unreachable or self._backend.lost
 
     def _serves(self, name: str, version: int) -> bool:
         return name in self.models and version in self.models[name].served
 
     async def watch(self, poll_s: float) -> None:
-        """Keep asking the back end, every `poll_s` seconds and quicker while something is missing, until cancelled."""
-        before = None
+        """Keep asking the back end, every `poll_s` seconds and quicker while it is gone, until cancelled."""
+        before, told = None, dict[str, str]()
         while True:
             await self.refresh()
             if (trouble := self.trouble()) != before:
@@ -277,15 +198,21 @@ class Catalog:
                     "not ready", reason=trouble
                 )
             before = trouble
-            await asyncio.sleep(poll_s if self.ready else min(poll_s, 0.1))
+            for name, reason in (troubles := self.troubles()).items():
+                if reason and reason != told.get(name):
+                    log.warning("model in trouble", model=name, reason=reason)
+            told = troubles
+            await asyncio.sleep(poll_s if self.ready else min(poll_s, _QUICK_POLL_S))
 
     async def refresh(self) -> None:
         """Ask the back end about every known and wanted model once."""
         try:
-            self._wanted = self._read_wanted()
+            found = self._read_folder()
+            self._in_folder = found or ()
             await self._backend.reach(_ASK_TIMEOUT_S)
-            for name in sorted({*self.models, *(self._wanted or ())}):
+            for name in self._names():
                 await self._refresh(name)
+            self._found_any |= found != []
             self.unreachable = ""
         except DeadlineExceeded as error:
             self.unreachable = error.message.rstrip(".")
@@ -297,22 +224,45 @@ class Catalog:
             self.unreachable = "the model server's answer was not understood; it has been logged"
 
     @property
+    def gone(self) -> bool:
+        """Whether the back end could be asked before, and cannot now."""
+        return self.unreachable not in ("", _NOT_YET)
+
+    @property
     def ready(self) -> bool:
         return not self.trouble()
 
     def trouble(self) -> str:
-        """Why the gateway is not ready; empty if it is."""
+        """Why requests should go elsewhere; empty if they should come."""
         if self.unreachable:
             return self.unreachable
-        if self._wanted is not None and not self._wanted:
+        if not self._found_any:
             return "there is no model to serve"
-        lacking = {name: self.models.get(name, Model(name)).trouble() for name in self._wanted or ()}
-        return "; ".join(f"model {name!r}: {reason}" for name, reason in sorted(lacking.items()) if reason)
+        lacking = [name for name in self._required if name not in self.models or not self.models[name].served]
+        return "; ".join(f"model {name!r}: {self._trouble_of(name)}" for name in lacking)
+
+    def troubles(self) -> dict[str, str]:
+        """What is wrong with each model that should be there or is known; "": nothing is."""
+        return {name: self._trouble_of(name) for name in self._names()}
+
+    def notes(self) -> list[str]:
+        """What an operator should know of the back end though all models are served."""
+        return [
+            f"The model server batches model {name!r}, too. Batches of different shape that meet there run again, one "
+            "at a time, and large ones may be refused: start it without --enable_batching."
+            for name in sorted(self._backend.batching)
+        ]
+
+    def _trouble_of(self, name: str) -> str:
+        return self._faults.get(name) or self.models.get(name, Model(name)).trouble()
+
+    def _names(self) -> list[str]:
+        return sorted({*self.models, *self._in_folder, *self._required})
 
     async def _discover(self, name: str) -> None:
         if len(name) > _NAME_LIMIT:  # nobody has such a name, and the model server's answer would repeat it
             raise self._unknown(name)
-        if self.unreachable not in ("", _NOT_YET):
+        if self.gone:
             raise BackendUnavailable(f"Model {name!r} cannot be called now: {self.unreachable}.")
         try:
             async with self._asking:
@@ -329,7 +279,12 @@ class Catalog:
 
     async def _refresh(self, name: str) -> None:
         async with self._asking:
-            await self._ask(name)
+            try:
+                await self._ask(name)
+            except BackendError as error:  # it answers, though not about this model
+                self._faults[name] = error.message.rstrip(".")
+            else:
+                self._faults.pop(name, None)
 
     async def _ask(self, name: str) -> None:
         try:
@@ -366,7 +321,9 @@ class Catalog:
         try:
             described = await self._backend.signatures(model.name, version, _ASK_TIMEOUT_S)
             contract = await self._contract(model.name, version) if "contract" in described else None
-        except (ContractError, NotServed, BackendError) as error:
+        except (ContractError, NotServed, BackendError, BackendUnavailable, DeadlineExceeded) as error:
+            if isinstance(error, BackendUnavailable) and not self._backend.connected:
+                raise
             if version not in model.broken:
                 log.warning("version cannot be called", model=model.name, version=version, reason=str(error))
             model.broken[version] = error

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 import numpy as np
+import structlog
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
+    BatchCollision,
     DeadlineExceeded,
     InputRejected,
     SluiceError,
@@ -24,6 +26,7 @@ from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.predict_frames import PredictRequest, read_outputs, write_request
 
 Array = NDArray[Any]
+log = structlog.get_logger()
 Reply = TypeVar("Reply", bound=Message)
 
 _UNLIMITED = -1
@@ -46,8 +49,15 @@ _REJECTIONS = {
 }
 
 
+_CONNECTED, _REFUSED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
 # What a call says that did not come to the model server, or back from it.
 _TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+# What a model server says that batches itself: the first where batches of different shape have met.
+_COLLISION = "from different tasks"
+_BATCHING = (_COLLISION, "maximum input batch size", "batch scheduling queue")
 
 
 class NotServed(Exception):
@@ -68,6 +78,7 @@ class Backend:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self.batching: set[str] = set()  # the models that it has said of that it batches them, too
         self._closing: set[asyncio.Future[None]] = set()
         self._connect()
 
@@ -111,6 +122,7 @@ class Backend:
         try:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
+            self._notice(error.details() or "", model)
             raise _translate(error, model, version) from None
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -118,6 +130,11 @@ class Backend:
                 raise
             # The channel was closed under the call, which is no reason to end the one who made it.
             raise BackendUnavailable("The connection to the model server was given up; ask again.") from None
+
+    def _notice(self, said: str, model: str) -> None:
+        if model not in self.batching and any(words in said for words in _BATCHING):
+            self.batching.add(model)
+            log.warning("the model server batches, too: start it without --enable_batching", model=model, said=said)
 
     async def versions(self, model: str, timeout_s: float) -> list[VersionStatus]:
         """The versions of a model that the server knows of, the newest last.
@@ -174,16 +191,32 @@ class Backend:
         return bytes(answer.flat[0])
 
     async def reach(self, timeout_s: float) -> None:
-        """Wait until the model server can be connected to.
+        """Wait until the model server is connected to.
 
         Raises:
-            BackendUnavailable: it could not be in time.
+            BackendUnavailable: it cannot be, or could not be in time.
         """
         try:
             async with asyncio.timeout(timeout_s):  # wait_for would swallow a cancellation at the wrong moment
-                await self._channel.channel_ready()
+                while (state := self._channel.get_state(try_to_connect=True)) is not _CONNECTED:
+                    if state is _REFUSED:
+                        break
+                    await self._channel.wait_for_state_change(state)
         except TimeoutError:
-            raise BackendUnavailable(f"The model server at {self.address} cannot be connected to.") from None
+            pass
+        if not self.connected:
+            self.batching.clear()  # another may come
+            raise BackendUnavailable(f"{self.lost}.")
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the model server now."""
+        return self._channel.get_state() is _CONNECTED
+
+    @property
+    def lost(self) -> str:
+        """What to say when there is none."""
+        return f"The model server at {self.address} cannot be connected to"
 
     async def reconnect(self) -> None:
         """Make new calls on a new connection; those that wait on the old one have until their deadlines."""
@@ -245,4 +278,6 @@ def _translated(error: grpc.aio.AioRpcError, model: str, version: int) -> Sluice
             f"The model server found no version {version} of model {model!r}, or the model found nothing: {text}"
         )
     kind = InputRejected if code in _REJECTIONS else BackendError
+    if code in _REJECTIONS and _COLLISION in text:
+        kind = BatchCollision
     return kind(f"The model server refused a batch of model {model!r} with {code.name}: {text}")

@@ -1,0 +1,42 @@
+"""Prints what the doctor finds, line by line, and ends with what it comes to."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+import typer
+
+from sluice.cli.doctor.checks import examine
+from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
+from sluice.cli.model_folders import versions_of
+from sluice.policy.errors import BackendUnavailable
+
+
+def run(backend: str, models: Path | None, names: Sequence[str], rest: str | None) -> None:
+    """Examine the model server at `backend`.
+
+    Raises:
+        CommandError: it cannot be reached, or something must be mended.
+    """
+    if models is not None and not models.is_dir():
+        raise CommandError(f"--models: there is no folder {models}", WRONG_USAGE)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    folders = {each.name for each in models.iterdir() if versions_of(each)} if models else set[str]()
+    try:
+        failed = asyncio.run(_printed(backend, sorted({*folders, *names}), rest))
+    except BackendUnavailable as error:
+        told = f"{error} Give the gRPC port of a model server that runs, HOST:PORT."
+        raise CommandError(told, NOT_REACHABLE) from None
+    if failed:
+        raise CommandError(f"{failed} of these must be mended before traffic comes", FAILED)
+
+
+async def _printed(backend: str, names: Sequence[str], rest: str | None) -> int:
+    """How many findings must be mended."""
+    failed = 0
+    async for finding in examine(backend, names, rest):
+        typer.echo(finding)
+        failed += finding.level == "FAIL"
+    return failed
