@@ -69,6 +69,25 @@ def read_data(path: Path, inputs: Mapping[str, Tensor]) -> Data:
     return Data(joined, tuple(label for each in given for label in each) if given else None, digest.hexdigest())
 
 
+def places_of(data: Data, classes: Sequence[str], path: Path, hint: str) -> Array:
+    """The labels as places of classes, int64 `[row]`: they are all names of classes, or else all places.
+
+    Raises:
+        CommandError: there are no labels, or others; `hint` says where rows of no class go.
+    """
+    if data.labels is None:
+        raise CommandError(f"{path}: expected a label for each row, under the name `label`; got none")
+    places = {name: place for place, name in enumerate(classes)}
+    if not set(data.labels) <= places.keys():
+        places = {str(place): place for place in range(len(classes))}
+    if strange := set(data.labels) - places.keys():
+        raise CommandError(
+            f"{path}: expected labels of known classes, {', '.join(classes)}, or their places from 0; got "
+            f"{min(strange)!r}. {hint}"
+        )
+    return np.array([places[label] for label in data.labels])
+
+
 def files_of(path: Path) -> Sequence[Path]:
     """The files that `read_data` reads.
 

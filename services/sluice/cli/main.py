@@ -81,15 +81,27 @@ def export(
         list[str] | None,
         typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
     ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,…", help="A classifier's classes, in the order of its logits: for `:recognize`."),
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="LAYER", help="The layer whose output, [batch, d], tells strange rows from known ones."),
+    ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="The rows that the model was trained on, with a `label`: .npz, .csv, .jsonl, .parquet, or a folder.",
+        ),
+    ] = None,
 ) -> None:
     """Export a Keras model so that it can be served, and check what was written against Keras."""
     import_keras()
-    from sluice.export import ExportError, export_file
+    from sluice.cli.export import Recognition, run
 
-    try:
-        typer.echo(export_file(file, out, imports=imports or ()))
-    except ExportError as error:
-        raise CommandError(str(error)) from None
+    typer.echo(run(file, out, imports or (), Recognition(classes, features, train)))
 
 
 @app.command()

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +20,7 @@ from sluice.cli.calibrate.answers import Recognizer, find
 from sluice.cli.calibrate.fit import Fitted, all_methods, fit
 from sluice.cli.calibrate.own_gateway import own_gateway
 from sluice.cli.calibrate.report import show
-from sluice.cli.data_files import Data, files_of, read_data
+from sluice.cli.data_files import Data, files_of, places_of, read_data
 from sluice.cli.errors import WRONG_USAGE, CommandError
 from sluice.cli.model_folders import MODELS
 from sluice.cli.plot import check_plot, plotting
@@ -85,7 +84,8 @@ def _fitted(served: Recognizer, options: Options) -> Fitted:
         methods.remove("detector")
         left_out["detector"] = reason
     known = _data(options.known, served.recognition)
-    labels = _places(known, served.recognition, options.known)
+    hint = "Rows of no class go to --unknown"
+    labels = places_of(known, served.recognition.classes, options.known, hint)
     unknown = None if options.unknown is None else _data(options.unknown, served.recognition)
     blank = Calibration(
         model=model, version=served.version, made_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -137,21 +137,6 @@ def _data(path: Path, recognition: Recognition) -> Data:
         except BadRequest as error:
             raise CommandError(f"{path}: {error.message}") from None
     return data
-
-
-def _places(data: Data, recognition: Recognition, path: Path) -> Array:
-    """The labels as places of classes, int64 `[row]`: they are all names of classes, or else all places."""
-    if data.labels is None:
-        raise CommandError(f"{path}: expected a label for each row, under the name `label`; got none")
-    places = {name: place for place, name in enumerate(recognition.classes)}
-    if not set(data.labels) <= places.keys():
-        places = {str(place): place for place in range(len(recognition.classes))}
-    if strange := set(data.labels) - places.keys():
-        raise CommandError(
-            f"{path}: expected labels of known classes, {', '.join(recognition.classes)}, or their places from 0; got "
-            f"{min(strange)!r}. Rows of no class go to --unknown"
-        )
-    return np.array([places[label] for label in data.labels])
 
 
 @contextmanager
