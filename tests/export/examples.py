@@ -218,6 +218,34 @@ def given_mask() -> keras.Model:
     return keras.Model(entry, layers.LSTM(4, return_sequences=True, name="level")(entry, mask=wanted))
 
 
+def masks_as_inputs() -> keras.Model:
+    """Masks of two shapes that come with the request, by keyword, to layers and to a nested model."""
+    entry = keras.Input((None, 3), name="readings")
+    known, valid = keras.Input((None,), dtype="bool", name="known"), keras.Input((None, 1), dtype="int32", name="valid")
+    hidden = layers.LSTM(4, return_sequences=True)(mask=known, sequences=entry)
+    inside = keras.Input((None, 4))
+    inner = keras.Model(inside, layers.GRU(3, return_sequences=True)(layers.Dense(3)(inside)))
+    hidden = layers.TimeDistributed(layers.Dense(3))(inner(hidden, mask=valid), mask=known)
+    last = layers.GRU(2, name="last")(hidden, mask=valid)
+    return keras.Model([entry, known, valid], [layers.Softmax(name="each")(inputs=hidden), last])
+
+
+def layers_as_if_trained() -> keras.Model:
+    """`predict` runs every layer as it predicts, also those that are called with training=True."""
+    entry = keras.Input((None, 3), name="readings")
+    noisy = layers.Dropout(0.5)(layers.GaussianNoise(0.5)(entry, training=True), training=True)
+    hidden = layers.GRU(4, return_sequences=True, dropout=0.5)(noisy, training=True)
+    hidden = layers.BatchNormalization(name="each")(hidden, training=True)
+    return keras.Model(entry, [hidden, layers.Dropout(0.5, name="last")(layers.GRU(2)(hidden), training=True)])
+
+
+def named_as_people_do() -> keras.Model:
+    """Names that Keras takes, and that neither a graph's scopes nor Python's arguments do."""
+    entry, other = keras.Input((None, 2), name="sea temp"), keras.Input((None, 1), name="x:0")
+    hidden = layers.GRU(3, return_sequences=True, name="Größe")(layers.Concatenate(name="-")([entry, other]))
+    return keras.Model([entry, other], layers.Dense(2, name="Raumtemperatur_°C")(hidden), name="Wetter morgen")
+
+
 def causal_convolutions() -> keras.Model:
     entry = keras.Input((None, 3), name="readings")
     hidden = layers.Conv1D(4, 3, padding="causal", dilation_rate=2, activation="relu")(entry)
@@ -273,7 +301,8 @@ def functions() -> keras.Model:
     entry = keras.Input((None, 4), name="readings")
     hidden = layers.GRU(3, return_sequences=True)(ops.tanh(entry[:, :, :2] * 2.0 + np.float32([0.5, 1.0])))
     centred = hidden - ops.mean(hidden, axis=-1, keepdims=True)
-    return keras.Model(entry, layers.Identity(name="level")(ops.concatenate([centred, entry[..., 2:]], axis=2)))
+    parts = [centred, entry[..., 2:], entry[..., ::-1]]
+    return keras.Model(entry, layers.Identity(name="level")(ops.concatenate(parts, axis=2)))
 
 
 def of_precision(policy: str) -> keras.Model:
@@ -315,6 +344,9 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "masked_words": masked_words,
     "masked_nested": masked_nested,
     "given_mask": given_mask,
+    "masks_as_inputs": masks_as_inputs,
+    "layers_as_if_trained": layers_as_if_trained,
+    "named_as_people_do": named_as_people_do,
     "causal_convolutions": causal_convolutions,
     "convolutions_alone": convolutions_alone,
     "masked_convolution": masked_convolution,

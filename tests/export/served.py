@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ class Served:
         with self._session.graph.as_default():
             loaded = tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(folder))
         self.signatures = loaded.signature_def
-        self.contract = json.loads(self.call("contract", {"probe": [0]})["contract"][0])
+
+    @cached_property
+    def contract(self) -> dict[str, Any]:
+        return json.loads(self.call("contract", {"probe": [0]})["contract"][0])
 
     def call(self, signature: str, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
         """The outputs by name; there must be exactly the signature's inputs."""
@@ -38,29 +42,55 @@ class Served:
         info = definition.inputs[name] if name in definition.inputs else definition.outputs[name]
         return np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
 
+    def replay(self, calls_file: str, answers_file: str) -> None:
+        """As an export's verification does in a process of its own."""
+        replay.replay(self._session, self.signatures, calls_file, answers_file)
+
     def close(self) -> None:
         self._session.close()
 
 
+class Opened:
+    """What has been opened; the session in which an export verified itself is the one that then serves it."""
+
+    def __init__(self) -> None:
+        self._all: list[Served] = []
+        self._verified: dict[Path, Served] = {}
+
+    def folder(self, folder: Path) -> Served:
+        return self._verified.pop(folder, None) or self._open(folder)
+
+    def verifying(self, folder: Path) -> Served:
+        self._verified = {folder.with_name(folder.name.removeprefix("exporting-")): self._open(folder)}
+        return next(iter(self._verified.values()))
+
+    def _open(self, folder: Path) -> Served:
+        self._all.append(Served(folder))
+        return self._all[-1]
+
+    def close(self) -> None:
+        for served in self._all:
+            served.close()
+
+
 @pytest.fixture(scope="session")
-def serve() -> Iterator[Callable[[Path], Served]]:
-    opened: list[Served] = []
-
-    def open_served(folder: Path) -> Served:
-        opened.append(Served(folder))
-        return opened[-1]
-
-    yield open_served
-    for served in opened:
-        served.close()
+def opened() -> Iterator[Opened]:
+    opened = Opened()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")
-def quick_verification() -> Iterator[None]:
+def serve(opened: Opened) -> Callable[[Path], Served]:
+    return opened.folder
+
+
+@pytest.fixture(scope="session")
+def quick_verification(opened: Opened) -> Iterator[None]:
     """Exports verify themselves in this process, which saves a start of TensorFlow each."""
 
     def replayed(folder: Path, *files: Path) -> None:
-        replay.main(str(folder), *map(str, files))
+        opened.verifying(folder).replay(*map(str, files))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "_run_replay", replayed)

@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 
 from sluice.export import export
-from sluice.export.plan import plan_for
+from sluice.export.contract import UNDESCRIBED, contract
+from sluice.export.imports import load
+from sluice.export.plan import Plan, plan_for
 from tests.export.examples import MODELS, STEPS
 
 ROWS = 3
 MASKED_VALUES = {"masked_last_step": 0.25, "masked_convolution": 0.25}
 ALLOWED = {"mixed_float16": 2**-7, "mixed_bfloat16": 2**-4}
 
-pytestmark = pytest.mark.filterwarnings("ignore:Layer 'conv1d:UserWarning")  # Keras says that it drops the mask
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Layer '(conv1d|functional):UserWarning"
+)  # Keras says that it drops the mask
 
 Arrays = dict[str, np.ndarray]
 
@@ -73,17 +77,15 @@ class Case:
 def case(request, tmp_path_factory, serve, quick_verification) -> Case:
     keras.utils.set_random_seed(3)
     model = MODELS[request.param]()
-    served = serve(export(model, tmp_path_factory.mktemp("models") / request.param / "1"))
-    timed = frozenset(plan_inputs_with_time(served))
+    plan, folder = plan_for(model), tmp_path_factory.mktemp("models") / request.param
+    model.save(file := folder.with_suffix(".keras"))
+    served = serve(export(load(file), folder / "1"))
+    assert contract(plan, UNDESCRIBED) == served.contract  # a file and the model in memory are judged alike
+    timed = frozenset(name for name, flow in plan.inputs.items() if flow.timed)
     x = {name: inputs(name, tensor, name in timed) for name, tensor in entries(model)}
     for name in timed:
         x[name][np.random.default_rng(8).random(x[name].shape[:2]) < 0.3] = MASKED_VALUES.get(request.param, 0)
-    return Case(served, x, after_each_step(model, x, timed), timed, ALLOWED.get(request.param, 1e-5))
-
-
-def plan_inputs_with_time(served: Any) -> list[str]:
-    tensors = served.contract["signatures"]["serving_default"]["inputs"]
-    return [name for name, said in tensors.items() if [axis["name"] for axis in said["axes"]][1:2] == ["time"]]
+    return Case(served, x, after_each_step(model, plan, x, timed), timed, ALLOWED.get(request.param, 1e-5))
 
 
 def entries(model: keras.Model) -> list[tuple[str, keras.KerasTensor]]:
@@ -99,8 +101,8 @@ def inputs(name: str, tensor: keras.KerasTensor, timed: bool) -> np.ndarray:
     return random.normal(size=shape).astype("f4")
 
 
-def after_each_step(model: keras.Model, x: Arrays, timed: frozenset[str]) -> Arrays:
-    whole, planned = keras_answers(model, x), plan_for(model).outputs
+def after_each_step(model: keras.Model, plan: Plan, x: Arrays, timed: frozenset[str]) -> Arrays:
+    whole, planned = keras_answers(model, x), plan.outputs
     if all(planned[name].timed for name in whole):
         return whole
     steps = max(x[name].shape[1] for name in timed)

@@ -167,7 +167,7 @@ REFUSED = {
     "joined_along_time": (lambda: concatenated(axis=1), "axis 1"),
     "slopes_by_time": (lambda: rnn(layers.PReLU(name=NAME), shape=(6, 4)), "shared_axes=[1]"),
     "lambda": (lambda: rnn(layers.Lambda(lambda x: x, name=NAME)), "not known to treat each time step alone"),
-    "given_state": (given_state, "initial state comes from another layer"),
+    "given_state": (given_state, "initial_state= gives it a state"),
     "returned_state": (with_returned_state, "return_state=True"),
     "mixed": (mixed, "has no time axis"),
     "shared_and_stateful": (shared_and_stateful, "the second call"),
@@ -176,7 +176,7 @@ REFUSED = {
         "an input that has no time axis",
     ),
     "static_of_equal_rank": (lambda: static_joined(layers.Add(name=NAME)), "an input that has no time axis"),
-    "state_from_input": (state_from_input, "initial state comes from another layer"),
+    "state_from_input": (state_from_input, "initial_state= gives it a state"),
     "mask_of_two_axes": (two_axes_of_mask, "its mask has 3 axes"),
     "masking_over_time": (masking_over_time, "the time axis"),
     "random_start": (

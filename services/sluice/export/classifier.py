@@ -28,8 +28,8 @@ class Classifier:
     head: Head | None
 
 
-def classifier(model: keras.Model, features_layer: str) -> Classifier:
-    """Take a classifier apart at the layer of this name.
+def classifier(model: keras.Model, features_layer: str | None) -> Classifier:
+    """Take a classifier apart at the layer of this name; without one its logits are its features.
 
     A softmax or sigmoid at the end, a layer of its own or the activation of the last dense layer, is left out.
 
@@ -43,7 +43,10 @@ def classifier(model: keras.Model, features_layer: str) -> Classifier:
             f"model '{model.name}': expected a Sequential or functional Keras model whose input shape is known, with "
             "one output [batch, class]"
         )
-    features, logits = _features(graph, features_layer), _logits(graph.outputs[0])
+    logits = _logits(graph.outputs[0])
+    if features_layer is None:
+        return Classifier(keras.Model(graph.inputs, [logits, logits], name=model.name), None)
+    features = _features(graph, features_layer)
     return Classifier(keras.Model(graph.inputs, [features, logits], name=model.name), _head(features, logits))
 
 

@@ -64,9 +64,10 @@ def contract(plan: Plan, description: Description) -> dict[str, Any]:
     """The contract's JSON document.
 
     Raises:
-        ExportError: the description speaks of a tensor that the model does not have, names too many or few axes
-            or one of them time, gives buckets that cannot be used, or an example of other inputs than the model's.
+        ExportError: a name cannot be written; the description speaks of a tensor that the model does not have, names too
+            many or few axes or one of them time, gives buckets that cannot be used, or an example of other inputs than the model's.
     """
+    _check_names(plan)
     unknown = description.tensors.keys() - {*plan.inputs, *plan.outputs}
     if unknown:
         has = ", ".join([*plan.inputs, *plan.outputs])
@@ -113,6 +114,13 @@ def _ragged(tensor: Mapping[str, Any]) -> dict[str, Any]:
     """The input with a time axis whose length differs from row to row, and what fills shorter rows."""
     batch, time, *row = tensor["axes"]
     return {**tensor, "axes": [batch, time | {"ragged": True}, *row], "pad": _zero(tensor["dtype"])}
+
+
+def _check_names(plan: Plan) -> None:
+    """Clients and pages write names; JSON and protobuf take any text."""
+    for name in (*plan.inputs, *plan.outputs, *(state.layer for state in plan.states)):
+        if not (name and name.isprintable()):
+            raise ExportError(f"layer {name!r}: expected a name of one printable character or more; rename the layer")
 
 
 def _check_axes(plan: Plan, description: Description) -> None:
@@ -188,6 +196,18 @@ def _initial(state: State) -> Any:
 
 
 def _example(plan: Plan, description: Description) -> dict[str, Any]:
+    return {
+        "signature": "step" if plan.states else "serving_default",
+        "inputs": example_rows(plan, description),
+    }
+
+
+def example_rows(plan: Plan, description: Description) -> dict[str, Any]:
+    """One row of each input: those of the description, or zeros.
+
+    Raises:
+        ExportError: the description gives rows of other inputs.
+    """
     rows = {name: _zeros(flow) for name, flow in plan.inputs.items()}
     if isinstance(description.example, Mapping):
         rows = dict(description.example)
@@ -196,11 +216,12 @@ def _example(plan: Plan, description: Description) -> dict[str, Any]:
     if rows.keys() != plan.inputs.keys():
         wanted = ", ".join(plan.inputs)
         raise ExportError(f"example of {', '.join(rows)}: expected one row of each input, by name ({wanted})")
-    return {"signature": "step" if plan.states else "serving_default", "inputs": rows}
+    return rows
 
 
-def _zero(dtype: str) -> float | bool:
-    return {"float": 0.0, "bfloat": 0.0, "bool": False}.get(dtype.rstrip("0123456789"), 0)
+def _zero(dtype: str) -> float | bool | str:
+    zeros: Mapping[str, float | bool | str] = {"float": 0.0, "bfloat": 0.0, "bool": False, "string": ""}
+    return zeros.get(dtype.rstrip("0123456789"), 0)
 
 
 def _zeros(flow: Flow) -> Any:

@@ -5,15 +5,18 @@ It does not know whether those layers can be stepped.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import keras
 from keras import layers, tree
 
 from sluice.export.memory import gives_sequence
-from sluice.export.walk import graph_of
+from sluice.export.walk import graph_of, inner_arguments, named_arguments
 
 Sources = frozenset[str]
+
+_LOOKUPS = (layers.StringLookup, layers.TextVectorization)
 
 
 @dataclass(slots=True)
@@ -24,11 +27,15 @@ class Entry:
         tensor: its shape and dtype, [batch, ...].
         is_sequence: whether its second axis is time.
         vocabulary: the size of the smallest embedding that it is looked up in; None if there is none.
+        words: those that a layer looks its texts up among, if one does.
+        is_text: whether a layer splits its texts into words.
     """
 
     tensor: keras.KerasTensor
     is_sequence: bool = False
     vocabulary: int | None = None
+    words: tuple[str, ...] = ()
+    is_text: bool = False
 
 
 def entries(graph: keras.Model) -> dict[str, Entry]:
@@ -66,12 +73,17 @@ class _Trail:
 
     def _visit(self, node: Any, sources: dict[int, Sources]) -> list[Sources]:
         operation = node.operation
-        tensors = [leaf for leaf in tree.flatten(node.arguments.args) if isinstance(leaf, keras.KerasTensor)]
+        given = named_arguments(operation, node.arguments.args, node.arguments.kwargs)
+        masks = given.pop("mask", None)
         inner = graph_of(operation)
         if inner is not None:
-            return self.follow(inner, [sources[id(tensor)] for tensor in tensors])
+            inputs = [sources[id(tensor)] for tensor in inner_arguments(operation, next(iter(given.values())))]
+            masking = [sources.get(id(mask), Sources()) for mask in tree.flatten(masks)] if masks is not None else []
+            return self.follow(inner, [a | b for a, b in zip_longest(inputs, masking, fillvalue=Sources())])
+        tensors = _tensors(given)
         rank = max((len(tensor.shape) for tensor in tensors), default=0)
-        own = Sources().union(*(sources[id(tensor)] for tensor in tensors if len(tensor.shape) == rank))
+        timed = [tensor for tensor in tensors if len(tensor.shape) == rank] + _tensors(masks)
+        own = Sources().union(*(sources[id(tensor)] for tensor in timed))
         self._note(operation, own)
         keeps = gives_sequence(operation) and not isinstance(operation, layers.RepeatVector)
         return [own if keeps else Sources()] * len(node.outputs)
@@ -81,3 +93,10 @@ class _Trail:
             entry.is_sequence |= isinstance(operation, self.receivers)
             if isinstance(operation, layers.Embedding):
                 entry.vocabulary = min(operation.input_dim, entry.vocabulary or operation.input_dim)
+            if isinstance(operation, _LOOKUPS) and entry.tensor.dtype == "string":
+                entry.words = tuple(map(str, operation.get_vocabulary(include_special_tokens=False)))
+                entry.is_text = isinstance(operation, layers.TextVectorization)
+
+
+def _tensors(arguments: Any) -> list[keras.KerasTensor]:
+    return [leaf for leaf in tree.flatten(arguments) if isinstance(leaf, keras.KerasTensor)]

@@ -1,6 +1,14 @@
 """What can go wrong in an export. Each sentence says what was expected, what came, and what to do."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import keras
+
+_EMPHASIS = re.compile(r"\x1b\[[0-9;]*m")
+_LONGEST = 300  # characters of another library's message; Keras writes a model's whole configuration
+_WRAPPED = re.compile(r"Exception encountered when calling \S+\s*(.*?)\s*Arguments received by", re.DOTALL)
 
 
 class ExportError(Exception):
@@ -22,3 +30,27 @@ class CannotStep(ExportError):
             f"layer '{self.layer}' ({type(layer).__name__}) cannot be run one time step at a time: {reason}. "
             "Replace or remove it, then export again"
         )
+
+
+@contextmanager
+def refused(done: str) -> Iterator[None]:
+    """Whatever a model's own layers raise while it is `done` is why it is not exported.
+
+    Raises:
+        ExportError: in place of any other exception.
+    """
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(f"the model cannot be {done}: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """What another library says, on one line."""
+    text = _EMPHASIS.sub("", str(error))
+    if wrapped := _WRAPPED.search(text):
+        text = wrapped[1]
+    text = " ".join(text.split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import keras
 
@@ -92,10 +93,10 @@ def _write_assets(folder: Path, assets: Mapping[str, Writer] | None) -> None:
 def export_file(
     keras_file: Path, out: Path, description: Description = UNDESCRIBED, imports: Sequence[str] = ()
 ) -> Path:
-    """Export the model of a `.keras` file as `export` does; the file goes along as `assets.extra/model.keras`.
+    """Export the model of a Keras file as `export` does; it goes along as `assets.extra/model.keras`.
 
     Args:
-        keras_file: the file.
+        keras_file: a `.keras` file, or an `.h5` file of earlier versions, which goes along in the form of today.
         out: as in `export`.
         description: as in `export`.
         imports: modules, and paths of .py files, that are imported first: they register the model's own classes
@@ -105,7 +106,13 @@ def export_file(
         ExportError: as `export`; or the file cannot be loaded, a module not imported, a class not found.
     """
     import_classes(imports)
-    return export(load(keras_file), out, description, {"model.keras": partial(shutil.copyfile, keras_file)})
+    model = load(keras_file)
+    return export(model, out, description, keras_asset(model, keras_file))
+
+
+def keras_asset(model: keras.Model, file: Path) -> dict[str, Writer]:
+    """What writes `model`, which was loaded from `file`, beside an export."""
+    return {"model.keras": partial(shutil.copyfile, file) if is_zipfile(file) else model.save}
 
 
 def _check_free(out: Path) -> None:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import keras
 
-from sluice.export.errors import ExportError
+from sluice.export.errors import ExportError, reason
 
 # How Keras says that it cannot find the code of a layer, cell or function.
 _MISSING = re.compile(r"Could not locate (class|function) '([^']+)'")
@@ -28,10 +28,10 @@ def load(file: Path, classes: Mapping[str, type] | None = None) -> keras.Model:
     """
     try:
         return keras.models.load_model(file, classes, compile=False)
-    except (OSError, TypeError, ValueError) as error:
+    except Exception as error:  # what a damaged file makes Keras, zipfile and h5py raise is not said anywhere
         missing = _MISSING.search(str(error))
         if missing is None:
-            raise ExportError(f"{file}: expected a Keras model file (.keras); {error}") from error
+            raise ExportError(f"{file}: expected a Keras model file (.keras); {reason(error)}") from error
         raise ExportError(
             f"{file.name}: {missing[1]} '{missing[2]}' is not known to Keras; decorate it with "
             "@keras.saving.register_keras_serializable() and name its module or file: --import MODULE_OR_FILE.py"

@@ -73,7 +73,7 @@ class Memory(ABC):
 
     def initial(self, rows: tf.Tensor) -> Tensors:
         """The states that sequences start from, for a batch of `rows` rows."""
-        return [tf.repeat(tf.constant(state.initial[np.newaxis]), rows, axis=0) for state in self.states]
+        return [_repeated(state.initial, rows) for state in self.states]
 
 
 def remembers(layer: keras.Operation) -> bool:
@@ -110,7 +110,7 @@ class CellMemory(Memory):
     """
 
     def __init__(self, layer: layers.RNN, prefix: str, sequence: tf.Tensor, mask: tf.Tensor | None) -> None:
-        if mask is not None and len(mask.shape) != 2:
+        if mask is not None and (len(mask.shape) < 2 or any(size != 1 for size in mask.shape[2:])):
             raise CannotStep(layer, f"its mask has {len(mask.shape)} axes; one of batch and time alone is needed")
         self._layer = layer
         self._structure, rows = _initial_rows(layer)
@@ -174,7 +174,7 @@ class CellMemory(Memory):
         """Zeros of the shape and dtype of one row of the cell's output."""
         rows = tf.shape(sequence)[0]
         inputs = tf.zeros((rows, *sequence.shape[2:]), sequence.dtype)
-        starts = [tf.repeat(tf.constant(state.initial[np.newaxis]), rows, axis=0) for state in self._cell_states]
+        starts = [_repeated(state.initial, rows) for state in self._cell_states]
         output, _ = self._run_cell(inputs, starts)
         return np.zeros(output.shape[1:], output.dtype.as_numpy_dtype)
 
@@ -289,6 +289,10 @@ def _state_names(cell: Any, structure: Any) -> list[str]:
     count = len(tree.flatten(structure))
     known = _NAMES.get(type(cell), ())
     return list(known) if len(known) == count else [f"state_{i}" for i in range(count)]
+
+
+def _repeated(row: np.ndarray, rows: tf.Tensor) -> tf.Tensor:
+    return tf.broadcast_to(tf.constant(row), [rows, *row.shape])
 
 
 def _unstacked(sequence: tf.Tensor) -> tf.TensorArray:

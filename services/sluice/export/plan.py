@@ -5,7 +5,6 @@ It runs the model's graph once on tensors without values, and refuses by name th
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import keras
@@ -13,9 +12,10 @@ import tensorflow as tf
 
 from sluice.export import memory, rules
 from sluice.export.entries import Entry, entries
-from sluice.export.errors import CannotStep, ExportError
+from sluice.export.errors import CannotStep, ExportError, refused
 from sluice.export.memory import Memory, State
-from sluice.export.walk import Flow, Span, Whole, flows_in, graph_of, joint_flow
+from sluice.export.names import legal_scopes, unused_name
+from sluice.export.walk import Flow, Span, Whole, flows_in, graph_of, joint_flow, named_arguments
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +54,32 @@ def plan_for(model: keras.Model) -> Plan:
         ExportError: not a built Sequential or functional model.
         CannotStep: it is recurrent, and holds a layer that cannot be run one time step at a time.
     """
+    graph = _known_graph(model)
+    with refused("run on tensors without values"):
+        if _is_recurrent(model):
+            return _stepped_plan(graph)
+        return _convolutional_plan(graph) if any(map(memory.remembers, model._flatten_layers())) else rows_plan(model)
+
+
+def rows_plan(model: keras.Model) -> Plan:
+    """`model` as it is, whether it is recurrent or not: rows in, rows out.
+
+    Raises:
+        ExportError: not a built Sequential or functional model.
+    """
+    graph = _known_graph(model)
+    inputs = {name: Flow(entry.tensor, Span.ROW) for name, entry in entries(graph).items()}
+    return Plan(inputs, _by_layer(graph, [Flow(tensor, Span.ROW) for tensor in graph.outputs]))
+
+
+def _known_graph(model: keras.Model) -> keras.Model:
     graph = graph_of(model)
     if graph is None:
         raise ExportError(
             f"model '{model.name}': expected a Sequential or functional Keras model whose input shape is known, got "
             f"{type(model).__name__}; build it with keras.Input, or call it once on data"
         )
-    if _is_recurrent(model):
-        return _stepped_plan(graph)
-    return _convolutional_plan(graph) if any(map(memory.remembers, model._flatten_layers())) else _rows_plan(graph)
+    return graph
 
 
 class Planner(Whole):
@@ -75,15 +92,13 @@ class Planner(Whole):
         self._stateful: set[keras.Layer] = set()
 
     def visit(self, operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-        flows = flows_in((args, kwargs))
-        if not isinstance(operation, keras.Model) and joint_flow(flows).timed:
-            states = [*args[1:], kwargs.get("initial_state")]
-            if reason := _state_reason(operation, states) or _joining_reason(operation, flows):
-                raise CannotStep(operation, reason)
+        given = named_arguments(operation, args, kwargs)
+        if joint_flow(flows_in((args, kwargs))).timed and (reason := _call_reason(operation, given)):
+            raise CannotStep(operation, reason)
         return super().visit(operation, *args, **kwargs)
 
     def layer(self, layer: keras.Operation, span: Span, args: Any, kwargs: Any) -> Any:
-        given = (*args, *(value for name, value in kwargs.items() if name != "mask"))
+        given = tuple(value for name, value in named_arguments(layer, args, kwargs).items() if name != "mask")
         reason = _timed_reason(layer, given) if span is Span.EACH else _timeless_reason(layer, given)
         if reason:
             raise CannotStep(layer, reason)
@@ -105,26 +120,20 @@ class Planner(Whole):
         return None
 
 
-def unused_name(name: str, taken: set[str]) -> str:
-    """`name`, or with the first suffix _1, _2, … that is not `taken`; it is taken afterwards."""
-    candidates = (name if i == 0 else f"{name}_{i}" for i in count())
-    chosen = next(candidate for candidate in candidates if candidate not in taken)
-    taken.add(chosen)
-    return chosen
-
-
 def _stepped_plan(graph: keras.Model) -> Plan:
     inputs = {name: _entry_flow(entry) for name, entry in entries(graph).items()}
-    planner = Planner()
-    planned: list[Flow] = []
+    traced: list[tuple[Planner, list[Flow]]] = []  # more than one where the first made variables
 
     def trace(*tensors: tf.Tensor) -> None:
+        planner = Planner()
         given = zip(tensors, inputs.values(), strict=True)
-        planned.extend(planner.run(graph, [planner.enter(tensor, flow) for tensor, flow in given]))
+        traced.append((planner, planner.run(graph, [planner.enter(tensor, flow) for tensor, flow in given])))
 
     specs = [tf.TensorSpec(flow.tensor.shape, flow.tensor.dtype) for flow in inputs.values()]
-    tf.function(trace, autograph=False).get_concrete_function(*specs)
-    return Plan(inputs, _by_layer(graph, [_described(flow) for flow in planned]), tuple(planner.memories))
+    with legal_scopes(graph):
+        tf.function(trace, autograph=False).get_concrete_function(*specs)
+    planner, outputs = traced[-1]
+    return Plan(inputs, _by_layer(graph, [_described(flow) for flow in outputs]), tuple(planner.memories))
 
 
 def _convolutional_plan(graph: keras.Model) -> Plan:
@@ -132,12 +141,7 @@ def _convolutional_plan(graph: keras.Model) -> Plan:
     try:
         return _stepped_plan(graph)
     except CannotStep:
-        return _rows_plan(graph)
-
-
-def _rows_plan(graph: keras.Model) -> Plan:
-    inputs = {name: Flow(entry.tensor, Span.ROW) for name, entry in entries(graph).items()}
-    return Plan(inputs, _by_layer(graph, [Flow(tensor, Span.ROW) for tensor in graph.outputs]))
+        return rows_plan(graph)
 
 
 def _entry_flow(entry: Entry) -> Flow:
@@ -165,9 +169,29 @@ def _is_recurrent(model: keras.Model) -> bool:
     )
 
 
-def _state_reason(operation: keras.Operation, states: list[Any]) -> str | None:
-    stated = isinstance(operation, keras.layers.RNN) and any(each is not None for each in states)
-    return "its initial state comes from another layer" if stated else None
+def _call_reason(operation: keras.Operation, given: Mapping[str, Any]) -> str | None:
+    """Why this call, with arguments by name, cannot be run on one time step, whatever its layer does; or None."""
+    joined = [value for name, value in given.items() if name != "mask"]
+    if isinstance(operation, keras.Model):
+        return _mask_reason(given.get("mask"))
+    return (
+        (None if memory.remembers(operation) else rules.unknown(operation))
+        or _state_reason(operation, given)
+        or _mask_reason(given.get("mask"))
+        or _joining_reason(operation, flows_in(joined))
+    )
+
+
+def _state_reason(operation: keras.Operation, given: Mapping[str, Any]) -> str | None:
+    stated = isinstance(operation, keras.layers.RNN) and given.get("initial_state") is not None
+    return "initial_state= gives it a state; a sequence starts from the layer's own" if stated else None
+
+
+def _mask_reason(mask: Any) -> str | None:
+    """A mask belongs to the time steps as its layer's sequence does."""
+    if all(isinstance(each, Flow) and each.timed for each in keras.tree.flatten(mask) if each is not None):
+        return None
+    return "its mask has no time axis that comes with the request"
 
 
 def _joining_reason(operation: keras.Operation, flows: list[Flow]) -> str | None:

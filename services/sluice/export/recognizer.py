@@ -13,10 +13,11 @@ from sluice.export.classifier import Classifier, classifier
 from sluice.export.contract import UNDESCRIBED, Description, Meaning
 from sluice.export.errors import ExportError
 from sluice.export.exporter import Writer, export_endpoints
+from sluice.export.plan import Plan
 from sluice.export.recognition import Classes, document, endpoints
 from sluice.export.saved_model import Endpoints
 from sluice.export.scores import METHODS, Head, Known, ScoreOptions
-from sluice.export.verify import Call, tolerance
+from sluice.export.verify import Call, samples, tolerance
 from sluice.export.walk import Flow, Span
 
 _BATCH = 512
@@ -30,8 +31,8 @@ DEFAULT_OPTIONS = ScoreOptions()
 
 def export_recognizer(
     model: keras.Model,
-    features_layer: str,
-    train_data: tuple[Array | Inputs, Array],
+    features_layer: str | None,
+    train_data: tuple[Array | Inputs, Array] | None,
     folder: Path,
     *,
     classes: Classes,
@@ -48,7 +49,7 @@ def export_recognizer(
     Args:
         model: a built Sequential or functional classifier whose output is logits, or a softmax or sigmoid of them; it
             is not changed.
-        features_layer: the name of a layer of it, whose output is [batch, d].
+        features_layer: the name of a layer of it, whose output is [batch, d]; None, as `train_data`, for logits alone.
         train_data: inputs [n, ...], by name where there are several, and their labels, int [n], from 0 to the number
             of known classes - 1.
         folder: DIR/NAME/VERSION, TensorFlow Serving's layout.
@@ -66,7 +67,11 @@ def export_recognizer(
             need; labels are not 0 … n-1; features are not finite; a method is unknown, or cannot be fitted to this
             data; the folder is not a free version, or the exported model answers differently from Keras.
     """
-    parts, x, served = _fitted(model, features_layer, train_data, classes, methods, options)
+    if train_data is None:
+        methods = _no_methods(methods)
+        parts, x, served = _unfitted(model, classes, description)
+    else:
+        parts, x, served = _fitted(model, features_layer, train_data, classes, methods, options)
     return export_endpoints(
         parts.whole,
         served,
@@ -95,9 +100,25 @@ def fit_recognizer(
     return _fitted(model, features_layer, train_data, classes, methods, options)[-1]
 
 
+def _no_methods(methods: Sequence[str] | None) -> Sequence[str]:
+    if methods:
+        raise ExportError(f"method '{methods[0]}': expected training data that it can be fitted to, got none")
+    return ()
+
+
+def _unfitted(model: keras.Model, classes: Classes, description: Description) -> tuple[Classifier, Inputs, Endpoints]:
+    """The logits alone, and random rows."""
+    parts = classifier(model, None)
+    flows = _flows(parts)
+    x = samples(parts.whole, Plan(flows, {}), description)
+    logits = parts.whole([*x.values()], training=False)[1]
+    _check_logits(keras.ops.convert_to_numpy(logits).astype(np.float64), classes)
+    return parts, x, endpoints(parts.whole, flows, {}, classes)
+
+
 def _fitted(
     model: keras.Model,
-    features_layer: str,
+    features_layer: str | None,
     train_data: tuple[Array | Inputs, Array],
     classes: Classes,
     methods: Sequence[str] | None,
@@ -146,7 +167,7 @@ def _checked(
     return {name: x[name] for name in flows}, labels.astype(np.int64)
 
 
-def _seen(parts: Classifier, x: Inputs, labels: NDArray[np.int64], classes: Classes, layer: str) -> Known:
+def _seen(parts: Classifier, x: Inputs, labels: NDArray[np.int64], classes: Classes, layer: str | None) -> Known:
     """The training data's features, and the logits of the known classes."""
     batches = [
         parts.whole([rows[start : start + _BATCH] for rows in x.values()], training=False)

@@ -19,15 +19,18 @@ import tensorflow as tf
 Arrays = dict[str, np.ndarray]
 
 
-def replay(folder: str, calls: list[tuple[str, Arrays]]) -> list[Arrays]:
-    """Make the calls, (signature, inputs) each, one after another; their outputs by name."""
+def replay(session: tf.compat.v1.Session, signatures: Any, calls_file: str, answers_file: str) -> None:
+    """Make the calls in one file, one after another, and write the answers to the other."""
+    with np.load(calls_file) as arrays:
+        calls = _calls(dict(arrays))
     answers: list[Arrays] = []
-    with tf.compat.v1.Session(graph=tf.Graph()) as session:
-        signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder).signature_def
-        for name, inputs in calls:
-            carried = answers[-1] if answers else {}
-            answers.append(_run(session, signatures[name], carried | inputs))
-    return answers
+    for name, inputs in calls:
+        carried = answers[-1] if answers else {}
+        answers.append(_run(session, signatures[name], carried | inputs))
+    named: dict[str, Any] = {
+        f"{i}/{name}": storable(x) for i, answer in enumerate(answers) for name, x in answer.items()
+    }
+    np.savez(answers_file, **named)
 
 
 def _run(session: tf.compat.v1.Session, signature: Any, values: Arrays) -> Arrays:
@@ -51,13 +54,10 @@ def _calls(arrays: Arrays) -> list[tuple[str, Arrays]]:
 
 
 def main(folder: str, calls_file: str, answers_file: str) -> None:
-    """Replay the calls in one file and write the answers to the other."""
-    with np.load(calls_file) as arrays:
-        answers = replay(folder, _calls(dict(arrays)))
-    named: dict[str, Any] = {
-        f"{i}/{name}": storable(x) for i, answer in enumerate(answers) for name, x in answer.items()
-    }
-    np.savez(answers_file, **named)
+    """Load the folder and replay the calls."""
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signatures = tf.compat.v1.saved_model.loader.load(session, ["serve"], folder).signature_def
+        replay(session, signatures, calls_file, answers_file)
 
 
 if __name__ == "__main__":

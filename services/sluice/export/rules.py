@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import layers, tree
 from keras.src.backend import get_keras_mask, set_keras_mask
@@ -53,7 +54,12 @@ class Rule:
 def refusal(call: Call) -> str | None:
     """Why a call cannot be run on one time step, or on one row alone, or None if it can."""
     rule = _rule(call.operation)
-    return rule.refusal(call) if rule else _REASONS.get(type(call.operation), _UNKNOWN)
+    return rule.refusal(call) if rule else unknown(call.operation)
+
+
+def unknown(operation: keras.Operation) -> str | None:
+    """Why no call of `operation` can be run on one time step, or None if it depends on the call."""
+    return None if _rule(operation) else _REASONS.get(type(operation), _UNKNOWN)
 
 
 def broadcasts(layer: keras.Operation) -> bool:
@@ -124,7 +130,7 @@ def _inner_state(call: Call) -> str | None:
 
 def _small_constants(call: Call) -> str | None:
     """A constant of fewer axes meets each time step alike."""
-    constants = [len(leaf.shape) for leaf in tree.flatten(call.args) if hasattr(leaf, "shape") and not _is_flow(leaf)]
+    constants = [np.ndim(given) for given in call.args if not any(map(_is_flow, tree.flatten(given)))]
     small = max(constants, default=0) <= call.rank - call.fixed
     return None if small else "it joins a constant that may differ from one time step to the next"
 
@@ -142,7 +148,7 @@ def _new_axis(call: Call) -> str | None:
 
 def _untouched_axes(call: Call) -> str | None:
     """For `tensor[key]`: whole slices of batch and time, and no new axes."""
-    key = call.args[1] if isinstance(call.args[1], tuple) else (call.args[1],)
+    key = tuple(call.args[1]) if isinstance(call.args[1], tuple | list) else (call.args[1],)  # a list in a file
     given = len([part for part in key if part is not Ellipsis])
     spread = [slice(None)] * (call.rank - given)
     at = key.index(Ellipsis) if Ellipsis in key else len(key)
@@ -180,7 +186,10 @@ def _folded(layer: layers.TimeDistributed, frames: Any, mask: Any = None, traini
     """All time steps of all rows as one batch: Keras 3.15 runs `batch` steps, not `time`, where `time` is unknown."""
     mask = get_keras_mask(frames) if mask is None else mask
     batch, time, *sizes = keras.ops.shape(frames)
-    output = layer.layer(keras.ops.reshape(frames, (-1, *sizes)))
+    given: dict[str, Any] = {"training": False} if layer.layer._call_has_training_arg else {}
+    if layer.layer._call_has_mask_arg and mask is not None:
+        given["mask"] = keras.ops.reshape(mask, (-1, *keras.ops.shape(mask)[2:]))
+    output = layer.layer(keras.ops.reshape(frames, (-1, *sizes)), **given)
     output = keras.ops.reshape(output, (batch, time, *keras.ops.shape(output)[1:]))
     if mask is not None:
         set_keras_mask(output, mask)

@@ -3,13 +3,18 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 from absl import logging
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.saved_model.experimental import TrackableResource
+
+from sluice.export.errors import refused
+from sluice.export.names import legal, legal_scopes, legal_variables, unused_name
 
 Tensors = dict[str, tf.Tensor]
 Endpoint = Callable[[Tensors], Tensors]
@@ -22,15 +27,50 @@ def write_saved_model(model: keras.Model, endpoints: Endpoints, contract: Mappin
     The contract goes into the signature `contract` and into `assets.extra`.
     """
     stated = _contract(json.dumps(contract, ensure_ascii=False)), {"probe": tf.TensorSpec([None], "int32", "probe")}
-    signatures = {
-        name: tf.function(endpoint, input_signature=[specs], autograph=False).get_concrete_function()
-        for name, (endpoint, specs) in ({"contract": stated} | dict(endpoints)).items()
-    }
-    with _only_errors_logged():
-        tf.saved_model.save(_root(model, signatures.values()), folder, signatures)
+    every = {"contract": stated, **endpoints}
+    keys = {name: _legal_keys(specs) for name, (_, specs) in every.items()}
+    with refused("written as a SavedModel"), legal_scopes(model):
+        signatures = {name: _traced(endpoint, specs, keys[name]) for name, (endpoint, specs) in every.items()}
+        root = _root(model, signatures.values())
+        with legal_variables(root.all_variables), _only_errors_logged():
+            tf.saved_model.save(root, folder, signatures)
+    _name_inputs(folder, keys)
     extra = folder / "assets.extra"
     extra.mkdir()
     (extra / "contract.json").write_text(json.dumps(contract, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _legal_keys(names: Iterable[str]) -> dict[str, str]:
+    """By input, what a traced function can call it."""
+    taken: set[str] = set()
+    return {name: unused_name(legal(name), taken) for name in names}
+
+
+def _traced(endpoint: Endpoint, specs: Mapping[str, tf.TensorSpec], keys: Mapping[str, str]) -> Any:
+    def run(given: Tensors) -> Tensors:
+        return endpoint({name: given[key] for name, key in keys.items()})
+
+    signature = {key: tf.TensorSpec(specs[name].shape, specs[name].dtype, key) for name, key in keys.items()}
+    return tf.function(run, input_signature=[signature], autograph=False).get_concrete_function()
+
+
+def _name_inputs(folder: Path, keys: Mapping[str, Mapping[str, str]]) -> None:
+    """Give a saved model's inputs the names that clients call them by: a signature may hold any text."""
+    changed = {signature: {key: name for name, key in each.items() if name != key} for signature, each in keys.items()}
+    if not any(changed.values()):
+        return
+    file = folder / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for graph in saved.meta_graphs:
+        for signature, names in changed.items():
+            inputs = graph.signature_def[signature].inputs
+            given = {name: deepcopy(inputs[key]) for key, name in names.items()}
+            for key in names:
+                del inputs[key]
+            for name, info in given.items():
+                inputs[name].CopyFrom(info)
+    file.write_bytes(saved.SerializeToString(deterministic=True))
+    (folder / "fingerprint.pb").unlink(missing_ok=True)  # that of the file before; nothing needs one
 
 
 def _root(model: keras.Model, functions: Iterable[Any]) -> tf.Module:

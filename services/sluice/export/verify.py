@@ -4,7 +4,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +13,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.models.functional import operation_fn
 
 from sluice.export import replay
-from sluice.export.contract import SEQUENCES, Description, Meaning
+from sluice.export.contract import SEQUENCES, Description, Meaning, example_rows
 from sluice.export.entries import Entry, entries
-from sluice.export.errors import ExportError
+from sluice.export.errors import ExportError, refused
 from sluice.export.imports import load
+from sluice.export.names import legal_scopes
 from sluice.export.plan import Plan
 from sluice.export.signatures import called
 from sluice.export.walk import Flow, Span, graph_of
@@ -33,6 +35,7 @@ _STEPS = 8
 _ROWS = 3
 _FREE_SIZE = 16
 _MASKED = 0.3
+_WORDS, _NO_WORD = 4, "zyzzyva"  # of a text, and one that no vocabulary is likely to hold
 # Of the rows of one batch; what stands beyond them must change nothing.
 _LENGTHS = (_STEPS, 1, 5)
 # Two chunks of uneven lengths, one of them 0: 7, 4 and 2 steps in all.
@@ -76,12 +79,14 @@ def tolerance(model: keras.Model) -> float:
 
 def calls(model: keras.Model, plan: Plan, description: Description) -> Iterator[Call]:
     """Calls of a planned model on seeded random inputs, with Keras's answers."""
-    x = _samples(model, plan, description)
-    with tf.device("/CPU:0"):
+    x = samples(model, plan, description)
+    asked = _stateless_copy(model) if plan.states else model
+    with tf.device("/CPU:0"), refused("run by Keras"), legal_scopes(asked):
+        _check_repeats(asked, [*_cut(plan, x, _ROWS, 2).values()])
         if not plan.states:
             yield from _rows_calls(model, plan, x)
             return
-        y = _running_outputs(model, plan, x)
+        y = _running_outputs(asked, plan, x)
     yield from _whole_calls(plan, x, y)
     if plan.is_ragged:
         yield _sequences_call(plan, x, y)
@@ -89,33 +94,43 @@ def calls(model: keras.Model, plan: Plan, description: Description) -> Iterator[
     yield from _scan_calls(plan, x, y)
 
 
-def _samples(model: keras.Model, plan: Plan, description: Description) -> Arrays:
+def samples(model: keras.Model, plan: Plan, description: Description) -> Arrays:
     """Random inputs by name, [rows, steps, ...] where timed; some time steps are masked if the model can mask."""
     random = np.random.default_rng(_SEED)
     found = entries(graph_of(model))
     x = {
-        name: _sample(random, name, flow, found[name], description.tensors.get(name, Meaning()).typical)
+        name: _sample(random, flow, found[name], description.tensors.get(name, Meaning()).typical)
         for name, flow in plan.inputs.items()
     }
+    for name, row in example_rows(plan, description).items():
+        if x[name].dtype == object and description.example is not None and not found[name].words:
+            x[name][...] = np.char.encode(np.array(row, str), "utf-8")
     for value in _mask_values(model):
         for name in (name for name, flow in plan.inputs.items() if flow.timed):
             x[name][random.random(x[name].shape[:2]) < _MASKED] = value
     return x
 
 
-def _sample(
-    random: np.random.Generator, name: str, flow: Flow, entry: Entry, typical: tuple[float, float] | None
-) -> np.ndarray:
+def _sample(random: np.random.Generator, flow: Flow, entry: Entry, typical: tuple[float, float] | None) -> np.ndarray:
     """Whole numbers below the vocabulary where there is an embedding."""
     sizes = tuple(_FREE_SIZE if size is None else size for size in flow.row)
     shape = (_ROWS, *((_STEPS,) if flow.timed else ()), *sizes)
     dtype = flow.tensor.dtype
     if dtype == "string":
-        raise ExportError(f"input '{name}': expected numbers, got strings; look words up before the model")
+        return _texts(random, entry, shape)
     if entry.vocabulary or dtype.startswith(("int", "uint", "bool")):
         low, high = typical or (0, (entry.vocabulary or 2) - 1)
         return random.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
     return random.uniform(*(typical or (-1.0, 1.0)), shape).astype(tf.as_dtype(dtype).as_numpy_dtype)
+
+
+def _texts(random: np.random.Generator, entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
+    """Words of the vocabulary, and one that is not in it; several to a text where a layer splits texts."""
+    words = [*(entry.words or ()), _NO_WORD]
+    texts = np.empty(shape, object)
+    for place in np.ndindex(shape):
+        texts[place] = " ".join(random.choice(words, _WORDS if entry.is_text else 1)).encode()
+    return texts
 
 
 def _mask_values(model: keras.Model) -> list[float]:
@@ -129,12 +144,45 @@ def _mask_values(model: keras.Model) -> list[float]:
 
 def _running_outputs(model: keras.Model, plan: Plan, x: Arrays) -> Arrays:
     """What Keras answers after each time step of `x`: each output is [rows, steps, ...]."""
-    copy = _stateless_copy(model)
-    prefixes = [_outputs(copy, plan, _cut(plan, x, _ROWS, t + 1)) for t in range(_STEPS)]
+    prefixes = [_outputs(model, plan, _cut(plan, x, _ROWS, t + 1)) for t in range(_STEPS)]
     return {
         name: prefixes[-1][name] if flow.timed else np.stack([prefix[name] for prefix in prefixes], axis=1)
         for name, flow in plan.outputs.items()
     }
+
+
+def _check_repeats(model: keras.Model, inputs: Sequence[np.ndarray]) -> None:
+    """Raises: ExportError: a layer answers differently when it is asked again."""
+    for (layer, first), (_, second) in zip(*(_by_operation(model, inputs) for _ in range(2)), strict=True):
+        if not all(map(_same, first, second)):
+            raise ExportError(
+                f"layer '{layer.name}' ({type(layer).__name__}): expected one answer to the same input, got another "
+                "when Keras was asked again: it draws random numbers even in `predict`. Remove what does, then export "
+                "again"
+            )
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return bool(((first == second) | ((first != first) & (second != second))).all())  # noqa: PLR0124 - NaN, of any dtype
+
+
+def _by_operation(model: keras.Model, inputs: Sequence[np.ndarray]) -> list[tuple[keras.Operation, list[np.ndarray]]]:
+    """What each call in the model gives, in order, when the model predicts."""
+    found: list[tuple[keras.Operation, list[np.ndarray]]] = []
+
+    def recorded(operation: keras.Operation) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            output = operation_fn(operation, training=False)(*args, **kwargs)
+            found.append((operation, [keras.ops.convert_to_numpy(each) for each in keras.tree.flatten(output)]))
+            return output
+
+        return call
+
+    graph = graph_of(model)
+    assert graph is not None
+    given = keras.tree.pack_sequence_as(graph._inputs_struct, inputs)
+    graph._run_through_graph(graph._standardize_inputs(given), recorded)
+    return found
 
 
 def _cut(plan: Plan, x: Arrays, rows: int, steps: int) -> Arrays:

@@ -4,6 +4,7 @@ It decides how a tensor keeps or loses its time axis; it does not know which mod
 signatures, contracts or files.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -68,11 +69,14 @@ class Walk(ABC):
     def visit(self, operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
         """The flows that one call gives; its arguments hold flows."""
         if isinstance(operation, keras.Model):
-            return self._nested(operation, args, kwargs)
+            return self._nested(operation, named_arguments(operation, args, kwargs))
         joint = joint_flow(flows_in((args, kwargs)))
         args, kwargs = tree.map_structure(partial(self._tensor, joint=joint), (args, kwargs))
         if joint.timed and remembers(operation):
-            return self._remembered(operation, (*args, *kwargs.values())[0], kwargs.get("mask"))
+            given = named_arguments(operation, args, kwargs)
+            return self._remembered(operation, next(iter(given.values())), given.get("mask"))
+        if getattr(operation, "_call_has_training_arg", False):
+            kwargs = {**kwargs, "training": False}  # as `predict` does, whatever the model says of the call
         output = self.layer(operation, joint.span, args, kwargs)
         return tree.map_structure(partial(Flow, span=joint.span), output)
 
@@ -100,9 +104,9 @@ class Walk(ABC):
         """A ROW's tensor at the last time step."""
         return row
 
-    def _nested(self, model: keras.Model, args: Any, kwargs: Mapping[str, Any]) -> list[Flow]:
-        inputs = flows_in(args)
-        for flow, mask in zip(inputs, tree.flatten(kwargs.get("mask")), strict=False):
+    def _nested(self, model: keras.Model, given: Mapping[str, Any]) -> list[Flow]:
+        inputs = inner_arguments(model, next(iter(given.values())))
+        for flow, mask in zip(inputs, tree.flatten(given.get("mask")), strict=False):
             if mask is not None:
                 set_keras_mask(flow.tensor, mask.tensor)
         return self.run(model, inputs)
@@ -117,7 +121,7 @@ class Walk(ABC):
     def _remembered(self, layer: keras.Layer, sequence: tf.Tensor, mask: tf.Tensor | None) -> Flow:
         mask = get_keras_mask(sequence) if mask is None else mask
         # Without the mask that Keras hangs on a tensor: a cell would warn that it cannot use it.
-        output = self.remembering(layer, tf.identity(sequence), mask)
+        output = self.remembering(layer, tf.identity(sequence), None if mask is None else tf.cast(mask, tf.bool))
         if not gives_sequence(layer):
             return Flow(output, Span.LAST)
         if mask is not None and layer.supports_masking:
@@ -208,6 +212,19 @@ def graph_of(model: keras.Model) -> keras.Model | None:
     """The functional graph of a Sequential or functional model; None for any other."""
     graph = getattr(model, "_functional", model)
     return graph if hasattr(graph, "_run_through_graph") else None
+
+
+def named_arguments(operation: keras.Operation, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of one call by the names of its parameters, in the parameters' order."""
+    return inspect.signature(operation.call).bind(*args, **kwargs).arguments
+
+
+def inner_arguments(model: keras.Model, given: Any) -> list[Any]:
+    """What a nested model is called with, in the order of its inputs."""
+    graph = graph_of(model)
+    if graph is not None and isinstance(given, dict) and not isinstance(graph._inputs_struct, dict):
+        return [given[each.name] for each in graph.inputs]
+    return tree.flatten(given)
 
 
 def flows_in(arguments: Any) -> list[Flow]:
