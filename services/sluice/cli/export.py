@@ -3,7 +3,6 @@
 It does not know how signatures are made, nor what rows look like in files.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,12 @@ from sluice.cli.data_files import files_of, places_of, read_data
 from sluice.cli.errors import WRONG_USAGE, CommandError
 from sluice.export import Classes, ExportError, export_file, export_recognizer
 from sluice.export.classifier import classifier
+from sluice.export.errors import reason
+from sluice.export.exporter import keras_asset
 from sluice.export.imports import import_classes, load
-from sluice.policy.contract import Axis, Tensor, numpy_dtype
+from sluice.policy.contract import Axis, Tensor
 
 Inputs = Mapping[str, NDArray[Any]]
-
-# What TensorFlow and Keras put into an error's sentence for terminals and for themselves.
-_MARKS = re.compile(r"\x1b\[\d+m|\{\{.*?\}\} ?| \[Op:\w+\]")
-_FREE_SIZE = 16  # of an axis of any size, in rows that stand for training data
-_SEED = 20260101
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,29 +76,19 @@ def _names(classes: str) -> list[str]:
 
 
 def _recognizer(file: Path, model: keras.Model, out: Path, names: list[str], asked: Recognition) -> Path:
-    layer = asked.features or _last_layer(model)
-    whole = classifier(model, layer).whole  # what is wrong with the model is told before rows are read
+    classes, assets = Classes(names), keras_asset(model, file)
+    if asked.train is None:
+        return export_recognizer(model, None, None, out, classes=classes, assets=assets)
+    whole = classifier(model, asked.features).whole  # what is wrong with the model is told before rows are read
     inputs = {each._keras_history.operation.name: _tensor(each) for each in whole.inputs}  # noqa: SLF001 - its name
-    x, labels = _samples(inputs, len(names)) if asked.train is None else _trained_on(asked.train, inputs, names)
+    x, labels = _trained_on(asked.train, inputs, names)
+    rows = x if len(x) > 1 else next(iter(x.values()))
     try:
         return export_recognizer(
-            model,
-            layer,
-            (x if len(x) > 1 else next(iter(x.values())), labels),
-            out,
-            classes=Classes(names),
-            methods=() if asked.features is None else asked.methods or None,
-            assets={"model.keras": model.save},
+            model, asked.features, (rows, labels), out, classes=classes, methods=asked.methods or None, assets=assets
         )
     except (ValueError, tf.errors.OpError) as error:
-        reason = _MARKS.sub("", " ".join(str(error).split("\n\n")[:2]))
-        raise CommandError(f"{asked.train or file}: expected rows that the model takes; {reason}") from None
-
-
-def _last_layer(model: keras.Model) -> str:
-    """The layer that gives the model's output; without scores it does not matter which one is looked at."""
-    outputs = getattr(model, "outputs", None)  # which models that are neither Sequential nor functional do not have
-    return outputs[0]._keras_history.operation.name if outputs else ""  # noqa: SLF001 - its name
+        raise CommandError(f"{asked.train}: expected rows that the model takes; {reason(error)}") from None
 
 
 def _tensor(each: keras.KerasTensor) -> Tensor:
@@ -113,17 +99,3 @@ def _tensor(each: keras.KerasTensor) -> Tensor:
 def _trained_on(path: Path, inputs: Mapping[str, Tensor], names: Sequence[str]) -> tuple[Inputs, NDArray[np.int64]]:
     data = read_data(path, inputs)
     return data.inputs, places_of(data, names, path, "Leave rows of no class out")
-
-
-def _samples(inputs: Mapping[str, Tensor], classes: int) -> tuple[Inputs, NDArray[np.int64]]:
-    """A row for each class, to call the model with: numbers around 0, or its first words or classes."""
-    random = np.random.default_rng(_SEED)
-    found: dict[str, NDArray[Any]] = {}
-    for name, tensor in inputs.items():
-        shape = (classes, *(_FREE_SIZE if size is None else size for size in tensor.shape[1:]))
-        dtype = numpy_dtype(tensor.dtype)
-        if dtype.hasobject:
-            found[name] = np.full(shape, b"", object)
-        else:
-            found[name] = (random.uniform(-1, 1, shape) if dtype.kind in "fV" else np.zeros(shape)).astype(dtype)
-    return found, np.arange(classes)
