@@ -16,9 +16,9 @@ from sluice.client import Client
 from sluice.export import export
 from tests.cli.conftest import told
 from tests.end_to_end.serving import Gateway, serving, sluice
-from tests.export.served import quick_verification
+from tests.export.served import opened, quick_verification
 
-__all__ = ["quick_verification"]
+__all__ = ["opened", "quick_verification"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

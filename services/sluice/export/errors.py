@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import keras
 
-_EMPHASIS = re.compile(r"\x1b\[[0-9;]*m")
+# What TensorFlow and Keras put into a sentence for terminals and for themselves.
+_MARKS = re.compile(r"\x1b\[[0-9;]*m|\{\{.*?\}\}| \[Op:\w+\]")
 _LONGEST = 300  # characters of another library's message; Keras writes a model's whole configuration
 _WRAPPED = re.compile(r"Exception encountered when calling \S+\s*(.*?)\s*Arguments received by", re.DOTALL)
 
@@ -49,7 +50,7 @@ def refused(done: str) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """What another library says, on one line."""
-    text = _EMPHASIS.sub("", str(error))
+    text = _MARKS.sub("", str(error))
     if wrapped := _WRAPPED.search(text):
         text = wrapped[1]
     text = " ".join(text.split()) or type(error).__name__
