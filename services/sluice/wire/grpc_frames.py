@@ -19,6 +19,9 @@ BAD_REQUEST: Metadata = [("sluice-code", "bad_request")]  # of calls that do not
 
 _PREFIX_BYTES = 5  # a flag for compression, and the message's length
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_NEEDED = {b":method", b":scheme", b":path"}
+_PSEUDO = {*_NEEDED, b":authority"}
+_FIELD_NAME = re.compile(rb"[!-9;-@[-~]+")
 _UNIT_S: Mapping[bytes, float] = {b"H": 3600, b"M": 60, b"S": 1, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _LONGEST_TIMEOUT_S = 365 * 86400.0
 _READABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -105,6 +108,26 @@ def read_timeout(value: bytes) -> float:
         sentence = f"grpc-timeout is up to 8 digits and one of H M S m u n; got {got!r:.80}."
         raise CallFailed("INVALID_ARGUMENT", sentence, BAD_REQUEST)
     return min(int(found[1]) * _UNIT_S[found[2]], _LONGEST_TIMEOUT_S)
+
+
+def malformed(fields: Sequence[Header]) -> str | None:
+    """What is wrong with the names of a request's header fields (RFC 9113, 8.2 and 8.3), in a sentence; None: nothing.
+
+    Values may be anything, as for gRPC's own servers: we read few of them.
+    """
+    seen: set[bytes] = set()
+    for at, (name, _) in enumerate(fields):
+        if name in _PSEUDO:
+            if name in seen:
+                return f"A request has one field {name.decode()}; several came."
+            if len(seen) < at:
+                return f"The field {name.decode()} stands before those without a colon; it came behind."
+            seen.add(name)
+        elif not _FIELD_NAME.fullmatch(name):
+            got = name.decode("latin-1")
+            return f"A field's name has small letters, digits and signs but no colon; got {got!r:.80}."
+    missing = _NEEDED - seen
+    return f"A request has the field {min(missing).decode()}; none came." if missing else None
 
 
 def is_grpc(content_type: bytes) -> bool:

@@ -9,18 +9,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
 from sluice.gateway.core.pending import BUG
+from sluice.gateway.grpc.http2 import HEADER_BYTES, STREAM_WINDOW, ServerSide
 from sluice.gateway.grpc.life_cycle import LIFE_CYCLE, Event, Phase
-from sluice.wire.grpc_frames import BAD_REQUEST, CallFailed, Header, Inbox, framed, is_grpc, read_timeout, trailers
+from sluice.wire.grpc_frames import (
+    BAD_REQUEST,
+    CallFailed,
+    Header,
+    Inbox,
+    framed,
+    is_grpc,
+    malformed,
+    read_timeout,
+    trailers,
+)
 
 log = structlog.get_logger()
 
-STREAM_WINDOW = 1024 * 1024  # bytes of one call that may come before we have read what came before
 WINDOW_STEP = STREAM_WINDOW // 4  # windows are opened again by so much at a time
-HEADER_BYTES = 16 * 1024  # of one call's metadata
+STOPPED = CallFailed("UNAVAILABLE", "This gateway has stopped.", [("sluice-code", "draining")])
 _FIELD_BYTES = 32  # what HTTP/2 adds to the size of each header field
 _GRACE_S = 0.1  # who carries a call out knows its deadline, too, and can say more about it
 
@@ -48,7 +57,7 @@ class Handler(Protocol):
 class Connection(Protocol):
     """What a call needs of what carries it. Bytes are those of all its calls."""
 
-    h2: H2Connection
+    h2: ServerSide
     bytes_limit: int  # of one message
     inbox_bytes: int  # what has come and no handler has
     unsent_bytes: int  # what was answered and is not sent
@@ -108,12 +117,14 @@ class Call:
     def begin(self, fields: Sequence[Header], methods: "Methods") -> None:
         """Find who carries the call out."""
         self.metadata = headers = dict(fields)
-        size = sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
-        if headers[b":method"] != b"POST":
+        if wrong := malformed(fields):
+            self.fail(CallFailed("INTERNAL", wrong, BAD_REQUEST))
+        elif headers[b":method"] != b"POST":
             self._refuse([(b":status", b"405"), (b"allow", b"POST")])
         elif not is_grpc(headers.get(b"content-type", b"")):
             self._refuse([(b":status", b"415")])
         else:
+            size = sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
             self._guarded(self._find, headers, size, methods)
 
     def time_left(self) -> float | None:
@@ -285,7 +296,7 @@ class Call:
         self.unsent = 0
         self._count_unsent(-self.unsent_bytes)
 
-    def _push_messages(self, h2: H2Connection) -> bool:
+    def _push_messages(self, h2: ServerSide) -> bool:
         while self._out:
             room = min(h2.local_flow_control_window(self.id), h2.max_outbound_frame_size)
             if room <= 0:
