@@ -42,6 +42,7 @@ class Received:
     @property
     def messages(self) -> list[bytes]:
         inbox = Inbox(2**30)
+        inbox.encoding = self.head.get("grpc-encoding", "").encode()
         inbox.feed(self.data)
         found = []
         while (message := inbox.take()) is not None:

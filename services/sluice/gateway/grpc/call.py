@@ -16,9 +16,11 @@ from sluice.gateway.grpc.http2 import HEADER_BYTES, STREAM_WINDOW, ServerSide
 from sluice.gateway.grpc.life_cycle import LIFE_CYCLE, Event, Phase
 from sluice.wire.grpc_frames import (
     BAD_REQUEST,
+    ENCODINGS,
     CallFailed,
     Header,
     Inbox,
+    answer_encoding,
     framed,
     is_grpc,
     malformed,
@@ -34,8 +36,9 @@ _FIELD_BYTES = 32  # what HTTP/2 adds to the size of each header field
 _GRACE_S = 0.1  # who carries a call out knows its deadline, too, and can say more about it
 
 _HEAD: list[Header] = [
-    (b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity"),
+    (b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity,deflate,gzip"),
 ]  # fmt: skip
+_HEADS = {b"": _HEAD, **{encoding: [*_HEAD, (b"grpc-encoding", encoding)] for encoding in ENCODINGS}}
 
 
 class Handler(Protocol):
@@ -84,8 +87,8 @@ class Call:
     """One call. Everything is sent when its connection pushes it."""
 
     __slots__ = (
-        "_connection", "_credit", "_deadline", "_handler", "_head", "_inbox", "_kept", "_out", "_tail", "_timer",
-        "_unread", "id", "metadata", "phase", "unsent", "unsent_bytes",
+        "_connection", "_credit", "_deadline", "_encoding", "_handler", "_head", "_inbox", "_kept", "_out", "_tail",
+        "_timer", "_unread", "id", "metadata", "phase", "unsent", "unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, id: int) -> None:
@@ -98,6 +101,7 @@ class Call:
         self._handler: Handler | None = None
         self._deadline: float | None = None  # when the client wants its answer, by the loop's clock
         self._timer: asyncio.TimerHandle | None = None
+        self._encoding = b""  # of our messages
         self._inbox = Inbox(connection.bytes_limit)
         self._kept = 0  # bytes of it that the connection has counted
         self._unread = 0  # bytes of the stream's window that the handler has no room for yet
@@ -135,17 +139,17 @@ class Call:
         """Tell the client that the call is carried out, before there is an answer."""
         if Event.SEND in LIFE_CYCLE[self.phase]:
             if self._head is None:
-                self._head = _HEAD
+                self._head = _HEADS[self._encoding]
             self._connection.wants(self)
 
     def send(self, message: bytes) -> None:
         if Event.SEND in LIFE_CYCLE[self.phase]:
-            frame = framed(message)
+            frame = framed(message, self._encoding)
             self._out.append(frame)
             self.unsent += 1
             self._count_unsent(len(frame))
             if self._head is None:
-                self._head = _HEAD
+                self._head = _HEADS[self._encoding]
             self._connection.wants(self)
 
     def finish(self, failure: CallFailed | None = None) -> None:
@@ -222,6 +226,9 @@ class Call:
             raise CallFailed("RESOURCE_EXHAUSTED", sentence, BAD_REQUEST)
         if timeout := headers.get(b"grpc-timeout"):
             self._limit(read_timeout(timeout))
+        if encoding := headers.get(b"grpc-encoding"):
+            self._inbox.encoding = encoding
+            self._encoding = answer_encoding(encoding, headers.get(b"grpc-accept-encoding"))
         path = headers[b":path"]
         handler = methods.get(path)
         if handler is None:
