@@ -41,6 +41,35 @@ class Each:
         self._served.left += 1
 
 
+class Pipe:
+    """A transport that keeps what is written."""
+
+    def __init__(self):
+        self.written = []
+        self.reading = True
+        self.closing = False
+
+    def is_closing(self):
+        return self.closing
+
+    def close(self):
+        self.closing = True
+
+    def set_write_buffer_limits(self, high): ...
+
+    def write(self, data):
+        self.written.append(data)
+
+    def writelines(self, parts):
+        self.write(b"".join(parts))
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+
 @dataclass
 class Served:
     """A server of echoes, and what its handlers have heard."""
@@ -55,6 +84,20 @@ class Served:
     @property
     def address(self):
         return f"127.0.0.1:{self.port}"
+
+    def connection(self) -> GrpcProtocol:
+        """A new one, without a socket."""
+        unary = {ONCE: self.once, LATER: self.later, NEVER: self.never, REFUSED: self.refused}
+        methods = {path.encode(): partial(Unary, awaited(act)) for path, act in unary.items()}
+        methods[EACH.encode()] = partial(Each, self)
+        methods[BUG.encode()] = lambda call: 1 / 0
+        return GrpcProtocol(methods, LIMIT, self.connections)
+
+    def piped(self) -> tuple[GrpcProtocol, Pipe]:
+        """A new connection, and what it writes."""
+        connection, pipe = self.connection(), Pipe()
+        connection.connection_made(pipe)
+        return connection, pipe
 
     async def once(self, message, call):
         return message
@@ -81,12 +124,7 @@ class Served:
 @asynccontextmanager
 async def echoes() -> AsyncIterator[Served]:
     served = Served()
-    unary = {ONCE: served.once, LATER: served.later, NEVER: served.never, REFUSED: served.refused}
-    methods = {path.encode(): partial(Unary, awaited(act)) for path, act in unary.items()}
-    methods[EACH.encode()] = partial(Each, served)
-    methods[BUG.encode()] = lambda call: 1 / 0
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: GrpcProtocol(methods, LIMIT, served.connections), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(served.connection, "127.0.0.1", 0)
     served.port = server.sockets[0].getsockname()[1]
     try:
         yield served

@@ -6,8 +6,10 @@ import signal
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2
 
 from sluice.gateway.grpc import connection as grpc_protocol
+from sluice.gateway.grpc import server as grpc_server
 from sluice.wire.grpc_frames import framed
 from sluice.wire.messages.v1 import sessions_pb2 as pb
 from tests.gateway.echo import EACH, LATER, NEVER, ONCE
@@ -16,6 +18,7 @@ from tests.gateway.http2 import connected
 from tests.gateway.stub import dialled, tensor
 
 LAST = 2**31 - 1
+SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()
 DRAINING = (14, "draining")
 
 
@@ -47,6 +50,7 @@ async def begun(raw, served):
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     monkeypatch.setattr(grpc_protocol, "_PARTING_S", 0.05)
+    monkeypatch.setattr(grpc_protocol, "_LINGER_S", 2 * PATIENCE_S)
 
 
 async def test_after_a_clients_goodbye_its_calls_are_answered_and_then_the_connection_ends(raw, served):
@@ -211,12 +215,36 @@ async def test_a_step_that_runs_when_its_client_says_goodbye_is_answered(here, p
     await adder.goes_on()
 
 
-async def test_a_gateway_that_drains_answers_a_step_that_runs(puppet):
-    async with running(puppet) as here, dialled(here) as stub:
+async def test_a_gateway_that_drains_says_goodbye_and_answers_a_step_that_runs(puppet):
+    async with running(puppet) as here, dialled(here) as stub, connected(here.app.state.grpc.port) as raw:
         adder, gate = await here.open(), Gate(puppet)
         step = asyncio.ensure_future(stub.step(adder.id, (1, 2)))
         await puppet.until_running(1)
         here.server.handle_exit(signal.SIGTERM, None)
-        await eventually(lambda: here.gateway.draining)
+        await raw.until(lambda: raw.goodbyes == [LAST])
         gate.open()
         assert await step == adder.added((1, 2))
+
+
+async def test_a_gateway_that_drains_answers_a_call_that_it_passes_on(puppet):
+    async with running(puppet) as here, dialled(here) as stub:
+        gate = Gate(puppet)
+        puppet.forwarded = b"abc"
+        call = stub.channel.unary_unary("/tensorflow.serving.PredictionService/Classify")(b"", timeout=PATIENCE_S)
+        await eventually(lambda: puppet.asked)
+        here.server.handle_exit(signal.SIGTERM, None)
+        await eventually(lambda: not here.app.state.grpc._server.is_serving())
+        gate.open()
+        assert await call == b"abc"
+
+
+async def test_a_gateway_that_stops_ends_the_calls_of_those_who_watch_its_health(puppet, monkeypatch):
+    monkeypatch.setattr(grpc_server, "_LAST_ANSWERS_S", 2 * PATIENCE_S)
+    async with running(puppet) as here, dialled(here) as stub:
+        watch = stub.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=PATIENCE_S)
+        assert await watch.read() == SERVING
+        here.server.handle_exit(signal.SIGTERM, None)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while await watch.read() is not grpc.aio.EOF:
+                pass
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -6,11 +6,15 @@ import grpc
 import grpc.aio
 import pytest
 from hpack import Encoder, NeverIndexedHeaderTuple
-from hyperframe.frame import DataFrame, Frame, HeadersFrame, PriorityFrame
+from hyperframe.frame import DataFrame, Frame, HeadersFrame, PriorityFrame, RstStreamFrame, WindowUpdateFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sluice.wire.grpc_frames import framed
-from tests.gateway.echo import EACH, LATER, ONCE
+from tests.gateway.echo import EACH, LATER, ONCE, Served
+from tests.gateway.here import eventually
 from tests.gateway.http2 import RawClient, connected
+from tests.size import size
 
 HEAD = [
     (":method", "POST"), (":scheme", "http"), (":path", ONCE), (":authority", "here"), ("te", "trailers"),
@@ -162,6 +166,55 @@ async def test_calls_beyond_the_limit_are_refused_and_may_be_repeated(raw):
     again = raw.call(ONCE)
     raw.send(again, framed(b"abc"), end=True)
     assert (await raw.ended(again)).messages == [b"abc"]
+
+
+FIELD = st.tuples(
+    st.sampled_from([":method", ":path", ":scheme", ":status", "content-length", "te", "host", "X", "grpc-encoding"]),
+    st.sampled_from(["POST", "GET", ONCE, EACH, "http", "100", "8", "gzip", "", " x"]),
+).map(lambda field: NeverIndexedHeaderTuple(*field))
+FLAGS = st.lists(st.sampled_from(["END_STREAM", "PRIORITY"]), unique=True)
+HEADERS = st.builds(
+    lambda head, more, flags: HeadersFrame(
+        3, Encoder().encode([*head, *more]), flags=["END_HEADERS", *flags], depends_on=3
+    ),
+    st.sampled_from([[NeverIndexedHeaderTuple(*field) for field in HEAD], []]),
+    st.lists(FIELD, max_size=2),
+    FLAGS,
+)
+FRAMES = st.one_of(
+    HEADERS,
+    st.builds(
+        lambda data, flags: DataFrame(3, data, flags=flags),
+        st.sampled_from([framed(b"abc"), b"", b"\0\0\0\0\7abc", b"\1\0\0\0\3abc", bytes(60_000)]),
+        st.sampled_from([[], ["END_STREAM"]]),
+    ),
+    st.builds(RstStreamFrame, st.just(3), error_code=st.integers(0, 20)),
+    st.builds(WindowUpdateFrame, st.just(3), window_increment=st.sampled_from([1, 2**31 - 1])),
+    st.just(PriorityFrame(3, depends_on=3)),
+)
+
+
+@settings(max_examples=size(100, 5000))
+@given(HEADERS, st.lists(FRAMES, max_size=6), st.booleans())
+def test_whatever_frames_one_call_sends_its_neighbour_is_answered(first, frames, apart):
+    async def talk():
+        served = Served()
+        connection, pipe = served.piped()
+        client = RawClient(None, None)
+        neighbour = client.call(LATER)
+        client.send(neighbour, framed(b"neighbour"), end=True)
+        for data in [client.h2.data_to_send(), *(frame.serialize() for frame in [first, *frames])]:
+            connection.data_received(data)
+            if apart:
+                await asyncio.sleep(0)
+        await eventually(lambda: served.begun)
+        served.now.set()
+        await eventually(lambda: b"neighbour" in b"".join(pipe.written))
+        assert not pipe.closing
+        connection.connection_lost(None)
+        assert (connection.inbox_bytes, connection.unsent_bytes) == (0, 0)
+
+    asyncio.run(talk())
 
 
 @pytest.mark.parametrize("key", [("x-tenant", "blue "), ("host", "other"), ("connection", "close")])

@@ -1,7 +1,6 @@
 """gRPC on a connection: what a client of any kind may do to it, and what it gets."""
 
 import asyncio
-from functools import partial
 
 import grpc
 import grpc.aio
@@ -13,7 +12,6 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hyperframe.frame import DataFrame, PingFrame, PriorityFrame, SettingsFrame, WindowUpdateFrame
 
 from sluice.gateway.grpc import connection as grpc_protocol
-from sluice.gateway.grpc.connection import GrpcProtocol
 from sluice.gateway.grpc.server import GrpcServer
 from sluice.wire.grpc_frames import framed
 from sluice.wire.messages.v1 import sessions_pb2 as messages
@@ -245,41 +243,10 @@ async def test_a_client_that_does_not_read_is_held_back_by_its_windows(served):
         assert stream.messages == [message] * sent
 
 
-class Pipe:
-    """A transport that keeps what is written."""
-
-    def __init__(self):
-        self.written = []
-        self.reading = True
-        self.closing = False
-
-    def is_closing(self):
-        return self.closing
-
-    def close(self):
-        self.closing = True
-
-    def set_write_buffer_limits(self, high): ...
-
-    def write(self, data):
-        self.written.append(data)
-
-    def writelines(self, parts):
-        self.write(b"".join(parts))
-
-    def pause_reading(self):
-        self.reading = False
-
-    def resume_reading(self):
-        self.reading = True
-
-
 @pytest.fixture
 async def piped():
     """A connection without a socket on which a call of EACH is open, what it writes, and its client."""
-    served, pipe = Served(), Pipe()
-    protocol = GrpcProtocol({EACH.encode(): partial(Each, served)}, LIMIT, served.connections)
-    protocol.connection_made(pipe)
+    protocol, pipe = Served().piped()
     client = RawClient(None, None)
     client.call(EACH)
     protocol.data_received(client.h2.data_to_send())
