@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from tests.gateway.echo import Served, echoes
 from tests.gateway.here import Here, running
 from tests.gateway.puppet import Puppet
 
@@ -29,3 +30,9 @@ async def puppet(tmp_path) -> AsyncIterator[Puppet]:
 async def here(puppet) -> AsyncIterator[Here]:
     async with running(puppet) as here:
         yield here
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with echoes() as served:
+        yield served

@@ -12,6 +12,7 @@ import h2.events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.settings import SettingCodes
+from hyperframe.frame import GoAwayFrame
 
 from sluice.wire.grpc_frames import Inbox
 
@@ -41,6 +42,7 @@ class Received:
     @property
     def messages(self) -> list[bytes]:
         inbox = Inbox(2**30)
+        inbox.encoding = self.head.get("grpc-encoding", "").encode()
         inbox.feed(self.data)
         found = []
         while (message := inbox.take()) is not None:
@@ -48,11 +50,24 @@ class Received:
         return found
 
 
+class _ClientSide(H2Connection):
+    """h2, which would take no more once the server has said goodbye."""
+
+    def __init__(self) -> None:
+        super().__init__(H2Configuration(header_encoding="utf-8", validate_outbound_headers=False))
+        self.config.normalize_outbound_headers = False
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[Any]]:
+        event = h2.events.ConnectionTerminated()
+        event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
+        return [], [event]
+
+
 class RawClient:
     """One connection. With `reads=False` it gives no window back."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, reads: bool = True) -> None:
-        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self.h2 = _ClientSide()
         self.streams: defaultdict[int, Received] = defaultdict(Received)
         self.events: list[Any] = []
         self.closed = False
@@ -63,13 +78,17 @@ class RawClient:
 
     def call(self, path: str, *, end: bool = False, **fields: str) -> int:
         """Open a stream; its id."""
-        id = self.h2.get_next_available_stream_id()
         head = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "here", "te": "trailers"}
         head |= {"content-type": "application/grpc"}
         head |= {name.replace("_", "-"): value for name, value in fields.items()}
         if method := head.pop("method", ""):
             head[":method"] = method
-        self.h2.send_headers(id, list(head.items()), end_stream=end)
+        return self.open(list(head.items()), end=end)
+
+    def open(self, head: list[tuple[Any, Any]], *, end: bool = False) -> int:
+        """Open a stream with just these header fields; its id."""
+        id = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(id, head, end_stream=end)
         return id
 
     def send(self, id: int, data: bytes, *, end: bool = False) -> None:
@@ -78,6 +97,16 @@ class RawClient:
         parts = [data[at : at + size] for at in range(0, len(data), size)] or [b""]
         for part in parts:
             self.h2.send_data(id, part, end_stream=end and part is parts[-1])
+
+    async def goodbye(self) -> None:
+        """Say that this connection is to end, and go on."""
+        await self.flush()
+        await self.write(GoAwayFrame(0).serialize())
+
+    @property
+    def goodbyes(self) -> list[int]:
+        """The last stream that each goodbye of the server names."""
+        return [each.last_stream_id for each in self.events if isinstance(each, h2.events.ConnectionTerminated)]
 
     async def flush(self) -> None:
         self._writer.write(self.h2.data_to_send())

@@ -292,7 +292,7 @@ class Puppet:
         self.shapes: dict[str, dict[str, tuple[int, ...] | None]] = {}  # model → x, y → its metadata; None: any rank
         self.batches: list[tuple[str, int]] = []  # (signature, rows) of what ran, without contracts
         self.running = 0
-        self.before: Callable[[tfs.PredictRequest], Any] | None = None
+        self.before: Callable[[Any], Any] | None = None
         self.twist: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
         self.forwarded: bytes | None = None
         self.asked: list[tuple[str, bytes]] = []
@@ -340,6 +340,8 @@ class Puppet:
         async def answer(message: bytes, context: Any) -> bytes:
             if self.forwarded is not None and call != self._status:
                 self.asked.append((path, message))
+                if self.before is not None:
+                    await self.before(message)
                 return self.forwarded
             if call is None:
                 await context.abort(grpc.StatusCode.UNIMPLEMENTED, "nobody told me to answer")

@@ -12,6 +12,7 @@ from sluice.wire.grpc_frames import CallFailed, framed
 
 HEAD = [
     (b":method", b"POST"),
+    (b":scheme", b"http"),
     (b":path", b"/test.Echo/Each"),
     (b"content-type", b"application/grpc"),
 ]

@@ -11,7 +11,7 @@ from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame, SettingsFr
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluice.gateway.grpc.connection import ServerSide
+from sluice.gateway.grpc.http2 import ServerSide
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
 FIELDS = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "here")]

@@ -52,6 +52,7 @@ class Server(uvicorn.Server):
     async def _drain(self, why: str) -> None:
         gateway = self._app.state.gateway
         gateway.draining = True
+        self._app.state.grpc.drain()
         log.info("stopping", signal=why, sessions=len(gateway.engine.scheduler.sessions))
         try:
             await asyncio.wait_for(gateway.engine.drained(), self._drain_s)

@@ -9,24 +9,36 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import structlog
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
 from sluice.gateway.core.pending import BUG
+from sluice.gateway.grpc.http2 import HEADER_BYTES, STREAM_WINDOW, ServerSide
 from sluice.gateway.grpc.life_cycle import LIFE_CYCLE, Event, Phase
-from sluice.wire.grpc_frames import BAD_REQUEST, CallFailed, Header, Inbox, framed, is_grpc, read_timeout, trailers
+from sluice.wire.grpc_frames import (
+    BAD_REQUEST,
+    ENCODINGS,
+    CallFailed,
+    Header,
+    Inbox,
+    answer_encoding,
+    framed,
+    is_grpc,
+    malformed,
+    read_timeout,
+    trailers,
+)
 
 log = structlog.get_logger()
 
-STREAM_WINDOW = 1024 * 1024  # bytes of one call that may come before we have read what came before
 WINDOW_STEP = STREAM_WINDOW // 4  # windows are opened again by so much at a time
-HEADER_BYTES = 16 * 1024  # of one call's metadata
+STOPPED = CallFailed("UNAVAILABLE", "This gateway has stopped.", [("sluice-code", "draining")])
 _FIELD_BYTES = 32  # what HTTP/2 adds to the size of each header field
 _GRACE_S = 0.1  # who carries a call out knows its deadline, too, and can say more about it
 
 _HEAD: list[Header] = [
-    (b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity"),
+    (b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", b"identity,deflate,gzip"),
 ]  # fmt: skip
+_HEADS = {b"": _HEAD, **{encoding: [*_HEAD, (b"grpc-encoding", encoding)] for encoding in ENCODINGS}}
 
 
 class Handler(Protocol):
@@ -48,7 +60,7 @@ class Handler(Protocol):
 class Connection(Protocol):
     """What a call needs of what carries it. Bytes are those of all its calls."""
 
-    h2: H2Connection
+    h2: ServerSide
     bytes_limit: int  # of one message
     inbox_bytes: int  # what has come and no handler has
     unsent_bytes: int  # what was answered and is not sent
@@ -75,8 +87,8 @@ class Call:
     """One call. Everything is sent when its connection pushes it."""
 
     __slots__ = (
-        "_connection", "_credit", "_deadline", "_handler", "_head", "_inbox", "_kept", "_out", "_tail", "_timer",
-        "_unread", "id", "metadata", "phase", "unsent", "unsent_bytes",
+        "_connection", "_credit", "_deadline", "_encoding", "_handler", "_head", "_inbox", "_kept", "_out", "_tail",
+        "_timer", "_unread", "id", "metadata", "phase", "unsent", "unsent_bytes",
     )  # fmt: skip
 
     def __init__(self, connection: Connection, id: int) -> None:
@@ -89,6 +101,7 @@ class Call:
         self._handler: Handler | None = None
         self._deadline: float | None = None  # when the client wants its answer, by the loop's clock
         self._timer: asyncio.TimerHandle | None = None
+        self._encoding = b""  # of our messages
         self._inbox = Inbox(connection.bytes_limit)
         self._kept = 0  # bytes of it that the connection has counted
         self._unread = 0  # bytes of the stream's window that the handler has no room for yet
@@ -108,12 +121,14 @@ class Call:
     def begin(self, fields: Sequence[Header], methods: "Methods") -> None:
         """Find who carries the call out."""
         self.metadata = headers = dict(fields)
-        size = sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
-        if headers[b":method"] != b"POST":
+        if wrong := malformed(fields):
+            self.fail(CallFailed("INTERNAL", wrong, BAD_REQUEST))
+        elif headers[b":method"] != b"POST":
             self._refuse([(b":status", b"405"), (b"allow", b"POST")])
         elif not is_grpc(headers.get(b"content-type", b"")):
             self._refuse([(b":status", b"415")])
         else:
+            size = sum(len(name) + len(value) + _FIELD_BYTES for name, value in fields)
             self._guarded(self._find, headers, size, methods)
 
     def time_left(self) -> float | None:
@@ -124,17 +139,17 @@ class Call:
         """Tell the client that the call is carried out, before there is an answer."""
         if Event.SEND in LIFE_CYCLE[self.phase]:
             if self._head is None:
-                self._head = _HEAD
+                self._head = _HEADS[self._encoding]
             self._connection.wants(self)
 
     def send(self, message: bytes) -> None:
         if Event.SEND in LIFE_CYCLE[self.phase]:
-            frame = framed(message)
+            frame = framed(message, self._encoding)
             self._out.append(frame)
             self.unsent += 1
             self._count_unsent(len(frame))
             if self._head is None:
-                self._head = _HEAD
+                self._head = _HEADS[self._encoding]
             self._connection.wants(self)
 
     def finish(self, failure: CallFailed | None = None) -> None:
@@ -211,6 +226,9 @@ class Call:
             raise CallFailed("RESOURCE_EXHAUSTED", sentence, BAD_REQUEST)
         if timeout := headers.get(b"grpc-timeout"):
             self._limit(read_timeout(timeout))
+        if encoding := headers.get(b"grpc-encoding"):
+            self._inbox.encoding = encoding
+            self._encoding = answer_encoding(encoding, headers.get(b"grpc-accept-encoding"))
         path = headers[b":path"]
         handler = methods.get(path)
         if handler is None:
@@ -285,7 +303,7 @@ class Call:
         self.unsent = 0
         self._count_unsent(-self.unsent_bytes)
 
-    def _push_messages(self, h2: H2Connection) -> bool:
+    def _push_messages(self, h2: ServerSide) -> bool:
         while self._out:
             room = min(h2.local_flow_control_window(self.id), h2.max_outbound_frame_size)
             if room <= 0:

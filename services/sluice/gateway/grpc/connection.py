@@ -9,28 +9,24 @@ from typing import Any
 
 import h2.events
 import structlog
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
-from h2.settings import SettingCodes, Settings
-from hyperframe.frame import DataFrame, Frame
 
-from sluice.gateway.grpc.call import HEADER_BYTES, STREAM_WINDOW, WINDOW_STEP, Call, Methods
+from sluice.gateway.grpc.call import STOPPED, WINDOW_STEP, Call, Methods
+from sluice.gateway.grpc.http2 import STREAM_WINDOW, ServerSide
+from sluice.gateway.grpc.life_cycle import Phase
 from sluice.gateway.slices import Sliced
-from sluice.wire.grpc_frames import CallFailed
 
 log = structlog.get_logger()
 
 _CONNECTION_WINDOW = 4 * STREAM_WINDOW
 _DEFAULT_WINDOW = 65_535
-_CONCURRENT_CALLS = 1000
-_FRAME_BYTES = 64 * 1024
-_HEADER_BYTES_READ = 4 * HEADER_BYTES  # what is read of it to refuse the call alone; beyond, the connection ends
 _INBOX_BYTES = 64 * 1024 * 1024  # of a connection's calls together, or of four messages if that is more
 _UNSENT_BYTES = 16 * 1024 * 1024  # answers of a connection's calls; beyond it no call's next message is begun
 _IDLE_EVENTS = 10_000  # events in _IDLE_S without a message or an end of a call; more of them are a flood
 _IDLE_S = 60.0
+_PARTING_S = 1.0  # in which a client that has said goodbye may open calls and leave by itself
+_LINGER_S = 5.0  # for a client to read how its last call ended
 _WRITE_BUFFER = 256 * 1024  # bytes that the socket has not taken; beyond it nothing is read or written
 
 
@@ -39,7 +35,7 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
 
     def __init__(self, methods: Methods, bytes_limit: int, open: "set[GrpcProtocol]") -> None:
         self.bytes_limit = bytes_limit  # of one message
-        self.h2: H2Connection = ServerSide()
+        self.h2 = ServerSide()
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._methods = methods
         self._open = open
@@ -51,7 +47,9 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         self._written: list[bytes] = []  # what is sent when this turn's calls have had theirs
         self._flushing = False
         self._writable = True
-        self._stopping = False
+        self._parting: asyncio.TimerHandle | None = None  # the client has said goodbye
+        self._leaving = False  # the connection ends with its last call
+        self._stopping = False  # nothing is read or written any more
         self.inbox_bytes = 0  # of all calls: what has come and no handler has
         self.unsent_bytes = 0  # and what was answered and is not sent
         self.idle = 0  # events since a message came or a call was answered
@@ -65,7 +63,7 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
             h2.events.StreamReset: self._reset,
             h2.events.WindowUpdated: self._room,
             h2.events.RemoteSettingsChanged: self._room,
-            h2.events.ConnectionTerminated: self._goaway,
+            h2.events.ConnectionTerminated: self._goodbye,
         }
 
     @property
@@ -145,15 +143,22 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         call.close()
         self._look_for_room()
 
-    def stop(self) -> None:
-        """End every call, and ask the client to go."""
-        for call in list(self._calls.values()):
-            call.fail(CallFailed("UNAVAILABLE", "This gateway has stopped.", [("sluice-code", "draining")]))
-        self._flush()
+    def drain(self) -> None:
+        """Ask the client to make its next calls elsewhere. Those that it makes here are answered."""
         if not self._stopping:
-            self.h2.close_connection()
-            self._stopping = True
-            self.transport.write(self.h2.data_to_send())
+            self.h2.say_goodbye(refuse=False)
+            self._soon()
+
+    def stop(self, *, cut: bool) -> None:
+        """Take no more calls, and leave after the last one. Calls that the client still sends are cut, or all."""
+        if self._stopping:
+            return
+        for call in list(self._calls.values()):
+            if cut or call.phase is Phase.OPEN:
+                call.fail(STOPPED)
+        self.h2.say_goodbye(refuse=True)
+        self._leaving = True
+        self._flush()
 
     def abort(self) -> None:
         self.transport.abort()
@@ -179,6 +184,8 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         if self._written:
             self.transport.writelines(self._written)
             self._written = []
+        if self._leaving and not self._calls:
+            self._depart()
 
     def _look_for_room(self) -> None:
         if self._waiting_for_others and self.unsent_bytes < _UNSENT_BYTES:
@@ -193,6 +200,15 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
             self.idle, self._idle_since = 0, now
         self.idle += sum(1 for event in events if not (isinstance(event, h2.events.DataReceived) and event.data))
         return self.idle > _IDLE_EVENTS
+
+    def _depart(self) -> None:
+        """Close in two steps, so that the client reads all: it is told what was taken of it, and closes first."""
+        self._stopping = True
+        self.h2.say_goodbye(refuse=True)
+        self.transport.write(self.h2.data_to_send())
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self._loop.call_later(_LINGER_S, self.transport.abort)
 
     def _leave(self) -> None:
         """The connection cannot be used any more; the client is told why, if it listens."""
@@ -235,40 +251,11 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         self._wanting |= self._blocked
         self._blocked.clear()
 
-    def _goaway(self, _: h2.events.ConnectionTerminated) -> None:
-        self._leave()
+    def _goodbye(self, _: h2.events.ConnectionTerminated) -> None:
+        """The client will leave. Its calls go on, and some clients open those that wait only now."""
+        if self._parting is None:
+            self._parting = self._loop.call_later(_PARTING_S, self._part)
 
-
-class ServerSide(H2Connection):
-    """h2 with our settings, and without the text that it makes of every DATA frame, of all its bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            H2Configuration(
-                client_side=False,
-                header_encoding=None,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        self.local_settings = Settings(
-            client=False,
-            initial_values={
-                SettingCodes.MAX_CONCURRENT_STREAMS: _CONCURRENT_CALLS,
-                SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-                SettingCodes.MAX_FRAME_SIZE: _FRAME_BYTES,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEADER_BYTES,
-            },
-        )
-        self.max_inbound_frame_size = _FRAME_BYTES
-        self.decoder.max_header_list_size = _HEADER_BYTES_READ
-
-    # For its log, h2 calls `repr` on every frame, whether or not there is a log; only this method can avoid that. It is
-    # private, so pyproject.toml holds h2 below its next minor version. What h2 does here besides is to catch errors
-    # about closed streams; those of DATA frames do not come this far.
-    def _receive_frame(self, frame: Frame) -> list[h2.events.Event]:
-        if type(frame) is not DataFrame:
-            return super()._receive_frame(frame)
-        frames, events = self._receive_data_frame(frame)
-        self._prepare_for_sending(frames)
-        return events
+    def _part(self) -> None:
+        self._leaving = True
+        self._soon()

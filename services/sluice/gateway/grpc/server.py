@@ -23,6 +23,7 @@ _SERVICES = {
     tf_serving.MODEL_SERVICE: serving_pb2.DESCRIPTOR,
     oip.SERVICE: inference_pb2.DESCRIPTOR,
 }
+_LAST_ANSWERS_S = 2.0  # for calls that the engine does not run
 _LAST_WORDS_S = 0.5  # for clients to read how their calls ended
 
 
@@ -63,23 +64,31 @@ class GrpcServer:
         )
         self._watching = asyncio.create_task(self._health.watch_readiness())
 
+    def drain(self) -> None:
+        """Ask all clients to make their next calls elsewhere."""
+        for connection in self._open:
+            connection.drain()
+
     async def stop(self) -> None:
-        """Streams that are open are cut; what was still to be answered has been, as the gateway drains before."""
+        """Streams that are open are cut; what was still to be answered by the engine has been, as it drains before."""
         if self._watching is not None:
             self._watching.cancel()
         if self._server is not None:
             self._server.close()
         self._listener.close()
+        self._health.stop()
         await self._say_goodbye()
 
     async def _say_goodbye(self) -> None:
-        """Clients are told to go, and are cut off if they do not soon."""
+        """Calls that run may end, and clients go; what is left is cut off."""
+        for cut, words_s in ((False, _LAST_ANSWERS_S), (True, _LAST_WORDS_S)):
+            for connection in list(self._open):
+                connection.stop(cut=cut)
+            await self._wait(words_s)
         for connection in list(self._open):
-            connection.stop()
-        for cut_off in (False, True):
-            leaving = list(self._open)
-            if cut_off:
-                for connection in leaving:
-                    connection.abort()
-            if leaving:
-                await asyncio.wait([connection.lost for connection in leaving], timeout=_LAST_WORDS_S)
+            connection.abort()
+        await self._wait(_LAST_WORDS_S)
+
+    async def _wait(self, limit_s: float) -> None:
+        if self._open:
+            await asyncio.wait([connection.lost for connection in self._open], timeout=limit_s)

@@ -13,8 +13,9 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from sluice.gateway.grpc.call import STREAM_WINDOW, Call, Methods
+from sluice.gateway.grpc.call import STOPPED, Call, Methods
 from sluice.gateway.grpc.handlers import Unary, awaited
+from sluice.gateway.grpc.http2 import STREAM_WINDOW
 from sluice.wire.grpc_frames import CallFailed
 from sluice.wire.official import official_pool
 
@@ -50,6 +51,11 @@ class Health:
         if service not in self._services:
             return _Status.SERVICE_UNKNOWN
         return _Status.SERVING if self._ready() else _Status.NOT_SERVING
+
+    def stop(self) -> None:
+        """End the calls of those who watch."""
+        for watch in list(self._watches):
+            watch.stop()
 
     def add(self, watch: "_Watch") -> None:
         self._watches.add(watch)
@@ -91,6 +97,9 @@ class _Watch:
 
     def leave(self) -> None:
         self._health.discard(self)
+
+    def stop(self) -> None:
+        self._call.fail(STOPPED)
 
     def look(self) -> None:
         """Tell the status if it is another one than before, once the client has read what it was told."""

@@ -9,7 +9,8 @@ from functools import partial
 from google.protobuf.message import Message
 
 from sluice.gateway.core.pending import Pending
-from sluice.gateway.grpc.call import STREAM_WINDOW, Call
+from sluice.gateway.grpc.call import Call
+from sluice.gateway.grpc.http2 import STREAM_WINDOW
 
 # Requests of one stream that may await their answer or its sending, and their bytes; beyond it no more are read.
 _STREAM_LIMIT = 1024
