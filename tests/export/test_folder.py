@@ -11,6 +11,8 @@ import tensorflow as tf
 from keras import layers
 
 from sluice.export import Description, Meaning, export, export_file
+from sluice.export.contract import UNDESCRIBED, contract
+from sluice.export.plan import plan_for
 from tests.export.examples import (
     causal_convolutions,
     of_precision,
@@ -57,6 +59,11 @@ class Codes(layers.Layer):
 
 def _table(code):
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer([0, 1], [code, code + 1]), -1)
+
+
+def contract_of(model: keras.Model, description: Description = UNDESCRIBED) -> dict:
+    """The document that `export` writes."""
+    return json.loads(json.dumps(contract(plan_for(model), description)))
 
 
 @pytest.mark.parametrize(
@@ -121,12 +128,11 @@ def test_descriptions_reach_the_contract(tmp_path, quick_verification):
     assert document["example"] == {"signature": "step", "inputs": {"words": 3}}
 
 
-def test_states_are_named_after_the_call_of_the_layer(tmp_path, quick_verification):
+def test_states_are_named_after_the_call_of_the_layer():
     entry = keras.Input((None, 4))
     shared = layers.LSTM(4, return_sequences=True, name="shared")
-    out = export(keras.Model(entry, layers.GRU(2, name="top")(shared(shared(entry)))), tmp_path / "1")
-    document = json.loads((out / "assets.extra" / "contract.json").read_text(encoding="utf-8"))
-    states = document["signatures"]["step"]["states"]
+    model = keras.Model(entry, layers.GRU(2, name="top")(shared(shared(entry))))
+    states = contract_of(model)["signatures"]["step"]["states"]
     assert [state["name"] for state in states] == ["shared/h", "shared/c", "shared_1/h", "shared_1/c", "top/h"]
     assert states[-1] == {
         "name": "top/h",
@@ -138,39 +144,35 @@ def test_states_are_named_after_the_call_of_the_layer(tmp_path, quick_verificati
     }
 
 
-def contract_of(out: Path) -> dict:
-    return json.loads((out / "assets.extra" / "contract.json").read_text(encoding="utf-8"))
-
-
-def test_states_of_stacked_and_custom_cells_are_numbered_and_start_where_the_cell_says(tmp_path, quick_verification):
-    contract = contract_of(export(stacked_cells(), tmp_path / "1"))
-    states = {state["name"].split("/", 1)[1]: state for state in contract["signatures"]["step"]["states"]}
+def test_states_of_stacked_and_custom_cells_are_numbered_and_start_where_the_cell_says():
+    document = contract_of(stacked_cells())
+    states = {state["name"].split("/", 1)[1]: state for state in document["signatures"]["step"]["states"]}
     assert [*states] == ["cell_0/h", "cell_0/c", "cell_1/state_0", "cell_1/state_1", "cell_2/h", "state_0"]
     assert (states["cell_1/state_0"]["shape"], states["cell_1/state_0"]["initial"]) == ([3], 0.5)
     assert (states["cell_1/state_1"]["shape"], states["cell_1/state_1"]["initial"]) == ([3, 3], 0.0)
     assert (states["state_0"]["shape"], states["state_0"]["initial"]) == ([2], [0.0, 1.0])
 
 
-def test_a_mask_adds_the_previous_output_to_the_state(tmp_path, quick_verification):
+def test_a_mask_adds_the_previous_output_to_the_state():
     masked = sequential(layers.Masking(), layers.LSTM(4, name="lstm"))
-    states = contract_of(export(masked, tmp_path / "1"))["signatures"]["step"]["states"]
+    states = contract_of(masked)["signatures"]["step"]["states"]
     assert [state["name"] for state in states] == ["lstm/h", "lstm/c", "lstm/output"]
 
 
-def test_zeros_for_masked_steps_need_no_previous_output(tmp_path, quick_verification):
+def test_zeros_for_masked_steps_need_no_previous_output():
     masked = sequential(layers.Masking(), layers.LSTM(4, name="lstm", zero_output_for_mask=True))
-    states = contract_of(export(masked, tmp_path / "1"))["signatures"]["step"]["states"]
+    states = contract_of(masked)["signatures"]["step"]["states"]
     assert [state["name"] for state in states] == ["lstm/h", "lstm/c"]
 
 
-def test_the_state_of_a_causal_convolution_is_its_window_of_past_inputs(tmp_path, quick_verification):
+def test_the_state_of_a_causal_convolution_is_its_window_of_past_inputs():
     convolution = layers.Conv1D(2, 3, padding="causal", dilation_rate=4, name="conv")
-    states = contract_of(export(sequential(convolution, layers.GRU(2)), tmp_path / "1"))["signatures"]["step"]["states"]
+    states = contract_of(sequential(convolution, layers.GRU(2)))["signatures"]["step"]["states"]
     assert (states[0]["name"], states[0]["shape"]) == ("conv/window", [8, 3])
 
 
-def test_an_input_without_time_steps_is_given_at_each_step_of_a_scan(tmp_path, quick_verification):
-    signatures = contract_of(export(static_input(), tmp_path / "1"))["signatures"]
+def test_an_input_without_time_steps_is_given_at_each_step_of_a_scan():
+    signatures = contract_of(static_input())["signatures"]
     axes = {
         name: [axis["name"] for axis in signature["inputs"]["person"]["axes"]] for name, signature in signatures.items()
     }
@@ -181,10 +183,10 @@ def test_an_input_without_time_steps_is_given_at_each_step_of_a_scan(tmp_path, q
     }
 
 
-def test_the_default_of_a_recurrent_model_takes_sequences_of_uneven_lengths(tmp_path, quick_verification):
+def test_the_default_of_a_recurrent_model_takes_sequences_of_uneven_lengths():
     description = Description(time="one reading", buckets={"time": [4, 8]})
-    contract = contract_of(export(static_input(), tmp_path / "1", description))
-    said = contract["signatures"]["serving_default"]
+    document = contract_of(static_input(), description)
+    said = document["signatures"]["serving_default"]
     assert {key: said[key] for key in ("kind", "calls", "lengths", "buckets")} == {
         "kind": "sequences",
         "calls": "sequences",
@@ -219,22 +221,22 @@ def test_sequences_with_another_axis_of_free_size_are_served_as_rows(tmp_path, s
 
 
 @pytest.mark.parametrize(("dtype", "pad"), [("int32", 0), ("float16", 0.0), ("bool", False)])
-def test_padding_is_a_value_of_the_input_s_dtype(tmp_path, quick_verification, dtype, pad):
+def test_padding_is_a_value_of_the_input_s_dtype(dtype, pad):
     entry = keras.Input((None, 2), dtype=dtype, name="events")
     model = keras.Model(entry, layers.GRU(2)(keras.ops.cast(entry, "float32")))
-    said = contract_of(export(model, tmp_path / "1"))["signatures"]["serving_default"]["inputs"]["events"]["pad"]
+    said = contract_of(model)["signatures"]["serving_default"]["inputs"]["events"]["pad"]
     assert (said, type(said)) == (pad, type(pad))
 
 
-def test_an_input_named_lengths_keeps_its_name(tmp_path, quick_verification):
-    scan = contract_of(export(static_picture(), tmp_path / "1"))["signatures"]["scan"]
+def test_an_input_named_lengths_keeps_its_name():
+    scan = contract_of(static_picture())["signatures"]["scan"]
     assert [*scan["inputs"]] == ["readings", "lengths"]
     assert scan["lengths"] == "lengths_1"
 
 
 @pytest.mark.filterwarnings("ignore:Layer 'conv1d:UserWarning")  # Keras says that it drops the mask
-def test_half_precision_is_stated(tmp_path, quick_verification):
-    step = contract_of(export(of_precision("mixed_bfloat16"), tmp_path / "1"))["signatures"]["step"]
+def test_half_precision_is_stated():
+    step = contract_of(of_precision("mixed_bfloat16"))["signatures"]["step"]
     assert {state["dtype"] for state in step["states"]} == {"bfloat16"}
     assert [tensor["dtype"] for tensor in (*step["inputs"].values(), *step["outputs"].values())] == ["float32"] * 2
 

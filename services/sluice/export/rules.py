@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import layers, tree
 from keras.src.backend import get_keras_mask, set_keras_mask
@@ -130,7 +129,7 @@ def _inner_state(call: Call) -> str | None:
 
 def _small_constants(call: Call) -> str | None:
     """A constant of fewer axes meets each time step alike."""
-    constants = [np.ndim(given) for given in call.args if not any(map(_is_flow, tree.flatten(given)))]
+    constants = [len(leaf.shape) for leaf in tree.flatten(call.args) if hasattr(leaf, "shape") and not _is_flow(leaf)]
     small = max(constants, default=0) <= call.rank - call.fixed
     return None if small else "it joins a constant that may differ from one time step to the next"
 

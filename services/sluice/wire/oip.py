@@ -237,9 +237,7 @@ def _from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> A
     try:
         array = np.array(data, object if datatype == "BYTES" else None)
     except (ValueError, OverflowError):
-        raise ShapeMismatch(
-            f"Input {name!r}: the lists of its data differ in length or are nested too deeply."
-        ) from None
+        raise ShapeMismatch(f"Input {name!r}: the lists of its data differ in length, or go too deep.") from None
     if array.size != math.prod(shape) or (array.ndim > 1 and array.shape != shape):
         raise ShapeMismatch(
             f"Input {name!r} is of shape {list(shape)}; its data are of the shape {list(array.shape)}.",
@@ -279,11 +277,8 @@ def _known(name: str, datatype: Any) -> str:
 
 
 def _shape(name: str, shape: Any) -> tuple[int, ...]:
-    if (
-        not isinstance(shape, list)
-        or len(shape) > _AXES_LIMIT
-        or not all(type(size) is int and 0 <= size < 1 << 63 for size in shape)
-    ):
+    few = isinstance(shape, list) and len(shape) <= _AXES_LIMIT
+    if not (few and all(type(size) is int and 0 <= size < 1 << 63 for size in shape)):
         raise ShapeMismatch(
             f"Input {name!r}: a shape is a list of up to {_AXES_LIMIT} sizes from 0; got {shape!r:.80}."
         )
