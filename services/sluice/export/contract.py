@@ -63,14 +63,9 @@ UNDESCRIBED = Description()
 def contract(plan: Plan, description: Description) -> dict[str, Any]:
     """The contract's JSON document.
 
-        Raises:
-            ExportError: a name cannot be written; the description speaks of a tensor that the model does not have, names
-    <<<<<<< HEAD
-                too many or few axes or one of them time, gives buckets that cannot be used, or an example of other inputs
-                than the model's.
-    =======
+    Raises:
+        ExportError: a name cannot be written; the description speaks of a tensor that the model does not have, names
                 too many or few axes or one of them time, gives buckets that cannot be used, or an example of other inputs.
-    >>>>>>> export
     """
     _check_names(plan)
     unknown = description.tensors.keys() - {*plan.inputs, *plan.outputs}
