@@ -281,8 +281,8 @@ SIGNATURES: dict[str, dict[str, Callable[..., dict[str, np.ndarray]]]] = {
 class Puppet:
     """`before` runs ahead of every answer and may wait or raise; `twist` may change the answer's outputs.
 
-    Where `forwarded` is set, it answers every call but those about its models' states with these bytes, and `asked`
-    are the messages that came.
+    Versions in `ended` are those that it had once. Where `forwarded` is set, it answers every call but those about its
+    models' states with these bytes, and `asked` are the messages that came.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -290,6 +290,7 @@ class Puppet:
         self.versions: dict[str, list[int]] = {name: [1] for name in SIGNATURES}
         self.states: dict[tuple[str, int], tuple[str, str]] = {}  # (model, version) → (state, error), if not AVAILABLE
         self.shapes: dict[str, dict[str, tuple[int, ...] | None]] = {}  # model → x, y → its metadata; None: any rank
+        self.ended: dict[str, list[int]] = {}
         self.batches: list[tuple[str, int]] = []  # (signature, rows) of what ran, without contracts
         self.running = 0
         self.before: Callable[[Any], Any] | None = None
@@ -417,12 +418,15 @@ class Puppet:
         return reply
 
     async def _status(self, request: tfs.GetModelStatusRequest, context: Any) -> tfs.GetModelStatusResponse:
-        versions = self.versions.get(request.model_spec.name)
-        if not versions:
+        name = request.model_spec.name
+        versions, ended = self.versions.get(name, []), self.ended.get(name, [])
+        if not versions and not ended:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
         reply = tfs.GetModelStatusResponse()
-        for version in versions or []:
+        for version in versions:
             state, error = self.states.get((request.model_spec.name, version), ("AVAILABLE", ""))
             status = reply.model_version_status.add(version=version, state=tfs.ModelVersionStatus.State.Value(state))
             status.status.error_message = error
+        for version in ended:
+            reply.model_version_status.add(version=version, state=tfs.ModelVersionStatus.END)
         return reply

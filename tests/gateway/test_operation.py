@@ -179,14 +179,15 @@ async def test_made_up_names_do_not_become_labels(here):
     assert "made-up" not in (await here.http.get("/metrics")).text
 
 
-async def test_a_model_that_goes_is_not_found_and_is_found_when_it_is_back(puppet):
+@pytest.mark.parametrize("ended", [[], [1]], ids=["forgotten", "remembered by the model server"])
+async def test_a_model_that_goes_is_not_found_and_is_found_when_it_is_back(puppet, ended):
     async with running(puppet) as here:
         adder = await here.open()
-        puppet.versions["sum"] = []
+        puppet.versions["sum"], puppet.ended["sum"] = [], ended
         await eventually(lambda: "sum" not in here.gateway.catalog.models)
         refused(await adder.step(), 410, "session_version_gone")
         refused(await here.http.post("/v1/models/sum/sessions", json={}), 404, "model_not_found")
-        puppet.versions["sum"] = [1]
+        puppet.versions["sum"], puppet.ended["sum"] = [1], []
         await (await here.open()).goes_on()
 
 

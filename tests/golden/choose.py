@@ -20,7 +20,6 @@ Record = dict[str, Any]
 
 # Pattern of a record's name → why it is left out.
 LEFT_OUT = {
-    "predict_65_over_max|predict_(mixbatch|nobatch|scalar)_col": "batching by the model server, which is not done here",
     "concurrent_assert_failure": "who shares a batch with whom is chance",
 }
 _WITHOUT_NUMBERS = "lstm_.*"  # they depend on weights that are not recorded
@@ -29,16 +28,13 @@ FILES = ("rest", "cors", "prometheus", "batching")
 
 def main(folder: Path) -> None:
     for name in FILES:
-        _write(name, map(_rest, _records(folder / f"{name}.jsonl", LEFT_OUT if name != "rest" else _OF_REST)))
+        _write(name, map(_rest, _records(folder / f"{name}.jsonl", LEFT_OUT)))
     _write("grpc", map(_grpc, _records(folder / "grpc.jsonl", LEFT_OUT)))
 
 
 def _write(name: str, records: Iterable[Record]) -> None:
     lines = [json.dumps(record, ensure_ascii=True) for record in records]
     (Path(__file__).parent / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-_OF_REST = {name: why for name, why in LEFT_OUT.items() if "batching" not in why}
 
 
 def _records(path: Path, left_out: Iterable[str]) -> Iterator[Record]:

@@ -29,8 +29,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_server(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    flags = ("--allow_version_labels_for_unavailable_models", "--enable_batching")
-    running = Server(tmp_path_factory.mktemp("server"), f"--model_config_file={config}", *flags)
+    flag = "--allow_version_labels_for_unavailable_models"
+    running = Server(tmp_path_factory.mktemp("server"), f"--model_config_file={config}", flag)
     yield running
     running.close()
 
@@ -52,16 +52,20 @@ def passed_on(config: Path, model_server: Server, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def open_to_pages(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a model server that pages may call and Prometheus may ask."""
+def open_to_pages(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A model server that pages may call, Prometheus may ask, and that refuses what cannot be batched."""
     folder = tmp_path_factory.mktemp("open")
     monitoring = folder / "monitoring.config"
     monitoring.write_text("prometheus_config { enable: true }")
+    batching = folder / "batching.config"
+    batching.write_text("max_batch_size { value: 64 } batch_timeout_micros { value: 1000 }")
     flags = (
         "--allow_version_labels_for_unavailable_models",
         "--rest_api_enable_cors_support",
         f"--monitoring_config_file={monitoring}",
+        "--enable_batching",
+        f"--batching_parameters_file={batching}",
     )
     running = Server(folder, f"--model_config_file={config}", *flags)
-    yield f"http://127.0.0.1:{running.rest_port}"
+    yield Door(f"http://127.0.0.1:{running.rest_port}", running.client._channel)
     running.close()

@@ -10,7 +10,7 @@ from tests.model_server import zoo
 VERSIONS = (1, 2, 5)
 LABELS = {"stable": 2, "my label": 5}
 _WIDTH = 256
-_OWN = {"echo_one", "forgotten", "looked_up"}  # of tests of ours
+_OWN = {"echo_one", "halved", "forgotten", "looked_up"}  # of tests of ours
 
 
 def save(root: Path) -> Path:

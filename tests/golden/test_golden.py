@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from tests.golden.conftest import Door
 from tests.golden.replay import (
@@ -18,6 +19,7 @@ from tests.golden.replay import (
     sent_grpc,
     sent_rest,
 )
+from tests.model_server.conftest import PATIENCE_S, floats, refused, request
 
 # What the gateway answers in its own way → why.
 GATEWAYS_OWN = {
@@ -32,7 +34,7 @@ def each(*names: str) -> Any:
     return pytest.mark.parametrize("record", [pytest.param(record, id=record["name"]) for record in records(*names)])
 
 
-@each("rest", "batching")
+@each("rest")
 def test_the_model_server_answers_rest_as_tensorflow_serving_did(served: Door, record: Record) -> None:
     check_form(replay_rest(served.url, record), record)
 
@@ -42,11 +44,18 @@ def test_the_model_server_answers_grpc_as_tensorflow_serving_did(served: Door, r
     replay_grpc(served.channel, record)
 
 
-@each("cors", "prometheus")
+@each("batching", "cors", "prometheus")
 def test_the_model_server_answers_as_tensorflow_serving_did_with_these_flags(
-    open_to_pages: str, record: Record
+    open_to_pages: Door, record: Record
 ) -> None:
-    check_form(replay_rest(open_to_pages, record), record)
+    check_form(replay_rest(open_to_pages.url, record), record)
+
+
+def test_what_asks_for_some_outputs_is_not_batched(open_to_pages: Door) -> None:
+    predict = prediction_service_pb2_grpc.PredictionServiceStub(open_to_pages.channel).Predict
+    with refused("FAILED_PRECONDITION"):
+        predict(request("zoo", "mixbatch", x=floats(1, 2, 3)), PATIENCE_S)
+    assert predict(request("zoo", "mixbatch", ("total",), x=floats(1, 2, 3)), PATIENCE_S).outputs.keys() == {"total"}
 
 
 def check_form(reply: httpx.Response, record: Record) -> None:
@@ -83,7 +92,7 @@ def each_on_both(*names: str) -> Any:
     return pytest.mark.parametrize("record", [pytest.param(record, id=record["name"]) for record in found])
 
 
-ON_BOTH = each_on_both("rest", "batching")
+ON_BOTH = each_on_both("rest")
 
 
 @ON_BOTH

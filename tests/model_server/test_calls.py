@@ -284,3 +284,25 @@ def test_an_input_with_a_default_may_be_left_out_over_grpc(of_tf2: Server) -> No
         of_tf2.client.predict("scaled", by=np.float32(10))
     told = of_tf2.rest.get("/v1/models/scaled/metadata").json()["metadata"]["signature_def"]["signature_def"]
     assert told["serving_default"]["defaults"]["by"]["float_val"] == [2.0]
+
+
+def test_metadata_tell_what_tensorflow_runs_at_the_start_and_nobody_can_call_it(of_tf2: Server) -> None:
+    told = of_tf2.rest.get("/v1/models/scaled/metadata").json()["metadata"]["signature_def"]["signature_def"]
+    assert told["__saved_model_init_op"]["inputs"] == {}
+    assert of_tf2.post("scaled", signature_name="__saved_model_init_op", inputs={}).status_code == 400
+
+
+def test_half_precision_is_an_answer_of_grpc_and_not_of_rest(server: Server) -> None:
+    assert server.client.predict(signature="halved", x=floats(1.5))["y"].dtype == np.float16
+    reply = server.post(signature_name="halved", instances=[1.5])
+    assert (reply.status_code, "float16, which JSON answers do not carry" in reply.text) == (400, True)
+    assert server.post(signature_name="halved", inputs=[]).json() == {"outputs": []}
+
+
+def test_the_status_of_no_model_is_refused_and_of_one_without_a_name_not_found(server: Server) -> None:
+    asked = get_model_status_pb2.GetModelStatusRequest()
+    with refused("INVALID_ARGUMENT"):
+        server.client.models.GetModelStatus(asked)
+    asked.model_spec.SetInParent()
+    with refused("NOT_FOUND"):
+        server.client.models.GetModelStatus(asked)

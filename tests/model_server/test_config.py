@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tensorflow_serving.apis import model_management_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from sluice.model_server.config import check_batching, configs_in, configured, metrics_path_in
+from sluice.model_server.config import batching_in, configs_in, configured, metrics_path_in
 from sluice.model_server.config_file import ConfigFile
 from sluice.model_server.errors import InvalidArgument, ServingError
 from tests.model_server import zoo
@@ -288,12 +288,12 @@ def test_a_monitoring_file_that_cannot_be_used_is_refused(text: str) -> None:
         metrics_path_in(text.encode())
 
 
-GOOD_BATCHES = [
-    "",
-    "max_batch_size { value: 32 } batch_timeout_micros { value: 0 } allowed_batch_sizes: [8, 16, 32]",
-    "num_batch_threads { value: 4 } max_enqueued_batches { value: 100 } thread_pool_name { value: 'p' }",
-    "allowed_batch_sizes: 16 max_execution_batch_size { value: 16 } enable_large_batch_splitting { value: true }",
-]
+GOOD_BATCHES = {
+    "": 1000,
+    "max_batch_size { value: 32 } batch_timeout_micros { value: 0 } allowed_batch_sizes: [8, 16, 32]": 32,
+    "num_batch_threads { value: 4 } max_enqueued_batches { value: 100 } thread_pool_name { value: 'p' }": 1000,
+    "allowed_batch_sizes: 16 max_execution_batch_size { value: 16 } enable_large_batch_splitting { value: true }": None,
+}
 BAD_BATCHES = {
     "nosuch: 1": "BatchingParameters",
     "max_batch_size { value: 0 }": "max_batch_size of 1 or more; got 0",
@@ -304,12 +304,12 @@ BAD_BATCHES = {
 }
 
 
-@pytest.mark.parametrize("text", GOOD_BATCHES)
-def test_batching_parameters_that_can_be_used_are_taken(text: str) -> None:
-    check_batching(text.encode())
+@pytest.mark.parametrize(("text", "rows"), GOOD_BATCHES.items())
+def test_batching_parameters_say_how_many_rows_a_request_may_have(text: str, rows: int | None) -> None:
+    assert batching_in(text.encode()).rows == rows
 
 
 @pytest.mark.parametrize(("text", "sentence"), BAD_BATCHES.items())
 def test_batching_parameters_that_cannot_be_used_are_refused(text: str, sentence: str) -> None:
     with pytest.raises(InvalidArgument, match=sentence):
-        check_batching(text.encode())
+        batching_in(text.encode())

@@ -80,9 +80,9 @@ def test_with_a_configuration_file_a_single_model_is_not_looked_at() -> None:
 
 
 def test_what_has_no_effect_is_told_where_it_is_set() -> None:
-    assert load([MODELS, "--enable_batching=false"]).without_effect == []
-    assert load([MODELS, "--num_load_threads=4", "--enable_batching"]).without_effect == [
-        "enable_batching",
+    assert load([MODELS, "--enable_batching"]).without_effect == []
+    assert load([MODELS, "--num_load_threads=4", "--rest_api_num_threads=4"]).without_effect == [
+        "rest_api_num_threads",
         "num_load_threads",
     ]
 

@@ -67,6 +67,8 @@ class Shelf:
     def _load(self, path: Path) -> Any:
         self.during()
         self.loaded.append(str(path.relative_to(self.path)))
+        if not (path / "saved_model.pb").exists():
+            raise ServingError("NOT_FOUND", f"{path} is empty")
         if (path / "saved_model.pb").read_text() == "broken":
             raise ServingError("INVALID_ARGUMENT", f"{path} is broken")
         return Loaded(path)
@@ -145,7 +147,7 @@ def test_deleting_the_newest_version_goes_back_to_the_one_before(shelf):
     shelf.put("m/2")
     shelf.refresh()
     shelf.remove("m/2")
-    assert shelf.refresh(times=3) == {1: "AVAILABLE"}
+    assert shelf.refresh(times=3) == {2: "END", 1: "AVAILABLE"}
     assert shelf.loaded == ["m/2", "m/1"]
 
 
@@ -163,7 +165,7 @@ def test_a_version_that_was_let_go_can_come_back(shelf):
     shelf.put("m/2")
     shelf.refresh()
     shelf.remove("m/2")
-    assert shelf.refresh() == {1: "AVAILABLE"}
+    assert shelf.refresh() == {2: "END", 1: "AVAILABLE"}
     shelf.put("m/2")
     assert shelf.refresh() == {2: "AVAILABLE", 1: "END"}
 
@@ -181,10 +183,12 @@ def test_leading_zeros_do_not_hide_a_version(shelf):
     assert shelf.loaded == ["m/007"]
 
 
-def test_a_half_written_version_waits_for_its_graph(shelf):
+def test_a_half_written_version_is_told_and_loaded_when_its_graph_comes(shelf):
     shelf.put("m/1")
+    shelf.refresh()
     (shelf.path / "m/2/variables").mkdir(parents=True)
-    assert shelf.refresh() == {1: "AVAILABLE"}
+    assert shelf.refresh() == {2: "END", 1: "AVAILABLE"}
+    assert shelf.models.versions("m")[0].error.status == "NOT_FOUND"
     shelf.put("m/2")
     assert shelf.refresh() == {2: "AVAILABLE", 1: "END"}
 
@@ -199,8 +203,14 @@ def test_models_come_and_go_with_their_folders(shelf):
     shelf.remove("m/1")
     shelf.models.refresh()
     with pytest.raises(NotFound):
-        shelf.models.versions("m")
-    assert shelf.models.find("n").number == 1
+        shelf.models.find("m")
+    assert (shelf.states(), shelf.models.find("n").number) == ({1: "END"}, 1)
+
+
+def test_a_folder_of_empty_versions_is_no_model(shelf):
+    (shelf.path / "m/1").mkdir(parents=True)
+    shelf.models.refresh()
+    assert not shelf.models.knows("m")
 
 
 def test_a_version_that_is_let_go_is_unloading_until_its_last_call_ends(shelf):
@@ -213,15 +223,15 @@ def test_a_version_that_is_let_go_is_unloading_until_its_last_call_ends(shelf):
     assert shelf.states() == {2: "AVAILABLE", 1: "END"}
 
 
-def test_of_a_model_that_goes_nothing_is_left_once_its_last_call_ends(shelf):
+def test_a_model_that_goes_is_remembered_once_its_last_call_ends(shelf):
     shelf.put("m/1")
     shelf.refresh()
     held = shelf.models.find("m").servable
     shelf.remove("m/1")
     assert shelf.refresh() == {1: "UNLOADING"}
     del held
-    shelf.models.refresh()
-    assert not shelf.models.knows("m")
+    assert shelf.refresh() == {1: "END"}
+    assert [each.servable for each in shelf.models.versions("m") if hasattr(each, "servable")] == []
 
 
 def test_several_versions_are_loaded_one_after_another_the_newest_first(shelf):

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
+import grpc
 import pytest
+from tensorflow_serving.apis import get_model_status_pb2
 
 from tests.model_server import zoo
-from tests.model_server.conftest import Client, Server, floats, refused, until
+from tests.model_server.conftest import PATIENCE_S, Client, Server, floats, refused, until
 
 X = floats(1, 2)
 
@@ -64,12 +66,14 @@ def test_a_model_that_appears_is_served(client: Client, folder: Path, model: str
     assert answer(client, model) == 10
 
 
-def test_a_folder_without_a_saved_model_is_not_a_version(client: Client, folder: Path, model: str) -> None:
-    (folder / "7" / "variables").mkdir(parents=True)
-    (folder / "notes").mkdir()
+def test_a_version_without_a_saved_model_is_told(client: Client, folder: Path, model: str) -> None:
     put(folder, 1, 10)
     served(client, model, 1)
-    assert states(client, model) == {1: "AVAILABLE"}
+    (folder / "notes").mkdir()
+    (folder / "7" / "variables").mkdir(parents=True)
+    until(lambda: states(client, model) == {7: "END", 1: "AVAILABLE"}, "version 7 to be tried")
+    assert code(client, model, 7) == "NOT_FOUND"
+    assert answer(client, model) == 10
 
 
 def test_a_new_version_takes_over_and_no_call_fails_meanwhile(client: Client, folder: Path, model: str) -> None:
@@ -104,7 +108,7 @@ def test_a_broken_version_is_reported_and_the_old_one_stays(client: Client, fold
     broken(folder, 2)
     until(lambda: states(client, model).get(2) == "END", "the broken version")
     assert states(client, model) == {2: "END", 1: "AVAILABLE"}
-    assert client.state(model)[2][1]
+    assert code(client, model, 2) == "DATA_LOSS"
     assert answer(client, model) == 10
     with refused("NOT_FOUND"):
         client.predict(model, version=2, x=X)
@@ -118,23 +122,12 @@ def test_a_broken_version_is_tried_again_once_it_changes(client: Client, folder:
     served(client, model, 1)
 
 
-def test_a_broken_version_that_is_mended_by_a_newer_one_is_forgotten_with_its_folder(
-    client: Client, folder: Path, model: str
-) -> None:
-    broken(folder, 1)
-    until(lambda: states(client, model) == {1: "END"}, "the broken version")
-    put(folder, 2, 20)
-    served(client, model, 2)
-    shutil.rmtree(folder / "1")
-    until(lambda: states(client, model) == {2: "AVAILABLE"}, "the broken version to be forgotten")
-
-
 def test_taking_the_newest_version_away_goes_back_to_the_one_before(client: Client, folder: Path, model: str) -> None:
     put(folder, 1, 10)
     put(folder, 2, 20)
     served(client, model, 2)
     shutil.rmtree(folder / "2")
-    until(lambda: states(client, model) == {1: "AVAILABLE"}, "version 1 to come back")
+    until(lambda: states(client, model) == {2: "END", 1: "AVAILABLE"}, "version 1 to come back")
     assert answer(client, model) == 10
 
 
@@ -151,7 +144,7 @@ def test_a_model_that_is_removed_goes(client: Client, folder: Path, model: str) 
     put(folder, 1, 10)
     served(client, model, 1)
     shutil.rmtree(folder)
-    until(lambda: states(client, model) == {}, "the model to go")
+    until(lambda: states(client, model) == {1: "END"}, "the model to go")
     with refused("NOT_FOUND"):
         client.predict(model, x=X)
 
@@ -168,3 +161,11 @@ def broken(folder: Path, version: int) -> None:
     (made / "saved_model.pb").write_bytes(b"not a graph")
     folder.mkdir(exist_ok=True)
     made.rename(folder / str(version))
+
+
+def code(client: Client, model: str, version: int) -> str:
+    """The error code of a version, by name."""
+    asked = get_model_status_pb2.GetModelStatusRequest()
+    asked.model_spec.name, asked.model_spec.version.value = model, version
+    (told,) = client.models.GetModelStatus(asked, PATIENCE_S).model_version_status
+    return {code.value[0]: code.name for code in grpc.StatusCode}[told.status.error_code]

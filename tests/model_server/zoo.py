@@ -65,6 +65,7 @@ def _numbers(scale: int) -> Signatures:
         "serving_default": ({"x": x}, {"y": tf.matmul(x, weights, name="ly")}),
         "multi": ({"a": a, "b": b}, {"sum": a + tf.cast(b, tf.float32), "bb": b * 2, "big": big}),
         "ident": ({"x": f}, {"y": tf.identity(f)}),
+        "halved": ({"x": f}, {"y": tf.cast(f, tf.float16)}),
         "recip": ({"x": f}, {"y": tf.math.reciprocal(f)}),
         "log": ({"x": f}, {"y": tf.math.log(f)}),
     }

@@ -101,6 +101,8 @@ REFUSED: list[tuple[type[SluiceError], Inputs, Any]] = [
     (BadRequest, TEXT, b'{"instances": ["a", "\\udc00 \\ud83d"]}'),
     (DtypeMismatch, ONE, b'{"instances": [NaN, "\xff"]}'),
     (BadRequest, ONE, b'{"instances": ' + b"[" * 5000 + b"]" * 5000 + b"}"),
+    (BadRequest, ONE, b'{"instances": ' + b"[" * 1000 + b"]" * 1000 + b', "a": ":"}'),
+    (BadRequest, ONE, b'{"instances": [0e400], "instances": []}'),
     (ShapeMismatch, ONE, b'{"instances": ' + b"[" * 200 + b"]" * 200 + b"}"),
     (MissingInput, ONE, {}),
     (MissingInput, ONE, {"foo": 1}),

@@ -65,7 +65,7 @@ def contract(plan: Plan, description: Description) -> dict[str, Any]:
 
     Raises:
         ExportError: a name cannot be written; the description speaks of a tensor that the model does not have, names
-                too many or few axes or one of them time, gives buckets that cannot be used, or an example of other inputs.
+            too many or few axes or one of them time, gives buckets that cannot be used, or an example of other inputs.
     """
     _check_names(plan)
     unknown = description.tensors.keys() - {*plan.inputs, *plan.outputs}

@@ -126,6 +126,8 @@ class Calls:
 
     def status(self, request: Any) -> Any:
         """`GetModelStatusRequest` → `GetModelStatusResponse`."""
+        if not request.HasField("model_spec"):
+            raise InvalidArgument("expected a model_spec that names a model; got none")
         spec = request.model_spec  # a label is not looked at, as in TensorFlow Serving
         versions = self._models.versions(spec.name, spec.version.value if spec.HasField("version") else None)
         return get_model_status_pb2.GetModelStatusResponse(model_version_status=map(_status, versions))

@@ -11,6 +11,7 @@ from typing import Any
 from google.protobuf import text_format
 from google.protobuf.message import Message
 
+from sluice.model_server.batching import Batching
 from sluice.model_server.errors import InvalidArgument, ServingError
 from sluice.model_server.runtime import model_server_config_pb2
 from sluice.wire.messages.tfs.v1 import config_pb2
@@ -155,8 +156,12 @@ def metrics_path_in(content: bytes) -> str | None:
     return path if prometheus.enable else None
 
 
-def check_batching(content: bytes) -> None:
-    """Raises: InvalidArgument: a file is no `BatchingParameters` in text format, or its sizes cannot be used."""
+def batching_in(content: bytes) -> Batching:
+    """What `BatchingParameters` in text format ask for.
+
+    Raises:
+        InvalidArgument: a file is none, or its sizes cannot be used.
+    """
     parameters = _parsed(content, config_pb2.BatchingParameters())
     for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", "max_execution_batch_size"):
         if parameters.HasField(name) and getattr(parameters, name).value < 1:
@@ -168,3 +173,6 @@ def check_batching(content: bytes) -> None:
     largest = parameters.max_execution_batch_size.value if splits else parameters.max_batch_size.value
     if sizes and largest and sizes[-1] != largest:
         raise InvalidArgument(f"the last of allowed_batch_sizes is the largest batch, {largest}; got {sizes[-1]}")
+    if parameters.enable_large_batch_splitting.value:
+        return Batching(None)
+    return Batching(parameters.max_batch_size.value) if parameters.HasField("max_batch_size") else Batching()

@@ -11,25 +11,28 @@ Files = frozenset[tuple[str, int, int]]
 
 
 def found_versions(path: Path) -> dict[int, Path]:
-    """The complete versions in a model's folder, VERSION/saved_model.pb, by number.
+    """The versions in a model's folder, by number, whatever is in them.
 
     Raises:
         OSError: there is no such folder, or it cannot be read.
     """
-    folders = {int(each.name): each for each in path.iterdir() if _VERSION.fullmatch(each.name)}
-    return {number: folder for number, folder in folders.items() if (folder / "saved_model.pb").is_file()}
+    return {int(each.name): each for each in path.iterdir() if _VERSION.fullmatch(each.name) and each.is_dir()}
 
 
 def models_in(path: Path) -> Configs:
-    """Every model in a folder of models, by name, each with its newest version.
+    """Every model in a folder of models, by name, each with its newest version; one version has files at least.
 
     Raises:
         OSError: the folder is there and cannot be read.
     """
     if not path.is_dir():
         return {}
-    folders = (each for each in sorted(path.iterdir()) if each.is_dir() and found_versions(each))
+    folders = (each for each in sorted(path.iterdir()) if each.is_dir() and _is_model(each))
     return {each.name: ModelConfig(each.name, each) for each in folders}
+
+
+def _is_model(path: Path) -> bool:
+    return any((version / "saved_model.pb").is_file() for version in found_versions(path).values())
 
 
 def files_in(path: Path) -> Files:

@@ -17,6 +17,7 @@ from sluice.model_server.listening import Rest, check_ports
 from sluice.model_server.settings import ModelServerSettings
 
 if TYPE_CHECKING:
+    from sluice.model_server.batching import Batching
     from sluice.model_server.models import Loader, Models
     from sluice.model_server.monitoring import Monitoring
     from sluice.model_server.rest import RestOptions
@@ -64,13 +65,13 @@ def _serve(settings: ModelServerSettings, stopping: threading.Event) -> int:
     from sluice.model_server.monitoring import Monitoring
     from sluice.model_server.rest import application
 
-    options = _rest_options(settings)
+    options, batching = _rest_options(settings), _batching(settings)
 
     def known(name: str) -> bool:
         return models.knows(name)
 
     monitoring = Monitoring(known)
-    models = _models(settings, _loader(settings, monitoring))
+    models = _models(settings, _loader(settings, monitoring, batching))
     _start(settings, models, stopping)
     if stopping.is_set():
         return 0
@@ -92,17 +93,25 @@ def _serve(settings: ModelServerSettings, stopping: threading.Event) -> int:
 
 def _rest_options(settings: ModelServerSettings) -> "RestOptions":
     """What the files say that are read once; each is checked before a model is loaded."""
-    from sluice.model_server.config import check_batching, metrics_path_in, read_file
+    from sluice.model_server.config import metrics_path_in, read_file
     from sluice.model_server.rest import RestOptions
 
-    if settings.batching_parameters_file is not None:
-        check_batching(read_file(settings.batching_parameters_file))
     monitoring = settings.monitoring_config_file
     path = metrics_path_in(read_file(monitoring)) if monitoring is not None else None
     return RestOptions(settings.rest_api_enable_cors_support, path)
 
 
-def _loader(settings: ModelServerSettings, monitoring: "Monitoring") -> "Loader":
+def _batching(settings: ModelServerSettings) -> "Batching | None":
+    from sluice.model_server.batching import Batching
+    from sluice.model_server.config import batching_in, read_file
+
+    file = settings.batching_parameters_file
+    if not settings.enable_batching:
+        return None
+    return Batching() if file is None else batching_in(read_file(file))
+
+
+def _loader(settings: ModelServerSettings, monitoring: "Monitoring", batching: "Batching | None") -> "Loader":
     from sluice.model_server.servable import Servable, Threads
     from sluice.model_server.warmup import requests_of, warm_up
 
@@ -110,7 +119,7 @@ def _loader(settings: ModelServerSettings, monitoring: "Monitoring") -> "Loader"
 
     def loaded(path: Path) -> Servable:
         with monitoring.load(str(path)):
-            servable = Servable(path, threads, settings.tags)
+            servable = Servable(path, threads, settings.tags, batching)
         recorded = requests_of(path) if settings.enable_model_warmup else None
         if recorded is not None:
             with monitoring.warm_up(str(path)):

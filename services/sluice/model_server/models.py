@@ -166,9 +166,7 @@ class Models:
         for name in [*self._models]:
             self._find_versions(name, wanted=name in configs)
             self._settle(name)
-            self._forget(name)
-            if name not in configs and not self._models[name].versions:
-                del self._models[name]
+            self._end(name)
 
     def _find_versions(self, name: str, *, wanted: bool) -> None:
         """Look at a model's folder. One that cannot be read changes nothing: what is served goes on."""
@@ -227,7 +225,8 @@ class Models:
         except ServingError as error:
             last = before.failure if before else None
             tries = last.tries + 1 if last and last.files == files else 1
-            failure = Failure(error, files, tries, self._clock())
+            told = ServingError(error.status, error.message)  # without the frames, which hold versions that may go
+            failure = Failure(told, files, tries, self._clock())
             version = Version(number, "END", failure=failure)
             if isinstance(before, Available):
                 version = replace(before, failure=failure)
@@ -248,9 +247,8 @@ class Models:
                 versions[number] = Unloading(number, "UNLOADING", weakref.ref(version.servable))
         self._models[name] = replace(model, versions=versions)
 
-    def _forget(self, name: str) -> None:
-        """Of what has ended, keep only what still has a folder."""
+    def _end(self, name: str) -> None:
+        """What was let go has ended once nobody holds it; it stays known, as in TensorFlow Serving."""
         model = self._models[name]
-        known = [settled(version) for version in model.versions.values()]
-        kept = {each.number: each for each in known if each.state != "END" or each.number in model.found}
-        self._models[name] = replace(model, versions=kept)
+        versions = {number: settled(version) for number, version in model.versions.items()}
+        self._models[name] = replace(model, versions=versions)

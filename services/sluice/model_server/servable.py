@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.model_server.batching import Batching
 from sluice.model_server.errors import InvalidArgument, ServingError, from_tensorflow, status_of
 from sluice.model_server.runtime import config_pb2, tf
 from sluice.policy.contract import Signature
@@ -42,11 +43,16 @@ class _Prepared:
 class Servable:
     """A loaded version. The Session is closed when the last one who holds this object lets go of it.
 
+    With `batching`, requests are refused that TensorFlow Serving could not batch.
+
     Raises:
         ServingError: the folder holds no SavedModel that can be loaded.
     """
 
-    def __init__(self, path: Path, threads: Threads, tags: Sequence[str] = (_SERVE,)) -> None:
+    def __init__(
+        self, path: Path, threads: Threads, tags: Sequence[str] = (_SERVE,), batching: Batching | None = None
+    ) -> None:
+        self._batching = batching
         graph = tf.Graph()
         config = tf.compat.v1.ConfigProto(
             intra_op_parallelism_threads=threads.intra_op,
@@ -60,8 +66,8 @@ class Servable:
             shown = {name: each for name, each in loaded.signature_def.items() if not name.startswith(_INTERNAL)}
             self._prepared = {name: self._prepare(each) for name, each in shown.items()}
         except Exception as error:  # whatever lies there, the server goes on
-            raise ServingError(status_of(error), f"{path} cannot be loaded: {error}") from error
-        self.definitions: Mapping[str, Any] = shown
+            raise ServingError(_status_of(error, path), f"{path} cannot be loaded: {error}") from error
+        self.definitions: Mapping[str, Any] = dict(loaded.signature_def)  # those of TensorFlow's own use, too
         self.signatures: Mapping[str, Signature] = {name: plain_signature(name, each) for name, each in shown.items()}
 
     def predict(self, signature: str, inputs: Mapping[str, Array], wanted: Sequence[str] = ()) -> dict[str, Array]:
@@ -78,11 +84,15 @@ class Servable:
             raise ServingError("FAILED_PRECONDITION", f"there is no signature {signature!r}; {self.listed()}")
         _check_wanted(wanted, prepared.outputs)
         feed = _feed({**prepared.defaults, **inputs}, prepared.inputs)
+        batching = self._batching if len(wanted) in (0, len(prepared.outputs)) else None  # some outputs: not batched
+        rows = batching.check_inputs(feed) if batching else 0
         try:
             values = prepared.call(*feed)
         except (tf.errors.OpError, ValueError) as error:
             raise from_tensorflow(error) from None
         outputs = {name: _array(value) for name, value in zip(prepared.outputs, values, strict=True)}
+        if batching:
+            batching.check_outputs([*outputs.values()], rows)
         return {name: outputs[name] for name in wanted} if wanted else outputs
 
     def _prepare(self, definition: Any) -> _Prepared:
@@ -127,6 +137,13 @@ def _check_wanted(wanted: Sequence[str], outputs: Sequence[str]) -> None:
         raise InvalidArgument(f"there is no output {', '.join(unknown)}; the signature has {', '.join(outputs)}")
     if len(set(wanted)) != len(wanted):
         raise InvalidArgument(f"the same output is asked for twice: {', '.join(wanted)}")
+
+
+def _status_of(error: Exception, path: Path) -> str:
+    """As TensorFlow Serving tells it, whose loader has a code for a file that is not there or cannot be parsed."""
+    if isinstance(error, OSError):
+        return "DATA_LOSS" if any(path.glob("saved_model.pb*")) else "NOT_FOUND"
+    return status_of(error)
 
 
 def _raise(error: Exception, *_: Array) -> Sequence[Any]:

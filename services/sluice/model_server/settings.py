@@ -81,9 +81,11 @@ class ModelServerSettings(BaseSettings):
     tensorflow_intra_op_parallelism: int = _flag(HOW, 0, "Threads inside one operation, instead.", ge=0)
     tensorflow_inter_op_parallelism: int = _flag(HOW, 0, "Operations side by side, instead.", ge=0)
 
-    enable_batching: bool = _flag(NO_EFFECT, False, "Every call runs as it came: the gateway forms batches.")
+    enable_batching: bool = _flag(
+        HOW, False, "Refuse what TensorFlow Serving could not batch. Every call runs as it came: the gateway batches."
+    )
     batching_parameters_file: Path | None = _flag(
-        NO_EFFECT, None, "BatchingParameters in text format, with --enable_batching; checked all the same."
+        HOW, None, "BatchingParameters in text format, with --enable_batching: how many rows a request may have."
     )
     enable_per_model_batching_parameters: bool = _flag(NO_EFFECT, False, "As --enable_batching.")
     rest_api_num_threads: int = _flag(NO_EFFECT, 0, "Up to 40 calls run at one time.")

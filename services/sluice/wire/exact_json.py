@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 _INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
@@ -14,7 +15,7 @@ _EXPONENT = 308  # of the largest power of ten that a double holds
 _SPACE = " \t\n\r"
 _BYTE_ORDER_MARK = re.compile(rb"\xef?\xbb?\xbf?")
 _RARE = (b"Inf", b"-NaN", b"\\u")  # numbers that Python spells otherwise, and halves of surrogate pairs
-_COLON_OF_KEY = re.compile(rb'"[ \t\n\r]*:')
+_BEFORE_COLON = frozenset({b'"', b" ", b"\t", b"\n", b"\r"})  # of a key; in text it is mostly another letter
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-NaN|Inf(?:inity)?', re.DOTALL)
 _HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE = re.compile(rb"(%s)(%s)?|(%s)|\\." % (_HIGH, _LOW, _LOW), re.DOTALL)
@@ -33,28 +34,26 @@ def pairs_of(members: dict[str, Any]) -> Iterable[tuple[str, Any]]:
     return members.pairs if isinstance(members, Members) else members.items()
 
 
-def may_repeat(body: bytes, value: Any) -> bool:
-    """Whether a key may come twice in an object of a text whose `value` has been read.
+def may_repeat(body: bytes, fields: dict[str, Any]) -> bool:
+    """Whether a key may come twice in the text of a request, or in an object in it, whose `fields` have been read.
 
     Each key has a colon behind it; text may hold more. Most requests are through after one look for colons.
     """
     colons = body.count(b":")
-    if colons == _members_above(value) or colons == (members := _members_of(value)):
+    if colons == len(fields) or colons == _members_above(fields) or colons == (members := _members_of(fields)):
         return False
-    return len(_COLON_OF_KEY.findall(body)) != members
+    before = [part[-1:] for part in body.split(b":")[:-1]]
+    return sum(map(_BEFORE_COLON.__contains__, before)) != members
 
 
-def _members_above(value: Any) -> int:
+def _members_above(fields: dict[str, Any]) -> int:
     """The members of a request and of its inputs, or of its rows."""
-    if type(value) is not dict:
-        return 0
-    columns, rows = value.get("inputs"), value.get("instances")
-    found = len(value) + (len(columns) if type(columns) is dict else 0)
-    return found + (sum(map(len, rows)) if type(rows) is list and _are_objects(rows) else 0)
-
-
-def _are_objects(rows: list[Any]) -> bool:
-    return bool(rows) and type(rows[0]) is dict and set(map(type, rows)) == {dict}
+    columns, rows = fields.get("inputs"), fields.get("instances")
+    found = len(fields) + (len(columns) if type(columns) is dict else 0)
+    if type(rows) is list and rows and type(rows[0]) is dict:
+        with suppress(TypeError):  # numbers among the rows, which are refused later
+            found += sum(map(len, rows))
+    return found
 
 
 def _members_of(value: Any) -> int:

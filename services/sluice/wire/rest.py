@@ -6,7 +6,7 @@ It does not know HTTP, models or batches; the gateway and the model server both 
 import base64
 import binascii
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -150,16 +150,16 @@ def parse_as_tf_serving(body: bytes) -> dict[str, Any]:
     """
     try:
         fields = orjson.loads(body)
-        if may_repeat(body, fields):
+        if isinstance(fields, dict) and may_repeat(body, fields):
             fields = read_as_tf_serving(body)
-    except orjson.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         fields = _reread(read_as_tf_serving, body, error)
     if not isinstance(fields, dict):
         raise BadRequest(f"The body is a JSON object; got {fields!r:.80}.")
     return fields
 
 
-def _reread(read: Callable[[bytes], Any], body: bytes, error: ValueError) -> Any:
+def _reread(read: Callable[[bytes], Any], body: bytes, error: Exception) -> Any:
     try:
         return read(body)
     except (ValueError, RecursionError):
@@ -177,9 +177,12 @@ def parse_predict(body: bytes) -> PredictBody:
     if not isinstance(name, str):
         raise BadRequest(f'"signature_name" is a name; got {name!r:.80}.')
     given = [each for each in ("instances", "inputs") if each in fields]
-    wrong = MissingInput(f'The body has either "instances" (rows) or "inputs" (columns); it has {given or "neither"}.')
-    value = fields[given[0]] if len(given) == 1 else wrong
+    value = fields[given[0]] if len(given) == 1 else _ambiguous(given)
     return PredictBody(name or DEFAULT_SIGNATURE, given == ["instances"], value, has_words(body))
+
+
+def _ambiguous(given: Sequence[str]) -> MissingInput:
+    return MissingInput(f'The body has either "instances" (rows) or "inputs" (columns); it has {given or "neither"}.')
 
 
 def encode_predict(outputs: Mapping[str, Array | list[Array]], *, row_format: bool) -> bytes:

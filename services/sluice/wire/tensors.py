@@ -158,14 +158,16 @@ def _packed(message: Any, field: str, dtype: np.dtype[Any]) -> Array:
 
 
 def _fill(values: Array, shape: tuple[int, ...]) -> Array:
-    """`values` in `shape`; as in TensorFlow, a short list repeats its last value, and an empty one stands for zeros."""
+    """`values` in `shape`, as in TensorFlow: of a list that is too long the first values count, one that is too short
+    repeats its last value, and an empty one stands for zeros.
+    """
     size = math.prod(shape)
-    if values.size > size or (values.size < size and size * values.itemsize > _FILL_LIMIT):
+    if values.size < size and size * values.itemsize > _FILL_LIMIT:
         raise ValueError(f"shape {list(shape)} takes {size} values; got {values.size}")
     if values.size < size:
         last = values[-1:] if values.size else _zero(values.dtype)
         values = np.concatenate([values, np.repeat(last, size - values.size)])
-    return values.reshape(shape)
+    return values[:size].reshape(shape)
 
 
 def _zero(dtype: np.dtype[Any]) -> Array:

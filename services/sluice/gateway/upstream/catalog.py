@@ -30,7 +30,7 @@ _QUICK_POLL_S = 0.1
 _NOTICED_S = 0.05  # until when a connection that broke under a call is known to have broken
 _NAME_LIMIT = 256
 _LABELS = 64  # of one model that are remembered
-_AVAILABLE = "AVAILABLE"
+_AVAILABLE, _END = "AVAILABLE", "END"
 _NOT_YET = "the model server has not answered yet"
 # The rest of a model's signatures are TensorFlow's own affair, or ours.
 _HIDDEN = ("__saved_model_init_op", "contract")
@@ -291,6 +291,8 @@ class Catalog:
             statuses = await self._backend.versions(name, _ASK_TIMEOUT_S)
         except NotServed:
             statuses = []
+        if all(each.state == _END and not each.error for each in statuses):  # what is known is that there was one
+            statuses = []
         model = self.models.get(name, Model(name))
         model.statuses = statuses
         available = [each.version for each in statuses if each.state == _AVAILABLE]
@@ -349,4 +351,4 @@ class Catalog:
 
 def _is_gone(version: int, statuses: Iterable[VersionStatus]) -> bool:
     """Whether a version that was available will not come back: not listed, or on its way out."""
-    return all(each.state in ("UNLOADING", "END") for each in statuses if each.version == version)
+    return all(each.state in ("UNLOADING", _END) for each in statuses if each.version == version)
