@@ -32,7 +32,8 @@ from sluice.policy.errors import (
     UnsupportedByModel,
 )
 from sluice.policy.session import Answers
-from sluice.wire.oip import DATATYPES, InferRequest, SequencePart
+from sluice.wire.binary_tensors import DATATYPES
+from sluice.wire.oip import InferRequest, SequencePart
 from sluice.wire.rest import DEFAULT_SIGNATURE, check_names
 from sluice.wire.tensors import dtype_name
 
