@@ -17,17 +17,9 @@ from tritonclient.grpc import service_pb2
 
 from sluice.policy.contract import numpy_dtype
 from sluice.policy.errors import DtypeMismatch, MissingInput, SluiceError
+from sluice.wire.binary_tensors import DTYPES, from_raw, raw_bytes
 from sluice.wire.messages.oip.v1 import inference_pb2 as messages
-from sluice.wire.oip import (
-    DTYPES,
-    InferRequest,
-    encode_infer,
-    from_raw,
-    parse_infer,
-    raw_bytes,
-    read_infer,
-    write_infer,
-)
+from sluice.wire.oip import InferRequest, encode_infer, parse_infer, read_infer, write_infer
 
 NUMBERS = {name: numpy_dtype(dtype) for name, dtype in DTYPES.items() if name != "BYTES"}
 

@@ -4,7 +4,6 @@ It does not know HTTP, models or sessions; the formats are the protocol's, with 
 """
 
 import math
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,23 +15,16 @@ from numpy.typing import NDArray
 from sluice.policy.contract import BFLOAT16, Axis, Tensor, numpy_dtype
 from sluice.policy.errors import BadRequest, DtypeMismatch, MissingInput, ShapeMismatch, UnsupportedByModel
 from sluice.policy.tensors import read_tensor
+from sluice.wire.binary_tensors import DATATYPES, DTYPES, Raw, from_raw, raw_bytes
 from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 from sluice.wire.rest import mixes_words, parse_json
 from sluice.wire.tensors import dtype_name
 
 Array = NDArray[Any]
 
-# The protocol's datatype → name of the dtype in contracts.
-DTYPES = {
-    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
-    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
-    "BF16": "bfloat16", "BYTES": "string",
-}  # fmt: skip
-DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
 _ELEMENTS_LIMIT = 1 << 55
 _AXES_LIMIT = 32
 _SEQUENCE_LIMIT = 128  # bytes of a sequence's id, as in Triton
-_LENGTH = struct.Struct("<I")  # before each element of BYTES
 # Where values lie in a message that are not raw.
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -82,7 +74,7 @@ def parse_infer(body: bytes, header_length: int | None = None) -> InferRequest:
         raise BadRequest('The body is an object with "inputs", a list of tensors.')
     id = _typed(fields, "id", str, "")
     parameters = _typed(fields, "parameters", dict, {})
-    raw = _Raw(memoryview(body)[size:])
+    raw = Raw(memoryview(body)[size:])
     inputs = _by_name((_input(each, raw) for each in _objects(fields, "inputs")), "input")
     if not inputs:
         raise MissingInput('The request has no "inputs"; send a tensor for each input of the model.')
@@ -122,10 +114,10 @@ def encode_infer(
 
 def read_infer(message: messages.ModelInferRequest) -> InferRequest:
     """As `parse_infer`, of a message."""
-    for each in message.inputs:
-        _refuse_shared_memory("Input", each.name, each.parameters)
+    for given in message.inputs:
+        _refuse_extensions("Input", given.name, _plain(given.parameters))
     for wanted in message.outputs:
-        _refuse_output(wanted.name, _plain(wanted.parameters))
+        _refuse_extensions("Output", wanted.name, _plain(wanted.parameters))
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise BadRequest(
@@ -151,74 +143,11 @@ def write_infer(
     return reply
 
 
-def raw_bytes(array: Array) -> bytes:
-    """An array's values, row after row in little-endian order; each of BYTES after its length."""
-    if not array.dtype.hasobject:
-        return array.tobytes()
-    return b"".join(part for value in array.ravel() for part in (_LENGTH.pack(len(value)), value))
-
-
-def from_raw(name: str, datatype: str, shape: tuple[int, ...], raw: bytes | memoryview) -> Array:
-    """The inverse of `raw_bytes`; numbers share the memory of `raw`.
-
-    Raises:
-        ShapeMismatch: they are not as many bytes as the shape takes.
-    """
-    count = math.prod(shape)
-    if datatype == "BYTES":
-        values = _elements(name, memoryview(raw), count)
-        array = np.empty(count, object)
-        array[:] = values
-        return array.reshape(shape)
-    dtype = numpy_dtype(DTYPES[datatype])
-    if len(raw) != count * dtype.itemsize:
-        raise ShapeMismatch(
-            f"Input {name!r} is {datatype} {list(shape)}, which takes {count * dtype.itemsize} bytes; {len(raw)} came."
-        )
-    return np.frombuffer(raw, dtype).reshape(shape)
-
-
-def _elements(name: str, raw: memoryview, count: int) -> list[bytes]:
-    values: list[bytes] = []
-    at = 0
-    while at + _LENGTH.size <= len(raw) and len(values) < count:
-        (size,) = _LENGTH.unpack_from(raw, at)
-        at += _LENGTH.size
-        if at + size > len(raw):
-            raise ShapeMismatch(f"Input {name!r}: element {len(values)} has {size} bytes by its length; fewer came.")
-        values.append(bytes(raw[at : at + size]))
-        at += size
-    if at != len(raw) or len(values) != count:
-        raise ShapeMismatch(
-            f"Input {name!r} takes {count} elements, each after its length in 4 bytes; the {len(raw)} bytes that came "
-            "do not hold just these."
-        )
-    return values
-
-
-class _Raw:
-    """Binary tensor data, taken piece by piece."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-        self._at = 0
-
-    @property
-    def left(self) -> int:
-        return len(self._data) - self._at
-
-    def take(self, name: str, size: int) -> memoryview:
-        if size > self.left:
-            raise BadRequest(f"Input {name!r} has {size} bytes of binary data; {self.left} are left in the body.")
-        self._at += size
-        return self._data[self._at - size : self._at]
-
-
-def _input(value: Mapping[str, Any], raw: _Raw) -> tuple[str, Array]:
+def _input(value: Mapping[str, Any], raw: Raw) -> tuple[str, Array]:
     name = _name(value, "input")
     datatype, shape = _known(name, value.get("datatype")), _shape(name, value.get("shape"))
     parameters = _typed(value, "parameters", dict, {})
-    _refuse_shared_memory("Input", name, parameters)
+    _refuse_extensions("Input", name, parameters)
     size = parameters.get("binary_data_size")
     if size is not None:
         if type(size) is not int or size < 0 or value.get("data") is not None:
@@ -290,19 +219,15 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
 def _wanted(value: Mapping[str, Any]) -> tuple[str, bool | None]:
     """An output that is asked for, and whether as bytes; None: it does not say."""
     name, parameters = _name(value, "output"), _typed(value, "parameters", dict, {})
-    _refuse_output(name, parameters)
+    _refuse_extensions("Output", name, parameters)
     return name, _flag(parameters, "binary_data", None)
 
 
-def _refuse_shared_memory(kind: str, name: str, parameters: Mapping[str, Any]) -> None:
-    if "shared_memory_region" in parameters:
+def _refuse_extensions(kind: str, name: str, parameters: Mapping[str, Any]) -> None:
+    if parameters.get("shared_memory_region") is not None:
         raise BadRequest(f"{kind} {name!r} names a region of shared memory, which is not served: send and get values.")
-
-
-def _refuse_output(name: str, parameters: Mapping[str, Any]) -> None:
-    _refuse_shared_memory("Output", name, parameters)
     if parameters.get("classification"):
-        raise BadRequest(f"Output {name!r}: the classification extension is not served; ask for the scores themselves.")
+        raise BadRequest(f"{kind} {name!r}: the classification extension is not served; ask for the scores themselves.")
 
 
 def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
