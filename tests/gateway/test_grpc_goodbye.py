@@ -248,3 +248,10 @@ async def test_a_gateway_that_stops_ends_the_calls_of_those_who_watch_its_health
             while await watch.read() is not grpc.aio.EOF:
                 pass
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_gateway_that_stops_does_not_wait_for_a_client_that_has_no_call_and_stays(puppet, monkeypatch):
+    monkeypatch.setattr(grpc_server, "_LAST_ANSWERS_S", 2 * PATIENCE_S)
+    async with running(puppet) as here, connected(here.app.state.grpc.port):
+        here.server.handle_exit(signal.SIGTERM, None)
+        await eventually(lambda: not here.app.state.grpc._open)

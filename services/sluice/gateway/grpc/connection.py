@@ -71,6 +71,11 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         return not self._writable
 
     @property
+    def busy(self) -> bool:
+        """Whether it has calls."""
+        return bool(self._calls)
+
+    @property
     def overfed(self) -> bool:
         return self.inbox_bytes > self._inbox_limit
 

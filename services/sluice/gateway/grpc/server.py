@@ -1,6 +1,7 @@
 """The gRPC port: all services behind it, open until it is told to stop."""
 
 import asyncio
+from collections.abc import Collection
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.oip import Inference
@@ -81,14 +82,17 @@ class GrpcServer:
 
     async def _say_goodbye(self) -> None:
         """Calls that run may end, and clients go; what is left is cut off."""
-        for cut, words_s in ((False, _LAST_ANSWERS_S), (True, _LAST_WORDS_S)):
-            for connection in list(self._open):
-                connection.stop(cut=cut)
-            await self._wait(words_s)
+        for connection in list(self._open):
+            connection.stop(cut=False)
+        await _lost([connection for connection in self._open if connection.busy], _LAST_ANSWERS_S)
+        for connection in list(self._open):
+            connection.stop(cut=True)
+        await _lost(self._open, _LAST_WORDS_S)
         for connection in list(self._open):
             connection.abort()
-        await self._wait(_LAST_WORDS_S)
+        await _lost(self._open, _LAST_WORDS_S)
 
-    async def _wait(self, limit_s: float) -> None:
-        if self._open:
-            await asyncio.wait([connection.lost for connection in self._open], timeout=limit_s)
+
+async def _lost(connections: Collection[GrpcProtocol], limit_s: float) -> None:
+    if connections:
+        await asyncio.wait([connection.lost for connection in connections], timeout=limit_s)
