@@ -56,8 +56,9 @@ async def test_instances_of_many_clients_share_the_decoders_batches_and_leave_th
         for word, response in zip(words, await asyncio.gather(*tasks), strict=True):
             assert response.json()["results"] == [said(word)]
         decoded = [rows for signature, rows in puppet.batches if signature == "decode"]
-        assert len(decoded) <= max(len(word) + 1 for word in words) + 1  # one more where somebody joined late
-        assert max(decoded) == len(words)
+        first, others = len(words[0]) + 1, max(len(word) + 1 for word in words[1:])
+        assert len(decoded) <= first + others  # it may have ended before they joined
+        assert max(decoded) >= len(words) - 1
         metrics = await here.metrics()
         assert metrics['sluice_generations_total{model="speller",outcome="end",version="1"}'] == len(words)
         assert metrics['sluice_generation_steps_total{model="speller",version="1"}'] == sum(len(w) + 1 for w in words)

@@ -234,12 +234,17 @@ async def test_who_does_not_read_a_stream_gets_an_error_in_place_of_the_rest(pup
 
 
 @pytest.mark.parametrize(
-    "path", [STRIDES + "?x=1", "/v1/models/strides/versions/+1:predict", "/v1/models/strides%zz:predict"]
+    ("path", "said"),
+    [
+        (STRIDES + "?x=1", "no call"),
+        ("/v1/models/strides/versions/+1:predict", "no call"),
+        ("/v1/models/strides%zz:predict", "percent-encoded"),
+    ],
 )
 @pytest.mark.parametrize("headers", [EVENTS, {}])
-async def test_what_is_no_call_is_none_whatever_is_accepted(here, path, headers):
+async def test_what_is_no_call_is_none_whatever_is_accepted(here, path, said, headers):
     response = await here.http.post(path, json={"instances": [span(3)]}, headers=headers)
-    assert "no call" in refused_as_tf_serving(response, 400, "bad_request")
+    assert said in refused_as_tf_serving(response, 400, "bad_request")
     assert here.puppet.batches == []
 
 
