@@ -177,7 +177,6 @@ TENSORS = {
     "large beside nothing": tensor((0, 2**62)),
     "more axes than there can be": tensor((1,) * 300, float_val=[1]),
     "unknown rank": tensor((), tensor_shape={"unknown_rank": True}, float_val=[1]),
-    "too many values": tensor((2,), float_val=[1, 2, 3]),
     "too few bytes": tensor((3,), tensor_content=b"x" * 8),
     "too many bytes": tensor((3,), tensor_content=b"x" * 16),
     "a part of a number": tensor((3,), tensor_content=b"x" * 11),

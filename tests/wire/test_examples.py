@@ -145,3 +145,26 @@ def test_values_are_written_and_read_again_without_loss(values: list[float]) -> 
     result = regression_pb2.RegressionResult(regressions=[{"value": value} for value in values])
     back = json.loads(encode_regressions(result))["results"]
     np.testing.assert_array_equal(np.array(back, np.float32), np.array(values, np.float32))
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"signature_name": "\xff", "examples": [{"age": 1.0}]}', b'{"examples": [{"\xff": 1.0}]}']
+)
+def test_names_are_utf8_as_they_are_in_messages(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="Names are text in UTF-8"):
+        parse_examples(body, "classify")
+
+
+def test_of_a_feature_that_comes_twice_the_last_counts_and_of_a_field_the_first() -> None:
+    body = b'{"examples": [{"age": 1.0, "age": 2.0}], "examples": [], "signature_name": "a", "signature_name": 5}'
+    asked = parse_examples(body, "classify")
+    (example,) = asked.input.example_list.examples
+    assert (asked.signature_name, [*example.features.feature["age"].float_list.value]) == ("a", [2.0])
+    with pytest.raises(BadRequest, match="numbers or text"):
+        parse_examples(b'{"examples": [{"age": null, "age": 2.0}]}', "classify")
+
+
+def test_bytes_of_text_that_are_not_utf8_stay() -> None:
+    asked = parse_examples(b'{"examples": [{"name": ["\xff", "\xc3\xa9"]}]}', "regress")
+    (example,) = asked.input.example_list.examples
+    assert [*example.features.feature["name"].bytes_list.value] == [b"\xff", b"\xc3\xa9"]

@@ -43,6 +43,7 @@ def parse_examples(body: bytes, method: str) -> ExamplesBody:
     signature = fields.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
         raise BadRequest(f'"signature_name" is a name; got {signature!r:.80}.')
+    _check_name(signature)
     if "examples" not in fields:
         raise MissingInput(f'To {method}, the body has "examples", a list of objects of features; it has none.')
     examples = fields["examples"]
@@ -93,8 +94,17 @@ def _example(value: Any, where: str) -> tf.Example:
     made = tf.Example()
     made.features.SetInParent()
     for name, each in pairs_of(value):  # of a feature that comes twice the last one counts
+        _check_name(name)
         made.features.feature[name].CopyFrom(_feature(each, f"Feature {name!r} of {where}"))
     return made
+
+
+def _check_name(name: str) -> None:
+    """Raises: BadRequest: it is not UTF-8, as the text of messages is."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"Names are text in UTF-8; got {name!r:.80}.") from None
 
 
 def _feature(value: Any, where: str) -> tf.Feature:
