@@ -13,9 +13,9 @@ from sluice.client import Client
 from sluice.export import export
 from tests.cli.conftest import told
 from tests.end_to_end.serving import Gateway, serving, sluice
-from tests.export.served import quick_verification
+from tests.export.served import opened, quick_verification
 
-__all__ = ["quick_verification"]
+__all__ = ["opened", "quick_verification"]
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -41,8 +41,14 @@ def stacked() -> keras.Model:
 
 
 def simple() -> keras.Model:
+    """With names as people write them."""
     return keras.Sequential(
-        [keras.Input((None, 2)), keras.layers.SimpleRNN(8, return_sequences=True), keras.layers.Dense(1)], name="simple"
+        [
+            keras.Input((None, 2), name="sea temp"),
+            keras.layers.SimpleRNN(8, return_sequences=True, name="x:0"),
+            keras.layers.Dense(1, name="Größe_°C"),
+        ],
+        name="simple",
     )
 
 
@@ -113,6 +119,18 @@ def test_the_stateless_signature_takes_any_batch(gateway: Gateway, strangers: di
     reply = gateway.call("POST", "/v1/models/stacked:predict", {"instances": rows.tolist()})
     expected = np.stack([alone(strangers["stacked"], row) for row in rows])
     np.testing.assert_allclose(reply.body["predictions"], expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_a_model_s_names_are_those_that_clients_write(gateway: Gateway, strangers: dict[str, keras.Model]) -> None:
+    rows = np.random.default_rng(7).normal(0, 1, (2, 5, 2)).astype(np.float32)
+    reply = gateway.call(
+        "POST", "/v1/models/simple:predict", {"instances": [{"sea temp": row} for row in rows.tolist()]}
+    )
+    expected = np.stack([alone(strangers["simple"], row) for row in rows])
+    np.testing.assert_allclose(reply.body["predictions"], expected, rtol=TOLERANCE, atol=TOLERANCE)
+    with Client(gateway.url) as client:
+        session = client.open("simple", "named")
+        assert {*session.step({"sea temp": rows[0, 0]})} == {"Größe_°C"}
 
 
 def test_what_cannot_be_stepped_is_refused_by_name(tmp_path: Path) -> None:

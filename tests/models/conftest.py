@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.export.served import KERAS_ARRAYS, quick_verification, schema, serve
+from tests.export.served import KERAS_ARRAYS, opened, quick_verification, schema, serve
 
-__all__ = ["quick_verification", "schema", "serve"]
+__all__ = ["opened", "quick_verification", "schema", "serve"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
