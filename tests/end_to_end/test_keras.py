@@ -44,8 +44,14 @@ def stacked() -> keras.Model:
 
 
 def simple() -> keras.Model:
+    """With names as people write them."""
     return keras.Sequential(
-        [keras.Input((None, 2)), keras.layers.SimpleRNN(8, return_sequences=True), keras.layers.Dense(1)], name="simple"
+        [
+            keras.Input((None, 2), name="sea temp"),
+            keras.layers.SimpleRNN(8, return_sequences=True, name="x:0"),
+            keras.layers.Dense(1, name="Größe_°C"),
+        ],
+        name="simple",
     )
 
 
@@ -153,6 +159,18 @@ def test_a_classifier_from_a_file_recognizes_when_it_is_calibrated(gateway: Gate
     rows = [[6, 0, 0, 0], [0, 0, 6, 0], [0, 0, 0, 9]]
     reply = gateway.call("POST", "/v1/models/clouds:recognize", {"instances": rows, "method": "knn"})
     assert [each["label"] for each in reply.body["results"]] == ["red", "blue", None]
+
+
+def test_a_model_s_names_are_those_that_clients_write(gateway: Gateway, strangers: dict[str, keras.Model]) -> None:
+    rows = np.random.default_rng(7).normal(0, 1, (2, 5, 2)).astype(np.float32)
+    reply = gateway.call(
+        "POST", "/v1/models/simple:predict", {"instances": [{"sea temp": row} for row in rows.tolist()]}
+    )
+    expected = np.stack([alone(strangers["simple"], row) for row in rows])
+    np.testing.assert_allclose(reply.body["predictions"], expected, rtol=TOLERANCE, atol=TOLERANCE)
+    with Client(gateway.url) as client:
+        session = client.open("simple", "named")
+        assert {*session.step({"sea temp": rows[0, 0]})} == {"Größe_°C"}
 
 
 def test_what_cannot_be_stepped_is_refused_by_name(tmp_path: Path) -> None:

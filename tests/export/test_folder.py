@@ -1,4 +1,4 @@
-"""The folder an export leaves: its layout, its contract, and what goes along with it."""
+"""The folder an export leaves: its layout, its contract, what goes along with it, and where it may be."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from sluice.export import Description, Meaning, export, export_file
+from sluice.export import Description, ExportError, Meaning, export, export_file
 from sluice.export.contract import UNDESCRIBED, contract
 from sluice.export.plan import plan_for
 from tests.export.examples import (
@@ -252,3 +252,24 @@ def test_the_example_of_the_documentation_is_a_contract(schema):
     page = (Path(__file__).parents[2] / "docs" / "contract.md").read_text(encoding="utf-8")
     example = page.split("```json\n")[1].split("```")[0]
     jsonschema.validate(json.loads(example), schema, cls=jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "one", "1.5", "²"])
+def test_a_version_is_a_positive_whole_number(version, tmp_path):
+    with pytest.raises(ExportError, match="positive whole number as VERSION"):
+        export(pictures_model(), tmp_path / "model" / version)
+
+
+def test_a_version_that_exists_is_not_overwritten(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").write_text("mine")
+    with pytest.raises(ExportError, match="does not exist yet"):
+        export(pictures_model(), tmp_path / "1")
+    assert (tmp_path / "1" / "saved_model.pb").read_text() == "mine"
+
+
+def test_two_exports_of_one_version_do_not_meet(tmp_path):
+    (tmp_path / "exporting-1").mkdir()
+    with pytest.raises(ExportError, match="another export"):
+        export(pictures_model(), tmp_path / "1")
+    assert [path.name for path in tmp_path.iterdir()] == ["exporting-1"]

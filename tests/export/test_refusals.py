@@ -309,27 +309,6 @@ def test_convolutions_without_recurrent_layers_that_cannot_be_stepped_are_served
     assert {*json.loads((out / "assets.extra" / "contract.json").read_text())["signatures"]} == {"serving_default"}
 
 
-@pytest.mark.parametrize("version", ["0", "-1", "one", "1.5", "²"])
-def test_a_version_is_a_positive_whole_number(version, tmp_path):
-    with pytest.raises(ExportError, match="positive whole number as VERSION"):
-        export(rnn(), tmp_path / "model" / version)
-
-
-def test_a_version_that_exists_is_not_overwritten(tmp_path):
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1" / "saved_model.pb").write_text("mine")
-    with pytest.raises(ExportError, match="does not exist yet"):
-        export(rnn(), tmp_path / "1")
-    assert (tmp_path / "1" / "saved_model.pb").read_text() == "mine"
-
-
-def test_two_exports_of_one_version_do_not_meet(tmp_path):
-    (tmp_path / "exporting-1").mkdir()
-    with pytest.raises(ExportError, match="another export"):
-        export(rnn(), tmp_path / "1")
-    assert [path.name for path in tmp_path.iterdir()] == ["exporting-1"]
-
-
 class Exchanged(walk.Step):
     """A step that hands out h where c belongs."""
 
