@@ -68,7 +68,7 @@ class ServedVersion:
         if found is None:
             raise UnsupportedByModel(
                 f"Model {self.model!r} version {self.version} does not recognize: its contract says nothing of it. It "
-                f"offers {', '.join(self.kinds)}. Export it with `export_recognizer`."
+                f"offers {', '.join(self.kinds)}. Export it with `sluice export --classes`."
             )
         return found
 
@@ -81,8 +81,8 @@ class ServedVersion:
         signature = getattr(self.contract, kind) if self.contract else None
         if signature is None:
             raise UnsupportedByModel(
-                f"Model {self.model!r} version {self.version} has no {kind} signature, so it cannot hold sessions. "
-                "Export it from Keras with `sluice export`."
+                f"Model {self.model!r} version {self.version} has no {kind} signature, which this call needs. Export "
+                "it from Keras with `sluice export`."
             )
         return signature  # type: ignore[no-any-return]
 
