@@ -658,6 +658,14 @@ async def test_an_offer_to_upgrade_does_not_keep_a_hot_call_from_its_answer(here
     assert (await raw.answer()).status == 200
 
 
+async def test_who_takes_the_gateway_for_a_proxy_is_told(raw):
+    await raw.send(b"CONNECT models.example:443 HTTP/1.1\r\nHost: models.example:443\r\n\r\n")
+    answer = await raw.answer()
+    assert answer.is_refused(400, "bad_request")
+    assert "no proxy" in answer.json["error"]
+    assert await raw.at_end()
+
+
 async def test_requests_that_are_sent_far_ahead_wait_on_the_connection_and_are_all_answered(here, raw):
     adder = await here.open()
     count = 600

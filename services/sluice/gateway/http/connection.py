@@ -96,6 +96,8 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
             if self._wants_socket():
                 self._clocks.forget(self)
                 self.handle_websocket_upgrade()
+            elif self.parser.get_method() == b"CONNECT":
+                self._refuse(BadRequest("This is a gateway, no proxy; got CONNECT. Do not name it as one."))
             else:
                 self._parse_without_offer(data[upgrade.args[0] :])
         except httptools.HttpParserError:
