@@ -194,7 +194,8 @@ def _recognize(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
     fields = {
         "instances": {"type": "array", "description": "Rows: one value, or one object by input name, each."},
         "method": {
-            "type": ["string", "null"], "description": "One of the calibration's, or two that must agree: `knn+energy`.",
+            "type": ["string", "null"],
+            "description": "One of the calibration's, or two that must agree: `knn+energy`.",
         },
         "level": {
             "type": ["number", "null"], "exclusiveMinimum": 0, "exclusiveMaximum": 1,
