@@ -7,7 +7,7 @@ import pytest
 
 from sluice.gateway.upstream.client import VersionStatus
 from sluice.gateway.upstream.served import Model
-from sluice.policy.errors import BackendError, DeadlineExceeded
+from sluice.policy.errors import BackendError, DeadlineExceeded, VersionNotFound
 from tests.gateway import puppet as puppets
 from tests.gateway.here import Here, eventually, refused, running
 from tests.gateway.puppet import CONTRACT, Puppet
@@ -152,7 +152,13 @@ async def test_a_contract_that_cannot_be_read_is_trouble_of_its_own_model(puppet
 
 
 @pytest.mark.parametrize(
-    ("fails", "error"), [("versions", BackendError), ("contract", BackendError), ("contract", DeadlineExceeded)]
+    ("fails", "error"),
+    [
+        ("versions", BackendError),
+        ("contract", BackendError),
+        ("contract", DeadlineExceeded),
+        ("contract", VersionNotFound),
+    ],
 )
 async def test_what_the_model_server_cannot_say_of_one_model_is_trouble_of_that_model(
     puppet, monkeypatch, fails, error

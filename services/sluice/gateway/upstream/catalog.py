@@ -31,6 +31,8 @@ _NOTICED_S = 0.05  # until when a connection that broke under a call is known to
 _NAME_LIMIT = 256
 _LABELS = 64  # of one model that are remembered
 _AVAILABLE = "AVAILABLE"
+# What keeps one version from being called. One that has just been unloaded is not found.
+_UNUSABLE = (ContractError, NotServed, BackendError, BackendUnavailable, DeadlineExceeded, VersionNotFound)
 _NOT_YET = "the model server has not answered yet"
 # The rest of a model's signatures are TensorFlow's own affair, or ours.
 _HIDDEN = ("__saved_model_init_op", "contract")
@@ -321,7 +323,7 @@ class Catalog:
         try:
             described = await self._backend.signatures(model.name, version, _ASK_TIMEOUT_S)
             contract = await self._contract(model.name, version) if "contract" in described else None
-        except (ContractError, NotServed, BackendError, BackendUnavailable, DeadlineExceeded) as error:
+        except _UNUSABLE as error:
             if isinstance(error, BackendUnavailable) and not self._backend.connected:
                 raise
             if version not in model.broken:
