@@ -303,6 +303,18 @@ def test_a_model_without_a_known_input_is_refused(tmp_path):
         export(keras.Sequential([layers.LSTM(4)]), tmp_path / "model" / "1")
 
 
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+def test_a_subclassed_model_is_not_told_to_be_called_when_it_has_been(tmp_path):
+    model = Subclassed()
+    model(np.zeros((1, 4), np.float32))
+    with pytest.raises(ExportError, match="got Subclassed; its layers cannot be followed through its own call"):
+        export(model, tmp_path / "model" / "1")
+
+
 def test_convolutions_without_recurrent_layers_that_cannot_be_stepped_are_served_whole(tmp_path, quick_verification):
     stack = layers.Conv1D(4, 3, padding="causal"), layers.GlobalMaxPooling1D(), layers.Dense(1)
     out = export(keras.Sequential([keras.Input((8, 3)), *stack]), tmp_path / "model" / "1")
@@ -395,3 +407,23 @@ def test_what_a_model_s_own_code_raises_is_the_reason_in_one_line(tmp_path):
         export(model, tmp_path / "model" / "1")
     assert "\n" not in str(refused.value)
     assert not [*tmp_path.iterdir()]
+
+
+class Unregistered(layers.Layer):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (keras.ops.tanh, "'Tanh' is called, an operation that is no layer; save the model as a .keras"),
+        (Unregistered(), "class 'Unregistered' is not known to Keras; decorate it"),
+    ],
+)
+def test_an_older_file_says_why_it_cannot_be_read(build, said, tmp_path):
+    entry = keras.Input(READINGS)
+    file = tmp_path / "model.h5"
+    keras.Model(entry, build(entry)).save(file)
+    with pytest.raises(ExportError, match=said):
+        export_file(file, tmp_path / "model" / "1")

@@ -8,6 +8,7 @@ it is; `guard` is its detector.
 """
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -403,8 +404,11 @@ class Puppet:
         if request.model_spec.name not in self.versions:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
         signatures = tfs.SignatureDefMap()
-        for name in SIGNATURES[request.model_spec.name]:
+        for name, call in SIGNATURES[request.model_spec.name].items():
             described = signatures.signature_def[name]
+            if "probe" in inspect.signature(call).parameters:
+                described.inputs["probe"].dtype, described.outputs["contract"].dtype = tf.DT_INT32, tf.DT_STRING
+                continue
             shapes = {"x": (-1, FEATURES), "y": (-1, FEATURES)} | self.shapes.get(request.model_spec.name, {})
             for key, info in (("x", described.inputs["x"]), ("y", described.outputs["y"])):
                 info.dtype, sizes = tf.DT_FLOAT, shapes[key]

@@ -125,6 +125,20 @@ async def test_what_cannot_be_generated_is_refused_before_anything_runs(here, bo
     assert here.puppet.batches == []
 
 
+@pytest.mark.parametrize(
+    ("given", "nulls"),
+    [
+        ({}, dict.fromkeys(("max_steps", "beam", "sampling", "stream"))),
+        ({"beam": {"width": 2}}, {"beam": {"width": 2, "n_best": None, "length_penalty": None}}),
+        ({"sampling": {"seed": 1}}, {"sampling": {"seed": 1, "temperature": None, "top_k": None, "top_p": None}}),
+    ],
+)
+async def test_optional_fields_may_be_null(here, given, nulls):
+    answers = [await generate(here, ["hi"], **each) for each in (given, nulls)]
+    assert answers[1].status_code == 200, answers[1].text
+    assert answers[0].json() == answers[1].json()
+
+
 async def test_models_that_do_not_generate_say_what_they_offer(here):
     body = refused(await generate(here, ["hi"], path="/v1/models/spans:generate"), 400, "unsupported_by_model")
     assert "sequences" in body["error"]

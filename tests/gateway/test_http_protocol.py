@@ -658,6 +658,38 @@ async def test_an_offer_to_upgrade_does_not_keep_a_hot_call_from_its_answer(here
     assert (await raw.answer()).status == 200
 
 
+async def test_who_takes_the_gateway_for_a_proxy_is_told(raw):
+    await raw.send(b"CONNECT models.example:443 HTTP/1.1\r\nHost: models.example:443\r\n\r\n")
+    answer = await raw.answer()
+    assert answer.is_refused(400, "bad_request")
+    assert "no proxy" in answer.json["error"]
+    assert await raw.at_end()
+
+
+async def test_header_fields_without_end_are_not_kept(raw):
+    await raw.send(b"GET /healthz HTTP/1.1\r\nx: ", b"x" * 200_000)
+    assert (await raw.answer()).is_refused(431, "bad_request")
+
+
+async def test_fields_without_end_behind_a_body_are_not_kept(raw):
+    await raw.send(b"POST /v1/models/plain:predict HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: ")
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await raw.send(*[b"x" * 8000] * 100)
+        await raw.answer()
+
+
+async def test_a_body_may_be_larger_than_header_fields(raw):
+    await raw.send(request("/v1/models/plain:predict", b'{"instances": [[1, 2]]%b}' % (b" " * 200_000)))
+    assert (await raw.answer()).json == {"predictions": [[2.0, 4.0]]}
+
+
+async def test_what_cannot_be_read_as_a_request_is_told_why(raw):
+    await raw.send("GET /v1/models/wärme HTTP/1.1\r\n\r\n".encode())
+    answer = await raw.answer()
+    assert answer.is_refused(400, "bad_request")
+    assert "Invalid char in url path" in answer.json["error"]
+
+
 async def test_requests_that_are_sent_far_ahead_wait_on_the_connection_and_are_all_answered(here, raw):
     adder = await here.open()
     count = 600

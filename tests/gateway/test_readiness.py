@@ -7,7 +7,7 @@ import pytest
 
 from sluice.gateway.upstream.client import VersionStatus
 from sluice.gateway.upstream.served import Model
-from sluice.policy.errors import BackendError, DeadlineExceeded
+from sluice.policy.errors import BackendError, DeadlineExceeded, VersionNotFound
 from tests.gateway import puppet as puppets
 from tests.gateway.here import Here, eventually, refused, running
 from tests.gateway.puppet import CONTRACT, Puppet
@@ -151,8 +151,23 @@ async def test_a_contract_that_cannot_be_read_is_trouble_of_its_own_model(puppet
         assert "contract.schema" in refused(response, 503, "backend_unavailable")["error"]
 
 
+async def test_a_model_may_have_a_signature_of_its_own_that_is_named_contract(puppet, monkeypatch):
+    monkeypatch.setitem(puppets.SIGNATURES["plain"], "contract", puppets.double)
+    async with running(puppet) as here:
+        body = {"instances": [[1, 2]], "signature_name": "contract"}
+        answer = await here.http.post("/v1/models/plain:predict", json=body)
+        assert answer.json() == {"predictions": [[2, 4]]}
+        assert "contract" in (await here.http.get("/v1/models/plain/contract")).json()["shapes"]
+
+
 @pytest.mark.parametrize(
-    ("fails", "error"), [("versions", BackendError), ("contract", BackendError), ("contract", DeadlineExceeded)]
+    ("fails", "error"),
+    [
+        ("versions", BackendError),
+        ("contract", BackendError),
+        ("contract", DeadlineExceeded),
+        ("contract", VersionNotFound),
+    ],
 )
 async def test_what_the_model_server_cannot_say_of_one_model_is_trouble_of_that_model(
     puppet, monkeypatch, fails, error

@@ -399,3 +399,8 @@ async def test_a_new_calibration_and_a_version_that_goes_end_the_watch(here, fol
         return f"sluice_recognition_drift{about}" not in await here.metrics()
 
     await eventually(gone)
+
+
+async def test_optional_fields_may_be_null(here):
+    nulls = dict.fromkeys(("method", "level", "top_k", "sets"))
+    assert await results(here, [[0.1, 0.2]], **nulls) == await results(here, [[0.1, 0.2]])

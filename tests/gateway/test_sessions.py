@@ -363,3 +363,8 @@ async def test_steps_that_wait_are_told_that_their_version_is_gone(puppet):
             refused(response, 410, "session_version_gone")
         gate.open()
         await (await here.open()).goes_on()
+
+
+async def test_fields_of_a_new_session_may_be_null(here):
+    adder = await here.open(**dict.fromkeys(("session", "version", "label", "state", "ttl_s", "if_exists")))
+    await adder.goes_on()

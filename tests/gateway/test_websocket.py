@@ -411,3 +411,14 @@ async def test_the_model_servers_faults_are_told_on_the_socket(here):
         here.puppet.before = None
         await eventually(lambda: answered(here))
         await step(socket, adder)
+
+
+@pytest.mark.parametrize("path", ["/v1/sessions/any/streams", "/v1/models/plain:predict", "/"])
+async def test_where_there_is_no_websocket_the_handshake_is_answered_in_a_sentence(here, path):
+    with pytest.raises(InvalidStatus) as caught:
+        async with connect(f"ws://127.0.0.1:{here.port}{path}", proxy=None):
+            pass
+    response = caught.value.response
+    assert (response.status_code, response.headers["sluice-code"]) == (404, "bad_request")
+    assert response.headers["x-request-id"]
+    assert "there is one at /v1/sessions/ID/stream" in json.loads(response.body)["error"]

@@ -1,6 +1,7 @@
 """Generation: which token comes next. The oracles are an exhaustive search, and the formulas written out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from math import inf, log
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sluice.policy.contract import Generation
 from sluice.policy.contract_document import parse_contract
 from sluice.policy.errors import BackendError, BadRequest
-from sluice.policy.generation import Beam, Decoding, Limits, Options, Result, Sampling, check_options, state_rows
+from sluice.policy.generation import Beam, Decoding, Limits, Options, Result, Sampling, check_options, said, state_rows
 from tests.size import size
 
 TOKENS, END, STEPS = 4, 3, 5
@@ -267,3 +268,13 @@ def test_beams_hold_no_sequence_that_is_impossible() -> None:
 def test_states_go_by_the_inputs_that_take_them() -> None:
     seen = np.ones((2, 1), np.int64)
     assert state_rows(GENERATION.decode.states, {"seen_out": seen, "other": seen}) == {"seen_in": seen}
+
+
+def test_a_result_says_its_text_and_its_tokens_where_that_does_not_tell_it_from_another():
+    def results(*rows: tuple[int, ...]) -> list[Result]:
+        return [Result(row, -1.0, len(row), "end") for row in rows]
+
+    assert said(GENERATION, results((1, 2), (2,))) == [{"text": "ab"}, {"text": "b"}]
+    alike = said(GENERATION, results((1,), (0, 1), (2,)))
+    assert alike == [{"text": "a", "tokens": [1]}, {"text": "a", "tokens": [0, 1]}, {"text": "b"}]
+    assert said(replace(GENERATION, tokens=("",) * TOKENS), results((1, 2))) == [{"tokens": [1, 2]}]

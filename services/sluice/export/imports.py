@@ -12,8 +12,8 @@ import keras
 
 from sluice.export.errors import ExportError, reason
 
-# How Keras says that it cannot find the code of a layer, cell or function.
-_MISSING = re.compile(r"Could not locate (class|function) '([^']+)'")
+# How Keras says that it cannot find the code of a layer, cell or function; the second is that of .h5 files.
+_MISSING = re.compile(r"(?:Could not locate (class|function)|Unknown [a-z ]+:) '([^']+)'")
 
 
 def load(file: Path, classes: Mapping[str, type] | None = None) -> keras.Model:
@@ -32,8 +32,13 @@ def load(file: Path, classes: Mapping[str, type] | None = None) -> keras.Model:
         missing = _MISSING.search(str(error))
         if missing is None:
             raise ExportError(f"{file}: expected a Keras model file (.keras); {reason(error)}") from error
+        if missing[2] in {operation.__name__ for operation in keras.Operation.__subclasses__()}:
+            raise ExportError(
+                f"{file.name}: a .h5 file does not say how '{missing[2]}' is called, an operation that is no layer; "
+                "save the model as a .keras file"
+            ) from error
         raise ExportError(
-            f"{file.name}: {missing[1]} '{missing[2]}' is not known to Keras; decorate it with "
+            f"{file.name}: {missing[1] or 'class'} '{missing[2]}' is not known to Keras; decorate it with "
             "@keras.saving.register_keras_serializable() and name its module or file: --import MODULE_OR_FILE.py"
         ) from error
 

@@ -75,9 +75,14 @@ def rows_plan(model: keras.Model) -> Plan:
 def _known_graph(model: keras.Model) -> keras.Model:
     graph = graph_of(model)
     if graph is None:
+        advice = (
+            "build it with keras.Input, or call it once on data"
+            if isinstance(model, keras.Sequential)
+            else "its layers cannot be followed through its own call(); connect them from keras.Input on instead"
+        )
         raise ExportError(
             f"model '{model.name}': expected a Sequential or functional Keras model whose input shape is known, got "
-            f"{type(model).__name__}; build it with keras.Input, or call it once on data"
+            f"{type(model).__name__}; {advice}"
         )
     return graph
 

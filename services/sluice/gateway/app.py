@@ -22,6 +22,7 @@ from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls
 from sluice.gateway.http.openapi import describe
+from sluice.gateway.http.websocket import refuse_socket
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
 from sluice.gateway.upstream.catalog import Catalog
@@ -57,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     for part in (rest, events, generate, calibrations, oip):
         app.include_router(part.router)
+    app.add_api_websocket_route("/{path:path}", refuse_socket)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ _FIELDS = ("instances", "method", "level", "top_k", "sets")
 
 
 class RecognizeBody(NamedTuple):
-    """A recognize request as written; without `method` and `level` the calibration's are meant."""
+    """A recognize request as written; `null` is as good as nothing, for `method` and `level` the calibration's."""
 
     rows: PredictBody
     method: str | None
@@ -44,14 +44,16 @@ def parse_recognize(body: bytes) -> RecognizeBody:
         raise BadRequest(f'"method" is a method\'s name; got {method!r:.80}.')
     if level is not None and type(level) not in (int, float):
         raise BadRequest(f'"level" is a number between 0 and 1; got {level!r:.80}.')
-    top_k, sets = fields.get("top_k", TOP_K), fields.get("sets", False)
+    top_k, sets = fields.get("top_k"), fields.get("sets")
+    if top_k is None:
+        top_k = TOP_K
     if type(top_k) is not int:
         raise BadRequest(f'"top_k" is how many candidates to give, a whole number; got {top_k!r:.80}.')
-    if not isinstance(sets, bool):
+    if not isinstance(sets, bool | None):
         raise BadRequest(f'"sets" is true or false; got {sets!r:.80}.')
-    words = has_words(body, expected="sets" in fields)
+    words = has_words(body, expected=sets is not None)
     rows = PredictBody(DEFAULT_SIGNATURE, row_format=True, value=fields["instances"], has_words=words)
-    return RecognizeBody(rows, method, level, top_k, sets)
+    return RecognizeBody(rows, method, level, top_k, bool(sets))
 
 
 _LISTED = ", ".join(_FIELDS)

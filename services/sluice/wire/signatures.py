@@ -26,6 +26,11 @@ def can_be_called(described: Any) -> bool:
     return all(info.dtype in DTYPE_NAMES and not info.tensor_shape.unknown_rank for info in described.inputs.values())
 
 
+def tells_contract(described: Any) -> bool:
+    """Whether a signature named `contract` answers with the serving contract; a model may have one of its own."""
+    return described is not None and described.inputs.keys() == {"probe"}
+
+
 def _tensors(infos: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         name: Tensor(name, DTYPE_NAMES.get(info.dtype, "unknown"), _axes(shape), ranked=not shape.unknown_rank)

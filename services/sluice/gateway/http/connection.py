@@ -23,6 +23,7 @@ from sluice.policy.errors import BadRequest, BodyTooLarge, SluiceError
 
 _HEAD = b"content-type: %b\r\ncontent-length: %d"
 _LOOK_S = 0.05
+_FIELD_BYTES = 64 * 1024  # of a head, and of what else is no body: what stands behind it, or between its chunks
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -70,6 +71,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         self._clocks = clocks
         self._running: Any = None  # the `Exchange`, or uvicorn's cycle, whose turn it is or was last
         self._arriving = False  # a request has begun to come, and not yet ended
+        self._field_bytes = 0  # that have come of the request since its beginning or its body's last part
         self._unread = False  # the next request waits until the client has read the last answer
         self._half_closed = False  # the client sends nothing any more
 
@@ -96,14 +98,29 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
             if self._wants_socket():
                 self._clocks.forget(self)
                 self.handle_websocket_upgrade()
+            elif self.parser.get_method() == b"CONNECT":
+                self._refuse(BadRequest("This is a gateway, no proxy; got CONNECT. Do not name it as one."))
             else:
                 self._parse_without_offer(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
             self._arriving = True  # whatever it is
-            self._refuse(BadRequest("This port takes HTTP/1.1; what came cannot be read as a request."))
+            wrong = error.__context__ or error  # what one of our callbacks raised, such as a path that is too long
+            self._refuse(BadRequest(f"This port takes HTTP/1.1; what came cannot be read as a request: {wrong}."))
         else:
             if self._arriving:
                 self._clocks.arriving.begin(self)
+                self._count_fields(len(data))
+
+    def _count_fields(self, size: int) -> None:
+        """Header fields are kept as they come: they must end."""
+        self._field_bytes += size
+        if self._field_bytes <= _FIELD_BYTES:
+            return
+        running = self._running
+        if running is None or (running.response_complete and not running.more_body):
+            self._refuse(FieldsTooLarge(f"A request's header fields may have {_FIELD_BYTES} bytes; more came."))
+        else:
+            self.transport.abort()
 
     def _wants_socket(self) -> bool:
         return self._should_upgrade() and self.parser.get_method() == b"GET"
@@ -118,6 +135,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._arriving = True
+        self._field_bytes = 0
         self._clocks.idle.stop(self)
 
     def on_headers_complete(self) -> None:
@@ -143,6 +161,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         if self.parser.should_upgrade():
             return
+        self._field_bytes = 0
         if isinstance(self.cycle, Exchange):
             self.cycle.feed(body)
         else:
@@ -272,6 +291,12 @@ class RequestTimeout(BadRequest):
     """A request that did not come in time."""
 
     http_status = 408
+
+
+class FieldsTooLarge(BadRequest):
+    """A request whose header fields do not end."""
+
+    http_status = 431
 
 
 class _Nobody:

@@ -19,7 +19,8 @@ from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token,
 from sluice.gateway.core.pending import Terms
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.http.answers import ended_with, error_body, sse
-from sluice.gateway.http.rest import Asked, Body, Here, ModelName
+from sluice.gateway.http.body import Body, OrNull
+from sluice.gateway.http.rest import Asked, Here, ModelName
 from sluice.policy.contract import Generation
 from sluice.policy.errors import SluiceError
 from sluice.policy.generation import Beam, Options, Result, Sampling, said
@@ -31,14 +32,18 @@ _CLIENT_GONE = 499  # nobody reads it; requests are counted by it
 
 class BeamFields(Body):
     width: int = Field(description="How many sequences go on side by side.")
-    n_best: int = Field(1, description="How many of the best are answered; more than one: a list for each instance.")
-    length_penalty: float = Field(0.0, description="The greater, the longer the sequences that win; 0: no penalty.")
+    n_best: OrNull[int] = Field(
+        1, description="How many of the best are answered; more than one: a list for each instance."
+    )
+    length_penalty: OrNull[float] = Field(
+        0.0, description="The greater, the longer the sequences that win; 0: no penalty."
+    )
 
 
 class SamplingFields(Body):
-    temperature: float = Field(1.0, description="The smaller, the likelier the likely tokens.")
-    top_k: int = Field(0, description="Draw from the k likeliest tokens; 0: from all.")
-    top_p: float = Field(1.0, description="And of these from the fewest that have this probability together.")
+    temperature: OrNull[float] = Field(1.0, description="The smaller, the likelier the likely tokens.")
+    top_k: OrNull[int] = Field(0, description="Draw from the k likeliest tokens; 0: from all.")
+    top_p: OrNull[float] = Field(1.0, description="And of these from the fewest that have this probability together.")
     seed: int = Field(description="The same seed gives the same answer, whoever shares the batch.")
 
 
@@ -47,7 +52,9 @@ class GenerateFields(Body):
     max_steps: int | None = Field(None, description="The most tokens of an instance; without it the model's limit.")
     beam: BeamFields | None = None
     sampling: SamplingFields | None = None
-    stream: bool = Field(False, description="Answer with server-sent events, each token as soon as it is certain.")
+    stream: OrNull[bool] = Field(
+        False, description="Answer with server-sent events, each token as soon as it is certain."
+    )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"instances": ["3 March 2021"]}]})
 

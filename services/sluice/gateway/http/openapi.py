@@ -193,13 +193,16 @@ def _predict(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
 def _recognize(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
     fields = {
         "instances": {"type": "array", "description": "Rows: one value, or one object by input name, each."},
-        "method": {"type": "string", "description": "One of the calibration's, or two that must agree: `knn+energy`."},
+        "method": {
+            "type": ["string", "null"],
+            "description": "One of the calibration's, or two that must agree: `knn+energy`.",
+        },
         "level": {
-            "type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1,
+            "type": ["number", "null"], "exclusiveMinimum": 0, "exclusiveMaximum": 1,
             "description": "The share of known rows that may be called unknown.",
         },
-        "top_k": {"type": "integer", "minimum": 1, "default": 3, "description": "Candidates of each row."},
-        "sets": {"type": "boolean", "default": False, "description": "Answer with prediction sets, too."},
+        "top_k": {"type": ["integer", "null"], "minimum": 1, "default": 3, "description": "Candidates of each row."},
+        "sets": {"type": ["boolean", "null"], "default": False, "description": "Answer with prediction sets, too."},
     }  # fmt: skip
     candidate = {
         "type": "object", "required": ["label", "probability"],

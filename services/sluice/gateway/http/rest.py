@@ -12,6 +12,7 @@ from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import Terms
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.core.sessions import IfExists, SessionView
+from sluice.gateway.http.body import Body, OrNull
 from sluice.gateway.http.headers import check_session_header, read_headers
 from sluice.gateway.http.websocket import serve_socket
 from sluice.gateway.metrics.metrics import Metrics
@@ -39,12 +40,6 @@ register_url_convertor("session_id", _SessionIdConvertor())
 register_url_convertor("model_name", _ModelConvertor())
 
 
-class Body(BaseModel):
-    """A request's fields; others are refused by name."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
 class OpenSession(Body):
     session: str | None = Field(None, pattern=f"^{SESSION_ID}$", description="Your own id; without it one is made.")
     version: str | None = Field(
@@ -57,7 +52,7 @@ class OpenSession(Body):
         None, description="Initial state, name → row; states left out begin as the contract says."
     )
     ttl_s: float | None = Field(None, description="How long the session may be idle, in seconds.")
-    if_exists: IfExists = Field(
+    if_exists: OrNull[IfExists] = Field(
         "error",
         description="If a session of this id is open: refuse, give it as it is (200), or close it and begin again.",
     )

@@ -14,7 +14,7 @@ from sluice.gateway.http.answers import error_body, error_headers, step_body
 from sluice.gateway.http.fields import read_step
 from sluice.gateway.http.headers import CallOptions, read_headers
 from sluice.gateway.metrics.metrics import Metrics
-from sluice.policy.errors import SluiceError
+from sluice.policy.errors import BadRequest, NotFound, SluiceError
 
 
 async def serve_socket(socket: WebSocket, session: str) -> None:
@@ -25,8 +25,7 @@ async def serve_socket(socket: WebSocket, session: str) -> None:
         said = read_headers(socket.headers.raw, session)
         gateway.sessions.get(session)
     except SluiceError as error:
-        headers = {**error_headers(error), "Sluice-Session": session, "X-Request-Id": request_id}
-        await socket.send_denial_response(JSONResponse(error_body(error), error.http_status, headers))
+        await _refuse(socket, error, error.http_status, {"Sluice-Session": session, "X-Request-Id": request_id})
         return
     await socket.accept(headers=[(b"sluice-session", session.encode()), (b"x-request-id", request_id.encode())])
     stream = SocketStream(socket, gateway, socket.app.state.metrics, session, said)
@@ -39,6 +38,17 @@ async def serve_socket(socket: WebSocket, session: str) -> None:
         pass
     finally:
         stream.leave()
+
+
+async def refuse_socket(socket: WebSocket) -> None:
+    """Answer who asks for a WebSocket where there is none."""
+    error = BadRequest(f"There is no WebSocket at {socket.url.path:.200}; there is one at /v1/sessions/ID/stream.")
+    request_id = socket.app.state.ids(socket.headers.raw).decode("latin-1")
+    await _refuse(socket, error, NotFound.http_status, {"X-Request-Id": request_id})
+
+
+async def _refuse(socket: WebSocket, error: SluiceError, status: int, headers: dict[str, str]) -> None:
+    await socket.send_denial_response(JSONResponse(error_body(error), status, {**error_headers(error), **headers}))
 
 
 class _Slot:

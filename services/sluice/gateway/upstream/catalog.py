@@ -20,7 +20,7 @@ from sluice.policy.errors import (
     SluiceError,
     VersionNotFound,
 )
-from sluice.wire.signatures import can_be_called, plain_signature
+from sluice.wire.signatures import can_be_called, plain_signature, tells_contract
 
 Array = NDArray[Any]
 log = structlog.get_logger()
@@ -31,9 +31,11 @@ _NOTICED_S = 0.05  # until when a connection that broke under a call is known to
 _NAME_LIMIT = 256
 _LABELS = 64  # of one model that are remembered
 _AVAILABLE, _END = "AVAILABLE", "END"
+# What keeps one version from being called. One that has just been unloaded is not found.
+_UNUSABLE = (ContractError, NotServed, BackendError, BackendUnavailable, DeadlineExceeded, VersionNotFound)
 _NOT_YET = "the model server has not answered yet"
 # The rest of a model's signatures are TensorFlow's own affair, or ours.
-_HIDDEN = ("__saved_model_init_op", "contract")
+_HIDDEN = "__saved_model_init_op"
 
 
 class Catalog:
@@ -322,8 +324,8 @@ class Catalog:
     async def _load(self, model: Model, version: int) -> None:
         try:
             described = await self._backend.signatures(model.name, version, _ASK_TIMEOUT_S)
-            contract = await self._contract(model.name, version) if "contract" in described else None
-        except (ContractError, NotServed, BackendError, BackendUnavailable, DeadlineExceeded) as error:
+            contract = await self._contract(model.name, version) if tells_contract(described.get("contract")) else None
+        except _UNUSABLE as error:
             if isinstance(error, BackendUnavailable) and not self._backend.connected:
                 raise
             if version not in model.broken:
@@ -331,7 +333,8 @@ class Catalog:
             model.broken[version] = error
             return
         told = contract.signatures if contract else {}
-        hidden = {*_HIDDEN, *({each.name for each in told.values()} - told.keys())}  # who says another name calls these
+        hidden = {_HIDDEN, *(["contract"] if contract else ())}
+        hidden |= {each.name for each in told.values()} - told.keys()  # who says another name calls these
         callable_ = {name: each for name, each in described.items() if name not in hidden and can_be_called(each)}
         plain = {name: plain_signature(name, each) for name, each in described.items()}
         signatures = {**{name: plain[name] for name in callable_}, **told}
