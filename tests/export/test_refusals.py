@@ -17,6 +17,7 @@ from sluice.export import (
     ExportError,
     export,
     export_endpoints,
+    export_file,
     walk,
 )
 from sluice.export.imports import load
