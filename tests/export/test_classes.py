@@ -110,6 +110,26 @@ def test_a_file_named_as_a_module_that_is_there_does_not_take_its_place(tmp_path
     assert sys.modules.pop("imported_keras").MINE
 
 
+class Plain(layers.Layer):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (keras.ops.tanh, "'Tanh' is called, an operation that is no layer; save the model as a .keras"),
+        (Plain(), "class 'Plain' is not known to Keras; decorate it"),
+    ],
+)
+def test_an_older_file_says_why_it_cannot_be_read(build, said, tmp_path):
+    entry = keras.Input((None, 4))
+    file = tmp_path / "model.h5"
+    keras.Model(entry, build(entry)).save(file)
+    with pytest.raises(ExportError, match=said):
+        export_file(file, tmp_path / "model" / "1")
+
+
 class Unregistered(layers.SimpleRNNCell):
     """A cell that only this process knows."""
 

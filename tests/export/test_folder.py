@@ -254,10 +254,16 @@ def test_the_example_of_the_documentation_is_a_contract(schema):
     jsonschema.validate(json.loads(example), schema, cls=jsonschema.Draft202012Validator)
 
 
-@pytest.mark.parametrize("version", ["0", "-1", "one", "1.5", "²"])
+@pytest.mark.parametrize("version", ["0", "-1", "one", "1.5", "²", "١"])
 def test_a_version_is_a_positive_whole_number(version, tmp_path):
     with pytest.raises(ExportError, match="positive whole number as VERSION"):
         export(pictures_model(), tmp_path / "model" / version)
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path):
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(ExportError, match=r"model: expected a folder that can be written to; File exists"):
+        export(pictures_model(), tmp_path / "model" / "1")
 
 
 def test_a_version_that_exists_is_not_overwritten(tmp_path):

@@ -17,7 +17,6 @@ from sluice.export import (
     ExportError,
     export,
     export_endpoints,
-    export_file,
     walk,
 )
 from sluice.export.imports import load
@@ -408,23 +407,3 @@ def test_what_a_model_s_own_code_raises_is_the_reason_in_one_line(tmp_path):
         export(model, tmp_path / "model" / "1")
     assert "\n" not in str(refused.value)
     assert not [*tmp_path.iterdir()]
-
-
-class Unregistered(layers.Layer):
-    def call(self, x):
-        return x
-
-
-@pytest.mark.parametrize(
-    ("build", "said"),
-    [
-        (keras.ops.tanh, "'Tanh' is called, an operation that is no layer; save the model as a .keras"),
-        (Unregistered(), "class 'Unregistered' is not known to Keras; decorate it"),
-    ],
-)
-def test_an_older_file_says_why_it_cannot_be_read(build, said, tmp_path):
-    entry = keras.Input(READINGS)
-    file = tmp_path / "model.h5"
-    keras.Model(entry, build(entry)).save(file)
-    with pytest.raises(ExportError, match=said):
-        export_file(file, tmp_path / "model" / "1")

@@ -383,6 +383,16 @@ async def test_an_unknown_model_is_not_found(here):
     refused(await here.columns(["A"], [(1, 1)], model="nothing"), 404, "model_not_found")
 
 
+async def test_a_gateway_that_has_been_restarted_tells_of_the_sessions_not_that_there_is_no_model(puppet):
+    async with running(puppet) as before:
+        lost = (await before.open()).id
+    async with running(puppet) as here:
+        answer = await here.columns([lost, "A"], [(1, 1)] * 2)
+        assert [error["code"] for error in answer.json()["errors"]] == [
+            (await here.http.get(f"/v1/sessions/{id}")).json()["code"] for id in (lost, "A")
+        ]
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "PATCH"])
 async def test_the_path_takes_post_only(here, method):
     response = await here.http.request(method, "/v1/models/sum/sessions:step")

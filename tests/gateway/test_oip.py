@@ -441,6 +441,12 @@ async def test_optional_fields_may_be_null_as_kserves_clients_write_them(here: H
         assert [each["name"] for each in index.json()] == ["plain"]
 
 
+async def test_a_length_that_is_no_number_is_told_as_it_came(here: Here) -> None:
+    headers = {"Inference-Header-Content-Length": "ten"}
+    reply = await here.http.post("/v2/models/plain/infer", content=b"{}", headers=headers)
+    assert reply.json()["error"] == "Inference-Header-Content-Length is a number of bytes; got 'ten'."
+
+
 async def test_requests_are_counted(here: Here, triton: Any) -> None:
     await triton.infer("plain", tensors(triton.module, X))
     await told(triton.infer("nosuch", tensors(triton.module, X)))

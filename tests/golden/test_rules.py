@@ -92,7 +92,6 @@ ALIKE = {
     "half in columns": columns("id_f16", "[0.1]", 501),
     "uint16 in columns": columns("id_u16", '{"x": [1]}', 501),
     "object for half": columns("id_bf16", "[{}]", 400),
-    "no half": columns("id_f16", "[]", 200),
     # Names.
     "other column": Case('{"inputs": {"x": [[1, 2, 3]], "y": 0}}', answer={"outputs": [[110.0, 140.0]]}),
     "other row": Case('{"instances": [{"x": [1, 2, 3], "y": 0}]}', 400),
@@ -123,6 +122,7 @@ ALIKE = {
 
 # What the gateway does in its own way: see docs/tf-serving-compatibility.md.
 OWN = {
+    "no half": columns("id_f16", "[]", 200),
     "deflate": packed("deflate", ROW.encode(), 200),
     "br": packed("br", ROW.encode(), 200),
     "KNOWS-NOBODY": Case("", 501, method="KNOWS-NOBODY"),

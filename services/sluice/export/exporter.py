@@ -116,7 +116,7 @@ def keras_asset(model: keras.Model, file: Path) -> dict[str, Writer]:
 
 
 def _check_free(out: Path) -> None:
-    if not (out.name.isdecimal() and int(out.name) > 0):
+    if not (out.name.isascii() and out.name.isdecimal() and int(out.name) > 0):
         raise ExportError(
             f"{out}: expected DIR/NAME/VERSION with a positive whole number as VERSION, got '{out.name}'; "
             f"try {out / '1'}"
@@ -129,12 +129,14 @@ def _check_free(out: Path) -> None:
 def _published(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that becomes `out` at the end, or vanishes; model servers ignore its name meanwhile."""
     created = [parent for parent in out.parents if not parent.exists()]
-    out.parent.mkdir(parents=True, exist_ok=True)
     folder = out.with_name(f"exporting-{out.name}")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
-    except FileExistsError:
-        raise ExportError(f"{folder}: another export is writing this version, or died; remove the folder") from None
+    except OSError as error:
+        if folder.exists():
+            raise ExportError(f"{folder}: another export is writing this version, or died; remove the folder") from None
+        raise ExportError(f"{out.parent}: expected a folder that can be written to; {error.strerror}") from None
     try:
         yield folder
         folder.replace(out)

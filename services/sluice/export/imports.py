@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from zipfile import is_zipfile
 
 import keras
 
@@ -26,6 +27,11 @@ def load(file: Path, classes: Mapping[str, type] | None = None) -> keras.Model:
     Raises:
         ExportError: no such file, no Keras file, or a class or function that Keras does not know.
     """
+    if file.suffix == ".keras" and file.is_file() and not is_zipfile(file):  # which Keras cannot find
+        raise ExportError(
+            f"{file}: expected a Keras model file (.keras), which is a zip file; it is none. It is cut off, or it is "
+            "an older file, whose name ends in .h5"
+        )
     try:
         return keras.models.load_model(file, classes, compile=False)
     except Exception as error:  # what a damaged file makes Keras, zipfile and h5py raise is not said anywhere

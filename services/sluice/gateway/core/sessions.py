@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sluice.gateway.core.engine import Engine
-from sluice.gateway.core.pending import Pending, Terms
+from sluice.gateway.core.pending import Pending, Terms, awaited, in_task
 from sluice.gateway.core.predict import check_wanted
 from sluice.gateway.core.resolve import ModelSpec, Resolver
 from sluice.gateway.core.states import compatible_rows, read_states
@@ -265,7 +266,10 @@ class Sessions:
         Raises:
             ModelNotFound, BadRequest, UnsupportedByModel, and what `read_inputs` raises: the whole call is refused.
         """
-        self._check_many(model, ids, numbers)
+        if model not in self._catalog.models:  # as after a restart
+            in_task(self._step_unknown, model, ids, value, numbers, wanted, terms, pending=pending)
+            return
+        self._check_many(ids, numbers)
 
         def read(slab: Slab) -> tuple[Signature, dict[str, Array]]:
             served = self._catalog.get(slab.model, slab.version)
@@ -335,8 +339,12 @@ class Sessions:
                 f"The saved state is of a model version that is not served. {error.message}"
             ) from None
 
-    def _check_many(self, model: str, ids: Sequence[str], numbers: Sequence[int] | None) -> None:
-        self._catalog.known(model)
+    async def _step_unknown(self, model: str, *call: Any) -> Any:
+        """Step many sessions of a model that nobody has called here yet, if there is one."""
+        await self._resolver.find(ModelSpec(model), call[-1].deadline)
+        return await awaited(partial(self.step_many, model, *call))
+
+    def _check_many(self, ids: Sequence[str], numbers: Sequence[int] | None) -> None:
         if not ids:
             raise EmptyInput("A call for many sessions names one or more; got none.")
         if len(ids) > self._settings.queue_rows:

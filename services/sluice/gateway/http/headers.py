@@ -105,6 +105,7 @@ def header_length(headers: Iterable[Header]) -> int | None:
     for name, value in headers:
         if name == INFERENCE_HEADER:
             if not value.isdigit() or len(value) > _DIGITS:
-                raise BadRequest(f"Inference-Header-Content-Length is a number of bytes; got {value!r:.80}.")
+                got = value.decode("latin-1")
+                raise BadRequest(f"Inference-Header-Content-Length is a number of bytes; got {got!r:.80}.")
             return int(value)
     return None

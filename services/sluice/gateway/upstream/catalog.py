@@ -116,14 +116,6 @@ class Catalog:
         """All models that are known, by name."""
         return [model for _, model in sorted(self.models.items())]
 
-    def known(self, name: str) -> None:
-        """Raises: ModelNotFound, BackendUnavailable: a model is not known, or not yet."""
-        if name in self.models:
-            return
-        if self.unreachable:
-            raise self._unavailable(name)
-        raise self._unknown(name)
-
     def get(self, name: str, version: int) -> ServedVersion:
         """A version that is known, such as that of an open session.
 
