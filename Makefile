@@ -20,7 +20,7 @@ serve: $(BIN)/.demo ## Serve the example models on HTTP=127.0.0.1:8080
 	sluice models build temperature dates
 	sluice serve --models var/models --http $(HTTP)
 
-test: $(BIN)/.dev ## Run all tests, in about a quarter of an hour on two cores
+test: $(BIN)/.dev ## Run all tests, in about ten minutes on two cores
 	coverage erase
 	coverage run -m pytest tests/policy -q --numprocesses $(WORKERS)
 	coverage combine --quiet

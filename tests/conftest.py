@@ -35,6 +35,7 @@ FIRST = [
     "end_to_end/test_faults.py",
     "end_to_end/test_demo.py",
     "end_to_end/test_keras.py",
+    "docs/test_requests.py",
     "docs/test_clients.py",
     "cli/test_explain.py",
 ]

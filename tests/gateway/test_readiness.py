@@ -102,8 +102,11 @@ async def test_a_model_that_comes_keeps_nobody_from_the_others_while_it_loads(pu
         add(folder, "new")
         monkeypatch.setitem(puppets.SIGNATURES, "new", puppets.SIGNATURES["plain"])
         puppet.versions["new"], puppet.states["new", 1] = [1], ("LOADING", "")
-        await eventually(lambda: trouble_of(here, "new"))
-        assert await trouble_of(here, "new") == "version 1 is LOADING"
+
+        async def loads() -> bool:
+            return await trouble_of(here, "new") == "version 1 is LOADING"
+
+        await eventually(loads)
         assert await is_ready(here, True)
         del puppet.states["new", 1]
         await eventually(lambda: "new" in here.gateway.catalog.models and here.gateway.catalog.models["new"].served)

@@ -81,8 +81,8 @@ class ServedVersion:
         signature = getattr(self.contract, kind) if self.contract else None
         if signature is None:
             raise UnsupportedByModel(
-                f"Model {self.model!r} version {self.version} has no {kind} signature, which this call needs. Export "
-                "it from Keras with `sluice export`."
+                f"Model {self.model!r} version {self.version} has no {kind} signature, so no session of it can "
+                f"{kind}. Export it from Keras with `sluice export`."
             )
         return signature  # type: ignore[no-any-return]
 
