@@ -79,6 +79,11 @@ def repeats(value: Any) -> bool:
     return any(map(repeats, value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()))
 
 
+def test_a_key_that_comes_twice_is_not_made_up_for_by_a_row_of_text() -> None:
+    body = b'{"a":1,"a":1,"instances":[{},"x"]}'
+    assert may_repeat(body, orjson.loads(body))
+
+
 @settings(max_examples=size(300, 20_000))
 @given(objects(TEXTS))
 def test_a_key_that_comes_twice_is_never_missed(text: str) -> None:

@@ -7,7 +7,6 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any
 
 _INT64_MIN, _UINT64_MAX = -(1 << 63), (1 << 64) - 1
@@ -50,9 +49,8 @@ def _members_above(fields: dict[str, Any]) -> int:
     """The members of a request and of its inputs, or of its rows."""
     columns, rows = fields.get("inputs"), fields.get("instances")
     found = len(fields) + (len(columns) if type(columns) is dict else 0)
-    if type(rows) is list and rows and type(rows[0]) is dict:
-        with suppress(TypeError):  # numbers among the rows, which are refused later
-            found += sum(map(len, rows))
+    if type(rows) is list and rows and type(rows[0]) is dict and set(map(type, rows)) == {dict}:
+        found += sum(map(len, rows))
     return found
 
 
