@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-STEPS = 12
+STEPS = 8
 TRAINED_ROWS = 10
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from jsonschema import Draft202012Validator
 
 from sluice.export import replay, verify
 
@@ -98,5 +99,8 @@ def quick_verification(opened: Opened) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def schema() -> dict[str, Any]:
-    return json.loads((Path(__file__).parents[2] / "docs" / "contract.schema.json").read_text(encoding="utf-8"))
+def schema() -> Draft202012Validator:
+    """Judges contracts as the page of their schema says."""
+    page = json.loads((Path(__file__).parents[2] / "docs" / "contract.schema.json").read_text(encoding="utf-8"))
+    Draft202012Validator.check_schema(page)
+    return Draft202012Validator(page)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 from scipy.special import expit
 
@@ -61,7 +60,7 @@ class Served:
 
 def contracts_are_whole(served: Served, data: Data, schema: dict[str, Any]) -> None:
     for each in (*served.variants.values(), served.detector):
-        jsonschema.validate(each.contract, schema, cls=jsonschema.Draft202012Validator)
+        schema.validate(each.contract)
     plain = served.variants[""].contract["recognition"]
     assert plain["classes"] == [*data.classes]
     assert plain["detector"] == {"model": f"{served.name}_detector", "known": 0}

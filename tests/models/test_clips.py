@@ -5,7 +5,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import jsonschema
 import keras
 import numpy as np
 import pytest
@@ -127,7 +126,7 @@ def test_a_camera_that_sends_one_frame_at_a_time_gets_the_answer_for_the_clip_so
 
 def test_the_contract_states_the_lengths_and_their_buckets(folder, serve, schema):
     contract = serve(folder).contract
-    jsonschema.validate(contract, schema, cls=jsonschema.Draft202012Validator)
+    schema.validate(contract)
     default = contract["signatures"]["serving_default"]
     assert (default["kind"], default["calls"]) == ("sequences", "sequences")
     assert default["lengths"] == {"time": "lengths"}

@@ -144,9 +144,12 @@ def _mask_values(model: keras.Model) -> list[float]:
 
 def _running_outputs(model: keras.Model, plan: Plan, x: Arrays) -> Arrays:
     """What Keras answers after each time step of `x`: each output is [rows, steps, ...]."""
-    prefixes = [_outputs(model, plan, _cut(plan, x, _ROWS, t + 1)) for t in range(_STEPS)]
+    whole = _outputs(model, plan, _cut(plan, x, _ROWS, _STEPS))
+    if all(flow.timed for flow in plan.outputs.values()):
+        return whole
+    prefixes = [*(_outputs(model, plan, _cut(plan, x, _ROWS, t)) for t in range(1, _STEPS)), whole]
     return {
-        name: prefixes[-1][name] if flow.timed else np.stack([prefix[name] for prefix in prefixes], axis=1)
+        name: whole[name] if flow.timed else np.stack([prefix[name] for prefix in prefixes], axis=1)
         for name, flow in plan.outputs.items()
     }
 
