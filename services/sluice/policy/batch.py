@@ -1,6 +1,6 @@
-"""A request's rows while they wait and run: which rows have one form, and what runs together as one batch.
+"""What waits and what runs: lanes of rows of one form, tickets for a request's rows, batches.
 
-It does not know when they run, nor what rows mean.
+Which rows make a batch, and when, `batching` decides; what rows mean, none of them knows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

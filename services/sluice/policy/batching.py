@@ -242,6 +242,7 @@ class Dispatcher:
             self._further_rows += rows
 
     def _form(self, lane: Lane, now: float) -> Batch:
+        """The requests whose deadlines come first, as many as fit; then riders from shorter buckets."""
         queue = self._queues[lane]
         tickets: list[Ticket] = []
         rows = 0

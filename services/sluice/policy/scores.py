@@ -1,6 +1,7 @@
 """Decides how strange a row looks to a classifier, from its logits alone: numbers that are larger the stranger it is.
 
-It does not know from which number on a row is unknown, nor scores that a model computes from its features.
+It does not know from which number on a row is unknown, nor scores that a model computes from its features
+(the exporter writes those into the model: `sluice/export/scores.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+# A further one also needs its function in `_PLAIN` or `_TEMPERED` of recognition.py.
 LOGITS_METHODS = ("top_probability", "max_logit", "energy", "entropy", "margin", "gen", "openmax")
 # Methods that take logits of a special form, or another model's, where a contract has them.
 SPECIAL_METHODS = ("other", "codes", "detector")

@@ -1,4 +1,4 @@
-"""Decides where the states of one model version's sessions lie in memory, and when that memory is given back.
+"""The store of states: where those of one model version's sessions lie in memory, and when it is given back.
 
 It does not know sessions, only slots; nor how a model is called.
 """

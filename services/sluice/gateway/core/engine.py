@@ -1,4 +1,4 @@
-"""The only asyncio around the core: offer → take → launch → finished → re-arm one timer.
+"""The loop around the rules, which are `Scheduler`: offer → take → launch → finished → re-arm one timer.
 
 It decides nothing. It tells the scheduler what has happened and does what the scheduler says.
 """

@@ -1,4 +1,4 @@
-"""States that come from outside: given by name, or saved before; checked against the model's contract."""
+"""Checks states that come from outside, given by name or saved before, against the model's contract; keeps none."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
