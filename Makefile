@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
 WORKERS ?= $(shell expr $$(nproc) + 1)# one more than cores, as tests wait for processes that start
-DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py
+DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py tests/models/test_glyphs.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 

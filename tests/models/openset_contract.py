@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonschema import Draft202012Validator
 from scipy.special import expit
 
 from sluice.export.scores import METHODS
@@ -13,6 +15,7 @@ from sluice.policy.measures import auroc
 from sluice_models.openset.data import Data
 
 LEVEL = 0.05
+NETWORKS = ("", "_other", "_codes", "_detector")
 
 
 def parts_are_disjoint(data: Data) -> None:
@@ -42,49 +45,51 @@ def pictures_are_pictures(data: Data) -> None:
 
 
 class Served:
-    """The four networks of a model, and what they answer."""
+    """The networks of a model by suffix, each opened when it is first asked for, and what they answer."""
 
     def __init__(self, folder: Path, name: str, serve: Callable[[Path], Any]) -> None:
         self.folder, self.name = folder, name
-        self.variants = {suffix: serve(folder / f"{name}{suffix}" / "1") for suffix in ("", "_other", "_codes")}
-        self.detector = serve(folder / f"{name}_detector" / "1")
+        self.network = cache(lambda suffix: serve(folder / f"{name}{suffix}" / "1"))
 
-    def recognize(self, pictures: np.ndarray, suffix: str = "") -> dict[str, np.ndarray]:
-        return self.variants[suffix].call("recognize", {"picture": pictures})
+    def contract(self, suffix: str) -> dict[str, Any]:
+        return self.network(suffix).contract["recognition"]
+
+    def recognize(self, pictures: np.ndarray, suffix: str) -> dict[str, np.ndarray]:
+        return self.network(suffix).call("recognize", {"picture": pictures})
 
     def detected(self, pictures: np.ndarray) -> np.ndarray:
         """The probability of not being known."""
-        logits = self.detector.call("serving_default", {"picture": pictures})["logits"]
+        logits = self.network("_detector").call("serving_default", {"picture": pictures})["logits"]
         return expit(logits[:, 1] - logits[:, 0])
 
 
-def contracts_are_whole(served: Served, data: Data, schema: dict[str, Any]) -> None:
-    for each in (*served.variants.values(), served.detector):
-        schema.validate(each.contract)
-    plain = served.variants[""].contract["recognition"]
-    assert plain["classes"] == [*data.classes]
-    assert plain["detector"] == {"model": f"{served.name}_detector", "known": 0}
-    assert {*plain["scores"]} == {*METHODS}
-    assert plain["range"] == [0.0, 1.0]
-    assert served.variants["_other"].contract["recognition"]["other"] == len(data.classes)
-    codes = np.array(served.variants["_codes"].contract["recognition"]["codes"])
-    assert codes.shape == (len(data.classes), 15)
-    assert served.detector.contract["recognition"]["classes"] == ["known", "unknown"]
+def contracts_are_whole(served: Served, data: Data, schema: Draft202012Validator) -> None:
+    for suffix in NETWORKS:
+        schema.validate(served.network(suffix).contract)
+    assert served.contract("")["classes"] == [*data.classes]
+    assert served.contract("")["detector"] == {"model": f"{served.name}_detector", "known": 0}
+    assert np.array(served.contract("_codes")["codes"]).shape == (len(data.classes), 15)
+    assert served.contract("_detector")["classes"] == ["known", "unknown"]
+    other_is_a_class(served, data)
 
 
-def classes_are_told(served: Served, data: Data) -> None:
-    for suffix, found in served.variants.items():
-        logits = found.call("serving_default", {"picture": data.test.pictures})["logits"]
-        if suffix == "_codes":
-            codes = np.array(found.contract["recognition"]["codes"])
-            logits = -np.abs(expit(logits)[:, None] - codes).sum(axis=2)
-        told = logits[:, : len(data.classes)].argmax(axis=1)
-        assert (told == data.test.labels).mean() >= 0.98
+def other_is_a_class(served: Served, data: Data) -> None:
+    assert served.contract("_other")["other"] == len(data.classes)
+    assert {*served.contract("_other")["scores"]} == {*METHODS}
+    assert served.contract("_other")["range"] == [0.0, 1.0]
 
 
-def reports_are_true(served: Served, data: Data) -> None:
-    report = json.loads((served.folder / served.name / "1" / "assets.extra" / "report.json").read_text())
-    known, near = (served.recognize(each) for each in (data.test.pictures, data.near))
+def classes_are_told(served: Served, data: Data, suffix: str) -> None:
+    logits = served.network(suffix).call("serving_default", {"picture": data.test.pictures})["logits"]
+    if suffix == "_codes":
+        logits = -np.abs(expit(logits)[:, None] - np.array(served.contract(suffix)["codes"])).sum(axis=2)
+    told = logits[:, : len(data.classes)].argmax(axis=1)
+    assert (told == data.test.labels).mean() >= 0.98
+
+
+def reports_are_true(served: Served, data: Data, suffix: str) -> None:
+    report = json.loads((served.folder / f"{served.name}{suffix}" / "1" / "assets.extra" / "report.json").read_text())
+    known, near = (served.recognize(each, suffix) for each in (data.test.pictures, data.near))
     for method, reported in report["auroc"].items():
         found = auroc(known[f"scores/{method}"], near[f"scores/{method}"])
         assert abs(found - reported["near"]) < 2e-3

@@ -61,13 +61,14 @@ def test_the_contracts_name_classes_scores_codes_and_the_detector(served, schema
 
 
 @trained
-def test_every_network_tells_the_known_digits(served):
-    openset_contract.classes_are_told(served, data.load())
+@pytest.mark.parametrize("suffix", ["", "_other", "_codes"])
+def test_every_network_tells_the_known_digits(served, suffix):
+    openset_contract.classes_are_told(served, data.load(), suffix)
 
 
 @trained
 def test_the_report_says_what_the_served_network_does(served):
-    openset_contract.reports_are_true(served, data.load())
+    openset_contract.reports_are_true(served, data.load(), "")
 
 
 @trained
@@ -89,9 +90,9 @@ def test_the_letters_a_and_b_are_none_of_the_digits(served):
 def test_strange_pictures_are_rejected_and_known_ones_accepted(served, score):
     found = data.load()
     bound = threshold(served, found, score, "")
-    assert (served.recognize(found.test.pictures)[score] <= bound).mean() > 0.88
+    assert (served.recognize(found.test.pictures, "")[score] <= bound).mean() > 0.88
     for pictures in (found.near, *found.far.values()):
-        assert (served.recognize(pictures)[score] > bound).mean() > 0.9
+        assert (served.recognize(pictures, "")[score] > bound).mean() > 0.9
 
 
 @trained

@@ -15,13 +15,18 @@ from sluice_models.glyphs.fonts import FONTS, Variation, drawn
 from tests.models import openset_contract
 from tests.models.openset_contract import Served, threshold
 
-# Training takes about two minutes where nothing else runs.
-trained = pytest.mark.timeout(1200)
+# Training the one network takes half a minute where nothing else runs, all four about two minutes.
+slow = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
 def served(glyphs_dir, serve) -> Served:
     return Served(glyphs_dir, "glyphs", serve)
+
+
+@pytest.fixture(scope="module")
+def all_served(trained, serve) -> Served:
+    return Served(trained("glyphs"), "glyphs", serve)
 
 
 def test_the_parts_share_no_picture():
@@ -118,30 +123,46 @@ def test_the_data_are_written_as_a_table_with_the_pictures_beside_it(tmp_path):
         np.testing.assert_allclose(arrays["test"] / 255, found.test.pictures[..., 0], atol=1e-6)
 
 
-@trained
-def test_the_contracts_name_classes_scores_codes_and_the_detector(served, schema):
-    openset_contract.contracts_are_whole(served, data.load(), schema)
+@slow
+def test_the_contract_names_the_other_class_and_scores(served, schema):
+    schema.validate(served.network("_other").contract)
+    openset_contract.other_is_a_class(served, data.load())
 
 
-@trained
-def test_every_network_tells_the_known_letters(served):
-    openset_contract.classes_are_told(served, data.load())
+@slow
+def test_the_network_tells_the_known_letters(served):
+    openset_contract.classes_are_told(served, data.load(), "_other")
 
 
-@trained
+@slow
 def test_the_report_says_what_the_served_network_does(served):
-    openset_contract.reports_are_true(served, data.load())
+    openset_contract.reports_are_true(served, data.load(), "_other")
 
 
-@trained
-def test_it_reaches_what_is_asked(glyphs_dir):
-    report = json.loads((glyphs_dir / "glyphs" / "1" / "assets.extra" / "report.json").read_text())
+@slow
+@pytest.mark.deep
+def test_all_contracts_name_classes_scores_codes_and_the_detector(all_served, schema):
+    openset_contract.contracts_are_whole(all_served, data.load(), schema)
+
+
+@slow
+@pytest.mark.deep
+@pytest.mark.parametrize("suffix", ["", "_codes"])
+def test_every_network_tells_the_known_letters(all_served, suffix):
+    openset_contract.classes_are_told(all_served, data.load(), suffix)
+
+
+@slow
+@pytest.mark.deep
+def test_the_closed_network_reaches_what_is_asked(all_served):
+    openset_contract.reports_are_true(all_served, data.load(), "")
+    report = json.loads((all_served.folder / "glyphs" / "1" / "assets.extra" / "report.json").read_text())
     assert report["closed_set_accuracy"] >= 0.99
     assert report["auroc"]["knn"]["near"] >= 0.97
     assert report["auroc"]["knn"]["far"] >= 0.98
 
 
-@trained
+@slow
 def test_the_other_class_and_its_neighbours_reach_what_is_asked(served):
     """Of one training; what is asked of five seeds, each method alone, stands in docs/openset.md."""
     found = data.load()
@@ -165,16 +186,20 @@ def p_values(scores: dict[str, np.ndarray], part: str) -> np.ndarray:
     return Calibrated(np.sort(scores["calibration"])).p_values(scores[part])
 
 
-@trained
-@pytest.mark.parametrize(("suffix", "score"), [("", "scores/knn"), ("_other", "scores/knn")])
-def test_a_fourth_letter_is_none_of_the_three(served, suffix, score):
-    bound = threshold(served, data.load(), score, suffix)
-    assert (served.recognize(data.letters("KMX"), suffix)[score] > bound).all()
+@slow
+@pytest.mark.parametrize(
+    ("fixture", "suffix"), [("served", "_other"), pytest.param("all_served", "", marks=pytest.mark.deep)]
+)
+def test_a_fourth_letter_is_none_of_the_three(fixture, suffix, request):
+    served = request.getfixturevalue(fixture)
+    bound = threshold(served, data.load(), "scores/knn", suffix)
+    assert (served.recognize(data.letters("KMX"), suffix)["scores/knn"] > bound).all()
     known = data.load().test.pictures
-    assert (served.recognize(known, suffix)[score] <= bound).mean() > 0.88
+    assert (served.recognize(known, suffix)["scores/knn"] <= bound).mean() > 0.88
 
 
-@trained
-def test_the_detector_catches_what_it_never_saw(served):
+@slow
+@pytest.mark.deep
+def test_the_detector_catches_what_it_never_saw(all_served):
     found = data.load()
-    assert auroc(served.detected(found.test.pictures), served.detected(found.far["scribbles"])) > 0.9
+    assert auroc(all_served.detected(found.test.pictures), all_served.detected(found.far["scribbles"])) > 0.9
