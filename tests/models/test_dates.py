@@ -19,7 +19,7 @@ from sluice_models.dates import data, measure, model
 from sluice_models.dates.buckets import BOUNDS, END, START, TOKENS, batches, bucket_for, buckets, iso, padded, tokens
 from sluice_models.dates.network import MAX_STEPS, UNITS, rewriter
 
-# Training takes about a minute where nothing else runs.
+# Training takes about half a minute where nothing else runs.
 trained = pytest.mark.timeout(1200)
 
 SHORT = ["3 Mar 2024", "24.12.1999", "1 mai 1907", "20991231", "5 янв 50"]

@@ -17,8 +17,8 @@ from sluice_models.dates.signatures import CONTRACT, calls, endpoints
 from sluice_models.fitting import fit
 
 SEED = 11
-ROWS = 256  # of a batch
-STEPS = 1200
+ROWS = 128  # of a batch
+STEPS = 1400
 WARMUP_STEPS = 100
 LEARNING_RATE = 0.012
 
