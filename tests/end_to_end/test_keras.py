@@ -226,9 +226,11 @@ def only(outputs: Any) -> Any:
 
 
 def after_each_step(model: keras.Model, every: Any) -> Any:
-    """Keras's answers after every step of each sequence; a model that gives no sequences is run on all beginnings."""
-    if model.name != "last_value":
+    """Keras alone after every step of each sequence, side by side where its batch is free; or on all beginnings."""
+    if model.input_shape[0]:
         return np.stack([alone(model, sequence) for sequence in every])
+    if model.name != "last_value":
+        return whole(model, every)
     return np.stack([whole(model, every[:, :end]) for end in range(1, STEPS + 1)], axis=1)
 
 
