@@ -441,6 +441,13 @@ async def test_optional_fields_may_be_null_as_kserves_clients_write_them(here: H
         assert [each["name"] for each in index.json()] == ["plain"]
 
 
+@pytest.mark.parametrize("ready", [0.0, 1, "true"])
+async def test_an_option_of_another_type_is_refused(here: Here, ready: Any) -> None:
+    reply = await here.http.post("/v2/repository/index", json={"ready": ready})
+    assert reply.status_code == 400
+    assert "ready" in reply.json()["error"]
+
+
 async def test_a_length_that_is_no_number_is_told_as_it_came(here: Here) -> None:
     headers = {"Inference-Header-Content-Length": "ten"}
     reply = await here.http.post("/v2/models/plain/infer", content=b"{}", headers=headers)

@@ -56,7 +56,7 @@ class ModelState(Attributes):
 
 
 class IndexOptions(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", strict=True)
 
     ready: bool | None = Field(None, description="Only models that can be called.")
 
