@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,10 +20,12 @@ class Block:
     lead: str
 
 
+@cache
 def pages() -> list[Path]:
     """Every page, relative to the repository."""
-    found = (path.relative_to(ROOT) for path in ROOT.rglob("*.md"))
-    return sorted(path for path in found if not any(part.startswith(".") or part in _ELSEWHERE for part in path.parts))
+    tops = (path for path in ROOT.iterdir() if not path.name.startswith(".") and path.name not in _ELSEWHERE)
+    found = (page for top in tops for page in ([top] if top.suffix == ".md" else top.rglob("*.md")))
+    return sorted(page.relative_to(ROOT) for page in found)
 
 
 def text_of(page: Path | str) -> str:
