@@ -48,6 +48,7 @@ T = TypeVar("T")
 _GRACE_S = 1.0  # for the gateway's own word that the time was over
 _ELSEWHERE = httpx.Timeout(None)  # each call has its own limit, from its beginning to its end
 _CONNECTIONS = httpx.Limits(max_connections=256, max_keepalive_connections=256)
+_NOT_HTTP = "illegal request line"  # what h11 says of an answer that is none
 _JSON, _BYTES = "application/json", "application/octet-stream"
 
 
@@ -205,7 +206,12 @@ class HttpTransport:
         except (TimeoutError, httpx.TimeoutException):
             raise NoAnswer(f"{self._url} did not answer within {timeout_s:g} s.") from None
         except httpx.TransportError as error:
-            raise NoAnswer(f"{self._url} did not answer: {str(error) or type(error).__name__}.") from error
+            told = f"{self._url} did not answer: {str(error) or type(error).__name__}."
+            if isinstance(error, httpx.ConnectError):
+                told += " Nothing listens there: is the gateway running, and is this its port?"
+            elif _NOT_HTTP in told:
+                told += " What listens there speaks another protocol: a gateway's gRPC port has a grpc:// URL."
+            raise NoAnswer(told) from error
 
 
 async def _within(until: float, work: Awaitable[T]) -> T:
