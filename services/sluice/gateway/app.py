@@ -22,7 +22,7 @@ from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls
 from sluice.gateway.http.meant import meant
-from sluice.gateway.http.openapi import describe
+from sluice.gateway.http.openapi import TAGS, describe
 from sluice.gateway.http.websocket import refuse_socket
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
@@ -40,6 +40,12 @@ can say *unknown*, and rows batched across clients, in front of TensorFlow Servi
 
 A **session** is one client's recurrent state on one model version. Open one, send it one time step after another, and
 get what the model would have answered you alone, although your steps run in batches with everybody else's.
+
+Begin with `POST /v1/models/{model}/sessions` and `POST /v1/sessions/{session}:step`, or with `:predict` for rows
+without a session. gRPC has a port of its own, 8081 by default. `/openapi.json` is this page for programs.
+
+The guide is in the folder `docs` of Sluice's source: `docs/tour.md` shows every call once with curl, `docs/clients.md`
+the Python client, `docs/errors.md` what each error means.
 """
 
 
@@ -52,6 +58,8 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         version=version("sluice-serving"),
         lifespan=lambda app: _lifespan(app, settings, metrics),
+        openapi_tags=TAGS,
+        swagger_ui_parameters={"docExpansion": "none", "defaultModelsExpandDepth": -1},
         separate_input_output_schemas=False,
         redirect_slashes=False,
     )
