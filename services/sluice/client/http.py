@@ -8,8 +8,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
 
+import httpcore
 import httpx
 
+from sluice.client.connections import Connections, through_proxy
 from sluice.client.contracts import OutputDtypes
 from sluice.client.errors import NoAnswer, error_of
 from sluice.client.events import EventReader
@@ -63,6 +65,8 @@ class HttpTransport:
 
     def __init__(self, url: str, headers: Mapping[str, str], *, over: httpx.AsyncBaseTransport | None = None) -> None:
         self._url, self._headers = url, headers
+        if over is None and not through_proxy(url):
+            over = Connections(_certificates())
         self._http = httpx.AsyncClient(
             base_url=url, headers=dict(headers), timeout=_ELSEWHERE, limits=_CONNECTIONS, transport=over,
             verify=_certificates(),
@@ -203,11 +207,11 @@ class HttpTransport:
         """What goes wrong on the way becomes `NoAnswer`."""
         try:
             yield
-        except (TimeoutError, httpx.TimeoutException):
+        except (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException):
             raise NoAnswer(f"{self._url} did not answer within {timeout_s:g} s.") from None
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpcore.NetworkError, httpcore.ProtocolError) as error:
             told = f"{self._url} did not answer: {str(error) or type(error).__name__}."
-            if isinstance(error, httpx.ConnectError):
+            if isinstance(error, httpx.ConnectError | httpcore.ConnectError):
                 told += " Nothing listens there: is the gateway running, and is this its port?"
             elif _NOT_HTTP in told:
                 told += " What listens there speaks another protocol: a gateway's gRPC port has a grpc:// URL."
