@@ -138,6 +138,10 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
     "recognition before a calibration": (lambda c, _: c.recognize("sides", [[0, 1]]), ("`sluice calibrate sides ",)),
     "a text to generate from": (lambda c, _: c.generate("sum", "a"), ("a list", "'a'")),
     "more rows than sessions": (lambda c, s: c.step_many("sum", [s], [[1, 2]] * 2), ("[sessions=1, ...]", "[2, 2]")),
+    "ids in place of sessions": (
+        lambda c, _: c.step_many("sum", [MISTAKEN], [[1, 2]]),  # type: ignore[list-item]
+        ("takes sessions", "client.session", f"got '{MISTAKEN}'"),
+    ),
     "a version by name": (lambda c, _: c.predict("sum", [[1]], version="newest"), ("whole number", "label")),
 }  # fmt: skip
 # What is typed, its exit code, and what stands on standard error.

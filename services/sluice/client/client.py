@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from sluice.client.generation import instances_of
 from sluice.client.grpc import GrpcTransport
 from sluice.client.http import HttpTransport
-from sluice.client.many import StepMany
+from sluice.client.many import StepMany, turns_of
 from sluice.client.overview import read_buckets, read_calibration_files, read_models
 from sluice.client.paths import about_path, spec_of
 from sluice.client.predict import Asked, Predictions
@@ -318,7 +318,7 @@ class AsyncClient:
         Raises:
             SluiceError: the call as a whole was refused; errors of single sessions are in the answer.
             NoAnswer: the gateway could not be reached.
-            ValueError: another number of rows than of sessions.
+            ValueError: another number of rows than of sessions, or something else than sessions.
         """
         inputs = arrays_of(values)
         for name, array in inputs.items():
@@ -326,7 +326,7 @@ class AsyncClient:
                 raise ValueError(
                     f"{input_word(name)} takes [sessions={len(sessions)}, ...]; got shape {[*array.shape]}."
                 )
-        async with turn([session.turns for session in sessions]):
+        async with turn(turns_of(sessions)):
             return await StepMany(self._transport, model, sessions, inputs, outputs or ()).run(self._patience)
 
     def stream(self, model: str) -> AsyncStream:
