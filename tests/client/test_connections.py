@@ -80,10 +80,14 @@ async def test_a_connection_is_used_again_and_only_as_many_are_opened_as_request
 
 async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used() -> None:
     async with served() as (server, client):
-        for _ in range(3):
-            assert (await client.get("/")).text == "ok"
-            await server.hang_up()
-        assert server.opened == 3
+        server.may_answer.clear()
+        asked = [asyncio.create_task(client.get("/")) for _ in range(3)]
+        await eventually(lambda: server.running == 3)
+        server.may_answer.set()
+        await asyncio.gather(*asked)
+        await server.hang_up()
+        assert (await client.get("/")).text == "ok"
+        assert server.opened == 4
 
 
 async def test_requests_wait_while_as_many_run_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
