@@ -53,8 +53,8 @@ HTTP: dict[str, Sent] = {
     "a misspelt key within a field": sent(
         "/v1/models/nobody:generate", {"instances": ["a"], "beam": {"widht": 2}}, 400, "beam", "'widht'", "takes width"
     ),
-    "a version that is a number": sent(f"{_MODEL}/sessions", {"version": 1}, 400, "version", "string", "got 1"),
-    "an id with a slash": sent(f"{_MODEL}/sessions", {"session": "a/b"}, 400, "session", "'a/b'"),
+    "a version that is a number": sent(f"{_MODEL}/sessions", {"version": 1}, 400, "cannot be read", "version", "1"),
+    "an id with a slash": sent(f"{_MODEL}/sessions", {"session": "a/b"}, 400, "session", "A-Za-z0-9._~-", "a/b"),
     "an id that is open": sent(
         f"{_MODEL}/sessions", {"session": MISTAKEN}, 409, "open already", "if_exists", '"return"', '"restart"'
     ),
