@@ -1,10 +1,14 @@
-"""The demo, where its gateway does not become ready."""
+"""The demo, where its gateway does not become ready; and what it leaves to be sent."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sluice.cli.demo.command import MODELS
+from sluice.cli.demo.recognition import Answer, Row, write
+from sluice.policy.contract import Axis, Tensor
+from sluice.wire.recognition import parse_recognize
 from tests.cli.conftest import told
 
 
@@ -21,3 +25,13 @@ def test_a_demo_that_cannot_be_served_says_why_and_where_the_log_is(
     assert ended.code == 3
     assert ended.reason.startswith("sluice: the demo could not be served: the gateway is not ready after 0 s: ")
     assert ended.reason.endswith(f". The log is in {out / 'serve.log'}")
+
+
+def test_the_pictures_that_it_leaves_are_a_request_to_recognize_them(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).random((3, 4, 4, 1), np.float32)
+    row = Row("letters", [Answer("a letter", picture, None, "A", 0.5) for picture in pictures])
+    asked = parse_recognize(write(row, tmp_path / "letters.json").read_bytes())
+    axes = (Axis("batch"), Axis("height", 4), Axis("width", 4), Axis("channel", 1))
+    tensors = asked.rows.tensors({"picture": Tensor("picture", "float32", axes)})
+    np.testing.assert_array_equal(tensors["picture"], pictures)
+    assert asked.top_k == 1

@@ -43,7 +43,7 @@ def rows(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `animals`, the detector `front` that it names, and a model that cannot be served."""
+    """A folder with version 2 of `animals`, the detector `front` that it names, and a model that cannot be served."""
     folder = tmp_path_factory.mktemp("models")
     pictures, labels = rows(60)
     for name, classes, places in (
@@ -51,7 +51,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("front", Classes(("known", "unknown")), labels % 2),
     ):
         export_recognizer(
-            network(name, len(classes.names)), "flat", (pictures, places), folder / name / "1", classes=classes,
+            network(name, len(classes.names)), "flat", (pictures, places), folder / name / "2", classes=classes,
             methods=["knn"] if name == "animals" else (),
         )  # fmt: skip
     (folder / "broken" / "1").mkdir(parents=True)
@@ -74,8 +74,8 @@ def test_a_model_of_a_folder_is_calibrated_with_its_detector_whatever_else_lies_
     result = told("calibrate", "animals", "--known", known, "--models", models, "--calibrations", out)
     assert result.code == 0, result.error
     assert f"Starting a gateway and a model server for animals and front, from {models}" in result.reason
-    assert "animals version 1: 300 known rows" in result.text
-    made = parse_calibration(json.loads((out / "animals-1.json").read_text()))
+    assert "animals version 2: 300 known rows" in result.text
+    made = parse_calibration(json.loads((out / "animals-2.json").read_text()))
     assert {"knn", "detector"} <= made.methods.keys()
     logits = rows(300)[0].reshape(-1, 4) @ CENTRES.T
     assert made.methods["max_logit"].scores == pytest.approx(np.sort(-logits.max(axis=1)), abs=1e-4)

@@ -9,17 +9,20 @@ from sluice.client.errors import NoAnswer, error_of
 from sluice.client.grpc_messages import refusal as grpc_refusal
 from sluice.client.refusals import read_json
 from sluice.client.refusals import refusal as http_refusal
+from sluice.policy.batch import Lane, Ticket, too_late
 from sluice.policy.errors import (
     BadRequest,
     Conflict,
     NotFound,
     QueueFull,
+    SessionNotFound,
     SluiceError,
     StepMismatch,
     TooMany,
     Unavailable,
     error_classes,
 )
+from sluice.policy.sessions import SessionOptions, SessionTable
 
 CLASSES = [kind for kind in error_classes() if "code" in vars(kind)]
 
@@ -47,6 +50,15 @@ def test_a_code_of_a_newer_gateway_has_the_class_of_its_status_and_keeps_its_nam
         error = error_of("brand_new", "A sentence.", status=status)
         assert type(error) is kind
         assert error.code == "brand_new"
+
+
+def test_what_the_gateway_calls_by_the_words_of_its_doors_is_called_as_in_python() -> None:
+    late = too_late(Ticket(Lane("m", 1, "step"), {}, 1, 0.0), 1.0)
+    error = error_of(late.code, late.message)
+    assert error.message.endswith("Allow more with a larger timeout_s, or send less at once.")
+    with pytest.raises(SessionNotFound) as caught:
+        SessionTable(SessionOptions()).get("early")
+    assert error_of("session_not_found", caught.value.message).message.endswith("Open one with client.open(model).")
 
 
 def test_a_proxys_answer_has_the_class_of_its_status() -> None:

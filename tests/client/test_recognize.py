@@ -55,7 +55,7 @@ FLAWS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "no rows": ({"rows": []}, EmptyInput, "one row or more"),
     "no rows of the right width": ({"rows": np.empty((0, 2))}, EmptyInput, "one row or more"),
     "no axis of rows": ({"rows": 0.5}, ShapeMismatch, r"\[rows, \.\.\.\]"),
-    "ragged lists": ({"rows": [[0.1, 0.2], [0.3]]}, ValueError, "inhomogeneous"),
+    "ragged lists": ({"rows": [[0.1, 0.2], [0.3]]}, ShapeMismatch, "part 1 has 1 value where part 0 has 2 values"),
     "text": ({"rows": [["a", "b"]]}, DtypeMismatch, "'x'"),
     "neither numbers nor text": ({"rows": [[None, 0.2]]}, DtypeMismatch, "None"),
     "input": ({"rows": {"y": ROWS}}, UnknownInput, "'y'"),

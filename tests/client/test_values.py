@@ -10,7 +10,7 @@ from sluice.client.rows import dumps, many_body, read_array, step_body, write_in
 from sluice.client.tensors import read_tensors, write_tensors
 from sluice.client.values import BARE, Call, ManyCall, array_of, arrays_of
 from sluice.policy.contract import numpy_dtype
-from sluice.policy.errors import InputNotFinite
+from sluice.policy.errors import InputNotFinite, ShapeMismatch
 from sluice.wire.messages.v1 import sessions_pb2 as pb
 
 VALUES = {
@@ -113,6 +113,9 @@ def test_bodies_have_the_fields_that_were_given() -> None:
     assert orjson.loads(many_body(many)) == {"sessions": ["a"], "inputs": {"x": [[1.0]]}, "outputs": ["total"]}
 
 
-def test_lists_of_different_lengths_are_no_array() -> None:
-    with pytest.raises(ValueError, match="inhomogeneous"):
-        arrays_of([[1], [1, 2]])
+@pytest.mark.parametrize("value", [[[1], [1, 2]], [["a"], ["b", "c"]], [np.ones(1), np.ones(2)]])
+def test_lists_of_different_lengths_are_no_array(value: Any) -> None:
+    with pytest.raises(ShapeMismatch, match=r"^Input 'x' takes lists of one length; .*(part|parts) "):
+        arrays_of({"x": value})
+    with pytest.raises(ShapeMismatch, match=r"^The input takes lists of one length; "):
+        arrays_of(value)

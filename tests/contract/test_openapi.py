@@ -1,6 +1,7 @@
 """The OpenAPI page is kept: schemathesis asks as it says, and the answers are as it says."""
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,30 @@ def test_every_operation_says_what_it_does_and_has_a_name_of_its_own(page):
     operations = [operation for path in page["paths"].values() for operation in path.values()]
     assert all(operation.get("summary") and operation.get("description") for operation in operations)
     assert len({operation["operationId"] for operation in operations}) == len(operations)
+
+
+def test_every_operation_is_called_by_words_of_its_own_under_a_part_that_is_described(page):
+    operations = [operation for path in page["paths"].values() for operation in path.values()]
+    summaries = [operation["summary"] for operation in operations]
+    assert len(set(summaries)) == len(summaries)
+    assert not [each for each in operations if each["summary"].lower().replace(" ", "_") == each["operationId"]]
+    described = {each["name"] for each in page["tags"] if each["description"]}
+    assert {tag for operation in operations for tag in operation["tags"]} == described
+
+
+def test_calls_of_a_version_and_by_a_label_are_folded_into_one_part_of_the_page(page):
+    for path, operations in page["paths"].items():
+        for operation in operations.values():
+            folded = "{version}" in path or "{label}" in path
+            assert (operation["tags"] == ["by version or label"]) == folded, path
+
+
+def test_the_page_names_the_websocket_and_the_guide(page):
+    said = page["info"]["description"] + "".join(each["description"] for each in page["tags"])
+    assert "WebSocket, `/v1/sessions/{session}/stream`" in said
+    named = set(re.findall(r"docs/[\w-]+\.md", said))
+    assert {"docs/tour.md", "docs/clients.md", "docs/sessions.md"} <= named
+    assert all(Path(each).is_file() for each in named)
 
 
 @pytest.mark.parametrize("error", sorted({each.code for each in error_classes(SluiceError)}))

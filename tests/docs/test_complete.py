@@ -23,7 +23,7 @@ TARGETS = set(re.findall(r"^([a-z][a-z-]*):.*##", text_of("Makefile"), re.MULTIL
 @pytest.fixture
 def pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where commands on the pages are tried: a folder with `var`, and no settings in the environment."""
-    for name in ("models", "calibrations"):
+    for name in ("models", "calibrations", "demo/calibrations"):
         (tmp_path / "var" / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:

@@ -408,6 +408,8 @@ class Puppet:
             described = signatures.signature_def[name]
             if "probe" in inspect.signature(call).parameters:
                 described.inputs["probe"].dtype, described.outputs["contract"].dtype = tf.DT_INT32, tf.DT_STRING
+                for info in (described.inputs["probe"], described.outputs["contract"]):
+                    info.tensor_shape.dim.add().size = -1
                 continue
             shapes = {"x": (-1, FEATURES), "y": (-1, FEATURES)} | self.shapes.get(request.model_spec.name, {})
             for key, info in (("x", described.inputs["x"]), ("y", described.outputs["y"])):

@@ -190,6 +190,21 @@ async def test_a_calibration_of_a_version_to_come_waits_for_it_and_is_used_at_on
         assert (await reloaded(here))["sides-1.json"]["status"] == "waiting"
 
 
+async def test_no_request_is_refused_while_a_version_comes_that_was_calibrated_before(puppet, folder):
+    put(folder, document())
+    async with running(puppet, calibrations=folder, poll_s=0.02) as here:
+        assert await threshold(here) == 0.95
+        put(folder, document(version=2, **LOOSER))
+        assert (await reloaded(here))["sides-2.json"]["status"] == "waiting"
+        for versions in ([1, 2], [2]):
+            puppet.versions["sides"] = versions
+
+            async def answers_by_the_new_one():
+                return await threshold(here) == 0.975  # it is answered each time
+
+            await eventually(answers_by_the_new_one)
+
+
 @pytest.mark.parametrize("method", ["knn", "detector"])
 async def test_who_asks_for_the_newest_gets_the_one_that_replaced_it_by_its_own_calibration(puppet, folder, method):
     put(folder, document())

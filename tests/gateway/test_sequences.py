@@ -241,3 +241,16 @@ async def test_models_say_that_they_take_sequences(here):
     assert [model["kinds"] for model in models if model["name"] == "spans"] == [["sequences"]]
     shapes = (await here.http.get("/v1/models/spans/contract")).json()["shapes"]
     assert "time≥1" in shapes["serving_default"]
+
+
+async def test_columns_that_are_padded_are_as_long_as_the_lengths_beside_them(here):
+    rows = [span(5), span(1), span(3)]
+    expected = [answer_of(row) for row in rows]
+    padded = [row + [[7.0, 7.0]] * (8 - len(row)) for row in rows]
+    columns = {name: [each[name] for each in expected] for name in ("total", "running")}
+    response = await here.http.post(SPANS, json={"inputs": {"x": padded, "lengths": [5, 1, 3]}})
+    assert response.json() == {"outputs": columns}
+    for lengths in ([5, 1], [9, 1, 1], [0.5, 1, 1], "5"):
+        response = await here.http.post(SPANS, json={"inputs": {"x": padded, "lengths": lengths}})
+        assert response.status_code == 400, response.text
+        assert "ength" in response.json()["error"]

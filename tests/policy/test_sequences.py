@@ -361,6 +361,6 @@ def test_half_of_a_surrogate_pair_is_no_text() -> None:
 
 def test_a_signature_knows_its_ragged_axes_and_what_measures_them() -> None:
     assert [(axis.name, axis.least) for axis in SEQUENCES.ragged_axes] == [("source", 1), ("target", 0)]
-    assert SEQUENCES.measures == {"length", "mask"}
+    assert {name: tensor.dtype for name, tensor in SEQUENCES.measures.items()} == {"length": "int32", "mask": "bool"}
     assert (SEQUENCES.name, SEQUENCES.bounds) == ("sequences", BOUNDS)
     assert isinstance(SEQUENCES, Signature)

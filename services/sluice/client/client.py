@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import httpx
 from numpy.typing import ArrayLike
@@ -15,13 +15,14 @@ from numpy.typing import ArrayLike
 from sluice.client.generation import instances_of
 from sluice.client.grpc import GrpcTransport
 from sluice.client.http import HttpTransport
-from sluice.client.many import StepMany
+from sluice.client.many import StepMany, turns_of
 from sluice.client.overview import read_buckets, read_calibration_files, read_models
-from sluice.client.paths import model_path
+from sluice.client.paths import about_path, spec_of
 from sluice.client.predict import Asked, Predictions
 from sluice.client.recognition import check_rows
 from sluice.client.refusals import read_fields
 from sluice.client.retry import Patience, persistently
+from sluice.client.sequences import columns_of
 from sluice.client.session import AsyncSession
 from sluice.client.stream import AsyncStream
 from sluice.client.transport import Transport
@@ -34,7 +35,6 @@ from sluice.client.values import (
     Ended,
     GenerateCall,
     IfExists,
-    ModelSpec,
     Opened,
     Opening,
     Page,
@@ -45,6 +45,7 @@ from sluice.client.values import (
     Token,
     Values,
     arrays_of,
+    input_word,
 )
 from sluice.policy.contract import Contract, Signature
 from sluice.policy.contract_document import parse_contract
@@ -52,8 +53,6 @@ from sluice.policy.generation import Beam, Sampling
 from sluice.wire.rest import DEFAULT_SIGNATURE
 
 T = TypeVar("T")
-
-_VERSION_LIMIT = (1 << 63) - 1
 
 
 class AsyncClient:
@@ -102,17 +101,21 @@ class AsyncClient:
         Numbers may have any dtype that says the same in the signature's; text is `str` or `bytes`. Without `version`
         and `label` the newest version answers. `timeout_s` is for this call what it is for all in `AsyncClient`.
 
+        Where the contract says that rows may differ in length, give a list of them, or pad them yourself and give the
+        lengths beside them, under the name of the contract's input; a row may be text where the contract says so.
+
         Returns output name → array, in the signature's dtypes, text as `bytes`; `outputs` names those that are wanted.
+        Outputs whose rows differ in length are arrays of objects, `[rows]`, each a row's own array.
         The signatures are asked for once, and again after a refusal. Over HTTP, float16, bfloat16, uint16 and complex
         inputs are refused, and bytes of an output that are not UTF-8 arrive whole only if its name ends with `_bytes`.
 
         Raises:
             SluiceError: the gateway's refusal, or what is wrong with the values.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or one of them that is none; lists of different lengths; or a
-                `timeout_s` that is no positive number.
+            ValueError: both a version and a label, or one of them that is none; or a `timeout_s` that is no
+                positive number.
         """
-        asked = Asked(_spec(model, version, label), signature, arrays_of(values), outputs or ())
+        asked = Asked(spec_of(model, version, label), signature, columns_of(values), outputs or ())
         return await persistently(partial(self._predictions.run, asked), self._patience_of(timeout_s))
 
     async def recognize(
@@ -139,10 +142,10 @@ class AsyncClient:
             NotCalibrated: no calibration is in use for this model version.
             SluiceError: the gateway's other refusals, or what is wrong with the values.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or one of them that is none; lists of different lengths; or a
-                `timeout_s` that is no positive number.
+            ValueError: both a version and a label, or one of them that is none; or a `timeout_s` that is no
+                positive number.
         """
-        call = RecognizeCall(_spec(model, version, label), arrays_of(rows), method, level, top_k, sets)
+        call = RecognizeCall(spec_of(model, version, label), arrays_of(rows), method, level, top_k, sets)
         check_rows(call.inputs)
         return await persistently(partial(self._transport.recognize, call), self._patience_of(timeout_s))
 
@@ -169,10 +172,10 @@ class AsyncClient:
         Raises:
             SluiceError: the gateway's refusal, what is wrong with the values, or the first instance's error.
             NoAnswer: the gateway could not be reached.
-            ValueError: both a version and a label, or one of them that is none; lists of different lengths; or a
-                `timeout_s` that is no positive number.
+            ValueError: both a version and a label, or one of them that is none; or a `timeout_s` that is no
+                positive number.
         """
-        call = GenerateCall(_spec(model, version, label), instances_of(instances), max_steps, beam, sampling)
+        call = GenerateCall(spec_of(model, version, label), instances_of(instances), max_steps, beam, sampling)
         return await persistently(partial(self._transport.generate, call), self._patience_of(timeout_s))
 
     def generate_stream(
@@ -192,7 +195,7 @@ class AsyncClient:
         Beams give no tokens. A call is sent again only until the first of these has come; a stream that breaks
         later raises what has happened. Closing it, or leaving it to `contextlib.aclosing`, frees what still runs.
         """
-        call = GenerateCall(_spec(model, version, label), instances_of(instances), max_steps, beam, sampling)
+        call = GenerateCall(spec_of(model, version, label), instances_of(instances), max_steps, beam, sampling)
         return self._events(call, self._patience_of(timeout_s))
 
     async def models(self) -> list[ServedModel]:
@@ -211,12 +214,12 @@ class AsyncClient:
         Raises:
             ContractError: this client cannot read it; else as `models`.
         """
-        document = await self._answer(_asked(model, "contract", version), lambda body: body["contract"])
+        document = await self._answer(about_path(model, "contract", version), lambda body: body["contract"])
         return None if document is None else parse_contract(document)
 
     async def buckets(self, model: str, version: int | str | None = None) -> Buckets:
         """To what lengths a model's sequences are padded, whether they run in chunks, and what lengths came."""
-        return await self._answer(_asked(model, "buckets", version), read_buckets)
+        return await self._answer(about_path(model, "buckets", version), read_buckets)
 
     async def ready(self) -> None:
         """Return as soon as the gateway can be used; it is asked again like any other call.
@@ -239,7 +242,7 @@ class AsyncClient:
         self, model: str, *, version: int | str | None = None, label: str | None = None
     ) -> Mapping[str, Signature]:
         """What a model's signatures take and give by TensorFlow's own metadata, over HTTP and gRPC."""
-        return await persistently(partial(self._transport.signatures, _spec(model, version, label)), self._patience)
+        return await persistently(partial(self._transport.signatures, spec_of(model, version, label)), self._patience)
 
     async def open(
         self,
@@ -267,6 +270,8 @@ class AsyncClient:
             SluiceError: the gateway's refusal.
             NoAnswer: the gateway could not be reached.
         """
+        if if_exists not in get_args(IfExists):
+            raise ValueError(f"if_exists is one of {', '.join(get_args(IfExists))}; got {if_exists!r}.")
         opening = Opening(
             model,
             session,
@@ -313,13 +318,15 @@ class AsyncClient:
         Raises:
             SluiceError: the call as a whole was refused; errors of single sessions are in the answer.
             NoAnswer: the gateway could not be reached.
-            ValueError: another number of rows than of sessions.
+            ValueError: another number of rows than of sessions, or something else than sessions.
         """
         inputs = arrays_of(values)
         for name, array in inputs.items():
             if array.shape[:1] != (len(sessions),):
-                raise ValueError(f"Input {name!r} takes [sessions={len(sessions)}, ...]; got shape {array.shape}.")
-        async with turn([session.turns for session in sessions]):
+                raise ValueError(
+                    f"{input_word(name)} takes [sessions={len(sessions)}, ...]; got shape {[*array.shape]}."
+                )
+        async with turn(turns_of(sessions)):
             return await StepMany(self._transport, model, sessions, inputs, outputs or ()).run(self._patience)
 
     def stream(self, model: str) -> AsyncStream:
@@ -361,24 +368,6 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _asked(model: str, what: str, version: int | str | None) -> str:
-    """The path of what is asked about a model version, or else the newest."""
-    query = "" if version is None else f"?version={_spec(model, version, None).version}"
-    return f"{model_path(model)}/{what}{query}"
-
-
-def _spec(model: str, version: int | str | None, label: str | None) -> ModelSpec:
-    if label == "":
-        raise ValueError("A label is a name of one character or more; got ''. Without a label it is None.")
-    if version is None:
-        return ModelSpec(model, None, label)
-    if label is not None:
-        raise ValueError(f"Either a version or a label; got {version!r} and {label!r}.")
-    if not str(version).isdecimal() or int(version) > _VERSION_LIMIT:
-        raise ValueError(f"A version is a whole number of up to 63 bits; got {version!r}.")
-    return ModelSpec(model, int(version))
 
 
 def transport_to(url: str, headers: Mapping[str, str]) -> Transport:

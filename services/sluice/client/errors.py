@@ -36,6 +36,12 @@ _BY_STATUS: Mapping[int | str | None, type[SluiceError]] = {
     **{kind.grpc_status: kind for kind in (BadRequest, NotFound, Conflict, TooMany)},
 }
 
+# What the gateway's sentences call by the words of its own doors, as it is called here.
+_IN_PYTHON: Mapping[str, str] = {
+    "POST /v1/models/{model}/sessions, or over gRPC with Open": "client.open(model)",
+    "Sluice-Timeout-Ms, over gRPC with a later deadline": "a larger timeout_s",
+}
+
 
 def error_of(
     code: str,
@@ -50,6 +56,8 @@ def error_of(
     The code chooses the class; one that this client does not know gets the class of its status.
     """
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status, SluiceError)
+    for theirs, ours in _IN_PYTHON.items():
+        message = message.replace(theirs, ours)
     error = kind(message or f"The gateway gave no reason (status {status}).")
     error.details = dict(details or {})
     # What came is truer than what the class says.

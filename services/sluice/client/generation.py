@@ -33,11 +33,13 @@ def instances_of(values: Values) -> dict[str, list[Array]]:
     Raises:
         BadRequest: they are no list.
         EmptyInput: there are none.
-        ShapeMismatch: inputs of different numbers of instances.
-        ValueError: an instance is made of lists of different lengths.
+        ShapeMismatch: inputs of different numbers of instances, or an instance is made of lists of different lengths.
     """
     named: Mapping[str, Any] = values if isinstance(values, Mapping) else {BARE: values}
-    found = {name: [array_of(row) for row in _listed(rows)] for name, rows in named.items()}
+    found = {
+        name: [array_of(row, f"Instance {number}") for number, row in enumerate(_listed(rows))]
+        for name, rows in named.items()
+    }
     counts = {name: len(rows) for name, rows in found.items()}
     if not any(counts.values()):
         raise EmptyInput("A call needs one instance or more; got none.")

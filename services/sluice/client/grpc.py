@@ -11,12 +11,14 @@ from sluice.client import grpc_messages as messages
 from sluice.client.generation import event, generate_request
 from sluice.client.grpc_stream import StreamLane
 from sluice.client.recognition import recognize_request, recognized
+from sluice.client.sequences import padded, uneven
 from sluice.client.signatures import Signatures, metadata_request, read_metadata
 from sluice.client.transport import Lane
 from sluice.client.values import (
     Answer,
     Array,
     Call,
+    Column,
     Ended,
     GenerateCall,
     Generated,
@@ -134,15 +136,17 @@ class GrpcTransport:
         return read_metadata(await self._ask("GetModelMetadata", metadata_request(spec), timeout_s))
 
     async def predict(self, call: PredictCall, timeout_s: float) -> dict[str, Array]:
-        spec = call.spec
-        request = PredictRequest(
-            spec.model, call.signature.name, call.inputs, spec.version, spec.label, tuple(call.outputs)
-        )
+        spec, cut = call.spec, None
+        inputs: Mapping[str, Any] = call.inputs
+        if any(isinstance(column, list) for column in inputs.values()):
+            inputs, cut = padded(call.signature, inputs)
+        request = PredictRequest(spec.model, call.signature.name, inputs, spec.version, spec.label, tuple(call.outputs))
         answer = await self._ask("Predict", write_request(request), timeout_s)
         try:
-            return {name: array.copy() for name, array in read_outputs(answer).items()}
+            outputs = read_outputs(answer)
         except ValueError as error:
             raise BackendError(f"The answer of model {spec.model!r} cannot be read: {error}.") from None
+        return {name: _own(column) for name, column in (cut.joined([outputs]) if cut else outputs).items()}
 
     async def recognize(self, call: RecognizeCall, timeout_s: float) -> Recognized:
         return recognized(await self._ask("Recognize", recognize_request(call), timeout_s), call)
@@ -188,3 +192,8 @@ class GrpcTransport:
             return await self._methods[method](request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise messages.refusal(error) from None
+
+
+def _own(column: Column) -> Array:
+    """What a caller may write to."""
+    return uneven([row.copy() for row in column]) if isinstance(column, list) else column.copy()

@@ -21,6 +21,8 @@ _IF_EXISTS: dict[IfExists, pb.IfExists.ValueType] = {
     "restart": pb.IF_EXISTS_RESTART,
 }
 _NOT_NUMBERED = -1
+_HTTP_PORT = "http1.x server"  # what gRPC calls it
+_WRONG_PORT = " Is that the gateway's HTTP port? Then its URL begins with http://."
 # Without a code of the gateway's, these come from what lies between, and say nothing about the call.
 _BROKEN = {
     grpc.StatusCode.UNAVAILABLE,
@@ -32,14 +34,17 @@ _BROKEN = {
 
 
 def open_request(opening: Opening) -> pb.OpenRequest:
-    request = pb.OpenRequest(
-        model=opening.model,
-        session=opening.session or "",
-        version=opening.version or "",
-        label=opening.label or "",
-        ttl_s=opening.ttl_s,
-        if_exists=_IF_EXISTS[opening.if_exists],
-    )
+    try:
+        request = pb.OpenRequest(
+            model=opening.model,
+            session=opening.session or "",
+            version=opening.version or "",
+            label=opening.label or "",
+            ttl_s=opening.ttl_s,
+            if_exists=_IF_EXISTS[opening.if_exists],
+        )
+    except TypeError as error:
+        raise BadRequest(f"An open takes text, and ttl_s as a number of seconds; {error}.") from None
     write_tensors(request.state, opening.state or {})
     return request
 
@@ -111,7 +116,8 @@ def refusal(error: grpc.aio.AioRpcError) -> SluiceError:
     code, reason, waiting = trailing.get("sluice-code", ""), error.details() or "", trailing.get("retry-after", "")
     details = orjson.loads(trailing.get("sluice-details", "{}"))
     if not code and error.code() in _BROKEN:
-        return NoAnswer(f"The gateway did not answer: {reason or error.code().name}.")
+        hint = _WRONG_PORT if _HTTP_PORT in reason else ""
+        return NoAnswer(f"The gateway did not answer: {reason or error.code().name}.{hint}")
     if code == BackendError.code and http_status(error.code().name) == BadRequest.http_status:
         code = BadRequest.code  # the model server's word about the request, passed on; HTTP has this code for it, too
     return error_of(

@@ -8,8 +8,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any, TypeVar
 
+import httpcore
 import httpx
 
+from sluice.client.connections import Connections, through_proxy
 from sluice.client.contracts import OutputDtypes
 from sluice.client.errors import NoAnswer, error_of
 from sluice.client.events import EventReader
@@ -48,6 +50,7 @@ T = TypeVar("T")
 _GRACE_S = 1.0  # for the gateway's own word that the time was over
 _ELSEWHERE = httpx.Timeout(None)  # each call has its own limit, from its beginning to its end
 _CONNECTIONS = httpx.Limits(max_connections=256, max_keepalive_connections=256)
+_NOT_HTTP = "illegal request line"  # what h11 says of an answer that is none
 _JSON, _BYTES = "application/json", "application/octet-stream"
 
 
@@ -62,6 +65,8 @@ class HttpTransport:
 
     def __init__(self, url: str, headers: Mapping[str, str], *, over: httpx.AsyncBaseTransport | None = None) -> None:
         self._url, self._headers = url, headers
+        if over is None and not through_proxy(url):
+            over = Connections(_certificates())
         self._http = httpx.AsyncClient(
             base_url=url, headers=dict(headers), timeout=_ELSEWHERE, limits=_CONNECTIONS, transport=over,
             verify=_certificates(),
@@ -202,10 +207,15 @@ class HttpTransport:
         """What goes wrong on the way becomes `NoAnswer`."""
         try:
             yield
-        except (TimeoutError, httpx.TimeoutException):
+        except (TimeoutError, httpx.TimeoutException, httpcore.TimeoutException):
             raise NoAnswer(f"{self._url} did not answer within {timeout_s:g} s.") from None
-        except httpx.TransportError as error:
-            raise NoAnswer(f"{self._url} did not answer: {str(error) or type(error).__name__}.") from error
+        except (httpx.TransportError, httpcore.NetworkError, httpcore.ProtocolError) as error:
+            told = f"{self._url} did not answer: {str(error) or type(error).__name__}."
+            if isinstance(error, httpx.ConnectError | httpcore.ConnectError):
+                told += " Nothing listens there: is the gateway running, and is this its port?"
+            elif _NOT_HTTP in told:
+                told += " What listens there speaks another protocol: a gateway's gRPC port has a grpc:// URL."
+            raise NoAnswer(told) from error
 
 
 async def _within(until: float, work: Awaitable[T]) -> T:

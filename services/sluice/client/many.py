@@ -8,6 +8,7 @@ import numpy as np
 from sluice.client.retry import Patience, persistently, worth_repeating
 from sluice.client.session import AsyncSession
 from sluice.client.transport import Transport
+from sluice.client.turns import Turns
 from sluice.client.values import Answer, Array, Columns, ManyCall
 from sluice.policy.errors import SluiceError
 
@@ -73,6 +74,21 @@ class StepMany:
             [session.number for session in sessions],
             self.outputs,
         )
+
+
+def turns_of(sessions: Sequence[AsyncSession]) -> list[Turns]:
+    """Whose turn it is in each session.
+
+    Raises:
+        ValueError: they are something else, such as their ids.
+    """
+    try:
+        return [session.turns for session in sessions]
+    except AttributeError:
+        other = next(each for each in sessions if not isinstance(each, AsyncSession))
+        raise ValueError(
+            f"step_many takes sessions, as client.open and client.session give them; got {other!r:.80}."
+        ) from None
 
 
 def _columns(results: Sequence[Result]) -> Columns:

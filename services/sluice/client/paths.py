@@ -1,8 +1,10 @@
-"""Paths of the gateway's HTTP API."""
+"""Paths of the gateway's HTTP API, and the model version that a caller names."""
 
 from urllib.parse import quote
 
 from sluice.client.values import ModelSpec
+
+_VERSION_LIMIT = (1 << 63) - 1
 
 
 def model_path(name: str) -> str:
@@ -18,3 +20,26 @@ def version_path(spec: ModelSpec) -> str:
 
 def session_path(id: str) -> str:
     return f"/v1/sessions/{quote(id, safe='')}"
+
+
+def about_path(model: str, what: str, version: int | str | None) -> str:
+    """The path of what is asked about a model version, or else the newest."""
+    query = "" if version is None else f"?version={spec_of(model, version, None).version}"
+    return f"{model_path(model)}/{what}{query}"
+
+
+def spec_of(model: str, version: int | str | None, label: str | None) -> ModelSpec:
+    """The model version that a caller names.
+
+    Raises:
+        ValueError: both a version and a label, or one of them that is none.
+    """
+    if label == "":
+        raise ValueError("A label is a name of one character or more; got ''. Without a label it is None.")
+    if version is None:
+        return ModelSpec(model, None, label)
+    if label is not None:
+        raise ValueError(f"Either a version or a label; got {version!r} and {label!r}.")
+    if not str(version).isdecimal() or int(version) > _VERSION_LIMIT:
+        raise ValueError(f"A version is a whole number of up to 63 bits; got {version!r}. A label is given by `label`.")
+    return ModelSpec(model, int(version))

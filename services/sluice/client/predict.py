@@ -5,14 +5,21 @@ It does not know transports, or when a call is repeated.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sluice.client.signatures import Signatures, fitted
+import numpy as np
+import orjson
+
+from sluice.client.sequences import fitted_columns, fitted_rows
+from sluice.client.signatures import Signatures
 from sluice.client.transport import Transport
-from sluice.client.values import BARE, Array, ModelSpec, PredictCall
+from sluice.client.values import BARE, Array, Column, ModelSpec, PredictCall
 from sluice.policy.contract import Signature
+from sluice.policy.contract_document import ContractError, parse_contract
 from sluice.policy.errors import BackendError, BadRequest, MissingInput, SignatureNotFound
 from sluice.wire.rest import check_names
+
+_CONTRACT = "contract"  # the signature that answers with a model's contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +28,7 @@ class Asked:
 
     spec: ModelSpec
     signature: str
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Column]
     outputs: Sequence[str]
 
 
@@ -59,20 +66,40 @@ class Predictions:
         """The signatures that are known; asked if there are none, or only `but`."""
         async with self._asking:
             if self._known.get(spec) in (None, but):
-                self._known[spec] = await self._transport.signatures(spec, timeout_s)
+                self._known[spec] = await self._described(spec, timeout_s)
             return self._known[spec]
+
+    async def _described(self, spec: ModelSpec, timeout_s: float) -> Signatures:
+        """The signatures by TensorFlow's metadata, which do not know sequences, and those of sequences by contract."""
+        plain = await self._transport.signatures(spec, timeout_s)
+        tells = plain.get(_CONTRACT)
+        if tells is None or tells.inputs.keys() != {"probe"}:
+            return plain
+        probe = PredictCall(spec, tells, {"probe": np.zeros(1, np.int32)}, ())
+        return {**plain, **_sequences(await self._transport.predict(probe, timeout_s))}
+
+
+def _sequences(answer: Mapping[str, Array]) -> Signatures:
+    """The signatures of sequences in a contract, as clients call them; none if it is newer than this client."""
+    try:
+        told = parse_contract(orjson.loads(next(iter(answer.values()))[0])).signatures
+    except (ContractError, ValueError):
+        return {}
+    return {name: replace(each, name=name) for name, each in told.items() if each.kind == "sequences"}
 
 
 def _call(asked: Asked, signatures: Signatures) -> PredictCall:
     signature = _signature(asked, signatures)
     inputs = _named(asked.inputs, signature)
-    check_names(inputs, signature.inputs)
+    check_names([name for name in inputs if name not in signature.measures], signature.inputs)
     if unknown := [name for name in asked.outputs if name not in signature.outputs]:
         raise BadRequest(
             f"There is no output {', '.join(map(repr, unknown))}; "
             f"the signature has {', '.join(map(repr, signature.outputs))}."
         )
-    arrays = {name: fitted(inputs[name], tensor) for name, tensor in signature.inputs.items()}
+    if signature.kind == "sequences":
+        return PredictCall(asked.spec, signature, fitted_columns(signature, inputs), asked.outputs)
+    arrays = {name: fitted_rows(name, inputs[name], tensor) for name, tensor in signature.inputs.items()}
     return PredictCall(asked.spec, signature, arrays, asked.outputs)
 
 
@@ -85,7 +112,7 @@ def _signature(asked: Asked, signatures: Signatures) -> Signature:
     return signatures[asked.signature]
 
 
-def _named(inputs: Mapping[str, Array], signature: Signature) -> Mapping[str, Array]:
+def _named(inputs: Mapping[str, Column], signature: Signature) -> Mapping[str, Column]:
     """A bare value belongs to the only input."""
     if inputs.keys() != {BARE} or BARE in signature.inputs:
         return inputs

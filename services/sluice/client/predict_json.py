@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from sluice.client.sequences import column_of, uneven
 from sluice.client.signatures import fitted
-from sluice.client.values import Array, PredictCall, array_of
+from sluice.client.values import Array, PredictCall
 from sluice.policy.contract import Tensor
 from sluice.policy.errors import BackendError, BadRequest, DtypeMismatch
 from sluice.wire.rest import encode_floats, from_base64, write_json
@@ -19,7 +20,10 @@ def predict_body(call: PredictCall) -> bytes:
     Raises:
         DtypeMismatch: JSON has no form for an input's dtype.
     """
-    inputs = {name: writable(name, array) for name, array in call.inputs.items()}
+    inputs = {
+        name: [writable(name, row) for row in column] if isinstance(column, list) else writable(name, column)
+        for name, column in call.inputs.items()
+    }
     return write_json({"signature_name": call.signature.name, "inputs": inputs})
 
 
@@ -39,6 +43,8 @@ def writable(name: str, array: Array) -> Any:
 def read_outputs(body: Mapping[str, Any], outputs: Mapping[str, Tensor]) -> dict[str, Array]:
     """The outputs of an answer, in the dtypes of the signature's `outputs`; text is UTF-8 `bytes`.
 
+    Where rows differ in length, an output is an array of objects, each a row.
+
     Raises:
         BackendError: the answer has other outputs than the signature.
     """
@@ -57,8 +63,10 @@ def _encoded(value: Any) -> Any:
 
 def _read(value: Any, tensor: Tensor) -> Array:
     try:
-        array = array_of(_decoded(value) if tensor.dtype == "string" else value)
-        return fitted(array, tensor, any_shape=True)
+        column = column_of(_decoded(value) if tensor.dtype == "string" else value)
+        if isinstance(column, list):
+            return uneven([fitted(row, tensor, any_shape=True) for row in column])
+        return fitted(column, tensor, any_shape=True)
     except (BadRequest, ValueError) as error:
         raise BackendError(f"Output {tensor.name!r} of the answer is not {tensor.dtype}: {error}") from None
 

@@ -274,7 +274,7 @@ class Client:
     def step_many(
         self, model: str, sessions: Sequence[Session], values: Values, outputs: Sequence[str] | None = None
     ) -> Columns:
-        inner = [session.inner for session in sessions]
+        inner = [session.inner if isinstance(session, Session) else session for session in sessions]
         return self._loop.run(self._inner.step_many(model, inner, values, outputs))
 
     def stream(self, model: str) -> Stream:

@@ -10,10 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from sluice.policy import recognition
 from sluice.policy.contract import Signature
-from sluice.policy.errors import SluiceError
+from sluice.policy.errors import ShapeMismatch, SluiceError
 from sluice.policy.generation import Beam, Sampling
+from sluice.wire.nested import unevenness
 
 Array = NDArray[Any]
+Column = Array | list[Array]  # rows of one shape, or each row's own array
 Values = ArrayLike | Mapping[str, ArrayLike]
 IfExists = Literal["error", "return", "restart"]
 Kind = Literal["step", "scan"]
@@ -171,11 +173,14 @@ class CalibrationFile:
 
 @dataclass(frozen=True, slots=True)
 class PredictCall:
-    """A call of a model's signature; `inputs` are as it takes them, no `outputs` for all."""
+    """A call of a model's signature; `inputs` are as it takes them, no `outputs` for all.
+
+    Of sequences, inputs are arrays, or all of them lists with each row's array.
+    """
 
     spec: ModelSpec
     signature: Signature
-    inputs: Mapping[str, Array]
+    inputs: Mapping[str, Column]
     outputs: Sequence[str]
 
 
@@ -268,22 +273,30 @@ def arrays_of(values: Values) -> dict[str, Array]:
     """Own arrays of what a caller gave, so that a repeat sends the same even if the caller changes his.
 
     Raises:
-        ValueError: lists of different lengths.
+        ShapeMismatch: lists of different lengths.
     """
     named = values if isinstance(values, Mapping) else {BARE: values}
-    return {name: array_of(value) for name, value in named.items()}
+    return {name: array_of(value, input_word(name)) for name, value in named.items()}
 
 
-def array_of(value: ArrayLike) -> Array:
+def input_word(name: str) -> str:
+    """An input at the beginning of a sentence; the only one may have come without its name."""
+    return "The input" if name == BARE else f"Input {name!r}"
+
+
+def array_of(value: ArrayLike, what: str = "A value") -> Array:
     """A new array of what a caller gave, in this machine's byte order; text and whole numbers of 64 bits are kept.
 
     Raises:
-        ValueError: lists of different lengths.
+        ShapeMismatch: lists of different lengths; it begins with `what`.
     """
     try:
         array = np.array(value)
     except UnicodeDecodeError:  # text beside bytes
         return np.array(value, object)
+    except ValueError:
+        differing = unevenness(value, "part") or "its parts differ in shape"
+        raise ShapeMismatch(f"{what} takes lists of one length; {differing}.") from None
     if isinstance(value, np.ndarray) or array.dtype.kind not in "SUf":
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind == "f":  # which numpy takes for whole numbers on both sides of 2**63

@@ -21,7 +21,8 @@ from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls
-from sluice.gateway.http.openapi import describe
+from sluice.gateway.http.meant import meant
+from sluice.gateway.http.openapi import TAGS, describe
 from sluice.gateway.http.websocket import refuse_socket
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
@@ -39,6 +40,12 @@ can say *unknown*, and rows batched across clients, in front of TensorFlow Servi
 
 A **session** is one client's recurrent state on one model version. Open one, send it one time step after another, and
 get what the model would have answered you alone, although your steps run in batches with everybody else's.
+
+Begin with `POST /v1/models/{model}/sessions` and `POST /v1/sessions/{session}:step`, or with `:predict` for rows
+without a session. gRPC has a port of its own, 8081 by default. `/openapi.json` is this page for programs.
+
+The guide is in the folder `docs` of Sluice's source: `docs/tour.md` shows every call once with curl, `docs/clients.md`
+the Python client, `docs/errors.md` what each error means.
 """
 
 
@@ -51,6 +58,8 @@ def create_app(settings: Settings) -> FastAPI:
         description=_DESCRIPTION,
         version=version("sluice-serving"),
         lifespan=lambda app: _lifespan(app, settings, metrics),
+        openapi_tags=TAGS,
+        swagger_ui_parameters={"docExpansion": "none", "defaultModelsExpandDepth": -1},
         separate_input_output_schemas=False,
         redirect_slashes=False,
     )
@@ -154,13 +163,20 @@ async def _refuse(request: Request, error: SluiceError) -> JSONResponse:
 
 
 async def _refuse_fields(request: Request, error: RequestValidationError) -> JSONResponse:
-    wrong = [f"{'.'.join(map(str, each['loc'][1:])) or each['loc'][0]}: {each['msg']}" for each in error.errors()]
-    return _answer(request, BadRequest(f"The request cannot be read. {'; '.join(wrong)}."))
+    return _answer(request, BadRequest(f"The request cannot be read. {'; '.join(map(_wrong, error.errors()))}."))
+
+
+def _wrong(each: Any) -> str:
+    """A field and what is wrong with it, in pydantic's words; what came, where that is the field's own value."""
+    if each["type"] == "json_invalid":
+        return f"body: it is not JSON, {each['ctx']['error']} at character {each['loc'][1]}"
+    came = "" if each["type"] in ("missing", "unknown_fields") else f"; got {each['input']!r:.80}"
+    return f"{'.'.join(map(str, each['loc'][1:])) or each['loc'][0]}: {each['msg']}{came}"
 
 
 async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
     method, path, status = request.method, request.url.path, error.status_code
-    refused = BadRequest(f"There is nothing at {method} {path:.200}; /docs shows all paths.")
+    refused, right = BadRequest(f"There is nothing at {method} {path:.200}; /docs shows all paths."), meant(path)
     if status == BadRequest.http_status:  # FastAPI knows no other reason
         refused = BadRequest("The body cannot be read: it takes JSON in UTF-8.")
     if is_tf_serving(path) and method not in METHODS:
@@ -168,6 +184,8 @@ async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
     elif status == NotFound.http_status and is_tf_serving(path):
         status = BadRequest.http_status  # as TensorFlow Serving says it
         refused = _no_call(request) or refused
+    if right is not None and error.status_code == NotFound.http_status:
+        refused = BadRequest(f"There is nothing at {method} {path:.200}; it is {right:.240}.")
     answer = _answer(request, refused, status)
     answer.headers.update(error.headers or {})
     if answer.headers.get("allow") == "GET":

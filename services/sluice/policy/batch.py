@@ -215,5 +215,6 @@ def too_late(ticket: Ticket, now: float) -> SluiceError:
     waited_ms = max(0, round((now - ticket.began_at) * 1000)) if ticket.began_at else 0
     return DeadlineExceeded(
         f"The answer of model {ticket.lane.model!r} did not come in time: {waited_ms} ms had passed when the deadline "
-        "came or could no longer be met. Allow more with Sluice-Timeout-Ms, or send less at once."
+        "came or could no longer be met. Allow more with Sluice-Timeout-Ms, over gRPC with a later deadline, or send "
+        "less at once."
     )

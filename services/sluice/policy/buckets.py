@@ -28,7 +28,9 @@ def bucket_for(length: int, bounds: Sequence[int]) -> int:
     index = bisect_left(bounds, length)
     if index == len(bounds):
         raise SequenceTooLong(
-            f"A sequence may be up to {bounds[-1]} long; {length} came. Send a shorter one.", limit=bounds[-1]
+            f"A sequence may be up to {bounds[-1]} long; {length} came. Send a shorter one, or raise bucket_bounds or "
+            "sequence_limit.",
+            limit=bounds[-1],
         )
     return bounds[index]
 

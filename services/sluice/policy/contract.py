@@ -144,9 +144,11 @@ class Signature:
         return tuple(named.values())
 
     @cached_property
-    def measures(self) -> frozenset[str]:
+    def measures(self) -> Mapping[str, Tensor]:
         """The inputs that hold lengths and masks: a client may give them beside arrays that it has padded itself."""
-        return frozenset((*self.length_inputs.values(), *self.mask_inputs.values()))
+        batch = Axis("batch")
+        lengths = {name: Tensor(name, "int32", (batch,)) for name in self.length_inputs.values()}
+        return lengths | {name: Tensor(name, "bool", (batch, Axis(axis))) for axis, name in self.mask_inputs.items()}
 
     def unlike_promised(self, outputs: Mapping[str, NDArray[Any]], rows: int, time: int | None) -> list[str]:
         """The outputs, new states included, that are missing or not as promised for a batch of this size.

@@ -26,7 +26,8 @@ def check_rows(rows: int, limit: int) -> None:
     """Raises: BatchTooLarge: more rows than a request may have, whatever they are."""
     if rows > limit:
         raise BatchTooLarge(
-            f"A request may have {limit} rows, as many as may wait; {rows} came. Split it.", limit=limit
+            f"A request may have {limit} rows, as many as may wait; {rows} came. Split it, or raise queue_rows.",
+            limit=limit,
         )
 
 
@@ -236,7 +237,7 @@ def grouped(
     ]
     tickets = [
         Ticket(
-            lane_of(lane, signature, bounds), _inputs(signature, columns, [lengths[row] for row in rows], rows),
+            lane_of(lane, signature, bounds), padded_inputs(signature, columns, [lengths[row] for row in rows], rows),
             len(rows), deadline,
         )
         for bounds, rows in parts
@@ -266,10 +267,10 @@ def lane_of(lane: Lane, signature: Signature, bounds: Lengths) -> Lane:
     return lane._replace(rows_like=(*given, *lengths, *masks), bounds=bounds, pads=tuple(pads.items()))
 
 
-def _inputs(
+def padded_inputs(
     signature: Signature, columns: Columns, lengths: Sequence[Lengths], rows: Sequence[int]
 ) -> dict[str, Array]:
-    """The inputs of some rows, each `[rows, ...]`, padded to the longest of them."""
+    """The inputs of some rows, each `[rows, ...]`, padded to the longest of them, with their lengths and masks."""
     inputs = {
         name: stacked([columns[name][row] for row in rows], tensor.pad, numpy_dtype(tensor.dtype))
         for name, tensor in signature.inputs.items()

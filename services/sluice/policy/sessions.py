@@ -83,7 +83,8 @@ class SessionTable:
         """
         if id in self._open:
             raise SessionExists(
-                f"Session {id!r} is open already, on model {self._open[id].model!r}. Choose another id, or close it."
+                f"Session {id!r} is open already, on model {self._open[id].model!r}. Choose another id, or close it. "
+                'An open with if_exists "return" goes on with it, with "restart" it begins again.'
             )
         evicted = self._make_room(model, now)
         slab = self._slab(model, version, signature)
@@ -233,7 +234,7 @@ class SessionTable:
         if longest_idle is None:
             raise SessionsFull(
                 f"Model {model!r} has {limit} open sessions, as many as it may have. Close some, wait for some "
-                "to expire, or raise the limit.",
+                "to expire, or raise sessions_per_model.",
                 limit=limit,
             )
         self.end(longest_idle, Event.EVICT, now)
@@ -253,7 +254,7 @@ class SessionTable:
         if len(session.steps) >= limit:
             return SessionQueueFull(
                 f"Session {session.id!r} has {limit} steps waiting, which is as many as it may have. "
-                "Await answers before sending more.",
+                "Await answers before sending more, or raise session_queue_steps.",
                 limit=limit,
             )
         return None

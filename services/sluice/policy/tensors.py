@@ -47,6 +47,17 @@ def read_inputs(value: Any, tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     return {name: read_tensor(value[name], tensor) for name, tensor in tensors.items()}
 
 
+def read_row(value: Any, row: Mapping[str, Tensor], hint: str) -> dict[str, Array]:
+    """As `read_inputs`, for one session: who sends a batch axis gets the `hint` that there is none."""
+    try:
+        return read_inputs(value, row)
+    except ShapeMismatch as error:
+        got, expected = error.details.get("got", ()), error.details.get("expected", ())
+        if len(got) == len(expected) + 1 and fits(got[1:], expected):
+            raise ShapeMismatch(f"{error.message} {hint}", **error.details) from None
+        raise
+
+
 def read_tensor(
     value: Any, tensor: Tensor, *, finite: bool = True, any_shape: bool = False, read_as: str | None = None
 ) -> Array:
@@ -110,7 +121,8 @@ def bound_for(steps: int, limit: int) -> int:
     """
     if steps > limit:
         raise SequenceTooLong(
-            f"A scan takes up to {limit} time steps at once; {steps} came. Send it in parts.", limit=limit
+            f"A scan takes up to {limit} time steps at once; {steps} came. Send it in parts, or raise scan_steps.",
+            limit=limit,
         )
     return min(1 << (steps - 1).bit_length(), limit)
 

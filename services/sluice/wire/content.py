@@ -7,6 +7,7 @@ from sluice.policy.errors import BadRequest, BodyTooLarge
 
 _GZIP = 16 + zlib.MAX_WBITS  # what zlib calls a gzip header around the data
 _FORMATS = {"gzip": _GZIP, "x-gzip": _GZIP, "deflate": zlib.MAX_WBITS}
+_GZIP_BEGINS = b"\x1f\x8b"
 _MEMBERS_LIMIT = 10_000  # of a gzip body; each costs time, however small it is
 _PART = 256  # bytes of a member that are read at first
 
@@ -31,13 +32,21 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
         raise BadRequest(f"The body is not {name}, as its Content-Encoding says: {error}.") from None
 
 
+def check_plain(body: bytes) -> None:
+    """Raises: BadRequest: a body that came without a `Content-Encoding` begins as gzip does, and no JSON."""
+    if body.startswith(_GZIP_BEGINS):
+        raise BadRequest("The body is compressed with gzip and does not say so: send Content-Encoding: gzip with it.")
+
+
 def _inflated(body: bytes, name: str, limit: int) -> bytes:
     plain, rest, part = bytearray(), memoryview(body), len(body)
     for _ in range(_MEMBERS_LIMIT):
         reader = zlib.decompressobj(_FORMATS[name])
         size = _read(reader, rest, part, plain, limit + 1)
         if len(plain) > limit:
-            raise BodyTooLarge(f"A request body may have {limit} bytes; this one has more when inflated.", limit=limit)
+            raise BodyTooLarge(
+                f"A request body may have {limit} bytes; this one has more when inflated. Send parts.", limit=limit
+            )
         if not reader.eof:
             raise BadRequest(f"The {name} body ends before its end. Send it whole.")
         rest, part = rest[size:], _PART

@@ -97,7 +97,8 @@ class Inbox:
         return not self._data
 
     def _too_large(self, came: str) -> CallFailed:
-        sentence = f"A message may have {self._bytes_limit} bytes; {came}. Send it in parts."
+        limit = self._bytes_limit
+        sentence = f"A message may have {limit} bytes; {came}. Send it in parts, or raise the gateway's body_bytes."
         return CallFailed("RESOURCE_EXHAUSTED", sentence, [("sluice-code", "body_too_large")])
 
     def _check_encoding(self, flag: int) -> None:

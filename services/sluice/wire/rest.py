@@ -26,6 +26,7 @@ from sluice.policy.errors import (
 )
 from sluice.policy.sequences import check_rows, text_values
 from sluice.policy.tensors import read_tensor
+from sluice.wire.content import check_plain
 from sluice.wire.exact_json import Members, may_repeat, read_as_tf_serving, read_json
 from sluice.wire.nested import unevenness
 
@@ -78,6 +79,11 @@ class PredictBody(NamedTuple):
         for column in columns.values():
             check_rows(len(column) if isinstance(column, list) else 0, limit)
         return {name: self._read_rows(columns[name], tensor) for name, tensor in inputs.items()}
+
+    def columns_among(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of `inputs` that came by name, each in a column of its own."""
+        named = self.value if isinstance(self.value, dict) else ()
+        return {name: tensor for name, tensor in inputs.items() if name in named}
 
     def _named_columns(self, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
         """By name; beside columns there may be others, which are ignored as in TensorFlow Serving."""
@@ -160,6 +166,7 @@ def parse_as_tf_serving(body: bytes) -> dict[str, Any]:
 
 
 def _reread(read: Callable[[bytes], Any], body: bytes, error: Exception) -> Any:
+    check_plain(body)
     try:
         return read(body)
     except (ValueError, RecursionError):

@@ -69,6 +69,13 @@ def run(models_dir: Path, out: Path, count: int) -> None:
         recognition.draw(pictured, out / "recognized.png"),
     )
     console.print("The pictures of it:", escape(", ".join(map(str, pictures))))
+    letters = recognition.write(pictured[0], out / "letters.json")
+    console.print("To ask about the letters yourself, serve the models and send them:")
+    for command in (
+        f"sluice serve --models {models_dir} --calibrations {calibrations}",
+        f"curl -s http://127.0.0.1:8080/v1/models/{recognition.GLYPHS}:recognize -d @{letters}",
+    ):
+        console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
     if difference > sessions.TOLERANCE:
         raise CommandError(
             f"expected a difference from Keras of {sessions.TOLERANCE:g} at most; got {difference:.1e}: what was "

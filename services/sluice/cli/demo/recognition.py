@@ -4,6 +4,7 @@ The networks have learned from outliers besides. They are calibrated with the co
 gateway that the demo has started.
 """
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -123,6 +124,13 @@ def show(console: Console, rows: Sequence[Row]) -> None:
             said = "[red]unknown[/]" if answer.label is None else f"[green]{answer.label}[/]"
             table.add_row(answer.shows, f"{answer.forced}, {answer.confidence:.0%}", said)
         console.print(table)
+
+
+def write(row: Row, file: Path) -> Path:
+    """A row's pictures as the body of a recognize request."""
+    instances = [answer.picture.tolist() for answer in row.answers]
+    file.write_text(json.dumps({"instances": instances, "top_k": 1}), encoding="utf-8")
+    return file
 
 
 def draw(rows: Sequence[Row], file: Path) -> Path:

@@ -44,7 +44,7 @@ from sluice.policy.errors import (
 )
 from sluice.policy.session import Event, Session, Step
 from sluice.policy.slab import Slab
-from sluice.policy.tensors import bound_for, padded, read_inputs, time_steps
+from sluice.policy.tensors import bound_for, padded, read_inputs, read_row, time_steps
 from sluice.wire.envelope import SavedState, open_envelope, seal
 
 Array = NDArray[Any]
@@ -53,6 +53,8 @@ IfExists = Literal["error", "return", "restart"]
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 _ID_PREFIX = "s-"
 _MADE_ID = re.compile(r"s-([0-9a-f]+)-[0-9a-f]{16}")  # what `_new_id` gives, so that a client's own `s-7` is its own
+_STEP_HINT = "A step is one time step and has no batch axis; a scan takes several time steps."
+_SCAN_HINT = "A scan is one session's time steps and has no batch axis."
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +234,7 @@ class Sessions:
             What `get` and `read_inputs` raise, and BadRequest: it is refused.
         """
         session, served, signature = self._stepping(id, "step", wanted)
-        rows = read_inputs(value, served.rows[signature.name])
+        rows = read_row(value, served.rows[signature.name], _STEP_HINT)
         inputs = {name: row[np.newaxis] for name, row in rows.items()}
         step = Step([session], signature, inputs, terms.deadline, slab=session.slab, numbers=_numbers(number))
         step.priority_s = terms.priority_s
@@ -243,7 +245,7 @@ class Sessions:
     ) -> None:
         """Run a chunk of time steps of a session; `value` holds `[time, ...]` for each input. Otherwise as `step`."""
         session, served, signature = self._stepping(id, "scan", wanted)
-        chunk = read_inputs(value, served.rows[signature.name])
+        chunk = read_row(value, served.rows[signature.name], _SCAN_HINT)
         length = time_steps(chunk, signature)
         bound = bound_for(length, self._settings.scan_steps)
         lengths = {signature.lengths or "": np.array([length], np.int32)}
@@ -349,7 +351,9 @@ class Sessions:
             raise EmptyInput("A call for many sessions names one or more; got none.")
         if len(ids) > self._settings.queue_rows:
             limit = self._settings.queue_rows
-            raise BatchTooLarge(f"A call may step {limit} sessions; {len(ids)} came. Split it.", limit=limit)
+            raise BatchTooLarge(
+                f"A call may step {limit} sessions; {len(ids)} came. Split it, or raise queue_rows.", limit=limit
+            )
         if len(set(ids)) < len(ids):
             twice = next(id for id, count in Counter(ids).items() if count > 1)
             raise BadRequest(f"Each session may be named once in a call; {twice!r} is named twice.")

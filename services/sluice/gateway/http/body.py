@@ -1,18 +1,37 @@
-"""What the bodies of requests have in common: unknown fields are refused, and `null` may stand for a default."""
+"""What the bodies of requests have in common: a limit, fields that are known, and `null` in place of a default."""
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
-from pydantic_core import PydanticUseDefault
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
+from pydantic_core import PydanticCustomError, PydanticUseDefault
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function, nullable_schema
+
+from sluice.policy.errors import BodyTooLarge
 
 T = TypeVar("T")
 
 
+def body_too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"A request body may have {limit} bytes; a larger one came. Send it in parts, or raise the gateway's "
+        "body_bytes.",
+        limit=limit,
+    )
+
+
 class Body(BaseModel):
-    """A request's fields; others are refused by name."""
+    """A request's fields; others are refused by name, with those that there are."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        unknown = sorted(given.keys() - cls.model_fields.keys()) if isinstance(given, dict) else ()
+        if unknown:
+            listed = f"{', '.join(repr(name[:80]) for name in unknown)}; it takes {', '.join(cls.model_fields)}"
+            raise PydanticCustomError("unknown_fields", "unknown fields {listed}", {"listed": listed})
+        return given
 
 
 class _OrNull:

@@ -90,7 +90,7 @@ class Reloaded(BaseModel):
     files: list[FileInfo]
 
 
-@router.post("/v1/calibrations:reload", tags=["recognition"])
+@router.post("/v1/calibrations:reload", summary="Look for new calibrations now", tags=["recognition"])
 async def reload_calibrations(gateway: Here) -> Reloaded:
     """Look at the folder of calibrations now. A file that cannot be used changes nothing; it says why."""
     calibrations = gateway.calibrations
@@ -102,7 +102,9 @@ async def reload_calibrations(gateway: Here) -> Reloaded:
     )
 
 
-@router.get("/v1/models/{model:model_name}/calibration", tags=["recognition"])
+@router.get(
+    "/v1/models/{model:model_name}/calibration", summary="Show by what a model recognizes", tags=["recognition"]
+)
 async def get_calibration(gateway: Here, terms: Asked, model: ModelName, version: Version = None) -> ModelCalibration:
     """What a model version's rows are recognized by, and what came of the files that are for the model."""
     served = await gateway.resolver.find(spec_of(model, version), terms.deadline)

@@ -12,6 +12,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from sluice.gateway.core.pending import Pending
 from sluice.gateway.http.answers import error_body
+from sluice.gateway.http.body import body_too_large
 from sluice.gateway.http.clocks import Clock
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import RequestIds
@@ -19,7 +20,7 @@ from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, targ
 from sluice.gateway.http.transport import DRAIN_S, GatedTransport, Lingering, PartingTransport, is_reset
 from sluice.gateway.settings import Settings
 from sluice.gateway.slices import Sliced
-from sluice.policy.errors import BadRequest, BodyTooLarge, SluiceError
+from sluice.policy.errors import BadRequest, SluiceError
 
 _HEAD = b"content-type: %b\r\ncontent-length: %d"
 _LOOK_S = 0.05
@@ -393,7 +394,3 @@ class Exchange:
         protocol.transport.write(b"".join(lines))
         self.response_complete = True
         protocol.answered(self)
-
-
-def body_too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"A request body may have {limit} bytes; a larger one came. Send it in parts.", limit=limit)

@@ -12,14 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import BUG
 from sluice.gateway.http.answers import OUTCOME, error_headers, is_tf_serving, plain_body
-from sluice.gateway.http.connection import body_too_large
+from sluice.gateway.http.body import body_too_large
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import BodyTooLarge, Internal, SluiceError
-from sluice.wire.content import inflate
+from sluice.wire.content import check_plain, inflate
 
 log = structlog.get_logger()
+
+_BYTES = b"application/octet-stream"
 
 
 class ClientGone(Exception):
@@ -54,7 +56,10 @@ class Front:
         try:
             limit = self._gateway().settings.body_bytes
             body = await read_body(receive, limit, headers.get(b"content-length"))
-            body = inflate(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
+            encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+            body = inflate(body, encoding, limit)
+            if not encoding and headers.get(b"content-type") != _BYTES:
+                check_plain(body)
         except ClientGone:
             return
         except SluiceError as error:
@@ -65,7 +70,7 @@ class Front:
             return
         if scope["method"] == "HEAD" and not is_tf_serving(scope["path"]):
             scope = {**scope, "method": "GET"}  # the server, which sees HEAD, leaves the body out
-        if body and headers.get(b"content-type") != b"application/octet-stream":
+        if body and headers.get(b"content-type") != _BYTES:
             others = [header for header in scope["headers"] if header[0] != b"content-type"]
             scope = {**scope, "headers": [*others, (b"content-type", b"application/json")]}
         parts = iter([{"type": "http.request", "body": body, "more_body": False}])

@@ -75,13 +75,21 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post(_MODEL + ":generate", tags=["generation"], response_class=Response, responses=_EVENTS)
+@router.post(
+    _MODEL + ":generate", summary="Generate sequences", tags=["generation"], response_class=Response, responses=_EVENTS
+)
 async def generate(gateway: Here, terms: Asked, model: ModelName, fields: GenerateFields, request: Request) -> Response:
     """Generate a sequence for each instance: encode it, and decode token by token until its end."""
     return await _generate(gateway, request, terms, fields, ModelSpec(model))
 
 
-@router.post(_MODEL + "/versions/{version}:generate", tags=["generation"], response_class=Response, responses=_EVENTS)
+@router.post(
+    _MODEL + "/versions/{version}:generate",
+    summary="Generate sequences",
+    tags=["generation"],
+    response_class=Response,
+    responses=_EVENTS,
+)
 async def generate_version(
     gateway: Here,
     terms: Asked,
@@ -94,7 +102,13 @@ async def generate_version(
     return await _generate(gateway, request, terms, fields, ModelSpec(model, version))
 
 
-@router.post(_MODEL + "/labels/{label}:generate", tags=["generation"], response_class=Response, responses=_EVENTS)
+@router.post(
+    _MODEL + "/labels/{label}:generate",
+    summary="Generate sequences",
+    tags=["generation"],
+    response_class=Response,
+    responses=_EVENTS,
+)
 async def generate_label(
     gateway: Here, terms: Asked, model: ModelName, label: str, fields: GenerateFields, request: Request
 ) -> Response:

@@ -245,9 +245,11 @@ def _forward(call: str, here: Calls, request: Request, pending: Pending) -> None
 
 def inputs_of(asked: PredictBody, signature: Signature, limit: int) -> Mapping[str, Any]:
     """What a request gives a signature, for `Predict.inputs`; of sequences no more rows than `limit`."""
-    if signature.kind == "sequences":
+    if signature.kind != "sequences":
+        return asked.tensors(signature.inputs, any_shape=True)
+    if asked.row_format or not (measures := asked.columns_among(signature.measures)):
         return asked.rows(signature.inputs, limit)
-    return asked.tensors(signature.inputs, any_shape=True)
+    return asked.tensors({**signature.inputs, **measures}, any_shape=True)
 
 
 def _predicted(row_format: bool, outcome: Prediction) -> Reply:

@@ -73,44 +73,44 @@ _MODEL = "/models/{model:model_name}"
 _VERSION = _MODEL + "/versions/{version}"
 
 
-@router.get("/health/live")
+@router.get("/health/live", summary="Whether the server lives")
 async def oip_live() -> ServerHealth:
     """The process lives."""
     return ServerHealth(live=True)
 
 
-@router.get("/health/ready", responses={503: {"model": ServerHealth}})
+@router.get("/health/ready", summary="Whether the server is ready", responses={503: {"model": ServerHealth}})
 async def oip_ready(here: Here, response: Response) -> ServerHealth:
     """Whether requests can be answered: the model server is there with its models."""
     response.status_code = 200 if here.ready else 503
     return ServerHealth(ready=here.ready)
 
 
-@router.get("")
+@router.get("", summary="What the server is")
 async def oip_server() -> ServerMetadata:
     """What this server is."""
     return ServerMetadata.model_validate(server_metadata())
 
 
-@router.get(_MODEL)
+@router.get(_MODEL, summary="What a model takes and gives")
 async def oip_model(here: Here, terms: Asked, model: ModelName) -> ModelMetadata:
     """What a model takes and gives: a step of its sequences if it has them, else its default signature."""
     return await _metadata(here, terms, model)
 
 
-@router.get(_VERSION)
+@router.get(_VERSION, summary="What a model takes and gives")
 async def oip_model_version(here: Here, terms: Asked, model: ModelName, version: ModelVersion) -> ModelMetadata:
     """What a version of a model takes and gives."""
     return await _metadata(here, terms, model, version)
 
 
-@router.get(_MODEL + "/ready", responses={503: {"model": ModelHealth}})
+@router.get(_MODEL + "/ready", summary="Whether a model is ready", responses={503: {"model": ModelHealth}})
 async def oip_model_ready(here: Here, terms: Asked, response: Response, model: ModelName) -> ModelHealth:
     """Whether a model can be called."""
     return await _model_health(here, terms, response, model)
 
 
-@router.get(_VERSION + "/ready", responses={503: {"model": ModelHealth}})
+@router.get(_VERSION + "/ready", summary="Whether a model is ready", responses={503: {"model": ModelHealth}})
 async def oip_model_version_ready(
     here: Here, terms: Asked, response: Response, model: ModelName, version: ModelVersion
 ) -> ModelHealth:
@@ -118,7 +118,7 @@ async def oip_model_version_ready(
     return await _model_health(here, terms, response, model, version)
 
 
-@router.post("/repository/index")
+@router.post("/repository/index", summary="List all versions of all models")
 async def oip_index(here: Here, options: IndexOptions | None = None) -> list[ModelState]:
     """The versions of all models that are known."""
     ready = options is not None and bool(options.ready)

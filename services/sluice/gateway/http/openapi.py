@@ -35,6 +35,29 @@ _METADATA = {
     "metadata": {"signature_def": {"signature_def": {}}},
 }
 _WANTED = {"type": "array", "items": {"type": "string"}, "minItems": 1, "description": "Outputs wanted; all if absent."}
+_FIRST = "/v1/models/{model}/sessions"
+FOLDED = "by version or label"
+_FOLDED = {"/versions/{version}": ", of a version", "/labels/{label}": ", by a label"}
+TAGS = [
+    {
+        "name": "sessions",
+        "description": "One client's recurrent state on one model version: open, step, close (docs/sessions.md). Many "
+        "steps of one session go over a WebSocket, `/v1/sessions/{session}/stream`: each message is a body of `:step`, "
+        "and each reply its answer.",
+    },
+    {"name": "models", "description": "Rows and sequences without a session, and what is served (docs/sequences.md)."},
+    {"name": "recognition", "description": "A class, or *unknown* (docs/recognition.md)."},
+    {"name": "generation", "description": "Texts and other sequences, token by token (docs/generation.md)."},
+    {
+        "name": "open inference protocol",
+        "description": "For clients of Triton and KServe as they are (docs/open-inference-protocol.md).",
+    },
+    {"name": "operation", "description": "Health, readiness, metrics (docs/operation.md)."},
+    {
+        "name": FOLDED,
+        "description": "The same calls, of another version than the newest: by its number, or by a label that it has.",
+    },
+]
 
 
 def describe(app: FastAPI) -> None:
@@ -45,14 +68,24 @@ def describe(app: FastAPI) -> None:
         if app.openapi_schema is None:
             schema = plain()
             schema["components"]["schemas"]["ErrorInfo"] = ErrorInfo.model_json_schema()
-            schema["paths"].update(_hot_paths())
-            for path in schema["paths"].values():
-                for operation in path.values():
+            paths = schema["paths"]
+            schema["paths"] = {_FIRST: paths.pop(_FIRST), **_hot_paths(), **paths}
+            for path, operations in schema["paths"].items():
+                for operation in operations.values():
                     _add_errors(operation)
+                    _fold(path, operation)
             app.openapi_schema = schema
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _fold(path: str, operation: dict[str, Any]) -> None:
+    """A call that names a version or a label is like the one without: such calls have their own part of the page."""
+    for where, which in _FOLDED.items():
+        if where in path:
+            operation["tags"] = [FOLDED]
+            operation["summary"] += which
 
 
 def _add_errors(operation: dict[str, Any]) -> None:
@@ -127,7 +160,8 @@ _VERSION = _path("version", "The model's version.", "1", pattern="^[0-9]{1,19}$"
 
 def _step(session: dict[str, Any]) -> dict[str, Any]:
     return _operation(
-        "step_session", "Step", "sessions", "Run one time step of a session and get the model's outputs for it.",
+        "step_session", "Run one time step", "sessions",
+        "Run one time step of a session and get the model's outputs for it.",
         [session, _TIMEOUT, _PRIORITY],
         _object({"inputs": _ROW, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [26.1], "step": 0}),
         _answer({"outputs": {"forecast": [25.8]}, "step": 1}),
@@ -137,7 +171,7 @@ def _step(session: dict[str, Any]) -> dict[str, Any]:
 def _scan(session: dict[str, Any]) -> dict[str, Any]:
     chunk = {"description": "A chunk [time, ...] for each input by name; or the chunk itself where there is one input."}
     return _operation(
-        "scan_session", "Scan", "sessions", "Run a chunk of time steps of a session in one call.",
+        "scan_session", "Run several time steps", "sessions", "Run a chunk of time steps of a session in one call.",
         [session, _TIMEOUT, _PRIORITY],
         _object({"inputs": chunk, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [[26.1], [25.8]]}),
         _answer({"outputs": {"forecast": [[25.8], [25.1]]}, "step": 2}),
@@ -151,7 +185,7 @@ def _step_many(model: dict[str, Any]) -> dict[str, Any]:
     by_session = {"type": "array", "description": "By session, in the order of the request."}
     refused = {"error": "There is no session 'station-8'. …", "code": "session_not_found"}
     return _operation(
-        "step_sessions", "Step many", "sessions",
+        "step_sessions", "Run one time step of many sessions", "sessions",
         "Run one time step of many sessions of a model in one call. A session that cannot be stepped has `null` and an "
         "error; the others are answered.",
         [model, _TIMEOUT, _PRIORITY],
@@ -183,7 +217,7 @@ def _predict(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         "example": {"predictions": [[[25.8], [25.1]]]},
     }
     return _operation(
-        f"tf_serving_predict{suffix}", "Predict", "models",
+        f"tf_serving_predict{suffix}", "Run rows or sequences through a model", "models",
         f"TensorFlow Serving's predict, batched with other clients' rows. {_ERRORS} With `Accept: text/event-stream` "
         "the parts of an answer come as events, for models whose sequences can run in chunks.",
         [*parameters, _TIMEOUT, _PRIORITY], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
@@ -242,7 +276,7 @@ def _recognize(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         "model": "digits", "version": "1", "method": "knn", "level": 0.05, "threshold": 0.31, "results": [three, eight]
     }  # fmt: skip
     return _operation(
-        f"recognize{suffix}", "Recognize", "recognition",
+        f"recognize{suffix}", "Name rows, or call them unknown", "recognition",
         "Answer each row with one of the model's classes or with *unknown*, which is an answer and no error. The "
         "threshold is that of the model's calibration: known rows are called unknown with a probability of `level` "
         "at most.",
@@ -267,7 +301,7 @@ def _infer(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
     given = {"name": "inputs", "datatype": "FP32", "shape": [1, 2, 1], "data": [26.1, 25.8]}
     gotten = {"name": "forecast", "datatype": "FP32", "shape": [1, 2, 1], "data": [25.8, 25.1]}
     return _operation(
-        f"oip_infer{suffix}", "Infer", "open inference protocol",
+        f"oip_infer{suffix}", "Run rows, or a sequence's next step", "open inference protocol",
         "The Open Inference Protocol's infer, batched with other clients' rows; or a sequence's next request, which is "
         f"a step of the session of that name. {_ERRORS}",
         [*parameters, _TIMEOUT, _PRIORITY],
@@ -287,15 +321,19 @@ def _examples(call: str, parameters: list[dict[str, Any]], suffix: str, result: 
         "examples": {"type": "array", "items": example},
     }
     return _operation(
-        f"tf_serving_{call}{suffix}", call.capitalize(), "models", f"TensorFlow Serving's {call}, passed on. {_ERRORS}",
+        f"tf_serving_{call}{suffix}", f"{call.capitalize()} tf.Examples", "models",
+        f"TensorFlow Serving's {call}, passed on. {_ERRORS}",
         [*parameters, _TIMEOUT], _object(fields, ["examples"], {"examples": [{"age": 32.5}]}),
         {"type": "object", "properties": {"results": {"type": "array"}}, "example": {"results": [result]}},
     )  # fmt: skip
 
 
+_ABOUT = {"status": "Show which versions of a model are served", "metadata": "Show a model's signatures"}
+
+
 def _about(call: str, parameters: list[dict[str, Any]], suffix: str, answer: dict[str, Any]) -> dict[str, Any]:
     return {
-        "operationId": f"tf_serving_{call}{suffix}", "summary": call.capitalize(), "tags": ["models"],
+        "operationId": f"tf_serving_{call}{suffix}", "summary": _ABOUT[call], "tags": ["models"],
         "description": f"TensorFlow Serving's {call} of a model. {_ERRORS}", "parameters": [*parameters, _TIMEOUT],
         "responses": _responses({"type": "object", "example": answer}),
     }  # fmt: skip

@@ -215,7 +215,7 @@ def _opened(view: SessionView, *, opened: bool) -> JSONResponse:
 
 
 @router.post(
-    _MODEL + "/sessions", tags=["sessions"], status_code=201, response_model=OpenedSession,
+    _MODEL + "/sessions", summary="Open a session", tags=["sessions"], status_code=201, response_model=OpenedSession,
     responses={200: {"model": OpenedSession, "description": "It was open, and `if_exists` is `return`."}},
 )  # fmt: skip
 async def open_session(gateway: Here, terms: Asked, model: ModelName, body: OpenSession | None = None) -> JSONResponse:
@@ -232,7 +232,9 @@ async def open_session(gateway: Here, terms: Asked, model: ModelName, body: Open
     return _opened(view, opened=opened)
 
 
-@router.get(_MODEL + "/sessions", tags=["sessions"], response_model_exclude_none=True)
+@router.get(
+    _MODEL + "/sessions", summary="List a model's sessions", tags=["sessions"], response_model_exclude_none=True
+)
 async def list_sessions(
     gateway: Here,
     terms: Asked,
@@ -246,7 +248,7 @@ async def list_sessions(
     return SessionList(sessions=list(sessions), next=following)
 
 
-@router.get(_SESSION, tags=["sessions"])
+@router.get(_SESSION, summary="Look at a session", tags=["sessions"])
 async def get_session(gateway: Here, session: SessionId, response: Response) -> SessionView:
     """One session: where it is, what waits, and when it expires."""
     view = gateway.sessions.view(gateway.sessions.get(session))
@@ -254,7 +256,7 @@ async def get_session(gateway: Here, session: SessionId, response: Response) -> 
     return view
 
 
-@router.post(_SESSION + ":renew", tags=["sessions"])
+@router.post(_SESSION + ":renew", summary="Keep a session longer", tags=["sessions"])
 async def renew_session(
     gateway: Here, session: SessionId, response: Response, body: RenewSession | None = None
 ) -> SessionView:
@@ -264,14 +266,16 @@ async def renew_session(
     return view
 
 
-@router.post(_SESSION + ":fork", tags=["sessions"], status_code=201, response_model=OpenedSession)
+@router.post(
+    _SESSION + ":fork", summary="Copy a session", tags=["sessions"], status_code=201, response_model=OpenedSession
+)
 async def fork_session(gateway: Here, session: SessionId, body: ForkSession | None = None) -> JSONResponse:
     """Open a new session with a copy of this one's state and time step."""
     return _opened(gateway.sessions.fork(session, body.session if body else None), opened=True)
 
 
 @router.get(
-    _SESSION + "/state", tags=["sessions"], response_class=Response,
+    _SESSION + "/state", summary="Save a session's state", tags=["sessions"], response_class=Response,
     responses={200: {"content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}}},
 )  # fmt: skip
 async def get_state(gateway: Here, session: SessionId) -> Response:
@@ -280,7 +284,7 @@ async def get_state(gateway: Here, session: SessionId) -> Response:
 
 
 @router.put(
-    _SESSION + "/state", tags=["sessions"], status_code=201, response_model=OpenedSession,
+    _SESSION + "/state", summary="Put a state back", tags=["sessions"], status_code=201, response_model=OpenedSession,
     responses={200: {"model": OpenedSession, "description": "It was open, and its state has been replaced."}},
     openapi_extra={
         "requestBody": {"required": True, "content": {_BYTES: {"schema": {"type": "string", "format": "binary"}}}}
@@ -298,14 +302,14 @@ async def stream(socket: WebSocket, session: str) -> None:
     await serve_socket(socket, session)
 
 
-@router.delete(_SESSION, tags=["sessions"], status_code=204)
+@router.delete(_SESSION, summary="Close a session", tags=["sessions"], status_code=204)
 async def close_session(gateway: Here, session: SessionId) -> Response:
     """Close a session. Steps that wait or run are told `session_closed`."""
     gateway.sessions.close(session)
     return Response(status_code=204, headers={"Sluice-Session": session})
 
 
-@router.get("/v1/models", tags=["models"])
+@router.get("/v1/models", summary="List the models", tags=["models"])
 async def list_models(gateway: Here) -> ModelList:
     """The models that are served, and what each can do."""
     return ModelList(
@@ -324,7 +328,7 @@ async def list_models(gateway: Here) -> ModelList:
     )
 
 
-@router.get(_MODEL + "/contract", tags=["models"])
+@router.get(_MODEL + "/contract", summary="Show how a model wants to be called", tags=["models"])
 async def get_contract(gateway: Here, terms: Asked, model: ModelName, version: Version = None) -> ContractInfo:
     """How a model wants to be called: its contract, and each signature in words."""
     served = await gateway.resolver.find(spec_of(model, version), terms.deadline)
@@ -334,7 +338,7 @@ async def get_contract(gateway: Here, terms: Asked, model: ModelName, version: V
     )
 
 
-@router.get(_MODEL + "/buckets", tags=["models"])
+@router.get(_MODEL + "/buckets", summary="Show how a model's sequences are padded", tags=["models"])
 async def get_buckets(gateway: Here, terms: Asked, model: ModelName, version: Version = None) -> BucketsInfo:
     """To what lengths a model's sequences are padded, whether they run in chunks, and what lengths came."""
     served = await gateway.resolver.find(spec_of(model, version), terms.deadline)
@@ -358,13 +362,19 @@ def _axes(buckets: Buckets) -> dict[str, AxisBuckets]:
     }
 
 
-@router.get("/healthz", tags=["operation"])
+@router.get("/healthz", summary="Whether the process lives", tags=["operation"])
 async def healthz() -> dict[str, str]:
     """Answers while the process lives."""
     return {"status": "alive"}
 
 
-@router.get("/readyz", tags=["operation"], responses={503: {"model": Readiness}}, response_model_exclude_none=True)
+@router.get(
+    "/readyz",
+    summary="Whether requests should come here",
+    tags=["operation"],
+    responses={503: {"model": Readiness}},
+    response_model_exclude_none=True,
+)
 async def readyz(gateway: Here, response: Response) -> Readiness:
     """Whether requests should be sent here: the model server answers, and every required model can be called."""
     reason = "the gateway is stopping" if gateway.draining else gateway.catalog.trouble()
@@ -382,7 +392,7 @@ async def readyz(gateway: Here, response: Response) -> Readiness:
     )
 
 
-@router.get("/metrics", tags=["operation"], response_class=Response)
+@router.get("/metrics", summary="Metrics, for Prometheus", tags=["operation"], response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
     found: Metrics = request.app.state.metrics

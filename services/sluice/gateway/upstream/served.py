@@ -7,6 +7,11 @@ from sluice.gateway.upstream.client import VersionStatus
 from sluice.policy.contract import Contract, Recognition, Signature, Tensor
 from sluice.policy.errors import SignatureNotFound, UnsupportedByModel
 
+# What a model that offers a kind is asked by.
+_CALLS = {
+    "session": "step", "sequences": "predict", "recognition": "recognize", "generation": "generate", "rows": "predict",
+}  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
@@ -80,10 +85,13 @@ class ServedVersion:
         """
         signature = getattr(self.contract, kind) if self.contract else None
         if signature is None:
-            raise UnsupportedByModel(
-                f"Model {self.model!r} version {self.version} has no {kind} signature, so no session of it can "
-                f"{kind}. Export it from Keras with `sluice export`."
+            lacks = (
+                f"Model {self.model!r} version {self.version} has no {kind} signature, so no session of it can {kind}."
             )
+            if self.contract is None:
+                raise UnsupportedByModel(f"{lacks} It has no contract; `sluice export` writes one from Keras.")
+            calls = dict.fromkeys(_CALLS[kind] for kind in self.kinds)
+            raise UnsupportedByModel(f"{lacks} It offers {', '.join(self.kinds)}: call {', '.join(calls)}.")
         return signature  # type: ignore[no-any-return]
 
 

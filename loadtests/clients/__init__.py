@@ -1,0 +1,1 @@
+"""The ways of the Python client, measured side by side."""
