@@ -9,6 +9,7 @@ import typer
 from sluice.cli.errors import WRONG_USAGE, CommandError
 from sluice.log import quiet_import
 
+_SAFE_MODE = "Refuse a file that holds Python code, as a Lambda layer does."
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 app = typer.Typer(
@@ -97,12 +98,18 @@ def export(
         list[str] | None,
         typer.Option(metavar="M", help="A method of --features; may be repeated.", show_default="all"),
     ] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Fail if it cannot be run step by step, and so has no sessions.")
+    ] = False,
+    safe_mode: Annotated[bool, typer.Option(help=_SAFE_MODE)] = True,
 ) -> None:
     """Export a Keras model so that it can be served, and check what was written against Keras."""
     import_keras()
-    from sluice.cli.export import Recognition, run
+    from sluice.cli.export import Recognition, Source, how_to_ask, run
 
-    typer.echo(run(file, out, imports or (), Recognition(classes, features, train, method or ())))
+    source = Source(file, imports or (), safe_mode)
+    typer.echo(run(source, out, steps, Recognition(classes, features, train, method or ())))
+    typer.echo(how_to_ask(out), err=True)
 
 
 @app.command()
@@ -131,12 +138,13 @@ def explain(
         list[str] | None,
         typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
     ] = None,
+    safe_mode: Annotated[bool, typer.Option(help=_SAFE_MODE)] = True,
 ) -> None:
     """Say in words and shapes what a model takes, how rows are grouped into batches, and what it remembers."""
     from sluice.cli.explain.command import run
     from sluice.cli.explain.numbers import Numbers
 
-    run(target, Numbers(rows, batch_size, steps), url, imports or ())
+    run(target, Numbers(rows, batch_size, steps), url, imports or (), safe_mode)
 
 
 @app.command()
