@@ -72,21 +72,20 @@ def plan_for(model: keras.Model, steps: bool = False) -> Plan:
     """
     graph = _known_graph(model)
     remembers = _is_recurrent(model) or any(map(memory.remembers, model._flatten_layers()))
+    plan, refusal = None, None
     with refused("run on tensors without values"):
-        if not (steps or remembers or _is_free(graph)):
-            return rows_plan(model)
         try:
-            plan = _stepped_plan(graph)
-        except CannotStep as refusal:
-            if steps:
-                raise
-            return _unstepped_plan(graph, refusal)
-    if steps and not plan.states:
-        raise ExportError(
+            plan = _stepped_plan(graph) if remembers or _is_free(graph) else None
+        except CannotStep as error:
+            refusal = error
+    if plan and plan.states:
+        return plan
+    if steps:
+        raise refusal or ExportError(
             f"model '{model.name}': expected a layer that remembers from step to step, such as an LSTM, got none; "
             "export without steps"
         )
-    return plan if plan.states else _unstepped_plan(graph, None)
+    return _unstepped_plan(graph, refusal)
 
 
 def rows_plan(model: keras.Model) -> Plan:
