@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
-from sluice.log import quiet_import
+from sluice.cli.keras_import import import_keras
 
 _SAFE_MODE = "Refuse a file that holds Python code, as a Lambda layer does."
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -54,7 +54,7 @@ def build(
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     try:
         if not is_built(names or (), out):
-            import_keras()
+            import_keras("models build")
         build(names or (), out)
     except UnknownExample as error:
         raise CommandError(str(error), WRONG_USAGE) from None
@@ -104,7 +104,7 @@ def export(
     safe_mode: Annotated[bool, typer.Option(help=_SAFE_MODE)] = True,
 ) -> None:
     """Export a Keras model so that it can be served, and check what was written against Keras."""
-    import_keras()
+    import_keras("export")
     from sluice.cli.export import Recognition, Source, how_to_ask, run
 
     source = Source(file, imports or (), safe_mode)
@@ -258,9 +258,3 @@ def demo(
     from sluice.cli.demo.command import run
 
     run(models_dir, out, clients)
-
-
-def import_keras() -> None:
-    """Import Keras ahead of the code that needs it, without TensorFlow's chatter."""
-    with quiet_import():
-        import keras  # noqa: F401

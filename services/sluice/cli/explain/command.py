@@ -13,7 +13,6 @@ from sluice.cli.explain.exported import from_folder
 from sluice.cli.explain.numbers import Numbers
 from sluice.cli.explain.served import from_gateway
 from sluice.cli.explain.subject import Subject
-from sluice.cli.extras import need
 from sluice.cli.model_folders import MODELS, versions_of
 from sluice.cli.text import heading, write
 
@@ -38,7 +37,6 @@ def find(target: str, given_url: str | None, imports: Sequence[str], safe_mode: 
     """
     path, url = Path(target), (given_url or GATEWAY).rstrip("/")
     if path.suffix == ".keras" or path.is_file():
-        need("explain FILE.keras", "export")
         from sluice.cli.explain.keras_file import from_keras
 
         return from_keras(path, url, imports, safe_mode)

@@ -8,8 +8,8 @@ from zipfile import is_zipfile
 
 from sluice.cli.errors import CommandError
 from sluice.cli.explain.subject import Layer, Subject
+from sluice.cli.keras_import import import_keras
 from sluice.cli.requests import WHOLE
-from sluice.log import quiet_import
 from sluice.policy.contract import TIME, Axis, Contract, Signature, Tensor
 from sluice.policy.contract_document import parse_contract
 
@@ -33,8 +33,7 @@ def from_keras(file: Path, url: str, imports: Sequence[str], safe_mode: bool) ->
         raise CommandError(f"{file}: expected a Keras model file (.keras); there is no such file")
     if file.suffix == ".keras" and not is_zipfile(file):
         raise CommandError(f"{file}: expected a Keras model file, as `model.save` writes it; got another kind of file")
-    with quiet_import():
-        import keras  # noqa: F401 - ahead of the code that needs it, without TensorFlow's chatter
+    import_keras("explain FILE.keras")
     model = _loaded(file, imports, safe_mode)
     contract, limits, obstacle = _exported(model)
     if not getattr(model, "inputs", None):
