@@ -185,9 +185,9 @@ def mean_of_all() -> keras.Model:
 
 
 def two_sequences() -> keras.Model:
-    first, second = (keras.Input((None, 3), name=name) for name in ("first", "second"))
-    seen = layers.MultiHeadAttention(1, 2)(first, second)
-    return keras.Model([first, second], layers.Dense(1)(layers.GlobalAveragePooling1D()(seen)))
+    first, beside, second = (keras.Input((None, 3), name=name) for name in ("first", "beside", "second"))
+    seen = layers.MultiHeadAttention(1, 2)(layers.Add()([first, beside]), second)
+    return keras.Model([first, beside, second], layers.Dense(1)(layers.GlobalAveragePooling1D()(seen)))
 
 
 def padded_backwards() -> keras.Model:
@@ -199,7 +199,7 @@ PADDING_SEEN: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "pooling": (lambda: sequential(layers.MaxPooling1D(name="pool"), layers.LSTM(2)), "layer 'pool' (MaxPooling1D)"),
     "shorter answers": (lambda: sequential(layers.Conv1D(2, 3, name="conv"), layers.LSTM(2)), "layer 'conv' (Conv1D)"),
     "turned round": (padded_backwards, "layer 'back' (GRU)"),
-    "two sequences": (two_sequences, "'first' and 'second' may be of different lengths"),
+    "two sequences": (two_sequences, "'second' may be of another length than 'first'"),
 }
 
 

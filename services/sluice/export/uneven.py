@@ -32,16 +32,19 @@ def planned(model: keras.Model, description: Description = UNDESCRIBED, steps: b
 
 
 def _apart(model: keras.Model, plan: Plan, x: Arrays) -> str:
-    """Whether several sequences of a row may have different lengths, for which the contract has no word."""
+    """Which of several sequences of a row may have a length of its own, for which the contract has no word."""
     timed = [name for name, flow in plan.inputs.items() if flow.timed]
-    if len(timed) < 2:
-        return ""
-    run = Run()
-    try:
-        run.run(model, [each[:, :-1] if name == timed[0] else each for name, each in x.items()])
-    except Exception:
-        return ""
-    return f"'{timed[0]}' and '{timed[1]}' may be of different lengths"
+    for name in timed if len(timed) > 1 else ():
+        try:
+            Run().run(model, _tensors(x | {name: x[name][:, :-1]}))
+        except Exception:  # noqa: S112 - what a layer raises is not said anywhere
+            continue
+        return f"'{name}' may be of another length than '{next(other for other in timed if other != name)}'"
+    return ""
+
+
+def _tensors(x: Arrays) -> list[tf.Tensor]:
+    return [*map(tf.convert_to_tensor, x.values())]
 
 
 def _seen(model: keras.Model, plan: Plan, x: Arrays) -> str:
@@ -51,9 +54,9 @@ def _seen(model: keras.Model, plan: Plan, x: Arrays) -> str:
     alone = [Run() for _ in lengths]
     running = together
     try:
-        together.run(model, [x[name] for name in plan.inputs])
+        together.run(model, _tensors(x))
         for row, running in enumerate(alone):
-            running.run(model, [*row_of(plan, x, row, lengths[row]).values()])
+            running.run(model, _tensors(row_of(plan, x, row, lengths[row])))
     except Exception:
         return _sentence(running.running)
     allowed = tolerance(model)

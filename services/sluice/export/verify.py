@@ -242,7 +242,10 @@ def _uneven_call(model: keras.Model, plan: Plan, x: Arrays) -> Call:
     rows = [row_of(plan, x, row, length) for row, length in enumerate(lengths)]
     with hushed():
         expected = [_outputs(model, plan, row) for row in rows]
-        outputs = [dict(zip(plan.outputs, Run().run(model, [*row.values()]), strict=True)) for row in rows]
+        outputs = [
+            dict(zip(plan.outputs, Run().run(model, [*map(tf.convert_to_tensor, row.values())]), strict=True))
+            for row in rows
+        ]
     return Call(
         SEQUENCES,
         {**x, plan.lengths: lengths},
