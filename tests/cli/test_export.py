@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from keras import layers
 
+from sluice.cli.model_folders import contract_file
 from sluice.export import Classes, export_recognizer
+from sluice.policy.contract_document import parse_contract
+from sluice.policy.errors import BadRequest
+from sluice.policy.plausibility import check_values
 from tests.cli.conftest import Told, told
 from tests.export.served import Served, opened, quick_verification, serve
 
@@ -55,7 +59,7 @@ def folder(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def exported(*args: object) -> Path:
     done = told("export", *args)
-    assert (done.code, done.error) == (0, "")
+    assert done.code == 0, done.error
     return Path(done.words)
 
 
@@ -94,6 +98,20 @@ def test_methods_can_be_chosen(folder: Path, tmp_path: Path) -> None:
     out = exported(folder / "cnn.keras", "--out", tmp_path / "cnn" / "1", "--classes", "cat,dog,owl", *scores)
     contract = json.loads((out / "assets.extra" / "contract.json").read_text())
     assert contract["recognition"]["scores"] == {"knn": "scores/knn", "she": "scores/she"}
+
+
+def test_pictures_of_another_scale_than_the_training_data_s_are_noticed(tmp_path: Path) -> None:
+    stack = [keras.Input((2, 2), name="picture"), layers.Flatten(name="flat"), layers.Dense(2)]
+    keras.Sequential(stack).save(tmp_path / "cnn.keras")
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 2, 2))
+    pictures[0, 0] = 0, 255
+    np.savez(tmp_path / "train.npz", picture=pictures / 255, label=np.arange(20) % 2)
+    scores = ["--features", "flat", "--train", tmp_path / "train.npz", "--method", "knn"]
+    out = exported(tmp_path / "cnn.keras", "--out", tmp_path / "cnn" / "1", "--classes", "a,b", *scores)
+    usual = parse_contract(json.loads(contract_file(out).read_bytes())).recognition.range
+    check_values("picture", pictures / 255, usual)
+    with pytest.raises(BadRequest, match=r"made for values from 0 to 1\. .* dividing them by 255"):
+        check_values("picture", pictures, usual)
 
 
 def several() -> keras.Model:
@@ -143,6 +161,8 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "scores without classes": (SCORES, 2, "--features: expected --classes A,B,…, too"),
     "a method without scores": (["--classes", "cat,dog,owl", "--method", "knn"], 2, "--method: expected --features"),
     "no such method": (["--classes", "cat,dog,owl", *SCORES, "--method", "no"], 1, "method 'no': expected one of"),
+    "steps of rows": (["--classes", "cat,dog,owl", "--steps"], 2, "expected --steps or --classes A,B,…, got both"),
+    "steps of no memory": (["--steps"], 1, "expected a layer that remembers from step to step"),
     "no such layer": (
         ["--classes", "cat,dog,owl", *SCORES, "--features", "no"],
         1,

@@ -1,8 +1,16 @@
 """Every command says what it needs; what is installed in fact is tried in tests/wheel."""
 
+import gc
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
 import typer.main
 
-from sluice.cli import extras
+from sluice.cli import extras, keras_import
+from sluice.cli.errors import CommandError
 from sluice.cli.main import app
 from tests.cli.conftest import told
 from tests.end_to_end.serving import sluice
@@ -21,3 +29,42 @@ def test_settings_that_cannot_be_used_are_told_in_one_line() -> None:
     wrong = sluice("serve")
     expected = "sluice: expected --models DIR, --backend HOST:PORT, or both\n"
     assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", expected)
+
+
+WITH_TENSORFLOW = {
+    "serve --models .": ("serve --models", "model-server"),
+    "model-server --port 0": ("model-server", "model-server"),
+    "export m.keras --out m/1": ("export", "export"),
+    "explain m.keras": ("explain FILE.keras", "export"),
+    "explain plain/1": ("explain DIR/NAME/VERSION", "export"),
+    "models build temperature --out .": ("models build", "export"),
+    "calibrate plain --known m.npz --models .": ("calibrate, without --url,", "model-server"),
+    "demo": ("demo", "export and model-server"),
+}
+
+
+@pytest.mark.parametrize("command", WITH_TENSORFLOW)
+def test_without_tensorflow_one_line_names_the_extra(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as where there is none
+    monkeypatch.setattr(gc, "disable", lambda: None)  # `serve` does, in a process of its own
+    monkeypatch.chdir(tmp_path)
+    with ZipFile("m.keras", "w"):
+        pass
+    np.savez("m.npz", x=np.zeros((2, 3)), label=np.arange(2))
+    (tmp_path / "plain" / "1").mkdir(parents=True)
+    (tmp_path / "plain" / "1" / "saved_model.pb").touch()
+    said = told(*command.split())
+    asked, extra = WITH_TENSORFLOW[command]
+    named = f"the extra{'s' if ' and ' in extra else ''} {extra}"
+    install = f"pip install 'sluice-serving[{extra.replace(' and ', ',')}]'"
+    assert (said.code, said.text, said.error) == (2, "", f'sluice: "sluice {asked}" needs {named}: {install}\n')
+
+
+def test_a_keras_that_cannot_be_imported_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keras_import, "need", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(CommandError, match=r'"sluice export" needs Keras with TensorFlow, .*: import of keras') as told:
+        keras_import.import_keras("export")
+    assert told.value.code == 2

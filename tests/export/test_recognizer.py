@@ -194,6 +194,7 @@ def test_the_contract_says_what_the_signatures_give(exported, serve, schema):
         "classes": ["red", "green", "blue"],
         "scores_signature": "recognize",
         "scores": {method: f"scores/{method}" for method in METHODS},
+        "range": [float(data()[0].min()), float(data()[0].max())],
     }
     schema.validate(served.contract)
 
@@ -219,7 +220,16 @@ def test_the_rest_of_the_contract_comes_from_what_is_said(trained, tmp_path, ser
 def test_without_methods_there_are_logits_alone(trained, tmp_path, serve, quick_verification):
     served = serve(export_recognizer(trained, WIDE, data(), tmp_path / "1", classes=CLASSES, methods=()))
     assert {*served.contract["signatures"]} == {"serving_default"}
-    assert {*served.contract["recognition"]} == {"signature", "logits", "classes"}
+    assert {*served.contract["recognition"]} == {"signature", "logits", "classes", "range"}
+
+
+def test_whole_numbers_have_no_range(tmp_path, serve, quick_verification):
+    """Places of words in a vocabulary have no scale that could be another."""
+    stack = [keras.Input((3,), dtype="int32", name="places"), layers.Embedding(9, 4), layers.Flatten(name=WIDE)]
+    words = np.random.default_rng(0).integers(0, 9, (30, 3), dtype=np.int32), np.arange(30) % 3
+    model = keras.Sequential([*stack, layers.Dense(3)])
+    served = serve(export_recognizer(model, WIDE, words, tmp_path / "1", classes=CLASSES, methods=["knn"]))
+    assert "range" not in served.contract["recognition"]
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_a_layer_that_cannot_be_stepped_is_refused_by_name_and_reason(case, way,
     if way == "file" and case not in ONLY_IN_MEMORY:
         model = read_back(model, tmp_path)
     with pytest.raises(CannotStep) as refused:
-        export(model, tmp_path / "model" / "1")
+        export(model, tmp_path / "model" / "1", steps=True)
     assert refused.value.layer == NAME
     assert reason in refused.value.reason
     assert f"layer '{NAME}'" in str(refused.value)
@@ -269,7 +269,7 @@ def read_back(model: keras.Model, folder: Path) -> keras.Model:
 
 def test_a_raw_function_is_refused_by_its_name(tmp_path):
     with pytest.raises(CannotStep, match=r"'cumsum.*not known to treat each time step alone"):
-        export(raw_function(), tmp_path / "model" / "1")
+        export(raw_function(), tmp_path / "model" / "1", steps=True)
 
 
 FUNCTIONS = {
@@ -289,13 +289,13 @@ def test_a_function_that_mixes_time_steps_or_rows_is_refused_by_name_and_reason(
     model = keras.Model(entry, layers.LSTM(4)(function(entry)))
     for each in (model, read_back(model, tmp_path)):
         with pytest.raises(CannotStep, match=rf"layer '{name}.*{reason}"):
-            export(each, tmp_path / "model" / "1")
+            export(each, tmp_path / "model" / "1", steps=True)
 
 
 def test_a_layer_of_a_nested_model_is_refused_by_name(tmp_path):
     inner = keras.Sequential([keras.Input(READINGS), layers.Conv1D(2, 3, name=NAME)])
     with pytest.raises(CannotStep, match=NAME):
-        export(rnn(inner), tmp_path / "model" / "1")
+        export(rnn(inner), tmp_path / "model" / "1", steps=True)
 
 
 def test_a_model_without_a_known_input_is_refused(tmp_path):

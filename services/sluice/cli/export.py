@@ -1,11 +1,16 @@
-"""Exports a Keras file for `sluice export`: as it is, or as a classifier that recognizes its classes.
+"""Exports a Keras file for `sluice export`, as it is or as a classifier of known classes, and says how to try it.
 
 It does not know how signatures are made, nor what rows look like in files.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+import logging
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import keras
@@ -13,16 +18,35 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from sluice.cli.ask import GATEWAY
 from sluice.cli.data_files import files_of, places_of, read_data
 from sluice.cli.errors import WRONG_USAGE, CommandError
-from sluice.export import Classes, ExportError, export_file, export_recognizer
+from sluice.cli.model_folders import contract_file
+from sluice.cli.requests import requests
+from sluice.export import Classes, ExportError, export, export_recognizer
 from sluice.export.classifier import classifier
 from sluice.export.errors import reason
-from sluice.export.exporter import keras_asset
+from sluice.export.exporter import Writer, keras_asset
 from sluice.export.imports import import_classes, load
-from sluice.policy.contract import Axis, Tensor
+from sluice.policy.contract import Axis, Contract, Tensor
+from sluice.policy.contract_document import parse_contract
 
 Inputs = Mapping[str, NDArray[Any]]
+
+_REQUEST = "request.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A Keras file, what is imported before it is loaded, and whether one that holds Python code is refused."""
+
+    file: Path
+    imports: Sequence[str]
+    safe_mode: bool
+
+    def load(self) -> keras.Model:
+        import_classes(self.imports)
+        return load(self.file, safe_mode=self.safe_mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +59,65 @@ class Recognition:
     methods: Sequence[str]
 
 
-def run(file: Path, out: Path, imports: Sequence[str], asked: Recognition) -> Path:
-    """Export a file; the folder that it went to.
+def run(source: Source, out: Path, steps: bool, asked: Recognition) -> Path:
+    """Export a file; the folder that it went to. What the exporter has to say of it goes to standard error.
 
     Raises:
         CommandError: the file, the data, or what is asked for is not as it has to be.
     """
-    _check(asked)
+    _check(asked, steps)
     names = None if asked.classes is None else _names(asked.classes)
     try:
-        if names is None:
-            return export_file(file, out, imports=imports)
-        import_classes(imports)
-        return _recognizer(file, load(file), out, names, asked)
+        with _heard():
+            model = source.load()
+            assets = keras_asset(model, source.file) | {_REQUEST: _write_request}
+            if names is None:
+                return export(model, out, assets=assets, steps=steps)
+            return _recognizer(model, out, names, asked, assets)
     except ExportError as error:
         raise CommandError(str(error)) from None
 
 
-def _check(asked: Recognition) -> None:
+def how_to_ask(out: Path) -> str:
+    """How to serve what was exported to `out`, and lines to paste that ask it."""
+    version = out if len(out.parts) > 2 and ".." not in out.parts else out.resolve()
+    name, models = version.parent.name, version.parent.parent
+    contract = _contract(contract_file(version))
+    lines = [f"sluice serve --models {shlex.quote(str(models))}"]
+    lines += [each.line(str(contract_file(version).with_name(_REQUEST))) for each in requests(name, contract, GATEWAY)]
+    text = "\n".join(["Serve it, and ask it from another terminal:", *(indent(line, "    ") for line in lines)])
+    if not contract.recognition:
+        return text
+    calibrate = f"sluice calibrate {shlex.quote(name)} --known DATA --models {shlex.quote(str(models))}"
+    return f"{text}\nThat gives logits. For :recognize, calibrate it with rows that it has not seen:\n    {calibrate}"
+
+
+def _write_request(file: Path) -> None:
+    """The body of the request that takes the example, for `curl -d @…`."""
+    *_, last = requests("", _contract(file.with_name("contract.json")), "")
+    file.write_text(f"{last.text}\n", encoding="utf-8")
+
+
+def _contract(file: Path) -> Contract:
+    return parse_contract(json.loads(file.read_bytes()))
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """What the exporter logs is told as it is."""
+    log, handler = logging.getLogger("sluice.export"), logging.StreamHandler()
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = True
+
+
+def _check(asked: Recognition, steps: bool) -> None:
+    if steps and asked.classes is not None:
+        raise CommandError("expected --steps or --classes A,B,…, got both; a recognizer takes whole rows", WRONG_USAGE)
     given = [name for name in ("features", "train") if getattr(asked, name) is not None]
     if asked.methods and not given:
         raise CommandError("--method: expected --features LAYER and --train DATA, too; scores need both", WRONG_USAGE)
@@ -75,8 +140,10 @@ def _names(classes: str) -> list[str]:
     return names
 
 
-def _recognizer(file: Path, model: keras.Model, out: Path, names: list[str], asked: Recognition) -> Path:
-    classes, assets = Classes(names), keras_asset(model, file)
+def _recognizer(
+    model: keras.Model, out: Path, names: list[str], asked: Recognition, assets: Mapping[str, Writer]
+) -> Path:
+    classes = Classes(names)
     if asked.train is None:
         return export_recognizer(model, None, None, out, classes=classes, assets=assets)
     whole = classifier(model, asked.features).whole  # what is wrong with the model is told before rows are read

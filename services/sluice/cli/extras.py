@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from sluice.cli.errors import WRONG_USAGE, CommandError
 
 DISTRIBUTION = "sluice-serving"
-# A module that comes with this extra alone; `keras` with TensorFlow, too, which is what `export` needs besides.
+# A module that comes with this extra alone.
 PROOF: Mapping[str, str] = {
     "gateway": "fastapi",
     "cli": "typer",
@@ -14,6 +14,8 @@ PROOF: Mapping[str, str] = {
     "model-server": "tensorflow_serving",
     "models": "wordfreq",
 }
+# Keras may be there without TensorFlow, over another library; and TensorFlow is what fails to install.
+_BESIDES: Mapping[str, Sequence[str]] = {"export": ("tensorflow",), "model-server": ("tensorflow",)}
 NEEDS: Mapping[str, Sequence[str]] = {
     "serve": ("gateway",),
     "model-server": ("model-server",),
@@ -23,12 +25,12 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "buckets": ("cli",),
     "calibrate": ("cli",),
     "doctor": ("cli", "gateway"),
-    "demo": ("cli", "gateway", "model-server", "models"),
+    "demo": ("cli", "gateway", "export", "model-server", "models"),
 }
 
 
 def installed(extra: str) -> bool:
-    return find_spec(PROOF[extra]) is not None
+    return all(find_spec(module) is not None for module in (PROOF[extra], *_BESIDES.get(extra, ())))
 
 
 def need(command: str, *extras: str) -> None:

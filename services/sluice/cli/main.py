@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
-from sluice.log import quiet_import
+from sluice.cli.keras_import import import_keras
 
+_SAFE_MODE = "Refuse a file that holds Python code, as a Lambda layer does."
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 app = typer.Typer(
@@ -53,7 +54,7 @@ def build(
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     try:
         if not is_built(names or (), out):
-            import_keras()
+            import_keras("models build")
         build(names or (), out)
     except UnknownExample as error:
         raise CommandError(str(error), WRONG_USAGE) from None
@@ -97,12 +98,18 @@ def export(
         list[str] | None,
         typer.Option(metavar="M", help="A method of --features; may be repeated.", show_default="all"),
     ] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Fail if it cannot be run step by step, and so has no sessions.")
+    ] = False,
+    safe_mode: Annotated[bool, typer.Option(help=_SAFE_MODE)] = True,
 ) -> None:
     """Export a Keras model so that it can be served, and check what was written against Keras."""
-    import_keras()
-    from sluice.cli.export import Recognition, run
+    import_keras("export")
+    from sluice.cli.export import Recognition, Source, how_to_ask, run
 
-    typer.echo(run(file, out, imports or (), Recognition(classes, features, train, method or ())))
+    source = Source(file, imports or (), safe_mode)
+    typer.echo(run(source, out, steps, Recognition(classes, features, train, method or ())))
+    typer.echo(how_to_ask(out), err=True)
 
 
 @app.command()
@@ -131,12 +138,13 @@ def explain(
         list[str] | None,
         typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
     ] = None,
+    safe_mode: Annotated[bool, typer.Option(help=_SAFE_MODE)] = True,
 ) -> None:
     """Say in words and shapes what a model takes, how rows are grouped into batches, and what it remembers."""
     from sluice.cli.explain.command import run
     from sluice.cli.explain.numbers import Numbers
 
-    run(target, Numbers(rows, batch_size, steps), url, imports or ())
+    run(target, Numbers(rows, batch_size, steps), url, imports or (), safe_mode)
 
 
 @app.command()
@@ -250,9 +258,3 @@ def demo(
     from sluice.cli.demo.command import run
 
     run(models_dir, out, clients)
-
-
-def import_keras() -> None:
-    """Import Keras ahead of the code that needs it, without TensorFlow's chatter."""
-    with quiet_import():
-        import keras  # noqa: F401

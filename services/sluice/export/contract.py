@@ -15,6 +15,8 @@ from sluice.export.walk import Flow, Span
 SCHEMA = 1
 SEQUENCES = "sequences"  # the kind, and the SavedModel's signature
 TIME = "time"
+_EXAMPLE_STEPS = 2
+FREE_SIZE = 16  # of an axis whose size each request may choose, in the example and where an export is verified
 
 _DEFAULT_AXES: Mapping[int, tuple[str, ...]] = {1: ("feature",), 3: ("height", "width", "channel")}
 
@@ -106,8 +108,9 @@ def _sequences(
         "inputs": {name: _ragged(each) if plan.inputs[name].timed else each for name, each in inputs.items()},
         "outputs": outputs,
         "lengths": {TIME: plan.lengths},
-        "scan": {"signature": "scan"},
-    } | ({"buckets": buckets} if buckets else {})
+        **({"scan": {"signature": "scan"}} if plan.states else {}),
+        **({"buckets": buckets} if buckets else {}),
+    }
 
 
 def _ragged(tensor: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def _check_names(plan: Plan) -> None:
 def _check_axes(plan: Plan, description: Description) -> None:
     """An axis called time is taken for the steps, whose number differs from row to row."""
     for name, about in description.tensors.items():
-        if plan.states and TIME in about.axes:
+        if plan.is_timed and TIME in about.axes:
             raise ExportError(f"description of '{name}': expected another name than '{TIME}' for an axis after time")
 
 
@@ -208,7 +211,10 @@ def example_rows(plan: Plan, description: Description) -> dict[str, Any]:
     Raises:
         ExportError: the description gives rows of other inputs.
     """
-    rows = {name: _zeros(flow) for name, flow in plan.inputs.items()}
+    rows = {
+        name: _zeros(flow, 0 if plan.states else _EXAMPLE_STEPS if plan.is_ragged else FREE_SIZE)
+        for name, flow in plan.inputs.items()
+    }
     if isinstance(description.example, Mapping):
         rows = dict(description.example)
     elif description.example is not None:
@@ -224,8 +230,9 @@ def _zero(dtype: str) -> float | bool | str:
     return zeros.get(dtype.rstrip("0123456789"), 0)
 
 
-def _zeros(flow: Flow) -> Any:
+def _zeros(flow: Flow, steps: int) -> Any:
+    """A row, or of a sequence that is not stepped as many of them."""
     row: Any = _zero(flow.tensor.dtype)
     for size in reversed(flow.row):
-        row = [row] * (size or 1)
-    return row
+        row = [row] * (FREE_SIZE if size is None else size)
+    return [row] * steps if flow.timed and steps else row

@@ -22,15 +22,19 @@ class CannotStep(ExportError):
     Attributes:
         layer: the layer's name.
         reason: why it cannot be run one time step at a time.
+        sentence: both, without what to do.
     """
 
     def __init__(self, layer: keras.Operation, reason: str) -> None:
         self.layer = layer.name
         self.reason = reason
-        super().__init__(
-            f"layer '{self.layer}' ({type(layer).__name__}) cannot be run one time step at a time: {reason}. "
-            "Replace or remove it, then export again"
-        )
+        self.sentence = f"{named(layer)} cannot be run one time step at a time: {reason}"
+        super().__init__(f"{self.sentence}. Replace or remove it, or export without steps, for whole sequences alone")
+
+
+def named(layer: keras.Operation) -> str:
+    """A layer by its name and type."""
+    return f"layer '{layer.name}' ({type(layer).__name__})"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The export from beginning to end: plan, write beside the target, verify, and only then move into place."""
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,12 @@ import keras
 from sluice.export.contract import UNDESCRIBED, Description, contract
 from sluice.export.errors import ExportError
 from sluice.export.imports import import_classes, load
-from sluice.export.plan import plan_for
 from sluice.export.saved_model import Endpoints, write_saved_model
 from sluice.export.signatures import endpoints
+from sluice.export.uneven import planned
 from sluice.export.verify import TOLERANCE, Call, calls, tolerance, verify
+
+_LOG = logging.getLogger(__name__)
 
 Writer = Callable[[Path], object]
 
@@ -26,30 +29,37 @@ def export(
     out: Path,
     description: Description = UNDESCRIBED,
     assets: Mapping[str, Writer] | None = None,
+    *,
+    steps: bool = False,
 ) -> Path:
-    """Export a trained Keras model for serving, with step and scan signatures if it is recurrent.
+    """Export a trained Keras model for serving, with step and scan signatures if it can be run step by step.
+
+    If it is one of sequences and cannot, the log says which layer is why.
 
     Args:
         model: a built Sequential or functional model; it is not changed.
         out: DIR/NAME/VERSION, TensorFlow Serving's layout; VERSION is a positive whole number.
         description: what the model and its tensors mean to people.
         assets: file name in `assets.extra` → function that writes it to the path it is given.
+        steps: whether it must be one that can be run step by step.
     Returns:
         `out`, which appears complete and verified or not at all.
 
     Raises:
         ExportError: `out` is not a free version folder, the model is not of the supported form, or the exported model
             answers differently from Keras.
-        CannotStep: the model is recurrent, and one of its layers cannot be run one time step at a time.
+        CannotStep: `steps` are asked for, and one of its layers cannot be run one time step at a time.
     """
     out = Path(out)
     _check_free(out)
-    plan = plan_for(model)
+    plan = planned(model, description, steps)
     document = contract(plan, description)
     with _published(out) as folder:
         write_saved_model(model, endpoints(model, plan), document, folder)
         _write_assets(folder, assets)
         verify(folder, list(calls(model, plan, description)), tolerance(model))
+    if plan.limits:
+        _LOG.warning(plan.limits)
     return out
 
 
@@ -91,7 +101,13 @@ def _write_assets(folder: Path, assets: Mapping[str, Writer] | None) -> None:
 
 
 def export_file(
-    keras_file: Path, out: Path, description: Description = UNDESCRIBED, imports: Sequence[str] = ()
+    keras_file: Path,
+    out: Path,
+    description: Description = UNDESCRIBED,
+    imports: Sequence[str] = (),
+    *,
+    steps: bool = False,
+    safe_mode: bool = True,
 ) -> Path:
     """Export the model of a Keras file as `export` does; it goes along as `assets.extra/model.keras`.
 
@@ -101,13 +117,15 @@ def export_file(
         description: as in `export`.
         imports: modules, and paths of .py files, that are imported first: they register the model's own classes
             (`keras.saving.register_keras_serializable`).
+        steps: as in `export`.
+        safe_mode: whether a file that holds Python code, as a Lambda layer does, is refused.
 
     Raises:
         ExportError: as `export`; or the file cannot be loaded, a module not imported, a class not found.
     """
     import_classes(imports)
-    model = load(keras_file)
-    return export(model, out, description, keras_asset(model, keras_file))
+    model = load(keras_file, safe_mode=safe_mode)
+    return export(model, out, description, keras_asset(model, keras_file), steps=steps)
 
 
 def keras_asset(model: keras.Model, file: Path) -> dict[str, Writer]:

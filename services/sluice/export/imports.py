@@ -15,17 +15,19 @@ from sluice.export.errors import ExportError, reason
 
 # How Keras says that it cannot find the code of a layer, cell or function; the second is that of .h5 files.
 _MISSING = re.compile(r"(?:Could not locate (class|function)|Unknown [a-z ]+:) '([^']+)'")
+_UNSAFE = "safe_mode=False"  # what Keras says may be passed for code
 
 
-def load(file: Path, classes: Mapping[str, type] | None = None) -> keras.Model:
+def load(file: Path, classes: Mapping[str, type] | None = None, *, safe_mode: bool = True) -> keras.Model:
     """The model of a `.keras` file, without what it was compiled with.
 
     Args:
         file: the file.
         classes: classes of its own that need not be registered, by name.
+        safe_mode: whether a file that holds Python code is refused.
 
     Raises:
-        ExportError: no such file, no Keras file, or a class or function that Keras does not know.
+        ExportError: no such file, no Keras file, or a class or function that Keras does not know; or code in the file.
     """
     if file.suffix == ".keras" and file.is_file() and not is_zipfile(file):  # which Keras cannot find
         raise ExportError(
@@ -33,8 +35,13 @@ def load(file: Path, classes: Mapping[str, type] | None = None) -> keras.Model:
             "an older file, whose name ends in .h5"
         )
     try:
-        return keras.models.load_model(file, classes, compile=False)
+        return keras.models.load_model(file, classes, compile=False, safe_mode=safe_mode)
     except Exception as error:  # what a damaged file makes Keras, zipfile and h5py raise is not said anywhere
+        if safe_mode and _UNSAFE in str(error):
+            raise ExportError(
+                f"{file.name}: expected a file without Python code, got a Lambda layer's, which runs with the model; "
+                "if you trust whoever made it, load it with --no-safe-mode (in Python: safe_mode=False)"
+            ) from error
         missing = _MISSING.search(str(error))
         if missing is None:
             raise ExportError(f"{file}: expected a Keras model file (.keras); {reason(error)}") from error

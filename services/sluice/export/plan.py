@@ -4,7 +4,7 @@ It runs the model's graph once on tensors without values, and refuses by name th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from sluice.export import memory, rules
 from sluice.export.entries import Entry, entries
-from sluice.export.errors import CannotStep, ExportError, refused
+from sluice.export.errors import CannotStep, ExportError, named, refused
 from sluice.export.memory import Memory, State
 from sluice.export.names import legal_scopes, unused_name
 from sluice.export.walk import Flow, Span, Whole, flows_in, graph_of, joint_flow, named_arguments
@@ -26,11 +26,15 @@ class Plan:
         inputs: by the name of the input layer, in the model's order.
         outputs: by the name of the layer that gives them, in the model's order.
         memories: of each call of a layer that remembers, in the order of visit; empty if the model is not stepped.
+        unstepped: why a model of sequences is not stepped.
+        one_length: why rows that share a batch must be of one length; empty if they need not.
     """
 
     inputs: Mapping[str, Flow]
     outputs: Mapping[str, Flow]
     memories: tuple[Memory, ...] = ()
+    unstepped: CannotStep | None = None
+    one_length: str = ""
 
     @property
     def states(self) -> tuple[State, ...]:
@@ -39,7 +43,19 @@ class Plan:
     @property
     def is_ragged(self) -> bool:
         """Whether sequences of uneven lengths can share a batch: time is the one axis of a row without a size."""
-        return bool(self.states) and all(None not in flow.row for flow in self.inputs.values())
+        return self.is_timed and not self.one_length and all(None not in flow.row for flow in self.inputs.values())
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether rows are sequences of any number of time steps."""
+        return any(flow.timed for flow in self.inputs.values())
+
+    @property
+    def limits(self) -> str:
+        """How the model is not served, and why, in one line; empty if there is nothing to say."""
+        steps = f"no sessions: {self.unstepped.sentence}" if self.unstepped else ""
+        length = f"all rows of a request must have one length: {self.one_length}" if self.one_length else ""
+        return "; ".join(filter(None, (steps, length)))
 
     @property
     def lengths(self) -> str:
@@ -47,18 +63,29 @@ class Plan:
         return unused_name("lengths", set(self.inputs))
 
 
-def plan_for(model: keras.Model) -> Plan:
-    """Find out how `model` can be served.
+def plan_for(model: keras.Model, steps: bool = False) -> Plan:
+    """Find out how `model` can be served: step by step, as whole sequences, or as rows.
 
     Raises:
-        ExportError: not a built Sequential or functional model.
-        CannotStep: it is recurrent, and holds a layer that cannot be run one time step at a time.
+        ExportError: not a built Sequential or functional model; or `steps` are asked of one that remembers nothing.
+        CannotStep: `steps` are asked for, and a layer cannot be run one time step at a time.
     """
     graph = _known_graph(model)
+    remembers = _is_recurrent(model) or any(map(memory.remembers, model._flatten_layers()))
+    plan, refusal = None, None
     with refused("run on tensors without values"):
-        if _is_recurrent(model):
-            return _stepped_plan(graph)
-        return _convolutional_plan(graph) if any(map(memory.remembers, model._flatten_layers())) else rows_plan(model)
+        try:
+            plan = _stepped_plan(graph) if remembers or _is_free(graph) else None
+        except CannotStep as error:
+            refusal = error
+    if plan and plan.states:
+        return plan
+    if steps:
+        raise refusal or ExportError(
+            f"model '{model.name}': expected a layer that remembers from step to step, such as an LSTM, got none; "
+            "export without steps"
+        )
+    return _unstepped_plan(graph, refusal)
 
 
 def rows_plan(model: keras.Model) -> Plan:
@@ -141,12 +168,34 @@ def _stepped_plan(graph: keras.Model) -> Plan:
     return Plan(inputs, _by_layer(graph, [_described(flow) for flow in outputs]), tuple(planner.memories))
 
 
-def _convolutional_plan(graph: keras.Model) -> Plan:
-    """Causal convolutions alone can be stepped if the rest of the model can; otherwise they are served whole."""
-    try:
-        return _stepped_plan(graph)
-    except CannotStep:
-        return rows_plan(graph)
+def _unstepped_plan(graph: keras.Model, refusal: CannotStep | None) -> Plan:
+    """Whole sequences where the time axis is the one that is free, and otherwise rows."""
+    if refusal and (stateful := [layer for layer in graph._flatten_layers() if getattr(layer, "stateful", False)]):
+        raise ExportError(
+            f"{named(stateful[0])}: expected stateful=False in a model that is not stepped, as answers would depend on "
+            f"the requests before; {refusal.sentence}"
+        )
+    if not _is_free(graph):
+        return replace(rows_plan(graph), unstepped=refusal)
+    inputs = {
+        name: Flow(entry.tensor, Span.EACH if has_free_time(entry.tensor) else Span.ROW)
+        for name, entry in entries(graph).items()
+    }
+    outputs = [Flow(each, Span.EACH if has_free_time(each) else Span.LAST) for each in graph.outputs]
+    return Plan(inputs, _by_layer(graph, outputs), unstepped=refusal)
+
+
+def has_free_time(tensor: keras.KerasTensor) -> bool:
+    """Whether the second axis of a Keras model's tensor has no size, as that of sequences of any length."""
+    return len(tensor.shape) > 1 and tensor.shape[1] is None
+
+
+def _is_free(graph: keras.Model) -> bool:
+    """Whether rows are sequences of any length, and their other axes have a size."""
+    inputs = entries(graph).values()
+    free = [entry for entry in inputs if has_free_time(entry.tensor)]
+    sized = all(None not in entry.tensor.shape[2 if entry in free else 1 :] for entry in inputs)
+    return bool(free) and sized and all(entry.is_sequence for entry in free)
 
 
 def _entry_flow(entry: Entry) -> Flow:

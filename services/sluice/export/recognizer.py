@@ -1,6 +1,7 @@
 """Exports a classifier that can say "none of these": logits, and how strange each input is to its training data."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def export_recognizer(
             of known classes - 1.
         folder: DIR/NAME/VERSION, TensorFlow Serving's layout.
         classes: what the logits mean.
-        description: what the model and its tensors mean to people; the usual range of a single input goes into the
-            contract too.
+        description: what the model and its tensors mean to people. The usual range of a single input goes into the
+            contract too; that of the training data where the description gives none.
         methods: which scores are written; all that can be had by default. With none there is no `recognize`.
         options: what the methods leave to be chosen.
         assets: file name in `assets.extra` → function that writes it to the path it is given.
@@ -72,6 +73,7 @@ def export_recognizer(
         parts, x, served = _unfitted(model, classes, description)
     else:
         parts, x, served = _fitted(model, features_layer, train_data, classes, methods, options)
+        description = _ranged(description, _flows(parts), x)
     return export_endpoints(
         parts.whole,
         served,
@@ -130,6 +132,16 @@ def _fitted(
     x, labels = _checked(train_data, flows, classes)
     known = _seen(parts, x, labels, classes, features_layer)
     return parts, x, endpoints(parts.whole, flows, {each: METHODS[each](known, options) for each in wanted}, classes)
+
+
+def _ranged(description: Description, flows: Mapping[str, Flow], x: Inputs) -> Description:
+    """With each input's range as the training data has it, unless it is described; whole numbers have no scale."""
+    tensors = dict(description.tensors)
+    for name, rows in ((name, x[name]) for name, flow in flows.items() if "float" in flow.tensor.dtype):
+        about = tensors.get(name, Meaning())
+        if rows.dtype.kind in "fiu" and about.typical is None and np.isfinite(rows).all() and np.ptp(rows):
+            tensors[name] = replace(about, typical=(float(rows.min()), float(rows.max())))
+    return replace(description, tensors=tensors)
 
 
 def _flows(parts: Classifier) -> dict[str, Flow]:

@@ -29,7 +29,7 @@ def write_saved_model(model: keras.Model, endpoints: Endpoints, contract: Mappin
     stated = _contract(json.dumps(contract, ensure_ascii=False)), {"probe": tf.TensorSpec([None], "int32", "probe")}
     every = {"contract": stated, **endpoints}
     keys = {name: _legal_keys(specs) for name, (_, specs) in every.items()}
-    with refused("written as a SavedModel"), legal_scopes(model):
+    with refused("written as a SavedModel"), legal_scopes(model), _without_cudnn(model):
         signatures = {name: _traced(endpoint, specs, keys[name]) for name, (endpoint, specs) in every.items()}
         root = _root(model, signatures.values())
         with legal_variables(root.all_variables), _only_errors_logged():
@@ -101,6 +101,19 @@ def _members(value: Any) -> Iterator[Any]:
     elif isinstance(value, dict | list | tuple | set):
         for each in value.values() if isinstance(value, dict) else value:
             yield from _members(each)
+
+
+@contextmanager
+def _without_cudnn(model: keras.Model) -> Iterator[None]:
+    """Keras takes operations of cuDNN where it finds a GPU, and these run nowhere else."""
+    before = [(layer, layer.use_cudnn) for layer in model._flatten_layers() if hasattr(layer, "use_cudnn")]
+    for layer, _ in before:
+        layer.use_cudnn = False
+    try:
+        yield
+    finally:
+        for layer, use_cudnn in before:
+            layer.use_cudnn = use_cudnn
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from sluice.export.contract import SEQUENCES
+from sluice.export.padding import Run, hushed
 from sluice.export.plan import Plan
 from sluice.export.saved_model import Endpoint, Endpoints, Tensors
 from sluice.export.walk import Flow, Scan, Step, Walk, Whole, graph_of
@@ -15,12 +16,13 @@ from sluice.export.walk import Flow, Scan, Step, Walk, Whole, graph_of
 def endpoints(model: keras.Model, plan: Plan) -> Endpoints:
     """The ways to call a planned model, by signature."""
     whole = _specs({name: (flow, flow.tensor.shape[1:]) for name, flow in plan.inputs.items()})
+    lengths = {plan.lengths: tf.TensorSpec([None], "int32", plan.lengths)}
     if not plan.states:
-        return {"serving_default": (_rows(model, plan), whole)}
+        padded = {SEQUENCES: (_padded(model, plan), whole | lengths)} if plan.is_ragged else {}
+        return {"serving_default": (_unpadded(model, plan) if plan.is_timed else _rows(model, plan), whole)} | padded
     step = _specs({name: (flow, flow.row) for name, flow in plan.inputs.items()})
     scan = _specs({name: (flow, (None, *flow.row)) for name, flow in plan.inputs.items()})
     states = {state.name: tf.TensorSpec((None, *state.shape), state.dtype, state.name) for state in plan.states}
-    lengths = {plan.lengths: tf.TensorSpec([None], "int32", plan.lengths)}
     return {
         "step": (_step(model, plan), step | states),
         "scan": (_scan(model, plan), scan | states | lengths),
@@ -60,6 +62,26 @@ def _whole(model: keras.Model, plan: Plan) -> Endpoint:
 def _run(walk: Walk, model: keras.Model, plan: Plan, given: Tensors) -> Tensors:
     flows = walk.run(model, [walk.enter(given[name], flow) for name, flow in plan.inputs.items()])
     return {name: tf.identity(walk.leave(flow)) for name, flow in zip(plan.outputs, flows, strict=True)}
+
+
+def _padded(model: keras.Model, plan: Plan) -> Endpoint:
+    timed = next(name for name, flow in plan.inputs.items() if flow.timed)
+
+    def padded(given: Tensors) -> Tensors:
+        within = tf.sequence_mask(given[plan.lengths], tf.shape(given[timed])[1])
+        return _ran(Run(within), model, plan, given)
+
+    return padded
+
+
+def _unpadded(model: keras.Model, plan: Plan) -> Endpoint:
+    return lambda given: _ran(Run(), model, plan, given)
+
+
+def _ran(run: Run, model: keras.Model, plan: Plan, given: Tensors) -> Tensors:
+    with hushed():
+        outputs = run.run(model, [tf.identity(given[name]) for name in plan.inputs])
+    return {name: tf.identity(output) for name, output in zip(plan.outputs, outputs, strict=True)}
 
 
 def _rows(model: keras.Model, plan: Plan) -> Endpoint:

@@ -13,14 +13,16 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend import get_keras_mask
 from keras.src.models.functional import operation_fn
 
 from sluice.export import replay
-from sluice.export.contract import SEQUENCES, Description, Meaning, example_rows
+from sluice.export.contract import FREE_SIZE, SEQUENCES, Description, Meaning, example_rows
 from sluice.export.entries import Entry, entries
 from sluice.export.errors import ExportError, refused
 from sluice.export.imports import load
 from sluice.export.names import legal_scopes
+from sluice.export.padding import Run, hushed
 from sluice.export.plan import Plan
 from sluice.export.signatures import called
 from sluice.export.walk import Flow, Span, graph_of
@@ -33,10 +35,9 @@ TOLERANCE = 1e-5
 _SEED = 20260101
 _STEPS = 8
 _ROWS = 3
-_FREE_SIZE = 16
 _MASKED = 0.3
 _WORDS, _NO_WORD = 4, "zyzzyva"  # of a text, and one that no vocabulary is likely to hold
-# Of the rows of one batch; what stands beyond them must change nothing.
+# Of the rows of one batch, the first as long as the array; what stands beyond them must change nothing.
 _LENGTHS = (_STEPS, 1, 5)
 # Two chunks of uneven lengths, one of them 0: 7, 4 and 2 steps in all.
 _CHUNKS = ((4, 3, 0), (3, 1, 2))
@@ -82,9 +83,11 @@ def calls(model: keras.Model, plan: Plan, description: Description) -> Iterator[
     x = samples(model, plan, description)
     asked = _stateless_copy(model) if plan.states else model
     with tf.device("/CPU:0"), refused("run by Keras"), legal_scopes(asked):
-        _check_repeats(asked, [*_cut(plan, x, _ROWS, 2).values()])
+        _check_repeats(asked, [*_cut(plan, x, _ROWS, 2 if plan.states else FREE_SIZE).values()])
         if not plan.states:
             yield from _rows_calls(model, plan, x)
+            if plan.is_ragged:
+                yield _uneven_call(model, plan, x)
             return
         y = _running_outputs(asked, plan, x)
     yield from _whole_calls(plan, x, y)
@@ -99,22 +102,32 @@ def samples(model: keras.Model, plan: Plan, description: Description) -> Arrays:
     random = np.random.default_rng(_SEED)
     found = entries(graph_of(model))
     x = {
-        name: _sample(random, flow, found[name], description.tensors.get(name, Meaning()).typical)
+        name: _sample(random, flow, _steps(plan), found[name], description.tensors.get(name, Meaning()).typical)
         for name, flow in plan.inputs.items()
     }
     for name, row in example_rows(plan, description).items():
         if x[name].dtype == object and description.example is not None and not found[name].words:
-            x[name][...] = np.char.encode(np.array(row, str), "utf-8")
+            x[name][...] = np.resize(np.char.encode(np.array(row, str), "utf-8"), x[name].shape[1:])
     for value in _mask_values(model):
         for name in (name for name, flow in plan.inputs.items() if flow.timed):
             x[name][random.random(x[name].shape[:2]) < _MASKED] = value
+            if not plan.states:  # what attends to nothing at all has no answer
+                first = x[name][:, 0]
+                first[first == value] = value + 1
     return x
 
 
-def _sample(random: np.random.Generator, flow: Flow, entry: Entry, typical: tuple[float, float] | None) -> np.ndarray:
+def _steps(plan: Plan) -> int:
+    """How many time steps a sequence has."""
+    return _STEPS if plan.states else FREE_SIZE
+
+
+def _sample(
+    random: np.random.Generator, flow: Flow, steps: int, entry: Entry, typical: tuple[float, float] | None
+) -> np.ndarray:
     """Whole numbers below the vocabulary where there is an embedding."""
-    sizes = tuple(_FREE_SIZE if size is None else size for size in flow.row)
-    shape = (_ROWS, *((_STEPS,) if flow.timed else ()), *sizes)
+    sizes = tuple(FREE_SIZE if size is None else size for size in flow.row)
+    shape = (_ROWS, *((steps,) if flow.timed else ()), *sizes)
     dtype = flow.tensor.dtype
     if dtype == "string":
         return _texts(random, entry, shape)
@@ -222,8 +235,52 @@ def _outputs(model: keras.Model, plan: Plan, x: Arrays) -> Arrays:
 
 def _rows_calls(model: keras.Model, plan: Plan, x: Arrays) -> Iterator[Call]:
     for rows in (1, _ROWS):
-        cut = _cut(plan, x, rows, _STEPS)
+        cut = _cut(plan, x, rows, _steps(plan))
         yield Call("serving_default", cut, _outputs(model, plan, cut), {})
+
+
+def _uneven_call(model: keras.Model, plan: Plan, x: Arrays) -> Call:
+    """Rows of uneven lengths together, and what Keras answers to each of them alone."""
+    lengths = lengths_of(plan, x)
+    rows = [row_of(plan, x, row, length) for row, length in enumerate(lengths)]
+    with hushed():
+        expected = [_outputs(model, plan, row) for row in rows]
+        outputs = [
+            dict(zip(plan.outputs, Run().run(model, [*map(tf.convert_to_tensor, row.values())]), strict=True))
+            for row in rows
+        ]
+    return Call(
+        SEQUENCES,
+        {**x, plan.lengths: lengths},
+        {name: _stacked([each[name] for each in expected]) for name in plan.outputs},
+        {name: _stacked([meant(each[name]) for each in outputs]) for name, flow in plan.outputs.items() if flow.timed},
+    )
+
+
+def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows [1, ...] of any lengths as one array of the longest, zeros or False beyond the others."""
+    stacked = np.zeros((len(rows), *max(row.shape[1:] for row in rows)), rows[0].dtype)
+    for whole, row in zip(stacked, rows, strict=True):
+        whole[tuple(map(slice, row.shape[1:]))] = row[0]
+    return stacked
+
+
+def lengths_of(plan: Plan, x: Arrays) -> np.ndarray:
+    """Uneven lengths of the rows of `x`, int32 [batch], the first as long as the array."""
+    return np.array([_steps(plan), *_LENGTHS[1:]], np.int32)
+
+
+def row_of(plan: Plan, x: Arrays, row: int, length: int) -> Arrays:
+    """One row [1, ...], with its first time steps."""
+    return {name: each[row : row + 1] for name, each in _cut(plan, x, _ROWS, length).items()}
+
+
+def meant(alone: tf.Tensor) -> np.ndarray:
+    """Bool [batch, time]: the steps of an output that Keras has not marked as masked, where a value means nothing."""
+    mask = get_keras_mask(alone)
+    if mask is None:
+        return np.ones(alone.shape[:2], bool)
+    return keras.ops.convert_to_numpy(mask).astype(bool).reshape(*alone.shape[:2], -1).any(axis=-1)
 
 
 def _whole_calls(plan: Plan, x: Arrays, y: Arrays) -> Iterator[Call]:
@@ -314,15 +371,15 @@ def _run_replay(folder: Path, *files: Path) -> None:
 
 def _compare(call: Call, answer: Arrays, allowed: float) -> None:
     for name, expected in call.expected.items():
-        difference = _difference(answer[name], expected, call.valid.get(name))
-        if difference > allowed:
+        found = difference(answer[name], expected, call.valid.get(name))
+        if found > allowed:
             raise ExportError(
                 f"signature '{call.signature}', output '{name}': expected Keras's answer within {allowed:g} relative "
-                f"to max(1, |y|), got a difference of {difference:.3g}; the model was not exported"
+                f"to max(1, |y|), got a difference of {found:.3g}; the model was not exported"
             )
 
 
-def _difference(answer: np.ndarray, expected: np.ndarray, valid: np.ndarray | None) -> float:
+def difference(answer: np.ndarray, expected: np.ndarray, valid: np.ndarray | None) -> float:
     """The largest relative to max(1, |expected|); infinite where shapes or texts differ, or only one is finite."""
     if answer.shape != expected.shape:
         return math.inf

@@ -20,8 +20,8 @@ from rich.markup import escape
 from sluice.cli.demo import judge, recognition, sequences, sessions
 from sluice.cli.embedded import Embedded, embedded
 from sluice.cli.errors import NOT_REACHABLE, CommandError
+from sluice.cli.keras_import import import_keras
 from sluice.client import AsyncClient, SluiceError
-from sluice.log import quiet_import
 
 MODELS = ("dates", recognition.GLYPHS, recognition.DIGITS, "temperature")  # what takes longest to train comes first
 
@@ -47,8 +47,7 @@ def run(models_dir: Path, out: Path, count: int) -> None:
     try:
         with embedded(models_dir, log, "--calibrations", str(calibrations)) as gateway:
             with console.status("Starting the gateway and the model server …"):
-                with quiet_import():
-                    import keras  # noqa: F401 - meanwhile, for the judge
+                import_keras("demo")  # meanwhile, for the judge
                 gateway.until_ready()
             result, shown = asyncio.run(_serve(gateway, clients, rows, console))
             with console.status("Calibrating, and asking about pictures …"):

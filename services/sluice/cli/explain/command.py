@@ -13,22 +13,21 @@ from sluice.cli.explain.exported import from_folder
 from sluice.cli.explain.numbers import Numbers
 from sluice.cli.explain.served import from_gateway
 from sluice.cli.explain.subject import Subject
-from sluice.cli.extras import need
 from sluice.cli.model_folders import MODELS, versions_of
 from sluice.cli.text import heading, write
 
 
-def run(target: str, numbers: Numbers, url: str | None, imports: Sequence[str]) -> None:
+def run(target: str, numbers: Numbers, url: str | None, imports: Sequence[str], safe_mode: bool) -> None:
     """Print the explanation of `target`.
 
     Raises:
         CommandError: there is no such file, folder or model, or it cannot be read.
     """
-    subject = find(target, url, imports)
+    subject = find(target, url, imports, safe_mode)
     write([*_title(subject), *explanation(subject, numbers)], Console(highlight=False, emoji=False))
 
 
-def find(target: str, given_url: str | None, imports: Sequence[str]) -> Subject:
+def find(target: str, given_url: str | None, imports: Sequence[str], safe_mode: bool) -> Subject:
     """What is known about FILE.keras, DIR/NAME/VERSION, or the NAME of a model.
 
     Without a gateway's address a NAME is looked for among the models that were built here, and then at `GATEWAY`.
@@ -38,10 +37,9 @@ def find(target: str, given_url: str | None, imports: Sequence[str]) -> Subject:
     """
     path, url = Path(target), (given_url or GATEWAY).rstrip("/")
     if path.suffix == ".keras" or path.is_file():
-        need("explain FILE.keras", "export")
         from sluice.cli.explain.keras_file import from_keras
 
-        return from_keras(path, url, imports)
+        return from_keras(path, url, imports, safe_mode)
     is_name = path.name == target
     if given_url is None and is_name and (versions := versions_of(MODELS / target)):
         return from_folder(versions[-1], url)

@@ -8,22 +8,23 @@ from zipfile import is_zipfile
 
 from sluice.cli.errors import CommandError
 from sluice.cli.explain.subject import Layer, Subject
-from sluice.log import quiet_import
+from sluice.cli.keras_import import import_keras
+from sluice.cli.requests import WHOLE
 from sluice.policy.contract import TIME, Axis, Contract, Signature, Tensor
 from sluice.policy.contract_document import parse_contract
 
 _AXES = {1: ("feature",), 3: ("height", "width", "channel")}  # as the exporter names them
-_LONGEST_REASON = 200  # characters; Keras writes a model's whole configuration
 _LONGEST_SEQUENCE_RANK = 3  # [batch, time, features]; what has more axes says where time is by its first layer
 
 
-def from_keras(file: Path, url: str, imports: Sequence[str]) -> Subject:
+def from_keras(file: Path, url: str, imports: Sequence[str], safe_mode: bool) -> Subject:
     """What a Keras file says; a model that cannot be exported is explained as rows.
 
     Args:
         file: FILE.keras.
         url: of the gateway in the example requests.
         imports: modules or .py files with custom layers, imported first.
+        safe_mode: whether a file that holds Python code is refused.
 
     Raises:
         CommandError: no such file, no Keras model, or a model whose input shape is not known.
@@ -32,10 +33,9 @@ def from_keras(file: Path, url: str, imports: Sequence[str]) -> Subject:
         raise CommandError(f"{file}: expected a Keras model file (.keras); there is no such file")
     if file.suffix == ".keras" and not is_zipfile(file):
         raise CommandError(f"{file}: expected a Keras model file, as `model.save` writes it; got another kind of file")
-    with quiet_import():
-        import keras  # noqa: F401 - ahead of the code that needs it, without TensorFlow's chatter
-    model = _loaded(file, imports)
-    contract, obstacle = _exported(model)
+    import_keras("explain FILE.keras")
+    model = _loaded(file, imports, safe_mode)
+    contract, limits, obstacle = _exported(model)
     if not getattr(model, "inputs", None):
         raise CommandError(f"{file}: {obstacle}")
     return Subject(
@@ -46,45 +46,41 @@ def from_keras(file: Path, url: str, imports: Sequence[str]) -> Subject:
         framewise=tuple(layer.name for layer in _layers(model) if type(layer).__name__ == "TimeDistributed"),
         batch=model.inputs[0].shape[0],
         obstacle=obstacle,
+        limits=limits,
         export=f"sluice export {file} --out var/models/{file.stem}/1",
         url=url,
     )
 
 
-def _loaded(file: Path, imports: Sequence[str]) -> Any:
-    from keras.models import load_model
-
+def _loaded(file: Path, imports: Sequence[str], safe_mode: bool) -> Any:
     from sluice.export import ExportError
-    from sluice.export.imports import import_classes
+    from sluice.export.imports import import_classes, load
 
     try:
         import_classes(imports)
+        return load(file, safe_mode=safe_mode)
     except ExportError as error:
         raise CommandError(str(error)) from None
-    try:
-        return load_model(file, compile=False)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        raise CommandError(
-            f"{file}: expected a Keras model file (.keras), got one that Keras cannot read: {reason} … If a layer of "
-            "yours is unknown to it, name the module that registers the layer with --import"
-        ) from None
 
 
-def _exported(model: Any) -> tuple[Contract | None, str]:
-    """The contract that an export would write, with the sizes that it leaves out; or why there is no export."""
+def _exported(model: Any) -> tuple[Contract | None, str, str]:
+    """The contract that an export would write, with the sizes that it leaves out, and its limits; or why there is none.
+
+    The limits come second, the obstacle third.
+    """
     from sluice.export import ExportError
     from sluice.export.contract import UNDESCRIBED, contract
-    from sluice.export.plan import plan_for
+    from sluice.export.uneven import planned
 
     try:
-        read = parse_contract(contract(plan_for(model), UNDESCRIBED))
+        plan = planned(model)
+        read = parse_contract(contract(plan, UNDESCRIBED))
     except ExportError as error:
-        return None, str(error)
-    rows = {name: each for name, each in read.signatures.items() if each.kind in ("rows", "sequences")}
-    timed = read.step is not None or _begins_with_time(model)
+        return None, "", str(error)
+    rows = {name: each for name, each in read.signatures.items() if each.kind in WHOLE}
+    timed = plan.is_timed or _begins_with_time(model)
     sized = {name: replace(each, inputs=_inputs(model, timed)) for name, each in rows.items()}
-    return replace(read, signatures={**read.signatures, **sized}), ""
+    return replace(read, signatures={**read.signatures, **sized}), plan.limits, ""
 
 
 def _rows(model: Any) -> Contract:

@@ -1,7 +1,6 @@
 """The section that says how Sluice serves a model: the calls there are, and requests to paste."""
 
 import json
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,11 +8,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from sluice.cli.explain.shapes import row_shape, shape
-from sluice.cli.explain.subject import WHOLE, Subject
+from sluice.cli.explain.subject import Subject
+from sluice.cli.requests import WHOLE, requests
 from sluice.cli.text import code, paragraph, table
-from sluice.policy.contract import Signature, Tensor, numpy_dtype
-
-_LONGEST_REQUEST = 100  # characters of JSON in a command line; longer ones go into a file
+from sluice.policy.contract import Signature, Tensor
 
 
 def serving(subject: Subject) -> Iterator[RenderableType]:
@@ -30,6 +28,8 @@ def serving(subject: Subject) -> Iterator[RenderableType]:
             f"Rows of different lengths may come in one request. They are padded to share batches{groups}; padding "
             "changes no answer."
         )
+    if subject.limits:
+        yield paragraph(f"{subject.limits[:1].upper()}{subject.limits[1:]}.")
     if not subject.obstacle:
         yield Text()
         if subject.export:
@@ -61,43 +61,15 @@ def _taken(signature: Signature, write: Callable[[Tensor], str]) -> str:
 
 def _requests(subject: Subject) -> Iterator[RenderableType]:
     """Commands to paste: the contract's own example."""
-    name, inputs = _example(subject)
-    signature = subject.contract.signatures[name]
-    model = f"{subject.url}/v1/models/{subject.name}"
-    if signature.kind in {*WHOLE, "encode"}:
-        row = next(iter(inputs.values())) if len(inputs) == 1 else inputs
-        generates = signature.kind == "encode"
-        which = {} if generates or name == "serving_default" else {"signature_name": name}
-        call = f"curl -s {model}:{'generate' if generates else 'predict'}"
-        yield from _request(call, which | {"instances": [row]}, signature)
-        return
-    yield code(f"curl -s {model}/sessions -H 'Content-Type: application/json' \\\n  -d '{{\"session\": \"mine\"}}'")
-    yield from _request(f"curl -s {subject.url}/v1/sessions/mine:{signature.kind}", {"inputs": inputs}, signature)
+    for each in requests(subject.name, subject.contract, subject.url):
+        yield code(each.line("request.json"))
+        if each.is_long and each.signature:
+            yield paragraph(f"request.json: {json.dumps(_outlined(each.body, each.signature), ensure_ascii=False)}")
 
 
-def _request(command: str, body: Mapping[str, Any], signature: Signature) -> Iterator[RenderableType]:
-    written = json.dumps(body, ensure_ascii=False)
-    if len(written) <= _LONGEST_REQUEST:
-        yield code(f"{command} \\\n  -d {shlex.quote(written)}")
-        return
-    yield code(f"{command} \\\n  -d @request.json")
+def _outlined(body: Mapping[str, Any], signature: Signature) -> Mapping[str, Any]:
+    """The body with words in place of its rows."""
     rows: dict[str, Any] = {name: f"nested lists, {row_shape(tensor)}" for name, tensor in signature.inputs.items()}
     row = next(iter(rows.values())) if len(rows) == 1 else rows
     held: dict[str, Any] = {"inputs": rows} if "inputs" in body else {"instances": [row]}
-    yield paragraph(f"request.json: {json.dumps({**body, **held}, ensure_ascii=False)}")
-
-
-def _example(subject: Subject) -> tuple[str, Mapping[str, Any]]:
-    """The contract's example request, or zeros where it has none."""
-    given = subject.contract.document.get("example")
-    if isinstance(given, dict) and given.get("signature") in subject.contract.signatures:
-        return given["signature"], given["inputs"]
-    signature = subject.contract.step or subject.entry
-    return signature.name, {name: _zeros(tensor) for name, tensor in signature.inputs.items()}
-
-
-def _zeros(tensor: Tensor) -> Any:
-    row: Any = {"O": "", "b": False, "i": 0, "u": 0}.get(numpy_dtype(tensor.dtype).kind, 0.0)
-    for size in reversed(tensor.shape[1:]):
-        row = [row] * (1 if size is None else size)
-    return row
+    return {**body, **held}

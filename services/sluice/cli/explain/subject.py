@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
+from sluice.cli.requests import entry
 from sluice.policy.contract import TIME, Contract, Signature, State, Tensor
-
-WHOLE = ("rows", "sequences")  # kinds of which a request gives whole rows, and gets all that belongs to them
-_ORDER = (*WHOLE, "encode", "scan", "step", "decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,7 @@ class Subject:
         framewise: names of layers that run on every time step alone (TimeDistributed).
         batch: the batch size that the Keras model was built for, None for any.
         obstacle: why it cannot be exported as it is; empty if it can be, or is already.
+        limits: how it is not served, and why; empty if that is not known, or there is nothing to say.
         export: the command that exports it; empty if it is exported already.
         note: a sentence about what the source does not say.
         url: the gateway of the example requests.
@@ -47,6 +46,7 @@ class Subject:
     framewise: tuple[str, ...] = ()
     batch: int | None = None
     obstacle: str = ""
+    limits: str = ""
     export: str = ""
     note: str = ""
     url: str = ""
@@ -54,7 +54,7 @@ class Subject:
     @property
     def entry(self) -> Signature:
         """The signature that takes whole rows, or else the one that comes nearest."""
-        return min(self.contract.signatures.values(), key=lambda each: _ORDER.index(each.kind))
+        return entry(self.contract)
 
     @property
     def tensor(self) -> Tensor:
