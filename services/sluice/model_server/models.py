@@ -12,9 +12,10 @@ from time import monotonic
 
 import structlog
 
+from sluice.model_folder import versions_in
 from sluice.model_server.config import Configs, check_labels
 from sluice.model_server.errors import InvalidArgument, NotFound, ServingError
-from sluice.model_server.folders import files_in, found_versions
+from sluice.model_server.folders import files_in
 from sluice.model_server.servable import Servable
 from sluice.model_server.versions import Available, Failure, Model, Retries, Unloading, Version, settled
 
@@ -172,7 +173,7 @@ class Models:
         """Look at a model's folder. One that cannot be read changes nothing: what is served goes on."""
         model = self._models[name]
         try:
-            found = found_versions(model.config.path) if wanted else {}
+            found = versions_in(model.config.path) if wanted else {}
         except OSError as error:
             self._complain(name, f"the folder of model {name} cannot be read: {error}")
             return

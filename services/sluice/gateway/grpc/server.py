@@ -32,12 +32,12 @@ class GrpcServer:
     """The gRPC port, while it is open.
 
     Raises:
-        OSError: the address cannot be had.
+        CannotListen: the address cannot be had.
     """
 
     def __init__(self, gateway: Gateway, metrics: Metrics, inference: Inference, address: str) -> None:
         self._gateway = gateway
-        self._listener = listen(address)
+        self._listener = listen(address, "--grpc")
         self._health = Health(tuple(_SERVICES), lambda: gateway.ready)
         door = Door(gateway, metrics)
         self._methods = {

@@ -3,6 +3,7 @@
 It knows HTTP; what a call means is the application's behind it.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import orjson
@@ -16,10 +17,12 @@ from sluice.gateway.http.connection import body_too_large
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.metrics.metrics import Metrics
-from sluice.policy.errors import BodyTooLarge, Internal, SluiceError
+from sluice.policy.errors import BodyTooLarge, Draining, Internal, SluiceError
 from sluice.wire.content import inflate
 
 log = structlog.get_logger()
+
+_STOPS = "This gateway has stopped before the answer came."
 
 
 class ClientGone(Exception):
@@ -57,6 +60,9 @@ class Front:
             body = inflate(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
         except ClientGone:
             return
+        except asyncio.CancelledError:  # by the server, which stops
+            await refuse(scope, send, Draining(f"{_STOPS} Send the whole request again."), request_id, close=True)
+            return
         except SluiceError as error:
             self._metrics.request("unknown", "", error.code)
             # Whether the body of who expects 100 still comes is not known: RFC 9110, section 10.1.1.
@@ -92,6 +98,10 @@ class Front:
 
         try:
             await self._app(scope, receive, noting_send)
+        except asyncio.CancelledError:  # by the server, which stops
+            scope[OUTCOME] = Draining.code
+            if start is None:
+                await refuse(scope, send, Draining(f"{_STOPS} Try again."), request_id, close=True)
         except Exception:
             if start is not None:
                 scope[OUTCOME] = Internal.code
