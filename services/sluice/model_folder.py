@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-LAYOUT = "NAME/VERSION/saved_model.pb, VERSION a whole number"
+from sluice.missing import no_folder
+
+LAYOUT = "NAME/VERSION/saved_model.pb"
 _MODEL = "saved_model.pb"
 _VERSION = re.compile(r"[0-9]{1,18}")
 _KERAS = (".keras", ".h5", ".hdf5")
@@ -27,7 +29,9 @@ class Found:
     @property
     def nothing(self) -> str:
         """What to say when there is no model."""
-        return f"there is no model to serve in {self.path}" + ("" if self.unserved else f": it takes {LAYOUT}")
+        return f"there is no model to serve in {self.path}" + (
+            "" if self.unserved else f": it takes {LAYOUT}, VERSION a whole number"
+        )
 
 
 def look(folder: Path) -> Found:
@@ -41,6 +45,8 @@ def look(folder: Path) -> Found:
                 models.append(each.name)
         if not models and (reason := _as_one(folder)):
             unserved = {_model_of(folder): reason}
+    except FileNotFoundError:
+        unserved[_model_of(folder)] = no_folder(folder)
     except OSError as error:
         unserved[_model_of(folder)] = _unreadable(folder, error)
     return Found(folder, models, {name: reason for name, reason in unserved.items() if reason and name not in models})
@@ -90,9 +96,11 @@ def _told(path: Path) -> str:
     if misnamed := next(filter(_is_saved_model, below), None):
         better = path / _number(misnamed.name)
         return f"{misnamed} is no version, whose name is a whole number: rename it to {better}"
-    if version := next((each for each in below if _VERSION.fullmatch(each.name) and each.is_dir()), None):
-        keras = _keras_in(version)
-        return _export(keras, version) if keras else f"{version} has no {_MODEL}: write one with `sluice export`"
+    if versions := versions_in(path):
+        newest = max(versions)
+        keras = _keras_in(versions[newest])
+        next_ = path / str(newest + 1)  # what an exporter writes must not be there yet
+        return _export(keras, next_) if keras else f"{versions[newest]} has no {_MODEL}: export the model to {next_}"
     keras = _keras_in(path)
     return _export(keras, path / "1") if keras else ""
 

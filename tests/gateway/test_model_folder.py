@@ -32,8 +32,8 @@ def folder(tmp_path: Path) -> Path:
         (["old.v1.h5"], "old.v1", "`sluice export {0}/old.v1.h5 --out {0}/old.v1/1`"),
         (["my a.keras"], "my a", "`sluice export '{0}/my a.keras' --out '{0}/my a/1'`"),
         (["a/model.keras"], "a", "`sluice export {0}/a/model.keras --out {0}/a/1`"),
-        (["a/3/model.keras"], "a", "`sluice export {0}/a/3/model.keras --out {0}/a/3`"),
-        (["a/3/weights"], "a", "{0}/a/3 has no saved_model.pb: write one with `sluice export`"),
+        (["a/3/model.keras"], "a", "`sluice export {0}/a/3/model.keras --out {0}/a/4`"),
+        (["a/3/weights"], "a", "{0}/a/3 has no saved_model.pb: export the model to {0}/a/4"),
     ],
 )  # fmt: skip
 def test_a_model_that_is_not_where_it_is_served_from_is_told_of_beside_the_others(
@@ -86,7 +86,7 @@ def test_an_empty_folder_says_what_it_takes_and_one_that_is_gone_that_it_is(tmp_
     told = f"there is no model to serve in {tmp_path}: it takes NAME/VERSION/saved_model.pb, VERSION a whole number"
     assert look(tmp_path).nothing == told
     gone = tmp_path / "gone"
-    assert look(gone).unserved == {"gone": f"{gone} cannot be read: No such file or directory"}
+    assert look(gone).unserved == {"gone": f"there is no folder {gone}"}
 
 
 def test_what_cannot_be_read_is_told_of_and_hides_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,8 @@ async def test_a_folder_that_is_empty_at_first_is_waited_for_and_one_that_is_emp
     folder = tmp_path / "models"
     folder.mkdir()
     async with running(puppet, models=folder) as here:
-        assert (await readiness(here))[1]["reason"] == f"there is no model to serve in {folder}: it takes {LAYOUT}"
+        reason = (await readiness(here))[1]["reason"]
+        assert reason == f"there is no model to serve in {folder}: it takes {LAYOUT}, VERSION a whole number"
         add(folder, "sum")
         await eventually(lambda: is_ready(here, True))
         (folder / "sum" / "1" / "saved_model.pb").unlink()

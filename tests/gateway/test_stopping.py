@@ -14,7 +14,7 @@ import pytest
 from sluice.gateway.app import create_app
 from sluice.gateway.server import Server, server_config
 from sluice.gateway.settings import Settings
-from tests.end_to_end.serving import alive, environment, eventually
+from tests.end_to_end.serving import alive, eventually, finding
 from tests.gateway.here import PATIENCE_S, Gate
 from tests.gateway.test_process import serving
 
@@ -32,11 +32,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def begin(*command: str, blocks: str = "tensorflow", stderr: int = subprocess.PIPE) -> "subprocess.Popen[bytes]":
         module = tmp_path / f"{blocks}.py"
         module.write_text(BLOCKS)
-        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
         process = subprocess.Popen(
             # Who runs the tests in the background may have SIGINT ignored, and children inherit that.
             ["env", "--default-signal=INT", sys.executable, "-m", *command],
-            stdin=subprocess.PIPE, stderr=stderr, env={**environment(), "PYTHONPATH": path, "TMPDIR": str(tmp_path)},
+            stdin=subprocess.PIPE, stderr=stderr, env={**finding(tmp_path), "TMPDIR": str(tmp_path)},
         )  # fmt: skip
         started.append(process)
         eventually(module.with_suffix(".importing").exists, PATIENCE_S)

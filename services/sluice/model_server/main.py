@@ -132,6 +132,7 @@ def _loader(settings: ModelServerSettings, monitoring: "Monitoring", batching: "
 
 
 def _models(settings: ModelServerSettings, loader: "Loader") -> "Models":
+    from sluice.model_folder import look
     from sluice.model_server.folders import models_in
     from sluice.model_server.models import Models
     from sluice.model_server.versions import Retries
@@ -141,6 +142,8 @@ def _models(settings: ModelServerSettings, loader: "Loader") -> "Models":
         dict if folder is None else partial(models_in, folder),
         loader,
         any_labels=settings.allow_version_labels_for_unavailable_models,
+        unserved=dict if folder is None else lambda: look(folder).unserved,
+        warns=not settings.stop_with_parent,  # which has a parent that does
         retries=Retries(settings.max_num_load_retries, settings.load_retry_interval_micros / _MICROSECONDS),
     )
 

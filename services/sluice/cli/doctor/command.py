@@ -11,6 +11,8 @@ import typer
 from sluice.cli.doctor.checks import examine
 from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
 from sluice.cli.model_folders import versions_of
+from sluice.missing import no_folder
+from sluice.model_folder import LAYOUT
 from sluice.policy.errors import BackendUnavailable
 
 
@@ -21,7 +23,7 @@ def run(backend: str, models: Path | None, names: Sequence[str], rest: str | Non
         CommandError: it cannot be reached, or something must be mended.
     """
     if models is not None and not models.is_dir():
-        raise CommandError(f"--models: there is no folder {models}", WRONG_USAGE)
+        raise CommandError(f"--models: expected the folder of models, {LAYOUT}; {no_folder(models)}", WRONG_USAGE)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     folders = {each.name for each in models.iterdir() if versions_of(each)} if models else set[str]()
     try:
