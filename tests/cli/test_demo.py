@@ -1,11 +1,16 @@
 """The demo, where its gateway does not become ready."""
 
+import os
+import signal
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from sluice.cli.demo.command import MODELS
+from sluice.cli.demo.command import MODELS, _build
 from tests.cli.conftest import told
+from tests.end_to_end.serving import alive, eventually
 
 
 def test_a_demo_that_cannot_be_served_says_why_and_where_the_log_is(
@@ -21,3 +26,32 @@ def test_a_demo_that_cannot_be_served_says_why_and_where_the_log_is(
     assert ended.code == 3
     assert ended.reason.startswith("sluice: the demo could not be served: the gateway is not ready after 0 s: ")
     assert ended.reason.endswith(f". The log is in {out / 'serve.log'}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_demo_that_is_told_to_stop_stops_those_that_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    trains = tmp_path / "trains"  # in Python's place; it never ends by itself
+    trains.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec cat {tmp_path}/never\n")
+    trains.chmod(0o755)
+    os.mkfifo(tmp_path / "never")
+    monkeypatch.setattr(sys, "executable", str(trains))
+    pid = tmp_path / "pid"
+
+    def stop() -> None:
+        try:
+            eventually(lambda: pid.is_file() and pid.read_text().endswith("\n"), 60)
+        finally:
+            os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
+            _build(tmp_path, ["dates"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+        stopper.join()
+    assert not alive(int(pid.read_text()))

@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
             docs=f"http://{host}:{port}/docs",
             grpc=f"{self._app.state.settings.grpc.rpartition(':')[0]}:{self._app.state.grpc.port}",
         )
-        if self._told:
+        if self._told and self._draining is None:
             self._drain()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -58,6 +58,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         if self.force_exit:  # or what the application has opened would stay
+            self._app.state.grpc.cut()
             await self.lifespan.shutdown()
 
     def _drain(self) -> None:
