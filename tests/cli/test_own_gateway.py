@@ -87,6 +87,9 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(models: Path, kn
     assert f"expected a model of this name in {models}; there are animals, broken, front. Export it to" in absent.reason
     empty = told("calibrate", "plants", "--known", known, "--models", tmp_path)
     assert (empty.code, "there are no models. Export it to" in empty.reason) == (1, True)
+    (tmp_path / "plants.keras").touch()
+    bare = told("calibrate", "plants", "--known", known, "--models", tmp_path)
+    assert (bare.code, f"plants: {tmp_path}/plants.keras is a Keras file: export it" in bare.reason) == (1, True)
     misspelt = told("calibrate", "plants", "--known", known, "--models", f"{models}s")
     assert (misspelt.code, f"there is no folder {models}s; did you mean {models}?" in misspelt.reason) == (1, True)
 

@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.errors import FAILED, WRONG_USAGE, CommandError
 from sluice.cli.extras import DISTRIBUTION, NEEDS, installed, need, overview
 from sluice.signals import EXIT, end_when_told
 from sluice.stderr import say
@@ -21,6 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(error.code)
     except KeyboardInterrupt:  # while a command is imported
         sys.exit(EXIT + signal.SIGINT)
+    except BrokenPipeError:  # nobody reads the answer any more
+        sys.stdout = None
+        sys.exit(FAILED)
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -40,11 +43,11 @@ def _run(arguments: Sequence[str]) -> int:
     if command == "--version":
         from importlib.metadata import version
 
-        print(f"sluice {version(DISTRIBUTION)}")  # noqa: T201 - for who typed the command
+        print(f"sluice {version(DISTRIBUTION)}", flush=True)  # noqa: T201 - for who typed the command
         return 0
     if not installed("cli"):
         asked = command == "--help"
-        print(overview(), file=sys.stdout if asked else sys.stderr)
+        print(overview(), file=sys.stdout if asked else sys.stderr, flush=True)
         return 0 if asked else WRONG_USAGE
     from sluice.cli.main import app
 

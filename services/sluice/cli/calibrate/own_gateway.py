@@ -17,6 +17,7 @@ from sluice.cli.errors import CommandError
 from sluice.cli.extras import need
 from sluice.cli.model_folders import contract_file, versions_of
 from sluice.missing import no_folder
+from sluice.model_folder import look
 from sluice.policy.contract_document import ContractError, parse_contract
 
 _LAST_LINES = 12  # of the gateway's log, where it did not become ready
@@ -52,6 +53,8 @@ def _needed(model: str, folder: Path) -> Sequence[str]:
     """The model, and the detector that its contract names if the folder holds that too."""
     found = sorted(each.name for each in folder.glob("*") if versions_of(each))
     if model not in found:
+        if reason := look(folder).unserved.get(model):
+            raise CommandError(f"{model}: {reason}")
         none = "there are no models" if folder.is_dir() else no_folder(folder)
         there = f"there are {', '.join(found)}" if found else none
         raise CommandError(
