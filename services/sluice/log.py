@@ -12,15 +12,14 @@ from sluice import stderr
 
 
 def configure() -> None:
-    """Log at INFO to standard error, in colour on a terminal or where FORCE_COLOR asks for it."""
-    colours = sys.stderr.isatty() or bool(os.environ.get("FORCE_COLOR"))
+    """Log at INFO to standard error, in colour on a terminal."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S"),
             structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer(colors=colours, pad_event_to=24),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(stderr),  # type: ignore[arg-type]  # as a file that is printed to

@@ -1,9 +1,12 @@
-"""Standard error, which a process outlives: that nobody reads it any more stops nothing that the process is doing."""
+"""Standard error, which a process may outlive: that it cannot be written to stops nothing that the process is doing."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_GONE = (errno.EPIPE, errno.EIO)  # the program that read it has ended; the terminal is closed
 
 
 def write(text: str) -> None:
@@ -33,7 +36,8 @@ def pass_on(data: bytes) -> None:
 def _unless_gone() -> Iterator[None]:
     try:
         yield
-    except BrokenPipeError:  # from now on, and at the end of the process, what is written goes nowhere
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
+    except OSError as error:
+        if error.errno in _GONE:  # from now on, and at the end of the process, what is written goes nowhere
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)

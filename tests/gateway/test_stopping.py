@@ -100,9 +100,11 @@ def test_a_killed_gateway_takes_along_a_model_server_that_is_starting(start: Sta
     eventually(lambda: not alive(child), PATIENCE_S)
 
 
-@SIGNALS
-def test_a_start_whose_output_nobody_reads_can_be_stopped(start: Start, tmp_path: Path, number: signal.Signals) -> None:
-    reading, writing = os.pipe()
+@pytest.mark.parametrize(("opened", "number"), [(os.pipe, SIGTERM), (os.pipe, SIGINT), (os.openpty, SIGTERM)])
+def test_a_start_whose_output_nobody_reads_can_be_stopped(
+    start: Start, tmp_path: Path, opened: Callable[[], tuple[int, int]], number: signal.Signals
+) -> None:
+    reading, writing = opened()
     os.close(reading)
     process = start(*serve(tmp_path), stderr=writing)  # it has logged in vain that it listens, and started a child
     os.close(writing)

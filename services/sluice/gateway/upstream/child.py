@@ -1,7 +1,6 @@
 """The embedded model server as a child process: started, watched, restarted when it dies, ended with the gateway."""
 
 import asyncio
-import os
 import signal
 import sys
 import tempfile
@@ -91,12 +90,11 @@ class ModelServerChild:
 
     async def _run(self) -> str:
         """Run it once; how it ended."""
-        colours = {"FORCE_COLOR": "1"} if sys.stderr.isatty() else {}
         # The child hears no signals that are meant for the gateway. It stops when its standard input ends, so a
         # gateway that is killed takes it along.
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stderr=PIPE, start_new_session=True, env={**os.environ, **colours}
+                *self._command, stdin=PIPE, stderr=PIPE, start_new_session=True
             )
         except OSError as error:
             return f"cannot be started: {error}"
