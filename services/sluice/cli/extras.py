@@ -12,7 +12,7 @@ PROOF: Mapping[str, Sequence[str]] = {
     "cli": ("typer",),
     "export": ("keras", "tensorflow"),
     "model-server": ("tensorflow_serving", "tensorflow"),
-    "models": ("wordfreq",),
+    "models": ("wordfreq", "keras", "tensorflow"),
 }
 NEEDS: Mapping[str, Sequence[str]] = {
     "serve": ("gateway",),

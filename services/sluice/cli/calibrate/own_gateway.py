@@ -30,7 +30,7 @@ def own_gateway(model: str, folder: Path) -> Iterator[str]:
     Raises:
         CommandError: there is no such model, or it cannot be served.
     """
-    need("calibrate, without --url,", "gateway", "model-server")
+    need("calibrate", "gateway", "model-server", otherwise=", or name a gateway that runs: --url URL")
     names = _needed(model, folder)
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
         f"Starting a gateway and a model server for {' and '.join(names)}, from {folder} (--url asks one that runs)"
