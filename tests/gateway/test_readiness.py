@@ -80,6 +80,16 @@ async def test_readiness_follows_the_model_server(tmp_path):
         await puppet.stop()
 
 
+async def test_a_model_server_that_was_never_reached_is_the_trouble_of_each_model_and_told_of_once(
+    tmp_path, folder, logs
+):
+    async with running(Puppet(tmp_path), reached=False, models=folder) as here:
+        await eventually(lambda: here.gateway.catalog.gone)
+        body = (await readiness(here))[1]
+        assert body["troubled"] == dict.fromkeys(["other", "sum"], body["reason"])
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["not ready"]
+
+
 @pytest.mark.usefixtures("other")
 async def test_a_model_that_is_broken_from_the_start_is_listed_and_keeps_nobody_from_the_others(puppet, folder):
     async with running(puppet, models=folder) as here:

@@ -203,7 +203,7 @@ class Catalog:
         if not trouble:
             log.info("ready", models=sorted(self.models))
         elif trouble == self._expected:
-            log.info("not ready yet", reason=trouble)
+            log.info("waiting", reason=trouble)
         else:
             log.warning("not ready", reason=trouble)
 
@@ -354,7 +354,7 @@ class Catalog:
         rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
         model.broken.pop(version, None)
         model.served[version] = served = ServedVersion(model.name, version, contract, signatures, rows, plain)
-        log.info("version ready", model=model.name, version=version, signatures=sorted(signatures))
+        log.info("version served", model=model.name, version=version, signatures=sorted(signatures))
         self._welcome(served)
 
     async def _contract(self, name: str, version: int) -> Contract:
