@@ -3,6 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
+GRPC ?= $(shell at='$(HTTP)'; port=$${at/*:/}; echo $${at%:*}:$$((port ? port + 1 : 0)))# one port higher, so that both move
+CALIBRATIONS = $(wildcard var/calibrations)
 WORKERS ?= $(shell expr $$(nproc) + 1)# one more than cores, as tests wait for processes that start
 DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py tests/models/test_glyphs.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -16,9 +18,9 @@ help: ## Show this help
 demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients; sequences, dates, strange pictures
 	sluice demo
 
-serve: $(BIN)/.demo ## Serve the example models on HTTP=127.0.0.1:8080
+serve: $(BIN)/.demo ## Serve the example models on HTTP=127.0.0.1:8080, and gRPC one port higher, or GRPC=HOST:PORT
 	sluice models build temperature dates
-	sluice serve --models var/models --http $(HTTP)
+	sluice serve --models var/models --http $(HTTP) --grpc $(GRPC) $(CALIBRATIONS:%=--calibrations %)
 
 test: $(BIN)/.dev ## Run all tests, in about ten minutes on two cores
 	coverage erase

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import structlog
 
+from sluice import stderr
+
 
 def configure() -> None:
     """Log at INFO to standard error, in colour on a terminal."""
@@ -20,7 +22,7 @@ def configure() -> None:
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stderr),  # type: ignore[arg-type]  # as a file that is printed to
     )
 
 
@@ -31,7 +33,7 @@ def quiet_import(*, keras: bool = True) -> Iterator[None]:
     Without `keras` it does not import Keras in passing, with all that Keras imports, which takes as long as the rest.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
+    stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     hidden = not keras and "keras" not in sys.modules

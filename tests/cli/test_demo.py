@@ -1,15 +1,20 @@
 """The demo, where its gateway does not become ready; and what it leaves to be sent."""
 
+import os
+import signal
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sluice.cli.demo.command import MODELS
+from sluice.cli.demo.command import MODELS, _build
 from sluice.cli.demo.recognition import Answer, Row, write
 from sluice.policy.contract import Axis, Tensor
 from sluice.wire.recognition import parse_recognize
 from tests.cli.conftest import told
+from tests.end_to_end.serving import alive, eventually
 
 
 def test_a_demo_that_cannot_be_served_says_why_and_where_the_log_is(
@@ -35,3 +40,32 @@ def test_the_pictures_that_it_leaves_are_a_request_to_recognize_them(tmp_path: P
     tensors = asked.rows.tensors({"picture": Tensor("picture", "float32", axes)})
     np.testing.assert_array_equal(tensors["picture"], pictures)
     assert asked.top_k == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_demo_that_is_told_to_stop_stops_those_that_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    trains = tmp_path / "trains"  # in Python's place; it never ends by itself
+    trains.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec cat {tmp_path}/never\n")
+    trains.chmod(0o755)
+    os.mkfifo(tmp_path / "never")
+    monkeypatch.setattr(sys, "executable", str(trains))
+    pid = tmp_path / "pid"
+
+    def stop() -> None:
+        try:
+            eventually(lambda: pid.is_file() and pid.read_text().endswith("\n"), 60)
+        finally:
+            os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
+            _build(tmp_path, ["dates"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+        stopper.join()
+    assert not alive(int(pid.read_text()))

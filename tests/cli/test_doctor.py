@@ -144,11 +144,13 @@ async def said(*arguments: object) -> Told:
 async def test_the_exit_code_says_whether_all_is_well(puppet, tmp_path):
     (tmp_path / "models" / "plain" / "1").mkdir(parents=True)
     (tmp_path / "models" / "no model").mkdir()
+    (tmp_path / "models" / "bare.keras").touch()
     well = await said("--backend", puppet.address, "--models", tmp_path / "models")
     assert (well.code, well.error) == (0, "")
     lines = well.text.splitlines()
     assert lines[0].startswith(f"ok    reachable    {puppet.address} answers")
     assert all(line[:5].strip() in ("ok", "warn", "-") for line in lines)
+    assert lines[-1].startswith(f"warn  bare         {tmp_path}/models/bare.keras is a Keras file: export it")
     ill = await said("--backend", puppet.address, "--model", "nobody")
     assert (ill.code, ill.reason) == (1, "sluice: 1 of these must be mended before traffic comes")
     assert "FAIL  nobody       the model server does not know it" in ill.text.splitlines()

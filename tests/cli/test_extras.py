@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -31,15 +32,22 @@ def test_settings_that_cannot_be_used_are_told_in_one_line() -> None:
     assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", expected)
 
 
+_OR_GATEWAY = ", or name a gateway that runs: --url URL"
+_OR_BACKEND = ", or name a model server that runs: --backend HOST:PORT"
+# By command line, how the sentence names the command, the extras and what else would do.
 WITH_TENSORFLOW = {
-    "serve --models .": ("serve --models", "model-server"),
-    "model-server --port 0": ("model-server", "model-server"),
-    "export m.keras --out m/1": ("export", "export"),
-    "explain m.keras": ("explain FILE.keras", "export"),
-    "explain plain/1": ("explain DIR/NAME/VERSION", "export"),
-    "models build temperature --out .": ("models build", "export"),
-    "calibrate plain --known m.npz --models .": ("calibrate, without --url,", "model-server"),
-    "demo": ("demo", "export and model-server"),
+    "serve --models .": ("serve --models", "model-server", _OR_BACKEND),
+    "model-server --port 0": ("model-server", "model-server", ""),
+    "export m.keras --out m/1": ("export", "export", ""),
+    "explain m.keras": ("explain FILE.keras", "export", ""),
+    "explain plain/1": ("explain DIR/NAME/VERSION", "export", ""),
+    "models build temperature --out .": ("models build", "export", ""),
+    "calibrate plain --known m.npz --models .": (
+        "calibrate",
+        "model-server",
+        ", or name a gateway that runs: --url URL",
+    ),
+    "demo": ("demo", "export and model-server", ""),
 }
 
 
@@ -56,10 +64,14 @@ def test_without_tensorflow_one_line_names_the_extra(
     (tmp_path / "plain" / "1").mkdir(parents=True)
     (tmp_path / "plain" / "1" / "saved_model.pb").touch()
     said = told(*command.split())
-    asked, extra = WITH_TENSORFLOW[command]
+    asked, extra, otherwise = WITH_TENSORFLOW[command]
     named = f"the extra{'s' if ' and ' in extra else ''} {extra}"
     install = f"pip install 'sluice-serving[{extra.replace(' and ', ',')}]'"
-    assert (said.code, said.text, said.error) == (2, "", f'sluice: "sluice {asked}" needs {named}: {install}\n')
+    assert (said.code, said.text, said.error) == (
+        2,
+        "",
+        f'sluice: "sluice {asked}" needs {named}: {install}{otherwise}\n',
+    )
 
 
 def test_a_keras_that_cannot_be_imported_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +80,26 @@ def test_a_keras_that_cannot_be_imported_is_told_in_one_line(monkeypatch: pytest
     with pytest.raises(CommandError, match=r'"sluice export" needs Keras with TensorFlow, .*: import of keras') as told:
         keras_import.import_keras("export")
     assert told.value.code == 2
+
+
+def test_a_folder_that_tensorflow_left_behind_is_not_tensorflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "left_behind").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(extras.PROOF, "export", ["keras", "left_behind"])  # type: ignore[arg-type]
+    assert not extras.installed("export")
+
+
+def test_the_version_is_told() -> None:
+    asked = told("--version")
+    assert (asked.code, asked.text) == (0, f"sluice {version(extras.DISTRIBUTION)}\n")
+    assert "sluice --version" in told("--help").text
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sluice.cli.__main__.installed", pressed)
+    assert told("doctor") == (130, "", "")

@@ -85,8 +85,13 @@ def test_a_model_that_is_not_there_is_named_with_those_that_are(models: Path, kn
     absent = told("calibrate", "plants", "--known", known, "--models", models)
     assert absent.code == 1
     assert f"expected a model of this name in {models}; there are animals, broken, front. Export it to" in absent.reason
-    empty = told("calibrate", "plants", "--known", known, "--models", tmp_path / "nowhere")
+    empty = told("calibrate", "plants", "--known", known, "--models", tmp_path)
     assert (empty.code, "there are no models. Export it to" in empty.reason) == (1, True)
+    (tmp_path / "plants.keras").touch()
+    bare = told("calibrate", "plants", "--known", known, "--models", tmp_path)
+    assert (bare.code, f"plants: {tmp_path}/plants.keras is a Keras file: export it" in bare.reason) == (1, True)
+    misspelt = told("calibrate", "plants", "--known", known, "--models", f"{models}s")
+    assert (misspelt.code, f"there is no folder {models}s; did you mean {models}?" in misspelt.reason) == (1, True)
 
 
 def test_a_folder_and_a_gateway_are_not_asked_for_together(models: Path, known: Path) -> None:

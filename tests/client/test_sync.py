@@ -93,8 +93,11 @@ def test_an_interrupt_ends_a_stream_and_is_not_hidden_by_its_end() -> None:
             closed.set()
 
     def interrupt() -> None:
+        """Again where Python was just about to wait: then it waits on."""
         waits.wait()
         os.kill(os.getpid(), signal.SIGINT)
+        while not closed.wait(5):
+            os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may have it ignored
     try:

@@ -99,10 +99,16 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
 
 
+def finding(modules: Path) -> dict[str, str]:
+    """The environment of a process that finds the modules of a folder before all others."""
+    path = os.pathsep.join([str(modules), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**environment(), "PYTHONPATH": path}
+
+
 def sluice(*args: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "sluice.cli", *args]
-    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=500, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, **{"env": environment(), **options})
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Bad days: the model server is killed under load, versions change, processes are stopped in every way."""
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -79,11 +80,17 @@ def keras_alone(temperature_dir: Path, rows: np.ndarray) -> np.ndarray:
     return np.concatenate(outputs)[: len(rows)]
 
 
-def test_sigterm_finishes_and_takes_the_model_server_along(gateway: Gateway) -> None:
+def test_a_start_warns_of_nothing_and_is_ready_once_and_sigterm_takes_the_model_server_along(gateway: Gateway) -> None:
     child = gateway.model_server()
     gateway.process.send_signal(signal.SIGTERM)
     assert gateway.process.wait(30) == 0
     assert not alive(child)
+    lines = [re.match(r"[\d:]+ \[(\w+) *\] (.*?)  ", line) for line in gateway.log.read_text().splitlines()]
+    assert all(lines), gateway.log.read_text()
+    levels, events = zip(*(line.groups() for line in lines if line), strict=True)
+    assert {*levels} == {"info"}
+    assert [event for event in events if "ready" in event] == ["ready"]
+    assert events[-1] == "stopping"
 
 
 def test_a_killed_gateway_leaves_no_model_server_behind(gateway: Gateway) -> None:

@@ -189,5 +189,5 @@ async def test_a_port_that_is_taken_is_told_and_ends_with_code_1(puppet, door):
             [sys.executable, "-m", "sluice.cli", "serve", "--backend", puppet.address, *flags],
             cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
-        assert ended.returncode == 1
-        assert addresses[door] in ended.stderr
+        told = f"sluice: --{door} {addresses[door]}: the address is in use by another program. End that one, or choose "
+        assert (ended.returncode, ended.stderr) == (1, f"{told}another port: --{door} 127.0.0.1:PORT\n")

@@ -7,9 +7,10 @@ import pytest
 
 from sluice.gateway.upstream.client import VersionStatus
 from sluice.gateway.upstream.served import Model
+from sluice.model_folder import LAYOUT, Found
 from sluice.policy.errors import BackendError, DeadlineExceeded, VersionNotFound
 from tests.gateway import puppet as puppets
-from tests.gateway.here import Here, eventually, refused, running
+from tests.gateway.here import Here, eventually, refused, refused_as_tf_serving, running
 from tests.gateway.puppet import CONTRACT, Puppet
 
 
@@ -79,6 +80,16 @@ async def test_readiness_follows_the_model_server(tmp_path):
         await puppet.stop()
 
 
+async def test_a_model_server_that_was_never_reached_is_the_trouble_of_each_model_and_told_of_once(
+    tmp_path, folder, logs
+):
+    async with running(Puppet(tmp_path), reached=False, models=folder) as here:
+        await eventually(lambda: here.gateway.catalog.gone)
+        body = (await readiness(here))[1]
+        assert body["troubled"] == dict.fromkeys(["other", "sum"], body["reason"])
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["not ready"]
+
+
 @pytest.mark.usefixtures("other")
 async def test_a_model_that_is_broken_from_the_start_is_listed_and_keeps_nobody_from_the_others(puppet, folder):
     async with running(puppet, models=folder) as here:
@@ -137,12 +148,45 @@ async def test_a_folder_that_is_empty_at_first_is_waited_for_and_one_that_is_emp
     folder = tmp_path / "models"
     folder.mkdir()
     async with running(puppet, models=folder) as here:
-        assert (await readiness(here))[1]["reason"] == "there is no model to serve"
+        reason = (await readiness(here))[1]["reason"]
+        assert reason == f"there is no model to serve in {folder}: it takes {LAYOUT}, VERSION a whole number"
         add(folder, "sum")
         await eventually(lambda: is_ready(here, True))
         (folder / "sum" / "1" / "saved_model.pb").unlink()
-        await eventually(lambda: not here.gateway.catalog._in_folder)
+        await eventually(lambda: here.gateway.catalog.unserved)
         assert await is_ready(here, True)
+
+
+async def test_what_lies_in_the_folder_and_is_not_served_is_told_with_what_to_do(puppet, folder, logs):
+    (folder / "bare").mkdir()
+    (folder / "bare" / "saved_model.pb").touch()
+    (folder / "weather.keras").touch()
+    reasons = {
+        "bare": f"{folder}/bare has no version folder: move what is in it to {folder}/bare/1",
+        "weather": f"{folder}/weather.keras is a Keras file: "
+        f"export it, `sluice export {folder}/weather.keras --out {folder}/weather/1`",
+    }
+    async with running(puppet, models=folder) as here:
+        assert (await readiness(here))[1]["unserved"] == reasons
+        for name, reason in reasons.items():
+            for path in (f"/v1/models/{name}/contract", f"/v2/models/{name}"):
+                assert reason in (await here.http.get(path)).json()["error"]
+        missing = await here.http.post("/v1/models/bare:predict", json={"instances": [[1]]})
+        assert reasons["bare"] in refused_as_tf_serving(missing, 404, "model_not_found")
+        await eventually(lambda: [each for each in logs if each["event"] == "not served"])
+        (folder / "bare" / "1").mkdir()
+        (folder / "bare" / "saved_model.pb").rename(folder / "bare" / "1" / "saved_model.pb")
+        await eventually(lambda: here.gateway.catalog.unserved.keys() == {"weather"})
+    told = [(each["model"], each["reason"]) for each in logs if each["event"] == "not served"]
+    assert told == [*reasons.items()]
+
+
+async def test_a_folder_that_is_one_model_is_told_of_what_to_name_instead(puppet, folder):
+    async with running(puppet, models=folder / "sum") as here:
+        status, body = await readiness(here)
+        assert (status, body["reason"]) == (503, f"there is no model to serve in {folder}/sum")
+        told = f"{folder}/sum is one model: name the folder of all models, --models {folder}"
+        assert body["unserved"] == {"sum": told}
 
 
 async def test_a_contract_that_cannot_be_read_is_trouble_of_its_own_model(puppet, folder, monkeypatch):
@@ -185,7 +229,7 @@ async def test_what_the_model_server_cannot_say_of_one_model_is_trouble_of_that_
             return await asked(name, *more)
 
         monkeypatch.setattr(backend, fails, stumble)
-        monkeypatch.setattr(catalog, "_read_folder", lambda: ["sum"])
+        monkeypatch.setattr(catalog, "_look", lambda: Found(Path(), ["sum"]))
         await eventually(lambda: "as the test told me" in catalog.troubles().get("sum", ""))
         assert await is_ready(here, True)
         assert await predict(here) == 200

@@ -39,10 +39,56 @@ def test_flags_go_before_the_environment_and_that_before_yaml(tmp_path, monkeypa
     assert settings.poll_s == Settings().poll_s
 
 
-def test_a_folder_of_calibrations_has_to_be_there(tmp_path):
-    assert load([NEEDED, "--calibrations", str(tmp_path)]).calibrations == tmp_path
-    with pytest.raises(SettingsError, match="calibrations"):
-        load([NEEDED, "--calibrations", str(tmp_path / "nowhere")])
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--models", "the folder of models, NAME/VERSION/saved_model.pb"),
+        ("--calibrations", "the folder that `sluice calibrate` writes to, such as var/calibrations"),
+    ],
+)
+def test_a_folder_that_is_named_has_to_be_there_and_one_that_is_close_is_suggested(
+    tmp_path, monkeypatch, flag, expected
+):
+    here = tmp_path / "var" / "here"
+    here.mkdir(parents=True)
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert getattr(load([NEEDED, flag, "var/here"]), flag[2:]) == Path("var/here")
+    for given, told in {
+        "vra/heer": f"there is no folder vra/heer in {tmp_path}; did you mean var/here?",
+        str(tmp_path / "var" / "ere"): f"there is no folder {tmp_path}/var/ere; did you mean {here}?",
+        "var/else/where": f"there is no folder var/else/where in {tmp_path}",
+        "file": "file is a file",
+    }.items():
+        with pytest.raises(SettingsError) as refused:
+            load([NEEDED, flag, given])
+        assert str(refused.value) == f"{flag}: expected {expected}; {told}"
+
+
+def test_http_and_grpc_need_an_address_each():
+    with pytest.raises(SettingsError, match="--http and --grpc are two addresses; both are localhost:1"):
+        load([NEEDED, "--http=localhost:1", "--grpc=localhost:1"])
+    assert load([NEEDED, "--http=localhost:0", "--grpc=localhost:0"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "served"),
+    [
+        ([], "--http 127.0.0.1:8080 --grpc 127.0.0.1:8081"),
+        (["HTTP=127.0.0.1:9090"], "--http 127.0.0.1:9090 --grpc 127.0.0.1:9091"),
+        (["HTTP=[::1]:9090"], "--http [::1]:9090 --grpc [::1]:9091"),
+        (["HTTP=127.0.0.1:0"], "--http 127.0.0.1:0 --grpc 127.0.0.1:0"),
+        (["HTTP=127.0.0.1:9090", "GRPC=127.0.0.1:7"], "--http 127.0.0.1:9090 --grpc 127.0.0.1:7"),
+        (["CALIBRATIONS=cal"], "--http 127.0.0.1:8080 --grpc 127.0.0.1:8081 --calibrations cal"),
+    ],
+)
+def test_make_serve_moves_both_ports_and_takes_calibrations(arguments, served):
+    shown = subprocess.run(
+        ["make", "--dry-run", "serve", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    *_, command = shown.stdout.splitlines()
+    # Where there are calibrations in var/calibrations, they are taken without being named.
+    assert command.split("--models var/models ")[1].split()[: len(served.split())] == served.split()
 
 
 def test_the_file_may_be_named_in_the_environment(tmp_path, monkeypatch):

@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,16 @@ def test_version_names_both(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         load(["--version"])
     assert version("tensorflow") in capsys.readouterr().out
+
+
+def test_tensorflow_may_come_from_another_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_found(name: str) -> str:
+        if name == "tensorflow":
+            raise PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("sluice.model_server.flags.version", not_found)
+    assert load([MODELS]).models == Path("a")
 
 
 def test_every_flag_is_in_one_group() -> None:

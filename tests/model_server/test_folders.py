@@ -1,5 +1,6 @@
 """What is loaded and let go as folders change, with a loader that only takes notes."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from sluice.model_folder import look
 from sluice.model_server.config import Configs, ModelConfig, specific
 from sluice.model_server.errors import NotFound, ServingError
 from sluice.model_server.folders import models_in
@@ -395,3 +397,16 @@ def _once(error: Exception) -> Callable[[], None]:
             raise waiting.pop()
 
     return during
+
+
+def test_what_is_no_model_is_told_of_once_and_to_who_asks_for_it(shelf, logs):
+    shelf.put("m/1")
+    told = f"{shelf.path}/bare has no version folder: move what is in it to {shelf.path}/bare/1"
+    shelf.put("bare")
+    models = shelf.serving(lambda: models_in(shelf.path), unserved=lambda: look(shelf.path).unserved)
+    models.refresh()
+    models.refresh()
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == [f"bare is not served: {told}"]
+    for ask in (models.find, models.versions):
+        with pytest.raises(NotFound, match=re.escape(told)):
+            ask("bare")

@@ -92,7 +92,8 @@ def test_the_extra_gateway_alone_says_what_the_embedded_model_server_needs(
 ) -> None:
     done = with_gateway.run("sluice", "serve", "--models", str(tmp_path))
     told = (
-        "sluice: \"sluice serve --models\" needs the extra model-server: pip install 'sluice-serving[model-server]'\n"
+        "sluice: \"sluice serve --models\" needs the extra model-server: pip install 'sluice-serving[model-server]', "
+        "or name a model server that runs: --backend HOST:PORT\n"
     )
     assert (done.stderr, done.returncode) == (told, 2)
     assert "serve         is installed" in with_gateway.run("sluice", "--help").stdout
@@ -100,7 +101,7 @@ def test_the_extra_gateway_alone_says_what_the_embedded_model_server_needs(
 
 def test_an_extra_is_known_by_a_distribution_that_it_names() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    for extra, module in PROOF.items():
+    for extra, (module, *_) in PROOF.items():
         distribution = {"tensorflow_serving": "tensorflow-serving-api"}.get(module, module)
         having = [name for name, needed in extras.items() if distribution in map(name_of, needed)]
         assert having == [extra]

@@ -17,6 +17,7 @@ from types import FrameType
 
 from sluice.cli.errors import NOT_REACHABLE, CommandError
 from sluice.client import Client, SluiceError
+from sluice.signals import EXIT
 
 _LOOPBACK = "127.0.0.1"
 _READY_S, _PAUSE_S = 120.0, 0.1
@@ -60,7 +61,7 @@ def _trouble(client: Client) -> str:
 def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
     """Start one over a folder of models, with its output in the file `log`, and stop it at the end of the block.
 
-    It is stopped whatever ends the block: an error, Ctrl-C, or SIGTERM to this process, which is an exit with code 143.
+    It is stopped whatever ends the block: an error, Ctrl-C, or SIGTERM to this process.
     If it does not stop in time it is killed; its model server then ends by itself.
     In the block nothing goes to it through a proxy, whatever the environment says of proxies.
     """
@@ -68,8 +69,7 @@ def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
     command = [sys.executable, "-m", "sluice.cli", "serve", "--models", str(models)]
     command += ["--http", http, "--grpc", grpc, *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    before = signal.signal(signal.SIGTERM, _exit)
-    try:
+    with exits_at_sigterm():
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603 - ourselves
         try:
@@ -77,6 +77,14 @@ def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
                 yield Embedded(f"http://{http}", f"grpc://{grpc}", process)
         finally:
             _stop(process)
+
+
+@contextmanager
+def exits_at_sigterm() -> Iterator[None]:
+    """In the block SIGTERM to this process is an exit with code 143, before which the block is left as at an error."""
+    before = signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -105,7 +113,7 @@ def _no_proxy() -> Iterator[None]:
 
 
 def _exit(number: int, _: FrameType | None) -> None:
-    sys.exit(128 + number)
+    sys.exit(EXIT + number)
 
 
 def _free_ports() -> list[int]:

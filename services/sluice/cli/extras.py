@@ -6,16 +6,14 @@ from importlib.util import find_spec
 from sluice.cli.errors import WRONG_USAGE, CommandError
 
 DISTRIBUTION = "sluice-serving"
-# A module that comes with this extra alone.
-PROOF: Mapping[str, str] = {
-    "gateway": "fastapi",
-    "cli": "typer",
-    "export": "keras",
-    "model-server": "tensorflow_serving",
-    "models": "wordfreq",
+# Modules that come with this extra alone, and TensorFlow, which can be missing beside what needs it.
+PROOF: Mapping[str, Sequence[str]] = {
+    "gateway": ("fastapi",),
+    "cli": ("typer",),
+    "export": ("keras", "tensorflow"),
+    "model-server": ("tensorflow_serving", "tensorflow"),
+    "models": ("wordfreq",),
 }
-# Keras may be there without TensorFlow, over another library; and TensorFlow is what fails to install.
-_BESIDES: Mapping[str, Sequence[str]] = {"export": ("tensorflow",), "model-server": ("tensorflow",)}
 NEEDS: Mapping[str, Sequence[str]] = {
     "serve": ("gateway",),
     "model-server": ("model-server",),
@@ -30,14 +28,19 @@ NEEDS: Mapping[str, Sequence[str]] = {
 
 
 def installed(extra: str) -> bool:
-    return all(find_spec(module) is not None for module in (PROOF[extra], *_BESIDES.get(extra, ())))
+    return all(map(_can_be_imported, PROOF[extra]))
 
 
-def need(command: str, *extras: str) -> None:
+def _can_be_imported(module: str) -> bool:
+    found = find_spec(module)
+    return found is not None and found.has_location  # a folder that was left behind has none
+
+
+def need(command: str, *extras: str, otherwise: str = "") -> None:
     """Raises: CommandError: one of the extras that the command needs is not installed; names them all."""
     if missing := _missing(extras):
         named = f"the extra{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
-        raise CommandError(f'"sluice {command}" needs {named}: {_install(missing)}', WRONG_USAGE)
+        raise CommandError(f'"sluice {command}" needs {named}: {_install(missing)}{otherwise}', WRONG_USAGE)
 
 
 def overview() -> str:

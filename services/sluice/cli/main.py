@@ -15,6 +15,7 @@ _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_op
 app = typer.Typer(
     name="sluice",
     help="Serve Keras models: sessions for stateful RNNs, rows batched across clients, in front of TensorFlow Serving.",
+    epilog="sluice --version says which version this is.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from sluice.model_folder import versions_in
+
 MODELS = Path("var/models")  # where they go, on the pages too
 
 
 def versions_of(folder: Path) -> list[Path]:
     """The version folders of a model's folder, the newest last; none where there is no such folder."""
-    found = (each for each in folder.glob("*") if each.name.isdecimal())
-    return sorted(found, key=lambda each: int(each.name))
+    return [each for _, each in sorted(versions_in(folder).items())] if folder.is_dir() else []
 
 
 def contract_file(version: Path) -> Path:

@@ -12,10 +12,10 @@ from sluice.memory import keep_freed_memory
 
 
 def serve(arguments: Sequence[str]) -> int:
-    """Serve until told to stop; the exit code, 1 if an address cannot be had.
+    """Serve until told to stop; the exit code, 1 if the embedded model server cannot be started.
 
     Raises:
-        CommandError: a setting cannot be used, or the embedded model server is wanted and not installed.
+        CommandError: a setting or an address cannot be used, or the embedded model server is wanted and not installed.
     """
     gc.disable()  # until it listens: what is imported stays
     # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
@@ -23,6 +23,7 @@ def serve(arguments: Sequence[str]) -> int:
     from pydantic import ValidationError
     from pydantic_settings import SettingsError as Unreadable
 
+    from sluice.gateway.listener import CannotListen
     from sluice.gateway.server import serve as run
     from sluice.gateway.settings import SettingsError, load
 
@@ -33,10 +34,13 @@ def serve(arguments: Sequence[str]) -> int:
     except ValidationError as error:
         raise CommandError("; ".join(_told(error.errors())), WRONG_USAGE) from None
     if settings.backend is None:
-        need("serve --models", "model-server")
+        need("serve --models", "model-server", otherwise=", or name a model server that runs: --backend HOST:PORT")
     configure()
     keep_freed_memory()
-    return run(settings)
+    try:
+        return run(settings)
+    except CannotListen as error:
+        raise CommandError(str(error)) from None
 
 
 def _told(wrong: Iterable[Mapping[str, Any]]) -> list[str]:

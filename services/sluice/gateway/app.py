@@ -30,6 +30,7 @@ from sluice.gateway.upstream.catalog import Catalog
 from sluice.gateway.upstream.child import ModelServerChild
 from sluice.gateway.upstream.client import Backend
 from sluice.gateway.upstream.served import ServedVersion
+from sluice.model_folder import Found, look
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
 from sluice.policy.scheduler import Scheduler
 from sluice.wire.rest_paths import METHODS, rest_call
@@ -83,23 +84,19 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
-        address = settings.backend
-        catalog: Catalog | None = None
-
-        def child_died(reason: str) -> None:
-            if catalog is not None:
-                catalog.unreachable = reason
-
+        address, expected = settings.backend, ""
         if address is None and settings.models is not None:
             child = ModelServerChild(
                 settings.models,
                 intra_op_threads=settings.intra_op_threads,
                 inter_op_threads=settings.inter_op_threads,
-                died=child_died,
+                reached=lambda: catalog.reached,
+                died=lambda reason: catalog.lose(reason),  # noqa: PLW0108 - it is made below
+                hopeless=app.state.give_up,
             )
-            child.start()
+            child.start()  # in a task, which begins when all is made
             stack.push_async_callback(child.stop)
-            address = child.address
+            address, expected = child.address, "the embedded model server is starting"
         backend = Backend(address or "")
         stack.push_async_callback(backend.close)
         scheduler = Scheduler(settings.batching, settings.sessions)
@@ -114,7 +111,10 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             metrics.forget(model, version)
             engine.changed()
 
-        catalog = Catalog(backend, lambda: _models_in(settings), settings.required_models, welcome, retire)
+        def found() -> Found | None:
+            return look(settings.models) if settings.models else None
+
+        catalog = Catalog(backend, found, settings.required_models, welcome, retire, expected)
         engine = Engine(scheduler, catalog, metrics)
         stack.push_async_callback(engine.close)
         app.state.gateway = gateway = Gateway(settings, catalog, engine, metrics)
@@ -127,23 +127,6 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         stack.push_async_callback(rpc.stop)
         await rpc.start()
         yield
-
-
-def _models_in(settings: Settings) -> list[str] | None:
-    """The names in the models folder: those that have a numbered version. None: no folder was given."""
-    if settings.models is None:
-        return None
-    versions = settings.models.glob("*/*/saved_model.pb")
-    return sorted({each.parts[-3] for each in versions if each.parts[-2].isdecimal() and _is_text(each.parts[-3])})
-
-
-def _is_text(name: str) -> bool:
-    """A folder's name may hold bytes that are no text, and then cannot be a model's."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 async def _cancelled(task: "asyncio.Task[Any]") -> None:

@@ -23,37 +23,55 @@ _LAST_WORDS_S = 2  # for answers that are on their way when everything has been 
 
 
 class Server(uvicorn.Server):
-    """The first SIGTERM or SIGINT drains, a second one stops at once."""
+    """The first SIGTERM or SIGINT drains, as soon as it has started; a second one stops at once."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
         super().__init__(config)
+        app.state.give_up = self._give_up
+        self.failed = False  # it could not serve, and has said why
         self._app = app
         self._drain_s = drain_s
+        self._told = ""  # the name of the first signal
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
-            spare_the_collector()
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            log.info(
-                "listening",
-                http=f"http://{host}:{port}",
-                docs=f"http://{host}:{port}/docs",
-                grpc=f"{self._app.state.settings.grpc.rpartition(':')[0]}:{self._app.state.grpc.port}",
-            )
+        spare_the_collector()
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        log.info(
+            "listening",
+            http=f"http://{host}:{port}",
+            docs=f"http://{host}:{port}/docs",
+            grpc=f"{self._app.state.settings.grpc.rpartition(':')[0]}:{self._app.state.grpc.port}",
+        )
+        if self._told and self._draining is None:
+            self._drain()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._draining is None and self.started:
-            self._draining = asyncio.get_running_loop().create_task(self._drain(signal.Signals(sig).name))
-        else:
+        if self._told:
             self.should_exit = self.force_exit = True
+            return
+        self._told = signal.Signals(sig).name
+        if self.started:
+            self._drain()
 
-    async def _drain(self, why: str) -> None:
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:  # or what the application has opened would stay
+            self._app.state.grpc.cut()
+            await self.lifespan.shutdown()
+
+    def _drain(self) -> None:
+        self._draining = asyncio.get_running_loop().create_task(self._drained())
+
+    async def _drained(self) -> None:
         gateway = self._app.state.gateway
         gateway.draining = True
         self._app.state.grpc.drain()
-        log.info("stopping", signal=why, sessions=len(gateway.engine.scheduler.sessions))
+        scheduler = gateway.engine.scheduler
+        busy = scheduler.busy or bool(self.server_state.tasks)
+        awaited = {"waits_for": f"requests that run, {self._drain_s:g} s at most; a second signal ends it at once"}
+        log.info("stopping", signal=self._told, sessions=len(scheduler.sessions), **awaited if busy else {})
         try:
             await asyncio.wait_for(gateway.engine.drained(), self._drain_s)
         except TimeoutError:
@@ -61,23 +79,23 @@ class Server(uvicorn.Server):
             gateway.engine.refuse_all(Draining("This gateway has stopped before the answer came. Try again."))
         self.should_exit = True
 
+    def _give_up(self, reason: str) -> None:
+        log.error("cannot serve", reason=reason)
+        self.should_exit = self.failed = True
+
 
 def serve(settings: Settings) -> int:
-    """Serve until told to stop; the exit code: 1 if an address cannot be had."""
-    try:
-        listener = listen(settings.http)
-    except OSError as error:
-        log.error("cannot listen", http=settings.http, reason=str(error))  # noqa: TRY400 - no bug of ours
-        return 1
-    try:
-        listen(settings.grpc).close()  # it is opened again with the application, which cannot say so well
-    except OSError as error:
-        log.error("cannot listen", grpc=settings.grpc, reason=str(error))  # noqa: TRY400 - no bug of ours
-        return 1
+    """Serve until told to stop; the exit code: 1 if that could not be done.
+
+    Raises:
+        CannotListen: an address cannot be had.
+    """
+    listener = listen(settings.http, "--http")
+    listen(settings.grpc, "--grpc").close()  # it is opened again with the application, which cannot say so well
     app = create_app(settings)
     server = Server(server_config(app, settings), app, settings.drain_s)
     server.run([listener])
-    return 0 if server.started else 1
+    return 1 if server.failed else 0
 
 
 def spare_the_collector() -> None:

@@ -18,6 +18,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from sluice.missing import no_folder
+from sluice.model_folder import LAYOUT
 from sluice.policy.batching import BatchingOptions
 from sluice.policy.lengths import BucketOptions
 from sluice.policy.sessions import SessionOptions
@@ -25,6 +27,10 @@ from sluice.policy.sessions import SessionOptions
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 _PREFIX = "SLUICE_"
 _MODEL_SERVER_PREFIX = "SLUICE_MODEL_SERVER_"  # the child's own settings
+_FOLDERS = {
+    "--models": f"the folder of models, {LAYOUT}",
+    "--calibrations": "the folder that `sluice calibrate` writes to, such as var/calibrations",
+}
 
 
 class SettingsError(ValueError):
@@ -253,10 +259,11 @@ def load(args: Sequence[str]) -> Settings:
     settings = Settings(_cli_parse_args=[*args], **known)
     if settings.models is None and settings.backend is None:
         raise SettingsError("expected --models DIR, --backend HOST:PORT, or both")
-    if settings.models is not None and not settings.models.is_dir():
-        raise SettingsError(f"models: there is no folder {settings.models}")
-    if settings.calibrations is not None and not settings.calibrations.is_dir():
-        raise SettingsError(f"calibrations: there is no folder {settings.calibrations}")
+    for flag, folder in (("--models", settings.models), ("--calibrations", settings.calibrations)):
+        if folder is not None and not folder.is_dir():
+            raise SettingsError(f"{flag}: expected {_FOLDERS[flag]}; {no_folder(folder)}")
+    if settings.http == settings.grpc and not settings.http.endswith(":0"):
+        raise SettingsError(f"--http and --grpc are two addresses; both are {settings.http}")
     return settings
 
 

@@ -2,10 +2,19 @@
 
 import sys
 
-from sluice.log import configure
-from sluice.memory import keep_freed_memory
-from sluice.model_server.main import main
+from sluice.signals import end_when_told
 
-configure()
-keep_freed_memory()
-sys.exit(main(sys.argv[1:]))
+
+def main() -> int:
+    end_when_told()
+    from sluice.log import configure
+    from sluice.memory import keep_freed_memory
+    from sluice.model_server.main import main as run
+
+    configure()
+    keep_freed_memory()
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

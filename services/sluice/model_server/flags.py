@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,20 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
-    versions = f"sluice {version('sluice-serving')}, TensorFlow {version('tensorflow')}"
+    versions = f"sluice {version('sluice-serving')}, TensorFlow {_tensorflow()}"
     made.add_argument("--version", action="version", version=versions, help="show the versions and exit")
     for group in GROUPS:
         section = made.add_argument_group(group)
         for name in flags_of(group):
             _add(section, name)
     return made
+
+
+def _tensorflow() -> str:
+    try:
+        return version("tensorflow")
+    except PackageNotFoundError:  # tensorflow-cpu, say, or none, of which its import tells
+        return "of another distribution"
 
 
 def _add(section: Any, name: str) -> None:

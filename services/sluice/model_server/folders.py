@@ -1,22 +1,11 @@
-"""Which versions lie in a model's folder, and which models in a folder of models. It does not know what is loaded."""
+"""Which models lie in a folder of models, and which files in a version. It does not know what is loaded."""
 
-import re
 from pathlib import Path
 
+from sluice.model_folder import is_model
 from sluice.model_server.config import Configs, ModelConfig
 
-_VERSION = re.compile(r"[0-9]{1,18}")
-
 Files = frozenset[tuple[str, int, int]]
-
-
-def found_versions(path: Path) -> dict[int, Path]:
-    """The versions in a model's folder, by number, whatever is in them.
-
-    Raises:
-        OSError: there is no such folder, or it cannot be read.
-    """
-    return {int(each.name): each for each in path.iterdir() if _VERSION.fullmatch(each.name) and each.is_dir()}
 
 
 def models_in(path: Path) -> Configs:
@@ -27,12 +16,7 @@ def models_in(path: Path) -> Configs:
     """
     if not path.is_dir():
         return {}
-    folders = (each for each in sorted(path.iterdir()) if each.is_dir() and _is_model(each))
-    return {each.name: ModelConfig(each.name, each) for each in folders}
-
-
-def _is_model(path: Path) -> bool:
-    return any((version / "saved_model.pb").is_file() for version in found_versions(path).values())
+    return {each.name: ModelConfig(each.name, each) for each in sorted(path.iterdir()) if is_model(each)}
 
 
 def files_in(path: Path) -> Files:

@@ -1,5 +1,6 @@
 """Where the model server listens: ports that can be had, and REST beside the main thread."""
 
+import errno
 import re
 import socket
 import sys
@@ -12,21 +13,34 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-def check_ports(host: str, *ports: int) -> None:
-    """Raises: OSError: a port cannot be had; 0 is none."""
-    for port in filter(None, ports):
-        _bound(host, port).close()
+def check_ports(host: str, **ports: int) -> None:
+    """Whether ports can be had, by their flags; 0 is none.
+
+    Raises:
+        OSError: one cannot; names its flag.
+    """
+    for flag, port in ports.items():
+        if port:
+            _bound(host, port, flag).close()
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int, flag: str) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
     except OSError as error:
         made.close()
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        raise OSError(f"--{flag} {port}: cannot listen on {host}:{port}: {_reason(error, flag)}") from None
     return made
+
+
+def _reason(error: OSError, flag: str) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"it is in use by another program. End that one, or choose another port with --{flag}"
+    if error.errno == errno.EACCES:
+        return f"it is for privileged programs. Choose one from 1024 on with --{flag}"
+    return f"{error.strerror}. Give an address of this machine with --host"
 
 
 def error_page(status: int) -> bytes:
@@ -81,7 +95,7 @@ class Rest:
             timeout_graceful_shutdown=int(grace_s),
         )
         self._server = uvicorn.Server(config)  # hears no signals outside of the main thread
-        sockets = [_bound(host, port)] if port else []
+        sockets = [_bound(host, port, "rest_api_port")] if port else []
         for each in sockets:
             each.listen(config.backlog)  # who connects before uvicorn has started waits
         self._thread = threading.Thread(target=self._server.run, args=(sockets,), name="rest", daemon=True)

@@ -1,8 +1,5 @@
 """The model server as a process: load, listen, watch the folders, stop when told to."""
 
-import os
-import signal
-import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +12,8 @@ from pydantic import ValidationError
 from sluice.model_server.flags import load
 from sluice.model_server.listening import Rest, check_ports
 from sluice.model_server.settings import ModelServerSettings
+from sluice.model_server.stopping import Stop
+from sluice.stderr import say
 
 if TYPE_CHECKING:
     from sluice.model_server.batching import Batching
@@ -35,31 +34,36 @@ def main(args: Sequence[str]) -> int:
         settings = load(args)
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'flags'}: {each['msg']}" for each in error.errors())
-        print(f"sluice model-server: {reasons}", file=sys.stderr)  # noqa: T201 - wrong usage
+        say(f"sluice model-server: {reasons}\n")
         return 2
     return run(settings)
 
 
 def run(settings: ModelServerSettings) -> int:
-    """Serve until SIGTERM, SIGINT or, if asked for, the end of the parent; 1 if that cannot be done."""
-    stopping = _told_to_stop(settings)
+    """Serve until SIGTERM, SIGINT or, if asked for, the end of the parent; 1 if that cannot be done.
+
+    Until it listens it ends at once, with code 0.
+    """
+    stop = Stop(with_parent=settings.stop_with_parent)
     try:
         # TensorFlow takes seconds to import: say at once that it would be in vain
-        check_ports(settings.host, settings.port, settings.rest_api_port)
+        check_ports(settings.host, port=settings.port, rest_api_port=settings.rest_api_port)
     except OSError as error:
         return _cannot_start(error)
     if settings.without_effect:
         log.info("accepted without effect, see --help", flags=settings.without_effect)
-    from sluice.model_server.errors import ServingError
-
     try:
-        return _serve(settings, stopping)
-    except (OSError, ServingError) as error:
+        from sluice.model_server.errors import ServingError
+    except ImportError as error:
+        return _cannot_start(error)
+    try:
+        return _serve(settings, stop)
+    except (ImportError, OSError, ServingError) as error:
         return _cannot_start(error)
 
 
-def _serve(settings: ModelServerSettings, stopping: threading.Event) -> int:
-    """Raises: OSError, ServingError: it cannot be started."""
+def _serve(settings: ModelServerSettings, stop: Stop) -> int:
+    """Raises: ImportError, OSError, ServingError: it cannot be started."""
     from sluice.model_server import rpc
     from sluice.model_server.calls import Calls
     from sluice.model_server.monitoring import Monitoring
@@ -72,19 +76,17 @@ def _serve(settings: ModelServerSettings, stopping: threading.Event) -> int:
 
     monitoring = Monitoring(known)
     models = _models(settings, _loader(settings, monitoring, batching))
-    _start(settings, models, stopping)
-    if stopping.is_set():
-        return 0
+    _start(settings, models, stop)
     calls = Calls(models, monitoring)
     addresses = _grpc_addresses(settings)
     server = rpc.server(calls, addresses)
     if settings.grpc_socket_path is not None and settings.grpc_socket_permissions is not None:
         settings.grpc_socket_path.chmod(int(settings.grpc_socket_permissions, 8))
     rest = Rest(application(calls, options), settings.host, settings.rest_api_port, _GRACE_S)
+    stop.finishes = True
     server.start()
-    log.info("ready", grpc=addresses, rest=settings.rest_api_port or None)
-    models.watch(settings.file_system_poll_wait_seconds, stopping)
-    log.info("stopping")
+    log.info("listening", grpc=addresses, rest=settings.rest_api_port or None)
+    models.watch(settings.file_system_poll_wait_seconds, stop)
     answered = server.stop(_GRACE_S)
     rest.stop()
     answered.wait()
@@ -130,6 +132,7 @@ def _loader(settings: ModelServerSettings, monitoring: "Monitoring", batching: "
 
 
 def _models(settings: ModelServerSettings, loader: "Loader") -> "Models":
+    from sluice.model_folder import look
     from sluice.model_server.folders import models_in
     from sluice.model_server.models import Models
     from sluice.model_server.versions import Retries
@@ -139,11 +142,13 @@ def _models(settings: ModelServerSettings, loader: "Loader") -> "Models":
         dict if folder is None else partial(models_in, folder),
         loader,
         any_labels=settings.allow_version_labels_for_unavailable_models,
+        unserved=dict if folder is None else lambda: look(folder).unserved,
+        warns=not settings.stop_with_parent,  # which has a parent that does
         retries=Retries(settings.max_num_load_retries, settings.load_retry_interval_micros / _MICROSECONDS),
     )
 
 
-def _start(settings: ModelServerSettings, models: "Models", stopping: threading.Event) -> None:
+def _start(settings: ModelServerSettings, models: "Models", stop: Stop) -> None:
     """Load what there is of a folder of models; of models that are named, each must come.
 
     Raises:
@@ -157,13 +162,13 @@ def _start(settings: ModelServerSettings, models: "Models", stopping: threading.
         models.refresh()
     elif settings.model_config_file is not None:
         file = ConfigFile(settings.model_config_file)
-        models.start(file.configs, poll_s, stopping)
+        models.start(file.configs, poll_s, stop)
         if (every_s := settings.model_config_file_poll_wait_seconds) > 0:
-            watch = partial(file.watch, every_s, models.configure, stopping)
+            watch = partial(file.watch, every_s, models.configure, stop)
             threading.Thread(target=watch, name="config", daemon=True).start()
     elif settings.model_base_path is not None:
         name = settings.model_name or _NAME
-        models.start({name: ModelConfig(name, settings.model_base_path)}, poll_s, stopping)
+        models.start({name: ModelConfig(name, settings.model_base_path)}, poll_s, stop)
 
 
 def _grpc_addresses(settings: ModelServerSettings) -> list[str]:
@@ -174,22 +179,5 @@ def _grpc_addresses(settings: ModelServerSettings) -> list[str]:
 
 
 def _cannot_start(error: Exception) -> int:
-    log.error("cannot start", reason=str(error))
+    say(f"sluice model-server: cannot start: {error}\n")
     return 1
-
-
-def _told_to_stop(settings: ModelServerSettings) -> threading.Event:
-    """Set when the process is to end."""
-    stopping = threading.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        # A child outlives signals that reach all processes at once: its parent may still need it to finish.
-        signal.signal(each, signal.SIG_IGN if settings.stop_with_parent else lambda *_: stopping.set())
-    if settings.stop_with_parent:
-        threading.Thread(target=_stop_at_end_of_input, args=(stopping,), daemon=True).start()
-    return stopping
-
-
-def _stop_at_end_of_input(stopping: threading.Event) -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    stopping.set()

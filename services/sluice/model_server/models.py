@@ -5,16 +5,17 @@ It does not know how a version is loaded or called, nor who asks.
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
 import structlog
 
+from sluice.model_folder import versions_in
 from sluice.model_server.config import Configs, check_labels
 from sluice.model_server.errors import InvalidArgument, NotFound, ServingError
-from sluice.model_server.folders import files_in, found_versions
+from sluice.model_server.folders import files_in
 from sluice.model_server.servable import Servable
 from sluice.model_server.versions import Available, Failure, Model, Retries, Unloading, Version, settled
 
@@ -29,7 +30,8 @@ _PAUSE_S = 1.0  # between looks for what is to be tried again, where nothing say
 class Models:
     """The models of a server. `refresh` looks at their folders once.
 
-    `any_labels`: a new label may be on a version that is not available. `clock`: seconds.
+    `any_labels`: a new label may be on a version that is not available. `unserved`: what lies beside the models, and
+    why it is none, by name; `warns`: the log tells of it. `clock`: seconds.
     """
 
     def __init__(
@@ -38,12 +40,17 @@ class Models:
         load: Loader,
         *,
         any_labels: bool = False,
+        unserved: Callable[[], Mapping[str, str]] = dict,
+        warns: bool = True,
         retries: Retries = _RETRIES,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._configs = configs
         self._load = load
         self._any_labels = any_labels
+        self._look_beside = unserved
+        self._unserved: Mapping[str, str] = {}
+        self._warns = warns
         self._retries = retries
         self._clock = clock
         self._models: dict[str, Model] = {}
@@ -53,6 +60,9 @@ class Models:
     def refresh(self) -> None:
         """Load what is new, then let go of what it replaces; a model that is configured no longer goes too."""
         with self._changing:
+            self._unserved = self._look_beside()
+            for name, reason in self._unserved.items() if self._warns else ():
+                self._complain(f"not served: {name}", f"{name} is not served: {reason}")
             self._refresh_all(self._configs())
 
     def retry(self) -> None:
@@ -106,7 +116,9 @@ class Models:
             if number is None:
                 raise InvalidArgument(f"model {name!r} has no version with the label {label!r}")
         if model is None or not model.available:
-            raise NotFound(f"there is no model {name!r} that is served; there are {sorted(self._models)}")
+            raise NotFound(
+                f"there is no model {name!r} that is served; there are {sorted(self._models)}{self._why(name)}"
+            )
         version = model.versions.get(model.available[-1] if number is None else number)
         if not isinstance(version, Available):
             raise NotFound(f"model {name!r} has no version {number} that is served; it has {model.available}")
@@ -123,8 +135,12 @@ class Models:
         chosen = [settled(each) for _, each in sorted(known.items(), reverse=True) if number in (None, each.number)]
         if not chosen:
             wanted = "" if number is None else f" version {number}"
-            raise NotFound(f"there is no model {name!r}{wanted} here")
+            raise NotFound(f"there is no model {name!r}{wanted} here{self._why(name)}")
         return chosen
+
+    def _why(self, name: str) -> str:
+        """The end of a sentence on a model that is not there."""
+        return f": {self._unserved[name]}" if name in self._unserved else ""
 
     def _apply(self, configs: Configs) -> None:
         with self._changing:
@@ -172,7 +188,7 @@ class Models:
         """Look at a model's folder. One that cannot be read changes nothing: what is served goes on."""
         model = self._models[name]
         try:
-            found = found_versions(model.config.path) if wanted else {}
+            found = versions_in(model.config.path) if wanted else {}
         except OSError as error:
             self._complain(name, f"the folder of model {name} cannot be read: {error}")
             return

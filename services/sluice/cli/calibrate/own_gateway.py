@@ -16,6 +16,8 @@ from sluice.cli.embedded import embedded
 from sluice.cli.errors import CommandError
 from sluice.cli.extras import need
 from sluice.cli.model_folders import contract_file, versions_of
+from sluice.missing import no_folder
+from sluice.model_folder import look
 from sluice.policy.contract_document import ContractError, parse_contract
 
 _LAST_LINES = 12  # of the gateway's log, where it did not become ready
@@ -28,7 +30,7 @@ def own_gateway(model: str, folder: Path) -> Iterator[str]:
     Raises:
         CommandError: there is no such model, or it cannot be served.
     """
-    need("calibrate, without --url,", "gateway", "model-server")
+    need("calibrate", "gateway", "model-server", otherwise=", or name a gateway that runs: --url URL")
     names = _needed(model, folder)
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
         f"Starting a gateway and a model server for {' and '.join(names)}, from {folder} (--url asks one that runs)"
@@ -51,7 +53,10 @@ def _needed(model: str, folder: Path) -> Sequence[str]:
     """The model, and the detector that its contract names if the folder holds that too."""
     found = sorted(each.name for each in folder.glob("*") if versions_of(each))
     if model not in found:
-        there = f"there are {', '.join(found)}" if found else "there are no models"
+        if reason := look(folder).unserved.get(model):
+            raise CommandError(f"{model}: {reason}")
+        none = "there are no models" if folder.is_dir() else no_folder(folder)
+        there = f"there are {', '.join(found)}" if found else none
         raise CommandError(
             f"{model}: expected a model of this name in {folder}; {there}. Export it to {folder / model}/1 "
             "(`sluice export`, or `sluice models build` for an example), name another folder with --models, or a "

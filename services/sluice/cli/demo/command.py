@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sluice.cli.demo import judge, recognition, sequences, sessions
-from sluice.cli.embedded import Embedded, embedded
+from sluice.cli.embedded import Embedded, embedded, exits_at_sigterm
 from sluice.cli.errors import NOT_REACHABLE, CommandError
 from sluice.cli.keras_import import import_keras
 from sluice.client import AsyncClient, SluiceError
@@ -95,16 +95,24 @@ def _build(models_dir: Path, names: Sequence[str]) -> None:
     Raises:
         CommandError: one of them failed.
     """
+    trainings: list[subprocess.Popen[str]] = []
 
     def train(name: str) -> int:
         command = [sys.executable, "-u", "-m", "sluice.cli", "models", "build", name, "--out", str(models_dir)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as training:  # noqa: S603 - ourselves
+            trainings.append(training)
             for line in training.stdout or ():  # no bars, which would overwrite each other
                 sys.stdout.write(line)
         return training.returncode
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        failed = [name for name, code in zip(names, pool.map(train, names), strict=True) if code]
+    with exits_at_sigterm(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            failed = [name for name, code in zip(names, pool.map(train, names), strict=True) if code]
+        except BaseException:  # told to stop, and so are those that train
+            pool.shutdown(wait=False, cancel_futures=True)
+            for each in trainings:
+                each.terminate()
+            raise
     if failed:
         raise CommandError(f"expected to train {', '.join(names)}; {', '.join(failed)} failed")
 

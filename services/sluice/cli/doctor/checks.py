@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 
@@ -18,6 +19,7 @@ from sluice.cli.doctor.probes import Probe, probe_of
 from sluice.gateway.upstream.catalog import Catalog
 from sluice.gateway.upstream.client import Backend, NotServed
 from sluice.gateway.upstream.served import ServedVersion
+from sluice.model_folder import Found
 from sluice.policy.batching import BatchingOptions
 from sluice.policy.errors import BackendUnavailable, BatchCollision, SluiceError, VersionNotFound
 
@@ -50,7 +52,7 @@ async def examine(address: str, names: Sequence[str], rest: str | None) -> Async
         if not names:
             words = "none was named, and TensorFlow Serving does not list them: name them with --models or --model"
             yield Finding("-", "models", words)
-        catalog = Catalog(backend, lambda: names, (), lambda _: None, lambda *_: None)
+        catalog = Catalog(backend, lambda: Found(Path(), names), (), lambda _: None, lambda *_: None)
         await catalog.refresh()
         for name in names:
             async for finding in _model(backend, catalog, name):

@@ -9,8 +9,11 @@ import structlog
 import typer
 
 from sluice.cli.doctor.checks import examine
+from sluice.cli.doctor.finding import Finding
 from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
 from sluice.cli.model_folders import versions_of
+from sluice.missing import no_folder
+from sluice.model_folder import LAYOUT, look
 from sluice.policy.errors import BackendUnavailable
 
 
@@ -21,14 +24,17 @@ def run(backend: str, models: Path | None, names: Sequence[str], rest: str | Non
         CommandError: it cannot be reached, or something must be mended.
     """
     if models is not None and not models.is_dir():
-        raise CommandError(f"--models: there is no folder {models}", WRONG_USAGE)
+        raise CommandError(f"--models: expected the folder of models, {LAYOUT}; {no_folder(models)}", WRONG_USAGE)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     folders = {each.name for each in models.iterdir() if versions_of(each)} if models else set[str]()
+    unserved = look(models).unserved if models else {}
     try:
         failed = asyncio.run(_printed(backend, sorted({*folders, *names}), rest))
     except BackendUnavailable as error:
         told = f"{error} Give the gRPC port of a model server that runs, HOST:PORT."
         raise CommandError(told, NOT_REACHABLE) from None
+    for name in sorted(unserved.keys() - folders):
+        typer.echo(Finding("warn", name, unserved[name]))
     if failed:
         raise CommandError(f"{failed} of these must be mended before traffic comes", FAILED)
 

@@ -32,12 +32,12 @@ class GrpcServer:
     """The gRPC port, while it is open.
 
     Raises:
-        OSError: the address cannot be had.
+        CannotListen: the address cannot be had.
     """
 
     def __init__(self, gateway: Gateway, metrics: Metrics, inference: Inference, address: str) -> None:
         self._gateway = gateway
-        self._listener = listen(address)
+        self._listener = listen(address, "--grpc")
         self._health = Health(tuple(_SERVICES), lambda: gateway.ready)
         door = Door(gateway, metrics)
         self._methods = {
@@ -70,6 +70,11 @@ class GrpcServer:
         for connection in self._open:
             connection.drain()
 
+    def cut(self) -> None:
+        """Cut off all connections, whatever runs on them."""
+        for connection in list(self._open):
+            connection.abort()
+
     async def stop(self) -> None:
         """Streams that are open are cut; what was still to be answered by the engine has been, as it drains before."""
         if self._watching is not None:
@@ -88,8 +93,7 @@ class GrpcServer:
         for connection in list(self._open):
             connection.stop(cut=True)
         await _lost(self._open, _LAST_WORDS_S)
-        for connection in list(self._open):
-            connection.abort()
+        self.cut()
         await _lost(self._open, _LAST_WORDS_S)
 
 

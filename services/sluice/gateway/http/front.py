@@ -3,7 +3,8 @@
 It knows HTTP; what a call means is the application's behind it.
 """
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
 
 import orjson
 import structlog
@@ -16,12 +17,13 @@ from sluice.gateway.http.body import body_too_large
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.metrics.metrics import Metrics
-from sluice.policy.errors import BodyTooLarge, Internal, SluiceError
+from sluice.policy.errors import BodyTooLarge, Draining, Internal, SluiceError
 from sluice.wire.content import check_plain, inflate
 
 log = structlog.get_logger()
 
 _BYTES = b"application/octet-stream"
+_STOPS = "This gateway has stopped before the answer came."
 
 
 class ClientGone(Exception):
@@ -54,13 +56,11 @@ class Front:
                 await _answer(send, 200, [*said, (b"x-request-id", request_id)], b"")
                 return
         try:
-            limit = self._gateway().settings.body_bytes
-            body = await read_body(receive, limit, headers.get(b"content-length"))
-            encoding = headers.get(b"content-encoding", b"").decode("latin-1")
-            body = inflate(body, encoding, limit)
-            if not encoding and headers.get(b"content-type") != _BYTES:
-                check_plain(body)
+            body = await self._body(receive, headers)
         except ClientGone:
+            return
+        except asyncio.CancelledError:  # by the server, which stops
+            await refuse(scope, send, Draining(f"{_STOPS} Send the whole request again."), request_id, close=True)
             return
         except SluiceError as error:
             self._metrics.request("unknown", "", error.code)
@@ -80,6 +80,20 @@ class Front:
 
         await self._pass_on(scope, read_already, send, request_id)
 
+    async def _body(self, receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
+        """The whole body, inflated.
+
+        Raises:
+            SluiceError: it is too large, or compressed in another way than the headers say.
+            ClientGone: it does not come.
+        """
+        limit = self._gateway().settings.body_bytes
+        encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+        body = inflate(await read_body(receive, limit, headers.get(b"content-length")), encoding, limit)
+        if not encoding and headers.get(b"content-type") != _BYTES:
+            check_plain(body)
+        return body
+
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> None:
         """Have the application answer; count the request when its answer's last part goes out, or it is given up."""
         start: Message | None = None  # of the answer
@@ -97,6 +111,10 @@ class Front:
 
         try:
             await self._app(scope, receive, noting_send)
+        except asyncio.CancelledError:  # by the server, which stops
+            scope[OUTCOME] = Draining.code
+            if start is None:
+                await refuse(scope, send, Draining(f"{_STOPS} Try again."), request_id, close=True)
         except Exception:
             if start is not None:
                 scope[OUTCOME] = Internal.code

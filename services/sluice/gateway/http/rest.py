@@ -151,6 +151,9 @@ class Readiness(BaseModel):
     troubled: dict[str, str] | None = Field(
         None, description="What is wrong with models of which not all can be called; the others are served."
     )
+    unserved: dict[str, str] | None = Field(
+        None, description="What lies in the folder of models and is not served, and what to do, by name."
+    )
     notes: list[str] | None = Field(None, description="What an operator should know though all is served.")
 
 
@@ -388,6 +391,7 @@ async def readyz(gateway: Here, response: Response) -> Readiness:
         backend=gateway.catalog.address,
         models={name: [str(v) for v in sorted(model.served)] for name, model in gateway.catalog.models.items()},
         troubled=troubled or None,
+        unserved=gateway.catalog.unserved or None,
         notes=gateway.catalog.notes() or None,
     )
 

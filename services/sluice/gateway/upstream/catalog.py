@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sluice.gateway.upstream.client import Backend, NotServed, VersionStatus
 from sluice.gateway.upstream.served import Model, ServedVersion
+from sluice.model_folder import Found
 from sluice.policy.contract import Contract
 from sluice.policy.contract_document import ContractError, parse_contract
 from sluice.policy.errors import (
@@ -41,25 +42,29 @@ _HIDDEN = "__saved_model_init_op"
 class Catalog:
     """All models of one back end.
 
-    `folder` names those to look at from the start; None: those that clients ask for. While one of the `required` cannot
-    be called, requests should go elsewhere. `welcome` hears of each version from which on it can be called, `retire` of
-    each that has gone.
+    `look` says what lies in the folder of those to look at from the start; None: there is no folder, and those that
+    clients ask for are looked at. While one of the `required` cannot be called, requests should go elsewhere. `welcome`
+    hears of each version from which on it can be called, `retire` of each that has gone. `expected` is why the back end
+    cannot be reached yet, if that is no fault.
     """
 
     def __init__(
         self,
         backend: Backend,
-        folder: Callable[[], Sequence[str] | None],
+        look: Callable[[], Found | None],
         required: Sequence[str],
         welcome: Callable[[ServedVersion], None],
         retire: Callable[[str, int], None],
+        expected: str = "",
     ) -> None:
         self.models: dict[str, Model] = {}
         self.address = backend.address
-        self.unreachable: str = _NOT_YET
+        self.unreachable: str = expected or _NOT_YET
+        self.reached = False  # once at least
+        self._expected = expected
         self._backend = backend
-        self._read_folder = folder
-        self._in_folder: Sequence[str] = ()
+        self._look = look
+        self._folder: Found | None = None
         self._required = required
         self._found_any = False  # there has been a model to look at, or there need not be
         self._faults: dict[str, str] = {}  # what the back end says in place of a model's state
@@ -184,43 +189,55 @@ class Catalog:
 
     async def watch(self, poll_s: float) -> None:
         """Keep asking the back end, every `poll_s` seconds and quicker while it is gone, until cancelled."""
-        before, told = None, dict[str, str]()
+        before, troubles, unserved = None, dict[str, str](), dict[str, str]()
         while True:
             await self.refresh()
             if (trouble := self.trouble()) != before:
-                log.info("ready", models=sorted(self.models)) if not trouble else log.warning(
-                    "not ready", reason=trouble
-                )
+                self._tell(trouble)
             before = trouble
-            for name, reason in (troubles := self.troubles()).items():
-                if reason and reason != told.get(name):
-                    log.warning("model in trouble", model=name, reason=reason)
-            told = troubles
+            unserved = _told("not served", self.unserved, unserved)
+            troubles = _told("model in trouble", {} if self.unreachable else self.troubles(), troubles)
             await asyncio.sleep(poll_s if self.ready else min(poll_s, _QUICK_POLL_S))
+
+    def _tell(self, trouble: str) -> None:
+        if not trouble:
+            log.info("ready", models=sorted(self.models))
+        elif trouble == self._expected:
+            log.info("waiting", reason=trouble)
+        else:
+            log.warning("not ready", reason=trouble)
 
     async def refresh(self) -> None:
         """Ask the back end about every known and wanted model once."""
         try:
-            found = self._read_folder()
-            self._in_folder = found or ()
+            found = self._folder = self._look()
             await self._backend.reach(_ASK_TIMEOUT_S)
             for name in self._names():
                 await self._refresh(name)
-            self._found_any |= found != []
-            self.unreachable = ""
+            self._found_any |= found is None or bool(found.models)
+            self.unreachable, self.reached, self._expected = "", True, ""
         except DeadlineExceeded as error:
             self.unreachable = error.message.rstrip(".")
             await self._backend.reconnect()
         except SluiceError as error:
-            self.unreachable = error.message.rstrip(".")
+            self.unreachable = self._expected or error.message.rstrip(".")
         except Exception:  # whoever watches must go on watching
             log.exception("the model server's answer was not understood")
             self.unreachable = "the model server's answer was not understood; it has been logged"
+
+    def lose(self, reason: str) -> None:
+        """The back end is known to have gone."""
+        self.unreachable, self._expected = reason, ""
 
     @property
     def gone(self) -> bool:
         """Whether the back end could be asked before, and cannot now."""
         return self.unreachable not in ("", _NOT_YET)
+
+    @property
+    def unserved(self) -> Mapping[str, str]:
+        """What lies in the folder and is not served, by the name that it would have: why, and what to do."""
+        return self._folder.unserved if self._folder else {}
 
     @property
     def ready(self) -> bool:
@@ -231,7 +248,7 @@ class Catalog:
         if self.unreachable:
             return self.unreachable
         if not self._found_any:
-            return "there is no model to serve"
+            return self._folder.nothing if self._folder else _NOT_YET
         lacking = [name for name in self._required if name not in self.models or not self.models[name].served]
         return "; ".join(f"model {name!r}: {self._trouble_of(name)}" for name in lacking)
 
@@ -248,10 +265,13 @@ class Catalog:
         ]
 
     def _trouble_of(self, name: str) -> str:
+        if self.unreachable and name not in self.models:
+            return self.unreachable
         return self._faults.get(name) or self.models.get(name, Model(name)).trouble()
 
     def _names(self) -> list[str]:
-        return sorted({*self.models, *self._in_folder, *self._required})
+        in_folder = self._folder.models if self._folder else ()
+        return sorted({*self.models, *in_folder, *self._required})
 
     async def _discover(self, name: str) -> None:
         if len(name) > _NAME_LIMIT:  # nobody has such a name, and the model server's answer would repeat it
@@ -268,8 +288,9 @@ class Catalog:
             raise self._unknown(name)
 
     def _unknown(self, name: str) -> ModelNotFound:
-        known = ", ".join(sorted(self.models)) or "none"
-        return ModelNotFound(f"There is no model {name!r:.200}; the models here are: {known}.")
+        known, reason = ", ".join(sorted(self.models)) or "none", self.unserved.get(name)
+        why = f" {reason[:1].upper()}{reason[1:]}." if reason else ""
+        return ModelNotFound(f"There is no model {name!r:.200}; the models here are: {known}.{why}")
 
     async def _refresh(self, name: str) -> None:
         async with self._asking:
@@ -333,7 +354,7 @@ class Catalog:
         rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
         model.broken.pop(version, None)
         model.served[version] = served = ServedVersion(model.name, version, contract, signatures, rows, plain)
-        log.info("version ready", model=model.name, version=version, signatures=sorted(signatures))
+        log.info("version served", model=model.name, version=version, signatures=sorted(signatures))
         self._welcome(served)
 
     async def _contract(self, name: str, version: int) -> Contract:
@@ -342,6 +363,14 @@ class Catalog:
             return parse_contract(orjson.loads(text))
         except orjson.JSONDecodeError as error:
             raise ContractError(f"contract: expected JSON; {error}") from None
+
+
+def _told(event: str, reasons: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """Warn of each reason that has not been told `before`; what has been, next time."""
+    for name, reason in reasons.items():
+        if reason and reason != before.get(name):
+            log.warning(event, model=name, reason=reason)
+    return dict(reasons)
 
 
 def _is_gone(version: int, statuses: Iterable[VersionStatus]) -> bool:

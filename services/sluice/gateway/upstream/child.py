@@ -1,26 +1,43 @@
-"""The embedded model server as a child process: started, watched, restarted when it dies, stopped with the gateway."""
+"""The embedded model server as a child process: started, watched, restarted when it dies, ended with the gateway."""
 
 import asyncio
+import signal
 import sys
 import tempfile
+from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
+
+from sluice.stderr import pass_on
 
 log = structlog.get_logger()
 
 _BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 _STEADY_S = 10.0  # a child that has lived this long has not failed to start
-_STOP_S = 10.0
+_HOPELESS = 3  # so often in a row for the same reason, and it will not start
+_TOLD_BYTES = 4096  # of what it says, so much is remembered
 
 
 class ModelServerChild:
-    """Runs `python -m sluice.model_server` on a Unix socket; `died` is told at once when it ends by itself."""
+    """Runs `python -m sluice.model_server` on a Unix socket.
+
+    `died` is told at once when it ends by itself, and `hopeless` when it will not start: it has not been `reached` yet,
+    and has ended three times for the same reason.
+    """
 
     def __init__(
-        self, models: Path, *, intra_op_threads: int, inter_op_threads: int, died: Callable[[str], None]
+        self,
+        models: Path,
+        *,
+        intra_op_threads: int,
+        inter_op_threads: int,
+        reached: Callable[[], bool],
+        died: Callable[[str], None],
+        hopeless: Callable[[str], None],
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="sluice-")
         self.socket = Path(self._folder.name) / "model_server.sock"
@@ -31,7 +48,9 @@ class ModelServerChild:
             f"--tensorflow_intra_op_parallelism={intra_op_threads}",
             f"--tensorflow_inter_op_parallelism={inter_op_threads}",
         ]  # fmt: skip
+        self._reached = reached
         self._died = died
+        self._hopeless = hopeless
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -39,44 +58,58 @@ class ModelServerChild:
     def address(self) -> str:
         return f"unix:{self.socket}"
 
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process else None
-
     def start(self) -> None:
         """Start the child and keep it running until `stop`."""
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
+        """End it at once: nobody waits for what it may still be doing."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
         if self._process is not None and self._process.returncode is None:
-            await self._end(self._process)
+            with suppress(ProcessLookupError):  # by itself, a moment ago
+                self._process.kill()
+            await self._process.wait()
         self._folder.cleanup()
 
     async def _keep(self) -> None:
-        loop, failures = asyncio.get_running_loop(), 0
+        loop, failures, before, times = asyncio.get_running_loop(), 0, "", 0
         while True:
             started = loop.time()
-            # The child hears no signals that are meant for the gateway. It stops when its standard input ends, so a
-            # gateway that is killed takes it along.
-            try:
-                self._process = await asyncio.create_subprocess_exec(*self._command, stdin=PIPE, start_new_session=True)
-                log.info("model server started", pid=self._process.pid)
-                ended = f"ended with code {await self._process.wait()}"
-            except OSError as error:
-                ended = f"cannot be started: {error}"
+            ended = await self._run()
+            times = times + 1 if ended == before else 1
+            before = ended
+            if times == _HOPELESS and not self._reached():
+                self._hopeless(f"the embedded model server {ended}, {times} times in a row")
+                return
             self._died(f"the embedded model server {ended}; it is being restarted")
             log.error("model server gone", reason=ended)
             failures = 0 if loop.time() - started > _STEADY_S else failures + 1
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
 
-    async def _end(self, process: Process) -> None:
-        if process.stdin is not None:
-            process.stdin.close()
+    async def _run(self) -> str:
+        """Run it once; how it ended."""
+        # The child hears no signals that are meant for the gateway. It stops when its standard input ends, so a
+        # gateway that is killed takes it along.
         try:
-            await asyncio.wait_for(process.wait(), _STOP_S)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+            self._process = process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, stderr=PIPE, start_new_session=True
+            )
+        except OSError as error:
+            return f"cannot be started: {error}"
+        log.info("model server started", pid=process.pid)
+        said = await _passed_on(process.stderr) if process.stderr else ""
+        code = await process.wait()
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with code {code}" + (f": {said}" if said else "")
+
+
+async def _passed_on(said: StreamReader) -> str:
+    """Pass on what the child says until it ends; the last line of it."""
+    last = b""
+    while chunk := await said.read(_TOLD_BYTES):
+        pass_on(chunk)
+        last = (last + chunk)[-_TOLD_BYTES:]
+    return last.decode(errors="replace").rstrip().rpartition("\n")[2]
