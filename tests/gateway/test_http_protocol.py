@@ -666,6 +666,13 @@ async def test_who_takes_the_gateway_for_a_proxy_is_told(raw):
     assert await raw.at_end()
 
 
+async def test_a_target_without_a_path_is_told(raw):
+    await raw.send(b"GET http://models.example HTTP/1.1\r\nHost: models.example\r\n\r\n")
+    answer = await raw.answer()
+    assert answer.is_refused(400, "bad_request")
+    assert "its target has no path; 'http://models.example' came" in answer.json["error"]
+
+
 async def test_header_fields_without_end_are_not_kept(raw):
     await raw.send(b"GET /healthz HTTP/1.1\r\nx: ", b"x" * 200_000)
     assert (await raw.answer()).is_refused(431, "bad_request")
