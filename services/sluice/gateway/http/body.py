@@ -1,5 +1,9 @@
-"""What the bodies of requests have in common: unknown fields are refused, and `null` may stand for a default."""
+"""What the bodies of requests have in common: unknown fields are refused, `null` may stand for a default, and sentences
+say what is wrong with a field.
+"""
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
@@ -7,6 +11,26 @@ from pydantic_core import PydanticUseDefault
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function, nullable_schema
 
 T = TypeVar("T")
+
+
+# Pydantic's type of an error → what the field takes.
+_TAKES = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "text of up to {max_length} characters",
+    "greater_than_equal": "a number from {ge}",
+    "less_than_equal": "a number up to {le}",
+}
 
 
 class Body(BaseModel):
@@ -30,3 +54,19 @@ def _given(value: Any) -> Any:
 
 
 OrNull = Annotated[T, _OrNull()]
+
+
+def what_is_wrong(error: Mapping[str, Any]) -> str:
+    """A sentence, without its end, about one field; `error` is pydantic's."""
+    kind, field = error["type"], ".".join(map(str, error["loc"][1:])) or error["loc"][0]
+    if kind == "json_invalid":
+        return f"the body is not JSON: {error['ctx']['error']} at character {field}"
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind == "extra_forbidden":
+        return f"there is no field {field} here"
+    if kind not in _TAKES:
+        return f"{field}: {error['msg']}"
+    came = json.dumps(error["input"], ensure_ascii=False, default=str)
+    quotes = ": put it in quotes" if kind == "string_type" and isinstance(error["input"], int | float) else ""
+    return f"{field} takes {_TAKES[kind].format(**error.get('ctx', {}))}; {came:.80} came{quotes}"
