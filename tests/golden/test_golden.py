@@ -62,6 +62,15 @@ def test_what_asks_for_some_outputs_is_not_batched(open_to_pages: Door) -> None:
     assert predict(request("zoo", "mixbatch", ("total",), x=floats(1, 2, 3)), PATIENCE_S).outputs.keys() == {"total"}
 
 
+def test_what_cannot_be_batched_is_refused(served: Door, open_to_pages: Door) -> None:
+    path = "/v1/models/zoo:predict"
+    uneven = {"signature_name": "multi", "inputs": {"a": [[1, 2], [3, 4]], "b": [[3, 4]]}}
+    alone = {"signature_name": "scalar", "inputs": 3}
+    for asked in (uneven, alone):
+        assert httpx.post(served.url + path, json=asked).status_code == 200
+        assert httpx.post(open_to_pages.url + path, json=asked).status_code == 400
+
+
 def test_the_gateway_sends_it_no_more_rows_than_it_batches_and_doctor_tells_of_it(
     open_to_pages: Door, config: Path, tmp_path: Path
 ) -> None:
