@@ -573,13 +573,20 @@ async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):
 
 
 async def test_connections_last_as_long_as_the_settings_say(puppet):
-    async with running(puppet, keep_alive_s=0.05, arrival_s=0.05) as here:
-        async with connected(here) as raw:
-            assert await raw.at_end()
-        async with connected(here) as raw:
-            await raw.send(request("/v1/sessions/a:step", {"inputs": 1})[:-1])
-            assert (await raw.answer()).is_refused(408, "bad_request")
-            assert await raw.at_end()
+    for first, limits in ("idle", (0.05, 3.0)), ("arriving", (3.0, 0.05)):
+        async with (
+            running(puppet, keep_alive_s=limits[0], arrival_s=limits[1]) as here,
+            connected(here) as idle,
+            connected(here) as arriving,
+        ):
+            await arriving.send(request("/v1/sessions/a:step", {"inputs": 1})[:-1])
+            connections = {"idle": idle, "arriving": arriving}
+            ends = {name: asyncio.create_task(each.reader.read()) for name, each in connections.items()}
+            ended, _ = await asyncio.wait(ends.values(), timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            assert ended == {ends[first]}
+            assert (await ends[first])[:12] == {"idle": b"", "arriving": b"HTTP/1.1 408"}[first]
+            for each in ends.values():
+                each.cancel()
 
 
 # The end of the gateway.
