@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from sluice.gateway.http import connection, transport
 from tests.gateway.here import PATIENCE_S, Adder, Gate, Here, eventually, running
 from tests.gateway.raw import Connection, connected, request
 
@@ -252,6 +253,24 @@ async def test_a_refusal_reaches_a_client_that_closes_and_still_sends(puppet, pa
                 assert await raw.at_end()
                 await sending
         await adder.goes_on()
+
+
+@pytest.mark.parametrize("bound", ["time", "bytes"])
+async def test_who_does_not_stop_sending_what_was_refused_is_read_for_so_long_and_so_much_only(
+    puppet, monkeypatch, bound
+):
+    if bound == "time":
+        monkeypatch.setattr(connection, "DRAIN_S", 0.05)
+    else:
+        monkeypatch.setattr(transport, "_DRAIN_BYTES", 10_000)
+    async with running(puppet, body_bytes=1000) as here, connected(here) as raw:
+        await eventually(lambda: len(here.server.server_state.connections) == 1)
+        await raw.send(request("/v1/sessions/a:step", bytes(2**20), Connection="close")[:5000])
+        assert (await raw.answer()).is_refused(413, "body_too_large")
+        assert await raw.at_end()
+        if bound == "bytes":
+            raw.writer.write(bytes(2**16))
+        await eventually(lambda: not here.server.server_state.connections)
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "12 13", "9" * 30, ""])
