@@ -14,7 +14,7 @@ from sluice.cli.doctor.checks import examine
 from sluice.policy.errors import BackendUnavailable
 from tests.cli.conftest import Told, told
 from tests.gateway.batching_server import BatchingServer
-from tests.gateway.puppet import CONTRACT, Puppet
+from tests.gateway.puppet import CONTRACT, SIGNATURES, Puppet, double
 
 OPEN = {"x": (-1, -1), "y": (-1, -1)}
 
@@ -65,15 +65,33 @@ async def test_a_model_server_that_batches_too_is_found_out(puppet):
 
 
 async def test_so_is_one_that_takes_smaller_batches_than_the_gateways(puppet):
-    async def refuse(request):
-        rows = request.inputs["x"].tensor_shape.dim[0].size
-        told = f"Task size {rows} is larger than maximum input batch size 64"
-        return (grpc.StatusCode.INVALID_ARGUMENT, told) if rows > 64 else None
-
-    puppet.before = refuse
+    BatchingServer(puppet, largest=64)
     told = await found(puppet, "plain")
     assert [level for level, _ in told["plain"]] == ["ok", "ok", "-", "FAIL"]
-    assert "maximum input batch size 64" in told["plain"][3][1]
+    assert "takes 64 rows at once; the gateway sends up to 128" in told["plain"][3][1]
+
+
+async def test_so_is_one_whose_model_has_a_signature_of_its_own_that_is_named_contract(puppet, monkeypatch):
+    monkeypatch.setitem(SIGNATURES, "plain", {"contract": double})
+    puppet.shapes["plain"] = OPEN
+    BatchingServer(puppet, meeting=2)
+    told = await found(puppet, "plain")
+    assert told["plain"][2] == ("FAIL", "the model server batches, too: start it without --enable_batching")
+
+
+async def test_a_batch_that_is_refused_for_another_reason_is_told_with_it(puppet):
+    refused_from = 2
+
+    async def refuse(request):
+        refused = request.inputs["x"].tensor_shape.dim[0].size >= refused_from
+        return (grpc.StatusCode.INVALID_ARGUMENT, "of these values") if refused else None
+
+    puppet.before = refuse
+    level, words = (await found(puppet, "plain"))["plain"][3]
+    assert (level, "is refused: " in words, "of these values" in words) == ("FAIL", True, True)
+    refused_from = 1
+    level, words = (await found(puppet, "plain"))["plain"][3]
+    assert (level, "made-up rows are refused: " in words, "of these values" in words) == ("-", True, True)
 
 
 async def test_a_model_in_trouble_is_told_with_the_reason(puppet, monkeypatch):

@@ -31,16 +31,12 @@ def last_value() -> keras.Model:
 
 
 def stacked() -> keras.Model:
-    return keras.Sequential(
-        [
-            keras.Input(batch_shape=(10, None, 4), name="signal"),
-            keras.layers.LayerNormalization(),
-            keras.layers.GRU(12, return_sequences=True, stateful=True),
-            keras.layers.GRU(6, return_sequences=True, stateful=True),
-            keras.layers.Dense(3, name="answer"),
-        ],
-        name="stacked",
-    )
+    """With slices, which a file holds as lists, and a layer that is called as if in training."""
+    signal = keras.Input(batch_shape=(10, None, 4), name="signal")
+    hidden = keras.layers.LayerNormalization()(keras.layers.Concatenate()([signal[..., ::-1], signal[..., 1:]]))
+    hidden = keras.layers.GRU(12, return_sequences=True, stateful=True)(hidden)
+    hidden = keras.layers.GRU(6, return_sequences=True, stateful=True)(keras.layers.Dropout(0.5)(hidden, training=True))
+    return keras.Model(signal, keras.layers.Dense(3, name="answer")(hidden), name="stacked")
 
 
 def simple() -> keras.Model:
@@ -91,6 +87,8 @@ def gateway(
     folder = tmp_path_factory.mktemp("strangers")
     (folder / "calibrations").mkdir()
     export_clouds(folder)
+    for name, (model, _) in OTHERS.items():
+        export_file(folder, name, model())
     for name, model in strangers.items():
         version = folder / "models" / name / "1"
         if name == "stacked":
@@ -124,6 +122,51 @@ def test_the_stateless_signature_takes_any_batch(gateway: Gateway, strangers: di
     reply = gateway.call("POST", "/v1/models/stacked:predict", {"instances": rows.tolist()})
     expected = np.stack([alone(strangers["stacked"], row) for row in rows])
     np.testing.assert_allclose(reply.body["predictions"], expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def with_a_mask() -> keras.Model:
+    """A mask that comes as an input, by keyword."""
+    x, mask = keras.Input((6, 2), name="x"), keras.Input((6, 1), dtype="bool", name="mask")
+    return keras.Model([x, mask], keras.layers.LSTM(3)(x, mask=mask))
+
+
+def of_an_older_file() -> keras.Model:
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+
+
+def of_words() -> keras.Model:
+    words = keras.layers.StringLookup(vocabulary=["north", "south"])
+    return keras.Sequential([keras.Input((), dtype="string", name="word"), words])
+
+
+OTHERS = {
+    "with_a_mask": (with_a_mask, {"x": np.ones((2, 6, 2), np.float32), "mask": np.tri(2, 6, 3, bool)[..., np.newaxis]}),
+    "of_an_older_file": (of_an_older_file, np.eye(3, dtype=np.float32)),
+    "of_words": (of_words, np.array(["south", "west"])),
+}
+
+
+def export_file(folder: Path, name: str, model: keras.Model) -> None:
+    """By the command line, from a file as strangers save it."""
+    file = folder / f"{name}{'.h5' if 'older' in name else '.keras'}"
+    model.save(file)
+    done = told("export", file, "--out", folder / "models" / name / "1")
+    assert done.code == 0, done.error
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_are_served_from_their_files_as_keras_runs_them(name: str, gateway: Gateway) -> None:
+    beside = gateway.log.parent / "models" / name / "1" / "assets.extra" / "model.keras"
+    _, inputs = OTHERS[name]
+    with Client(gateway.url) as client:
+        (answer,) = client.predict(name, inputs).values()
+    given = (
+        {key: keras.ops.convert_to_tensor(each) for key, each in inputs.items()}
+        if isinstance(inputs, dict)
+        else (keras.ops.convert_to_tensor(inputs))
+    )
+    expected = keras.ops.convert_to_numpy(keras.models.load_model(beside)(given))
+    np.testing.assert_allclose(answer, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 CENTRES = np.array([[6.0, 0, 0, 0], [0, 6, 0, 0], [0, 0, 6, 0]], np.float32)

@@ -17,17 +17,23 @@ TEXT = (
 class BatchingServer:
     """Refuses calls of one signature whose shapes differ and that were there at one time, as TensorFlow Serving does.
 
-    The first `meeting` calls wait for each other.
+    The first `meeting` calls wait for each other. Calls of more than `largest` rows are refused, too.
     """
 
-    def __init__(self, puppet: Puppet, meeting: int = 0) -> None:
+    def __init__(self, puppet: Puppet, meeting: int = 0, largest: int = 1000) -> None:
         self.refused = 0
+        self._largest = largest
         self._puppet = puppet
         self._meeting = meeting
         self._there: list[tuple[str, object, set[object]]] = []
         puppet.before = self._met
 
     async def _met(self, request):
+        rows = max(read_tensor(each).shape[0] for each in request.inputs.values())
+        if rows > self._largest:
+            self.refused += 1
+            said = f"Task size {rows} is larger than maximum input batch size {self._largest}"
+            return grpc.StatusCode.INVALID_ARGUMENT, said
         called = f"{request.model_spec.name}/{request.model_spec.signature_name}"
         shape = tuple((name, read_tensor(each).shape[1:]) for name, each in sorted(request.inputs.items()))
         mates = [shapes for other, _, shapes in self._there if other == called]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.gateway.batching_server import TEXT, BatchingServer
 from tests.gateway.here import eventually, refused_as_tf_serving, running
+from tests.gateway.sides import document, put
 
 
 @pytest.fixture
@@ -84,19 +85,53 @@ async def test_a_batch_that_is_always_refused_is_an_error_that_says_why(here, pu
     assert len(puppet.batches) == 4
 
 
-async def test_a_request_that_is_larger_than_the_model_servers_batches_is_noticed_too(here, puppet):
-    async def refuse(_):
-        return grpc.StatusCode.INVALID_ARGUMENT, "Task size 3 is larger than maximum input batch size 2"
+async def recognized(http, rows):
+    response = await http.post("/v1/models/sides:recognize", json={"instances": rows})
+    assert response.status_code == 200, response.text
+    return response.json()["results"]
+
+
+async def test_a_recognize_request_with_more_rows_than_the_model_servers_batches_runs_in_parts(puppet, tmp_path):
+    put(tmp_path, document())
+    async with running(puppet, poll_s=1000, calibrations=tmp_path) as here:
+        rows = np.random.default_rng(0).uniform(0, 1, (300, 2)).tolist()
+        wanted = await recognized(here.http, rows)
+        puppet.batches.clear()
+        server = BatchingServer(puppet, largest=50)
+        assert await recognized(here.http, rows) == wanted
+        refused = server.refused
+        assert 1 <= refused <= 3  # batches that were on their way when the first was refused
+        assert await recognized(here.http, rows) == wanted
+        assert server.refused == refused
+        assert {size for _, size in puppet.batches[-9:]} == {50, 28, 48}  # 300 are batches of 128, 128 and 48
+        assert "sides" in (await here.http.get("/readyz")).json()["notes"][0]
+
+
+async def test_so_do_steps_scans_ragged_rows_and_generation(here, puppet):
+    server = BatchingServer(puppet, largest=2)
+    await asyncio.gather(*(act(here, n) for n in range(12) for act in (ragged, scanned, generated)))
+    assert server.refused > 0
+    assert (await totals(here, [[[1, 2]]] * 300)) == [[[1, 2]]] * 300
+    await eventually(here.nothing_left)
+
+
+async def test_a_part_that_the_model_refuses_fails_the_request(here, puppet):
+    async def refuse(request):
+        rows = request.inputs["x"].tensor_shape.dim[0].size
+        said = f"Task size {rows} is larger than maximum input batch size 2"
+        return grpc.StatusCode.INVALID_ARGUMENT, said if rows > 2 else "of these values"
 
     puppet.before = refuse
     response = await here.http.post("/v1/models/plain:predict", json={"instances": [[1, 2]] * 3})
-    assert "Task size 3" in refused_as_tf_serving(response, 400, "bad_request")
-    assert "plain" in (await here.http.get("/readyz")).json()["notes"][0]
+    assert "of these values" in refused_as_tf_serving(response, 400, "bad_request")
 
 
 async def test_a_model_server_that_comes_in_its_place_is_not_blamed(puppet):
     async with running(puppet) as here:
-        here.gateway.catalog._backend.batching.add("plain")
+        backend = here.gateway.catalog._backend
+        backend.batching.add("plain")
+        backend.largest["plain", 1, "serving_default", ()] = 2
         assert (await here.http.get("/readyz")).json()["notes"]
         await puppet.stop()
         await eventually(lambda: not here.gateway.catalog.notes())
+        assert not backend.largest

@@ -10,6 +10,7 @@ import pytest
 
 from sluice.gateway.core import backlog
 from tests.gateway.here import Gate, events_of, eventually, refused, running, unread
+from tests.gateway.puppet import SPELLER
 
 GENERATE = "/v1/models/speller:generate"
 STEP = log(exp(5) / (exp(5) + 26 * exp(-5)))  # the log probability of each token
@@ -91,6 +92,17 @@ async def test_a_beam_gives_the_best_sequences_and_no_token_before(here):
     found = await events(here, ["hi"], beam={"width": 2, "n_best": 2})
     assert [name for name, _ in found] == ["result", "done"]
     assert found[0][1]["results"][0] == said("hi")
+
+
+async def test_results_of_a_beam_whose_texts_are_equal_are_told_apart_by_their_tokens(puppet, monkeypatch):
+    monkeypatch.setitem(SPELLER["generation"], "tokens", ["", *"a" * 26])
+    async with running(puppet) as here:
+        [best] = (await generate(here, ["hi"], beam={"width": 8, "n_best": 8})).json()["results"]
+    texts = [each["text"] for each in best]
+    assert len(set(texts)) < len(texts)
+    assert ["tokens" in each for each in best] == [texts.count(text) > 1 for text in texts]
+    told = [(each["text"], *each.get("tokens", ())) for each in best]
+    assert len(set(told)) == len(told)
 
 
 async def test_sampling_gives_the_same_answer_for_the_same_seed_whoever_shares_the_batch(here):

@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from sluice.gateway.http import connection, transport
 from tests.gateway.here import PATIENCE_S, Adder, Gate, Here, eventually, running
 from tests.gateway.raw import Connection, connected, request
 
@@ -252,6 +253,24 @@ async def test_a_refusal_reaches_a_client_that_closes_and_still_sends(puppet, pa
                 assert await raw.at_end()
                 await sending
         await adder.goes_on()
+
+
+@pytest.mark.parametrize("bound", ["time", "bytes"])
+async def test_who_does_not_stop_sending_what_was_refused_is_read_for_so_long_and_so_much_only(
+    puppet, monkeypatch, bound
+):
+    if bound == "time":
+        monkeypatch.setattr(connection, "DRAIN_S", 0.05)
+    else:
+        monkeypatch.setattr(transport, "_DRAIN_BYTES", 10_000)
+    async with running(puppet, body_bytes=1000) as here, connected(here) as raw:
+        await eventually(lambda: len(here.server.server_state.connections) == 1)
+        await raw.send(request("/v1/sessions/a:step", bytes(2**20), Connection="close")[:5000])
+        assert (await raw.answer()).is_refused(413, "body_too_large")
+        assert await raw.at_end()
+        if bound == "bytes":
+            raw.writer.write(bytes(2**16))
+        await eventually(lambda: not here.server.server_state.connections)
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "0x10", "12 13", "9" * 30, ""])
@@ -573,13 +592,20 @@ async def test_a_client_that_does_not_read_is_held_back_and_harms_nobody(here):
 
 
 async def test_connections_last_as_long_as_the_settings_say(puppet):
-    async with running(puppet, keep_alive_s=0.05, arrival_s=0.05) as here:
-        async with connected(here) as raw:
-            assert await raw.at_end()
-        async with connected(here) as raw:
-            await raw.send(request("/v1/sessions/a:step", {"inputs": 1})[:-1])
-            assert (await raw.answer()).is_refused(408, "bad_request")
-            assert await raw.at_end()
+    for first, limits in ("idle", (0.05, 3.0)), ("arriving", (3.0, 0.05)):
+        async with (
+            running(puppet, keep_alive_s=limits[0], arrival_s=limits[1]) as here,
+            connected(here) as idle,
+            connected(here) as arriving,
+        ):
+            await arriving.send(request("/v1/sessions/a:step", {"inputs": 1})[:-1])
+            connections = {"idle": idle, "arriving": arriving}
+            ends = {name: asyncio.create_task(each.reader.read()) for name, each in connections.items()}
+            ended, _ = await asyncio.wait(ends.values(), timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            assert ended == {ends[first]}
+            assert (await ends[first])[:12] == {"idle": b"", "arriving": b"HTTP/1.1 408"}[first]
+            for each in ends.values():
+                each.cancel()
 
 
 # The end of the gateway.
@@ -664,6 +690,13 @@ async def test_who_takes_the_gateway_for_a_proxy_is_told(raw):
     assert answer.is_refused(400, "bad_request")
     assert "no proxy" in answer.json["error"]
     assert await raw.at_end()
+
+
+async def test_a_target_without_a_path_is_told(raw):
+    await raw.send(b"GET http://models.example HTTP/1.1\r\nHost: models.example\r\n\r\n")
+    answer = await raw.answer()
+    assert answer.is_refused(400, "bad_request")
+    assert "its target has no path; 'http://models.example' came" in answer.json["error"]
 
 
 async def test_header_fields_without_end_are_not_kept(raw):

@@ -3,8 +3,10 @@
 import httpx
 import pytest
 
+from sluice.gateway.http.rest import OpenSession
 from tests.gateway.here import refused, refused_as_tf_serving, running
 
+OPENS_WITH = ", ".join(OpenSession.model_fields)
 JSON = {"content-type": "application/json"}
 
 
@@ -269,3 +271,38 @@ async def test_an_answer_is_json_whoever_asks(here):
 @pytest.mark.parametrize("path", ["/v1/models/a:b:predict", "/v1/models/sum/versions/x:predict", "/v1/models/:predict"])
 async def test_a_predict_path_that_is_malformed_answers_as_tensorflow_serving(here, path):
     refused_as_tf_serving(await here.http.post(path, json={"instances": [1]}), 400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "sentence"),
+    [
+        ("sum/sessions", {"version": 1}, "version takes text; 1 came: put it in quotes."),
+        ("sum/sessions", {"version": "one"}, 'version takes text that matches ^[0-9]{1,19}$; "one" came.'),
+        ("sum/sessions", {"ttl_s": "", "state": 1}, 'state takes an object; 1 came; ttl_s takes a number; "" came.'),
+        ("sum/sessions", {"if_exists": "keep"}, "if_exists takes 'error', 'return' or 'restart'; \"keep\" came."),
+        ("sum/sessions", {"sesion": 1}, f"body: unknown fields 'sesion'; it takes {OPENS_WITH}."),
+        ("sum/sessions", [], "body takes an object; [] came."),
+        ("speller:generate", {"instances": "a"}, 'instances takes a list; "a" came.'),
+        ("speller:generate", {"max_steps": 2}, "instances is missing."),
+        ("speller:generate", {"instances": ["a"], "max_steps": 1.5}, "max_steps takes a whole number; 1.5 came."),
+        ("speller:generate", {"instances": ["a"], "stream": 1}, "stream takes true or false; 1 came."),
+        ("speller:generate", {"instances": ["a"], "beam": {}}, "beam.width is missing."),
+    ],
+)  # fmt: skip
+async def test_a_field_of_another_kind_is_told_with_what_it_takes(here, call, body, sentence):
+    response = await here.http.post(f"/v1/models/{call}", json=body)
+    assert refused(response, 400, "bad_request")["error"] == f"The request cannot be read: {sentence}"
+
+
+async def test_so_is_a_field_of_a_query(here):
+    response = await here.http.get("/v1/models/sum/sessions", params={"limit": "0", "after": "a" * 200})
+    assert refused(response, 400, "bad_request")["error"] == (
+        'The request cannot be read: limit takes a number from 1; "0" came; '
+        f'after takes text of up to 128 characters; "{"a" * 79} came.'
+    )
+
+
+async def test_a_body_that_is_no_json_is_told_where(here):
+    response = await here.http.post("/v1/models/sum/sessions", content=b'{"ttl_s": }', headers=JSON)
+    sentence = "The request cannot be read: the body is not JSON: Expecting value at character 10."
+    assert refused(response, 400, "bad_request")["error"] == sentence

@@ -28,6 +28,10 @@ def sluice(*args, env=None):
     )  # fmt: skip
 
 
+def test_idle_connections_are_kept_longer_than_proxies_keep_theirs():
+    assert load([NEEDED]).keep_alive_s > 60  # of nginx and of AWS; the shorter side closes first
+
+
 def test_flags_go_before_the_environment_and_that_before_yaml(tmp_path, monkeypatch):
     file = tmp_path / "settings.yaml"
     file.write_text("timeout_ms: 1\nqueue_rows: 1\nin_flight: 7\nallowed_batch_sizes: [1, 2]\n")

@@ -19,6 +19,7 @@ class Door:
 
     url: str
     channel: grpc.Channel
+    address: str = ""  # of a model server, for a gateway
 
 
 @pytest.fixture(scope="session")
@@ -67,5 +68,5 @@ def open_to_pages(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         f"--batching_parameters_file={batching}",
     )
     running = Server(folder, f"--model_config_file={config}", *flags)
-    yield Door(f"http://127.0.0.1:{running.rest_port}", running.client._channel)
+    yield Door(f"http://127.0.0.1:{running.rest_port}", running.client._channel, f"unix:{running.socket}")
     running.close()

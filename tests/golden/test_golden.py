@@ -1,12 +1,16 @@
 """Recorded answers of a real TensorFlow Serving, asked again; choose.py says which are left out, and why."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
+import numpy as np
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
+from tests.end_to_end.serving import serving, sluice
 from tests.golden.conftest import Door
 from tests.golden.replay import (
     Record,
@@ -19,7 +23,7 @@ from tests.golden.replay import (
     sent_grpc,
     sent_rest,
 )
-from tests.model_server.conftest import PATIENCE_S, floats, refused, request
+from tests.model_server.conftest import PATIENCE_S, arrays, floats, refused, request
 
 # What the gateway answers in its own way → why.
 GATEWAYS_OWN = {
@@ -56,6 +60,37 @@ def test_what_asks_for_some_outputs_is_not_batched(open_to_pages: Door) -> None:
     with refused("FAILED_PRECONDITION"):
         predict(request("zoo", "mixbatch", x=floats(1, 2, 3)), PATIENCE_S)
     assert predict(request("zoo", "mixbatch", ("total",), x=floats(1, 2, 3)), PATIENCE_S).outputs.keys() == {"total"}
+
+
+def test_what_cannot_be_batched_is_refused(served: Door, open_to_pages: Door) -> None:
+    path = "/v1/models/zoo:predict"
+    uneven = {"signature_name": "multi", "inputs": {"a": [[1, 2], [3, 4]], "b": [[3, 4]]}}
+    alone = {"signature_name": "scalar", "inputs": 3}
+    for asked in (uneven, alone):
+        assert httpx.post(served.url + path, json=asked).status_code == 200
+        assert httpx.post(open_to_pages.url + path, json=asked).status_code == 400
+
+
+def test_the_gateway_sends_it_no_more_rows_than_it_batches_and_doctor_tells_of_it(
+    open_to_pages: Door, config: Path, tmp_path: Path
+) -> None:
+    asked = {"instances": [[x, 0, 0] for x in range(200)]}
+    path = "/v1/models/zoo:predict"
+    said = httpx.post(open_to_pages.url + path, json=asked)
+    assert (said.status_code, "maximum input batch size 64" in said.text) == (400, True)
+    total = request("zoo", "mixbatch", ("total",), x=np.ones(200, np.float32))
+    with (
+        serving(config.parent, tmp_path, "--backend", open_to_pages.address) as gateway,
+        grpc.insecure_channel(gateway.grpc_url.removeprefix("grpc://")) as channel,
+    ):
+        predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        answer = httpx.post(gateway.url + path, json=asked)
+        assert answer.json() == {"predictions": [[5 * x, 10 * x] for x in range(200)]}
+        assert arrays(predict(total, PATIENCE_S))["total"].tolist() == [200], "what it does not batch runs as it is"
+        assert "batches model 'zoo', too" in gateway.call("GET", "/readyz").body["notes"][0]
+    told = sluice("doctor", "--backend", open_to_pages.address, "--model", "zoo")
+    assert told.returncode == 1
+    assert "FAIL  zoo          the model server batches, too, and takes 64 rows at once" in told.stdout
 
 
 def check_form(reply: httpx.Response, record: Record) -> None:

@@ -63,6 +63,12 @@ ALIKE = {
     "twice feature": examples('"age": 1.0, "age": 10.0'),
     "twice feature, wrong": examples('"age": null, "age": 10.0', status=400),
     "twice examples": examples('"age": 10.0', ', "examples": []'),
+    # The name of an input in rows, or of a feature, ends with the first zero byte; other keys do not.
+    "zero in row": Case(r'{"instances": [{"x\u0000y": [1, 2, 3]}]}', answer=ANSWER),
+    "zero in row, other name": Case(r'{"instances": [{"y\u0000x": [1, 2, 3]}]}', 400),
+    "zero in column": Case(r'{"inputs": {"x\u0000y": [[1, 2, 3]]}}', 400),
+    "zero in field": Case(r'{"instances\u0000": [[1, 2, 3]]}', 400),
+    "zero in feature": examples(r'"age\u0000": 10.0'),
     # Text is bytes.
     "latin": rows("echo", '"\xe9"', answer=[{"n": 1, "s": "\ufffd"}]),
     "latin feature": examples('"age": 10.0, "name": "\xff"'),
@@ -77,10 +83,13 @@ ALIKE = {
     "utf-16": Case(ROW.encode("utf-16"), 400),
     "b64 with space": rows("echo_bytes_single", r'{"b64": "aGVs\nbG8="}', answer=[{"b64": "aGVsbG8="}]),
     "b64 half padded": rows("echo_bytes_single", '{"b64": "YQ="}', 400),
+    "b64 with padding that pads nothing": rows("echo_bytes_single", '{"b64": "YWJj="}', 400),
+    "b64 with other space": rows("echo_bytes_single", r'{"b64": "YQ\u001f=="}', 400),
     "b64 of a number": rows("echo_bytes_single", '{"b64": 5}', 400),
     # Numbers.
     "inf": rows("ident", "Inf, -Inf, -NaN", answer=[float("inf"), float("-inf"), float("nan")]),
     "nan in small letters": rows("ident", "nan", 400),
+    "too large for float32": rows("ident", "1e39, -1e39", answer=[float("inf"), float("-inf")]),
     "a little too large": rows("id_f64", "10e308", answer=[float("inf")]),
     "too large": rows("id_f64", "-1e309", 400),
     "too small": rows("id_f64", "1e-400", answer=[0.0]),
@@ -114,6 +123,10 @@ ALIKE = {
     "no version": at("/v1/models/zoo/versions/9223372036854775808:predict", 400),
     "METADATA": got("/v1/models/zoo/METADATA", 200),
     "slash": got("/v1/models/zoo/", 400),
+    "no name, version": got("/v1/models/versions/5", 400),
+    "metadata as name": got("/v1/models/metadata", 404),
+    "metadata of metadata": got("/v1/models/metadata/metadata", 404),
+    "metadata by label": got("/v1/models/zoo/labels/stable/metadata", 200),
     **{method: Case("", 400, method=method) for method in ("HEAD", "PUT", "DELETE", "PATCH", "GET")},
     **{method: Case("", 501, method=method) for method in ("TRACE", "PROPFIND")},
     "gzip": packed("gzip", gzip.compress(ROW.encode()), 200),
@@ -127,6 +140,9 @@ OWN = {
     "br": packed("br", ROW.encode(), 200),
     "KNOWS-NOBODY": Case("", 501, method="KNOWS-NOBODY"),
     "version without words": Case("", 400, path="/v1/models/zoo/versions/99999999999999999999", method="GET"),
+    "host": got("//x:80/v1/models/zoo", 200),
+    "host and user": got("//a:b@x/v1/models/zoo", 200),
+    "below v1": got("/v1/foo", 400),
     "v1 decoded": at("/%761/models/zoo:predict", 404),
     "no path": at("/", 404),
     **{
@@ -159,6 +175,22 @@ def test_the_gateway_follows_tensorflow_servings_rules(passed_on: Door, case: Ca
 def test_a_version_that_is_no_number_is_refused_without_a_word(served: Door) -> None:
     reply = answered(served, OWN["version without words"])
     assert (reply.headers["content-type"], reply.content) == ("application/json", b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("GET http://x/v1/models/zoo HTTP/1.0", 200),
+        ("GET http://x HTTP/1.1", 404),
+        ("GET /v1/models/zoo HTTP/2.0", 400),
+        ("GET /v1/models/zoo", 400),
+        ("CONNECT x:80 HTTP/1.1", 501),
+        ("CONNECT /v1/models/zoo HTTP/1.1", 501),
+    ],
+)
+def test_the_model_server_reads_requests_of_http_1_0_and_1_1(served: Door, line: str, status: int) -> None:
+    raw = f"{line}\r\nConnection: close\r\n\r\n"
+    assert sent_rest(served.url, {"method": "RAW", "raw_request": raw}).status_code == status
 
 
 @pytest.mark.parametrize("method", ["get", "Post", "KNOWS-NOBODY"])

@@ -16,6 +16,7 @@ CALLS = {
     ("GET", "/v1/models/a%00b"): RestCall("status", "a\0b"),
     ("GET", "/v1/models/m%0A/METADATA"): RestCall("status", "m\n"),
     ("GET", "/v1/models/m?x=1"): RestCall("status", "m?x=1"),
+    ("GET", "/v1/models/m#x?y"): RestCall("status", "m#x?y"),
     ("POST", "/v1/models/a%2Fb%3A:predict"): RestCall("predict", "a/b:"),
     ("POST", f"/v1/models/m/versions/{'0' * 5000}7:predict"): RestCall("predict", "m", version=7),
 }
@@ -55,7 +56,9 @@ def test_what_is_below_v1_and_no_call_is_refused(method: str, target: str) -> No
         rest_call(method, target)
 
 
-@pytest.mark.parametrize("target", ["/v1/models/m%zz", "/v1/models/m[1]", '/"', "/v1/models/h\u00e9", "/v1/models/a b"])
+@pytest.mark.parametrize(
+    "target", ["/v1/models/m%zz", "/v1/models/m[1]", '/"', "/v1/models/h\u00e9", "/v1/models/a b", "/v1/models/m#x#y"]
+)
 def test_what_is_not_percent_encoded_cannot_be_read(target: str) -> None:
     with pytest.raises(BadTarget, match="percent-encoded"):
         rest_call("GET", target)

@@ -17,6 +17,7 @@ from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.server import GrpcServer
 from sluice.gateway.http import calibrations, events, generate, oip, rest
 from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
+from sluice.gateway.http.body import what_is_wrong
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
@@ -146,15 +147,8 @@ async def _refuse(request: Request, error: SluiceError) -> JSONResponse:
 
 
 async def _refuse_fields(request: Request, error: RequestValidationError) -> JSONResponse:
-    return _answer(request, BadRequest(f"The request cannot be read. {'; '.join(map(_wrong, error.errors()))}."))
-
-
-def _wrong(each: Any) -> str:
-    """A field and what is wrong with it, in pydantic's words; what came, where that is the field's own value."""
-    if each["type"] == "json_invalid":
-        return f"body: it is not JSON, {each['ctx']['error']} at character {each['loc'][1]}"
-    came = "" if each["type"] in ("missing", "unknown_fields") else f"; got {each['input']!r:.80}"
-    return f"{'.'.join(map(str, each['loc'][1:])) or each['loc'][0]}: {each['msg']}{came}"
+    wrong = "; ".join(map(what_is_wrong, error.errors()))
+    return _answer(request, BadRequest(f"The request cannot be read: {wrong}."))
 
 
 async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:

@@ -35,7 +35,7 @@ class Batching:
         found = rows.pop()
         if self.rows is not None and found > self.rows:
             raise InvalidArgument(
-                f"a batch has up to {self.rows} rows, as --batching_parameters_file says; {found} came"
+                f"Task size {found} is larger than maximum input batch size {self.rows} of --batching_parameters_file"
             )
         return found
 

@@ -58,12 +58,17 @@ class _Connection(HttpToolsProtocol):
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
+        if self.parser.get_http_version() not in _VERSIONS:
+            raise ValueError("of another version of HTTP")
         self.scope["state"]["target"] = self.url  # with a question mark that nothing follows
+        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
+            self.url = b"/"
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be parsed; a method that nobody knows is not implemented."""
+        """Refuse what cannot be parsed; a method that nobody knows is not implemented, as CONNECT is not."""
         no_method = isinstance(sys.exception(), httptools.HttpParserInvalidMethodError)
+        no_method |= self._data.startswith(b"CONNECT ")
         status = 501 if no_method and _REQUEST_LINE.match(self._data) else 400
         page = error_page(status)
         self.transport.write(
@@ -73,6 +78,7 @@ class _Connection(HttpToolsProtocol):
         self.transport.close()
 
 
+_VERSIONS = ("1.0", "1.1")
 _REQUEST_LINE = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/")
 
 

@@ -37,7 +37,7 @@ log = structlog.get_logger()
 Array = NDArray[Any]
 
 _BODY_LIMIT = 1 << 28  # bytes
-_SCHEME_AND_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_SCHEME_AND_HOST = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:)?//(?:[^@/?#]*@)?[^:@/?#]*(?::[0-9]*)?(?=[/?#]|$)")
 _ORIGIN = re.compile("https?://")
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -102,7 +102,8 @@ def _answer(calls: Calls, options: RestOptions, request: Request, body: bytes) -
 def _target(scope: Scope) -> str:
     """What a request asks for, as it came, without the scheme and host that it may begin with."""
     target: str = scope["state"]["target"].decode("latin-1")
-    return _SCHEME_AND_HOST.sub("", target, 1) if not target.startswith("/") else target
+    found = _SCHEME_AND_HOST.match(target)
+    return target[found.end() :] if found else target
 
 
 def _page(status: int) -> Response:

@@ -93,7 +93,8 @@ def _example(value: Any, where: str) -> tf.Example:
         raise BadRequest(f"An example is an object of features; {where} is {value!r:.80}.")
     made = tf.Example()
     made.features.SetInParent()
-    for name, each in pairs_of(value):  # of a feature that comes twice the last one counts
+    for key, each in pairs_of(value):  # of a feature that comes twice the last one counts
+        name = key.partition("\0")[0]
         _check_name(name)
         made.features.feature[name].CopyFrom(_feature(each, f"Feature {name!r} of {where}"))
     return made

@@ -17,7 +17,8 @@ _CALL = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/([0-9]+)|/labels/([^/:]+))?(?::(predict|classify|regress)|/(metadata))?",
     re.IGNORECASE,
 )
-_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?#-]|%[0-9A-Fa-f]{2})*")  # RFC 3986
+_CHARACTERS = r"[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2}"
+_TARGET = re.compile(r"(?:C)*(?:\?(?:C|\?)*)?(?:#(?:C|\?)*)?".replace("C", _CHARACTERS))  # RFC 3986
 _VERSION = re.compile(r"0*[0-9]{1,19}")
 _VERSION_LIMIT = (1 << 63) - 1
 

@@ -21,7 +21,7 @@ from sluice.gateway.upstream.client import Backend, NotServed
 from sluice.gateway.upstream.served import ServedVersion
 from sluice.model_folder import Found
 from sluice.policy.batching import BatchingOptions
-from sluice.policy.errors import BackendUnavailable, BatchCollision, SluiceError, VersionNotFound
+from sluice.policy.errors import BackendUnavailable, BatchCollision, InputRejected, SluiceError, VersionNotFound
 
 _NOBODY = "sluice-doctor"  # no model has this name
 _CALLS = 20
@@ -167,11 +167,18 @@ async def _largest(backend: Backend, served: ServedVersion, probe: Probe) -> Fin
     if sum(each.nbytes for each in probe.inputs(1, _LENGTHS[0]).values()) * rows > _LARGE_BYTES:
         return Finding("-", served.model, f"a batch of {rows} rows was not tried: it is large")
     try:
+        await _predict(backend, served, probe, 1, _LENGTHS[0])
+    except InputRejected as error:
+        return Finding("-", served.model, f"a batch of {rows} rows was not tried: made-up rows are refused: {error}")
+    try:
         await _predict(backend, served, probe, rows, _LENGTHS[0])
     except BackendUnavailable:
         raise
     except SluiceError as error:
         return Finding("FAIL", served.model, f"a batch of {rows} rows, the gateway's largest, is refused: {error}")
+    if largest := backend.largest.get((served.model, served.version, probe.signature.name, ())):
+        words = f"the model server batches, too, and takes {largest} rows at once; the gateway sends up to {rows}"
+        return Finding("FAIL", served.model, f"{words}: start it without --enable_batching")
     return Finding("ok", served.model, f"a batch of {rows} rows, the gateway's largest, is taken")
 
 

@@ -11,14 +11,17 @@ from sluice.policy.contract import Signature, Tensor, numpy_dtype
 
 Array = NDArray[Any]
 
-_NOT_OURS = ("contract", "__saved_model_init_op")
-
 
 class Probe(NamedTuple):
     """A signature that can be tried; where an axis beside the batch is open, `uneven`, rows may have two shapes."""
 
     signature: Signature
     uneven: bool
+
+    @property
+    def numeric(self) -> bool:
+        """Whether no input is text, which a model may want in a form that cannot be made up."""
+        return all(tensor.dtype != "string" for tensor in self.signature.inputs.values())
 
     def inputs(self, rows: int, length: int) -> dict[str, Array]:
         """Rows whose open axes are all so long: ones, which are numbers, tokens, lengths and masks alike."""
@@ -28,16 +31,16 @@ class Probe(NamedTuple):
 def probe_of(served: ServedVersion) -> Probe | None:
     """How to try a version, with two shapes if it can; None: nothing of it can be called with made-up rows."""
     probes = [Probe(each, _is_uneven(each.inputs)) for each in _signatures(served)]
-    return max(probes, key=lambda probe: probe.uneven, default=None)
+    return max(probes, key=lambda probe: (probe.uneven, probe.numeric), default=None)
 
 
 def _signatures(served: ServedVersion) -> Iterator[Signature]:
     """Those of TensorFlow's signatures that batch rows, and of a contract's those that keep no state."""
     told = served.contract.signatures.values() if served.contract else ()
-    stateful = {each.name for each in told if each.kind not in ("rows", "sequences")}
+    hidden = {each.name for each in told if each.kind not in ("rows", "sequences")}
+    hidden |= {"contract"} if served.contract else set()
     for name, signature in served.plain.items():
-        callable_ = name not in _NOT_OURS and name not in stateful
-        if callable_ and signature.batch_axis == "assumed" and all(map(_is_known, signature.inputs.values())):
+        if name not in hidden and signature.batch_axis == "assumed" and all(map(_is_known, signature.inputs.values())):
             yield signature
 
 

@@ -109,7 +109,9 @@ def _split(url: bytes) -> tuple[str, str]:
     """The path of a request's target as it was sent, and the rest with its question mark."""
     if not url.startswith(b"/"):
         parsed = httptools.parse_url(url)
-        return (parsed.path or b"").decode("latin-1"), f"?{parsed.query.decode('latin-1')}" if parsed.query else ""
+        if parsed.path is None:
+            raise BadRequest(f"its target has no path; {url.decode('latin-1')!r:.80} came")
+        return parsed.path.decode("latin-1"), f"?{parsed.query.decode('latin-1')}" if parsed.query else ""
     path, mark, query = url.decode("latin-1").partition("?")
     return path, mark + query
 

@@ -260,7 +260,7 @@ class Catalog:
         """What an operator should know of the back end though all models are served."""
         return [
             f"The model server batches model {name!r}, too. Batches of different shape that meet there run again, one "
-            "at a time, and large ones may be refused: start it without --enable_batching."
+            "at a time, and large ones in parts: start it without --enable_batching."
             for name in sorted(self._backend.batching)
         ]
 

@@ -1,6 +1,7 @@
 """Speaks to the model server over gRPC: predictions, metadata, status. Every failure becomes one of our errors."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from sluice.wire.predict_frames import PredictRequest, read_outputs, write_reque
 Array = NDArray[Any]
 log = structlog.get_logger()
 Reply = TypeVar("Reply", bound=Message)
+Call = tuple[str, int, str, tuple[str, ...]]  # model, version, signature, outputs
 
 _UNLIMITED = -1
 _LAST_CALLS_S = 60.0  # for calls on a connection that has been replaced
@@ -58,6 +60,7 @@ _TRANSPORT = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.Statu
 # What a model server says that batches itself: the first where batches of different shape have met.
 _COLLISION = "from different tasks"
 _BATCHING = (_COLLISION, "maximum input batch size", "batch scheduling queue")
+_LARGEST = re.compile(r"maximum input batch size (\d+)")
 
 
 class NotServed(Exception):
@@ -79,6 +82,7 @@ class Backend:
     def __init__(self, address: str) -> None:
         self.address = address
         self.batching: set[str] = set()  # the models that it has said of that it batches them, too
+        self.largest: dict[Call, int] = {}  # the rows that it has said it batches at once, where it has refused more
         self._closing: set[asyncio.Future[None]] = set()
         self._connect()
 
@@ -100,15 +104,47 @@ class Backend:
     ) -> dict[str, Array]:
         """Run one batch: input name → `[batch, ...]` in, output name → `[batch, ...]` out; no `outputs`: all of them.
 
+        Where the model server batches, too, a batch larger than its own runs in parts.
+
         Raises:
             BackendUnavailable, BackendError, InputRejected, DeadlineExceeded, VersionNotFound.
         """
-        request = write_request(PredictRequest(model, signature, inputs, version, outputs=tuple(outputs)))
-        reply = await self._call(self._predict, request, model, version, timeout_s)
+        call = model, version, signature, tuple(outputs)
+        if self.largest and (parts := self._parts(call, inputs)):
+            return await self._run_in_parts(parts, call, timeout_s)
+        request = write_request(PredictRequest(model, signature, inputs, version, outputs=call[3]))
+        try:
+            reply = await self._call(self._predict, request, model, version, timeout_s)
+        except InputRejected as error:
+            if (said := _LARGEST.search(error.message)) is None:
+                raise
+            self.largest[call] = int(said[1])
+            if not (parts := self._parts(call, inputs)):
+                raise
+            return await self._run_in_parts(parts, call, timeout_s)
         try:
             return read_outputs(reply)
         except ValueError as error:
             raise BackendError(f"The model server's answer for model {model!r} cannot be read: {error}.") from None
+
+    def _parts(self, call: Call, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+        """A batch in as many rows at a time as the model server is known to take; nothing where it takes all.
+
+        What it has not refused it may not batch, and then rows need not be independent.
+        """
+        rows = max((len(array) for array in inputs.values() if array.ndim), default=0)
+        largest = self.largest.get(call, rows)
+        starts = range(0, rows, largest) if rows > largest else ()
+        return [{name: array[start : start + largest] for name, array in inputs.items()} for start in starts]
+
+    async def _run_in_parts(
+        self, parts: Sequence[Mapping[str, Array]], call: Call, timeout_s: float
+    ) -> dict[str, Array]:
+        model, version, signature, outputs = call
+        now = asyncio.get_running_loop().time
+        ends_at = now() + timeout_s
+        answers = [await self.predict(model, version, signature, part, outputs, ends_at - now()) for part in parts]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     async def forward(self, method: str, request: bytes, timeout_s: float) -> bytes:
         """Pass a call on as it is; `method` is such as `PredictionService/Classify`. Raises as `predict`."""
@@ -206,6 +242,7 @@ class Backend:
             pass
         if not self.connected:
             self.batching.clear()  # another may come
+            self.largest.clear()
             raise BackendUnavailable(f"{self.lost}.")
 
     @property
