@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.server import GrpcServer
-from sluice.gateway.http import calibrations, events, generate, oip, rest
+from sluice.gateway.http import calibrations, events, generate, oip, operation, rest
 from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
 from sluice.gateway.http.body import what_is_wrong
 from sluice.gateway.http.cors import Cors
@@ -67,7 +67,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.metrics = metrics
-    for part in (rest, events, generate, calibrations, oip):
+    for part in (rest, operation, events, generate, calibrations, oip):
         app.include_router(part.router)
     app.add_api_websocket_route("/{path:path}", refuse_socket)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
