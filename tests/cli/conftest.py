@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import keras
 import pytest
+import structlog
 from keras import layers
 
 from sluice.cli.__main__ import main
@@ -43,10 +44,13 @@ class Told(NamedTuple):
 
 
 def told(*args: object) -> Told:
-    """What `sluice` says to these arguments."""
-    out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main([*map(str, args)])
+    """What `sluice` says to these arguments; how this process logs stays as it was."""
+    out, err, logging = StringIO(), StringIO(), structlog.get_config()
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main([*map(str, args)])
+    finally:
+        structlog.configure(**logging)
     return Told(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 

@@ -13,9 +13,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from sluice.cli.__main__ import main
 from sluice.client import AsyncClient, SluiceError
 from sluice.client.session import AsyncSession
+from tests.cli.conftest import told
 from tests.client.conftest import Urls
 
 MISTAKEN = "mistaken"  # an open session
@@ -244,15 +244,11 @@ async def test_a_websocket_elsewhere_is_told_where_there_is_one(urls: Urls) -> N
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_mistake_in_a_command_is_a_sentence_and_an_exit_code(
-    urls: Urls, nobody: str, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
+def test_a_mistake_in_a_command_is_a_sentence_and_an_exit_code(urls: Urls, nobody: str, name: str) -> None:
     line, code, words = COMMANDS[name]
-    arguments = line.format(url=urls.http, nobody=f"http://{nobody}", nobody_address=nobody).split()
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == code
-    assert_says(capsys.readouterr().err, words)
+    said = told(*line.format(url=urls.http, nobody=f"http://{nobody}", nobody_address=nobody).split())
+    assert said.code == code
+    assert_says(said.error, words)
 
 
 def assert_says(said: str, words: tuple[str, ...]) -> None:

@@ -221,7 +221,7 @@ def test_what_cannot_be_stepped_is_refused_by_name(tmp_path: Path) -> None:
     both_ways = layers.Bidirectional(layers.LSTM(4), name="both_ways")
     model = keras.Sequential([keras.Input((None, 2)), both_ways])
     model.save(tmp_path / "model.keras")
-    done = told("export", tmp_path / "model.keras", "--out", tmp_path / "models" / "m" / "1")
+    done = told("export", tmp_path / "model.keras", "--out", tmp_path / "models" / "m" / "1", "--steps")
     assert done.code == 1
     assert "both_ways" in done.error
     assert not (tmp_path / "models").exists()
