@@ -147,7 +147,7 @@ async def test_an_idle_session_expires(puppet):
 
 
 async def test_a_renewed_session_lives_on_and_may_be_cut_short(puppet):
-    async with running(puppet, session_idle_s=0.05) as here:
+    async with running(puppet, session_idle_s=0.5) as here:
         adder, canary = await here.adders(2)
         response = await here.http.post(f"/v1/sessions/{adder.id}:renew", json={"ttl_s": 600})
         assert response.status_code == 200 and response.headers["sluice-session"] == adder.id
@@ -160,7 +160,7 @@ async def test_a_renewed_session_lives_on_and_may_be_cut_short(puppet):
 
 
 async def test_a_session_that_steps_does_not_expire_for_being_idle(puppet):
-    async with running(puppet, session_idle_s=0.05) as here:
+    async with running(puppet, session_idle_s=0.5) as here:
         gate = Gate(puppet)
         adder, canary = await here.adders(2)
         task = asyncio.create_task(adder.goes_on())
