@@ -110,7 +110,7 @@ def test_beside_a_broken_model_sessions_of_a_replaced_version_are_told_and_new_o
     with serving(models, tmp_path) as gateway:
         ready = gateway.call("GET", "/readyz")
         assert (ready.status, ready.body["models"]["temperature"]) == (200, ["1"])
-        assert ready.body["troubled"]["broken"].startswith("version 1 is END ")
+        assert ready.body["troubled"]["broken"].startswith("version 1 is END: ")
         gateway.open("temperature", "old")
         assert gateway.call("POST", "/v1/sessions/old:step", {"inputs": [20.0]}).status == 200
         shutil.copytree(models / "temperature" / "1", models / "temperature" / "arriving")

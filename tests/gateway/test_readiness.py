@@ -95,7 +95,7 @@ async def test_a_model_that_is_broken_from_the_start_is_listed_and_keeps_nobody_
     async with running(puppet, models=folder) as here:
         status, body = await readiness(here)
         assert (status, body["models"]["sum"]) == (200, ["1"])
-        assert body["troubled"] == {"other": "version 1 is END its file is cut off"}
+        assert body["troubled"] == {"other": "version 1 is END: its file is cut off"}
         assert await health(here) == [200, 503]
         await (await here.open()).goes_on()
         metrics = await here.metrics()
@@ -128,7 +128,7 @@ async def test_a_model_that_comes_keeps_nobody_from_the_others_while_it_loads(pu
 async def test_a_required_model_must_be_served(puppet, folder):
     async with running(puppet, models=folder, required_models="sum,other") as here:
         status, body = await readiness(here)
-        assert (status, body["reason"]) == (503, "model 'other': version 1 is END its file is cut off")
+        assert (status, body["reason"]) == (503, "model 'other': version 1 is END: its file is cut off")
         assert await health(here) == [503, 503]
         assert (await here.metrics())["sluice_ready"] == 0
         await (await here.open()).goes_on()
@@ -170,7 +170,7 @@ async def test_what_lies_in_the_folder_and_is_not_served_is_told_with_what_to_do
         assert (await readiness(here))[1]["unserved"] == reasons
         for name, reason in reasons.items():
             for path in (f"/v1/models/{name}/contract", f"/v2/models/{name}"):
-                assert reason in (await here.http.get(path)).json()["error"]
+                assert f" It is not served: {reason}." in (await here.http.get(path)).json()["error"]
         missing = await here.http.post("/v1/models/bare:predict", json={"instances": [[1]]})
         assert reasons["bare"] in refused_as_tf_serving(missing, 404, "model_not_found")
         await eventually(lambda: [each for each in logs if each["event"] == "not served"])
@@ -260,8 +260,8 @@ async def test_a_catalog_that_stumbles_keeps_watching(puppet, monkeypatch):
     [
         ([(1, "AVAILABLE", "")], [1], ""),
         ([(1, "AVAILABLE", ""), (2, "LOADING", "")], [1], ""),
-        ([(1, "AVAILABLE", ""), (2, "END", "cut off")], [1], "version 2 is END cut off"),
-        ([(1, "AVAILABLE", "moved, and cut off")], [1], "version 1 is AVAILABLE moved, and cut off"),
+        ([(1, "AVAILABLE", ""), (2, "END", "cut off")], [1], "version 2 is END: cut off"),
+        ([(1, "AVAILABLE", "moved, and cut off")], [1], "version 1 is AVAILABLE: moved, and cut off"),
         ([(1, "END", "cut off"), (2, "AVAILABLE", "")], [2], ""),
         ([(1, "END", ""), (2, "LOADING", "")], [], "version 1 is END; version 2 is LOADING"),
         ([], [], "the model server does not know it"),

@@ -410,3 +410,18 @@ def test_what_is_no_model_is_told_of_once_and_to_who_asks_for_it(shelf, logs):
     for ask in (models.find, models.versions):
         with pytest.raises(NotFound, match=re.escape(told)):
             ask("bare")
+
+
+def test_a_folder_that_cannot_be_read_keeps_no_other_model_from_being_served(tmp_path, monkeypatch):
+    """Such as a volume's `lost+found`; who runs the tests may read it."""
+    shelf = Shelf(tmp_path)
+    shelf.put("m/1")
+    shelf.put("lost+found/1")
+
+    def refused(folder: Path) -> bool:
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return True
+
+    monkeypatch.setattr("sluice.model_server.folders.is_model", refused)
+    assert [*models_in(tmp_path)] == ["m"]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -31,7 +32,7 @@ from sluice.gateway.upstream.catalog import Catalog
 from sluice.gateway.upstream.child import ModelServerChild
 from sluice.gateway.upstream.client import Backend
 from sluice.gateway.upstream.served import ServedVersion
-from sluice.model_folder import Found, look
+from sluice.model_folder import look
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
 from sluice.policy.scheduler import Scheduler
 from sluice.wire.rest_paths import METHODS, rest_call
@@ -112,9 +113,7 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             metrics.forget(model, version)
             engine.changed()
 
-        def found() -> Found | None:
-            return look(settings.models) if settings.models else None
-
+        found = partial(look, settings.models) if settings.models else None
         catalog = Catalog(backend, found, settings.required_models, welcome, retire, expected)
         engine = Engine(scheduler, catalog, metrics)
         stack.push_async_callback(engine.close)

@@ -11,12 +11,21 @@ Files = frozenset[tuple[str, int, int]]
 def models_in(path: Path) -> Configs:
     """Every model in a folder of models, by name, each with its newest version; one version has files at least.
 
+    What is in the folder and cannot be read is none.
+
     Raises:
-        OSError: the folder is there and cannot be read.
+        OSError: the folder itself is there and cannot be read.
     """
     if not path.is_dir():
         return {}
-    return {each.name: ModelConfig(each.name, each) for each in sorted(path.iterdir()) if is_model(each)}
+    return {each.name: ModelConfig(each.name, each) for each in sorted(path.iterdir()) if _is_model(each)}
+
+
+def _is_model(path: Path) -> bool:
+    try:
+        return is_model(path)
+    except OSError:
+        return False
 
 
 def files_in(path: Path) -> Files:

@@ -42,16 +42,16 @@ _HIDDEN = "__saved_model_init_op"
 class Catalog:
     """All models of one back end.
 
-    `look` says what lies in the folder of those to look at from the start; None: there is no folder, and those that
-    clients ask for are looked at. While one of the `required` cannot be called, requests should go elsewhere. `welcome`
-    hears of each version from which on it can be called, `retire` of each that has gone. `expected` is why the back end
-    cannot be reached yet, if that is no fault.
+    `look` says, in a thread, what lies in the folder of those to look at from the start; None: there is no folder, and
+    those that clients ask for are looked at. While one of the `required` cannot be called, requests should go
+    elsewhere. `welcome` hears of each version from which on it can be called, `retire` of each that has gone.
+    `expected` is why the back end cannot be reached yet, if that is no fault.
     """
 
     def __init__(
         self,
         backend: Backend,
-        look: Callable[[], Found | None],
+        look: Callable[[], Found] | None,
         required: Sequence[str],
         welcome: Callable[[ServedVersion], None],
         retire: Callable[[str, int], None],
@@ -210,7 +210,7 @@ class Catalog:
     async def refresh(self) -> None:
         """Ask the back end about every known and wanted model once."""
         try:
-            found = self._folder = self._look()
+            found = self._folder = await asyncio.to_thread(self._look) if self._look else None
             await self._backend.reach(_ASK_TIMEOUT_S)
             for name in self._names():
                 await self._refresh(name)
@@ -289,7 +289,7 @@ class Catalog:
 
     def _unknown(self, name: str) -> ModelNotFound:
         known, reason = ", ".join(sorted(self.models)) or "none", self.unserved.get(name)
-        why = f" {reason[:1].upper()}{reason[1:]}." if reason else ""
+        why = f" It is not served: {reason}." if reason else ""
         return ModelNotFound(f"There is no model {name!r:.200}; the models here are: {known}.{why}")
 
     async def _refresh(self, name: str) -> None:

@@ -117,6 +117,6 @@ class Model:
         """Why a version cannot be called that should be; empty if all can."""
         newest = max(self.served, default=0)
         failed = [each for each in self.statuses if not self.served or (each.error and each.version >= newest)]
-        reports = [f"version {each.version} is {each.state} {each.error}".strip() for each in failed]
+        reports = [f"version {each.version} is {each.state}" + f": {each.error}" * bool(each.error) for each in failed]
         reports += [f"version {version}: {reason}" for version, reason in self.broken.items()]
         return "; ".join(reports) or ("" if self.served else "the model server does not know it")
