@@ -8,6 +8,10 @@ from contextlib import contextmanager
 
 _GONE = (errno.EPIPE, errno.EIO)  # the program that read it has ended; the terminal is closed
 
+if sys.stderr is None:  # as after `2>&-`: what is written goes nowhere, and no other file gets its number
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stderr = open(2, "w", encoding="utf-8")  # noqa: SIM115 - it stays open as long as the process
+
 
 def write(text: str) -> None:
     with _unless_gone():

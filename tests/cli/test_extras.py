@@ -1,6 +1,7 @@
 """Every command says what it needs; what is installed in fact is tried in tests/wheel."""
 
 import gc
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -103,3 +104,8 @@ def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(monkeypatch: 
 
     monkeypatch.setattr("sluice.cli.__main__.installed", pressed)
     assert told("doctor") == (130, "", "")
+
+
+def test_a_command_that_has_no_standard_error_ends_with_its_code(tmp_path: Path) -> None:
+    command = '"$0" -m sluice.cli serve --models nowhere 2>&-'
+    assert subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path, check=False).returncode == 2
