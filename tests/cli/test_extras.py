@@ -33,6 +33,11 @@ def test_settings_that_cannot_be_used_are_told_in_one_line() -> None:
     assert (wrong.returncode, wrong.stdout, wrong.stderr) == (2, "", expected)
 
 
+def test_a_setting_of_another_form_is_told_with_what_it_takes() -> None:
+    said = told("serve", "--models", ".", "--http", "18110")
+    assert (said.code, said.error) == (2, "sluice: http: expected HOST:PORT, got '18110'\n")
+
+
 _OR_GATEWAY = ", or name a gateway that runs: --url URL"
 _OR_BACKEND = ", or name a model server that runs: --backend HOST:PORT"
 # By command line, how the sentence names the command, the extras and what else would do.

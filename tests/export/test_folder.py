@@ -253,9 +253,12 @@ def test_the_example_of_the_documentation_is_a_contract(schema):
     schema.validate(json.loads(example))
 
 
-@pytest.mark.parametrize("version", ["0", "-1", "one", "1.5", "²", "١"])
-def test_a_version_is_a_positive_whole_number(version, tmp_path):
-    with pytest.raises(ExportError, match="positive whole number as VERSION"):
+@pytest.mark.parametrize(
+    ("version", "better"),
+    [("0", "1"), ("v1", "1"), ("-1", "-1/1"), ("one", "one/1"), ("1.5", "1.5/1"), ("²", "²/1"), ("١", "١/1")],
+)
+def test_a_version_is_a_positive_whole_number(version, better, tmp_path):
+    with pytest.raises(ExportError, match=f"positive whole number as VERSION, .*; try {tmp_path}/model/{better}$"):
         export(pictures_model(), tmp_path / "model" / version)
 
 

@@ -89,7 +89,7 @@ def export(
     ] = None,
     features: Annotated[
         str | None,
-        typer.Option(metavar="LAYER", help="The layer, of output [batch, d], by which rows are compared with --train."),
+        typer.Option(metavar="LAYER", help="Layer of output \\[batch, d], by which rows are compared with --train."),
     ] = None,
     train: Annotated[
         Path | None,

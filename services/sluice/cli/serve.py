@@ -44,6 +44,9 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def _told(wrong: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Of each setting what is wrong with it: in our words, which say what came, or in pydantic's."""
     return [
-        f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']} (got {each['input']!r:.80})" for each in wrong
+        f"{'.'.join(map(str, each['loc'])) or 'settings'}: "
+        + (str(each["ctx"]["error"]) if each["type"] == "value_error" else f"{each['msg']} (got {each['input']!r:.80})")
+        for each in wrong
     ]

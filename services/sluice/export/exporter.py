@@ -1,6 +1,7 @@
 """The export from beginning to end: plan, write beside the target, verify, and only then move into place."""
 
 import logging
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -137,7 +138,7 @@ def _check_free(out: Path) -> None:
     if not (out.name.isascii() and out.name.isdecimal() and int(out.name) > 0):
         raise ExportError(
             f"{out}: expected DIR/NAME/VERSION with a positive whole number as VERSION, got '{out.name}'; "
-            f"try {out / '1'}"
+            f"try {out.with_name('1') if re.fullmatch('v?[0-9]+', out.name, re.ASCII) else out / '1'}"
         )
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ExportError(f"{out}: expected a version that does not exist yet; choose another number or remove it")

@@ -207,8 +207,9 @@ def _check_finite(name: str, rows: Array) -> None:
 def _check_logits(logits: Array, classes: Classes) -> None:
     if logits.shape[1] != classes.logits:
         raise ExportError(
-            f"logits: expected {classes.logits} of them for the classes as stated, got {logits.shape[1]}; one more "
-            "needs `other`, any other number `codes`"
+            f"logits: expected {classes.logits} of them for the classes that are named, got "
+            f"{logits.shape[1]}; name {logits.shape[1]} classes. (One more, for all else, needs `other`, any other "
+            "number `codes`: from Python.)"
         )
     if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1):
         raise ExportError(
