@@ -48,6 +48,10 @@ async def is_ready(here: Here, wanted: bool) -> bool:
     return (status == 200) == wanted
 
 
+async def is_served(here: Here, model: str) -> bool:
+    return bool((await readiness(here))[1]["models"].get(model))
+
+
 async def trouble_of(here: Here, model: str) -> str | None:
     return (await readiness(here))[1].get("troubled", {}).get(model)
 
@@ -321,3 +325,16 @@ async def test_a_model_server_that_says_that_it_is_busy_is_there(puppet):
         assert await predict(here) == 503
         here.gateway.catalog._check_connection()
         assert await is_ready(here, True)
+
+
+@pytest.mark.usefixtures("other")
+async def test_a_model_that_loads_is_no_trouble_to_warn_of_and_one_that_fails_is_told_of_once(puppet, folder, logs):
+    def told():
+        return [(each["model"], each["reason"]) for each in logs if each["event"] == "model in trouble"]
+
+    puppet.states["sum", 1] = ("LOADING", "")
+    async with running(puppet, models=folder) as here:
+        await eventually(told)
+        del puppet.states["sum", 1]
+        await eventually(lambda: is_served(here, "sum"))
+    assert told() == [("other", "version 1 is END: its file is cut off")]

@@ -189,14 +189,17 @@ class Catalog:
 
     async def watch(self, poll_s: float) -> None:
         """Keep asking the back end, every `poll_s` seconds and quicker while it is gone, until cancelled."""
-        before, troubles, unserved = None, dict[str, str](), dict[str, str]()
+        before, seen, troubles, unserved = None, dict[str, str](), dict[str, str](), dict[str, str]()
         while True:
             await self.refresh()
             if (trouble := self.trouble()) != before:
                 self._tell(trouble)
             before = trouble
             unserved = _told("not served", self.unserved, unserved)
-            troubles = _told("model in trouble", {} if self.unreachable else self.troubles(), troubles)
+            found = {} if self.unreachable else self.troubles()
+            # A model that is new is not known at the first look, and then loads.
+            lasting = {name: why for name, why in found.items() if why == seen.get(name) and not self._loads(name)}
+            seen, troubles = found, _told("model in trouble", lasting, troubles)
             await asyncio.sleep(poll_s if self.ready else min(poll_s, _QUICK_POLL_S))
 
     def _tell(self, trouble: str) -> None:
@@ -268,6 +271,9 @@ class Catalog:
         if self.unreachable and name not in self.models:
             return self.unreachable
         return self._faults.get(name) or self.models.get(name, Model(name)).trouble()
+
+    def _loads(self, name: str) -> bool:
+        return name in self.models and self.models[name].loads
 
     def _names(self) -> list[str]:
         in_folder = self._folder.models if self._folder else ()

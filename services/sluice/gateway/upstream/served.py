@@ -109,6 +109,11 @@ class Model:
     def newest(self) -> ServedVersion | None:
         return self.served[max(self.served)] if self.served else None
 
+    @property
+    def loads(self) -> bool:
+        """Whether a version is on its way to being available."""
+        return any(each.state in ("START", "LOADING") for each in self.statuses)
+
     def labels_of(self, version: int) -> list[str]:
         """The labels of a version, of those that clients have asked for."""
         return sorted(label for label, labelled in self.labels.items() if labelled == version)
