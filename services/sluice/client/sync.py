@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
@@ -97,6 +97,7 @@ class Loop:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sluice-client", daemon=True)
         self._thread.start()
+        self._running = set[Future[Any]]()
         self._closed = False
         self._beginning = threading.Lock()  # so that nothing begins behind the end, where nobody would run it
 
@@ -111,6 +112,7 @@ class Loop:
                 coroutine.close()
                 raise NoAnswer("The client is closed: make another one.")
             running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._running.add(running)
         try:
             return running.result()
         except CancelledError:
@@ -118,6 +120,8 @@ class Loop:
         except BaseException:
             running.cancel()
             raise
+        finally:
+            self._running.discard(running)
 
     def each(self, values: AsyncGenerator[T]) -> Generator[T]:
         """The values of a generator; it is closed when they are not wanted any more."""
@@ -142,6 +146,8 @@ class Loop:
             if self._closed:
                 return
             self._closed = True
+            for running in list(self._running):
+                running.cancel()
             end = asyncio.run_coroutine_threadsafe(_end(last), self._loop)
         end.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -341,7 +347,9 @@ async def _close(values: AsyncGenerator[T], asked: set[asyncio.Task[Any]]) -> No
 
 
 async def _end(last: Callable[[], Awaitable[None]] | None) -> None:
-    """Cancel everything else in this loop and wait for it, and then run `last`."""
+    """Wait for what is cancelled, which cancels tasks of its own in its own order; cancel the rest, and run `last`."""
+    while cancelled := {task for task in asyncio.all_tasks() if task.cancelling()}:
+        await asyncio.wait(cancelled)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
