@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -141,9 +142,10 @@ def test_an_interrupt_before_a_call_can_be_cancelled_ends_a_stream_too(monkeypat
     loop.close()
 
 
-@pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_calls_of_a_client_that_is_closed_end_without_an_answer(scheme: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+@pytest.mark.parametrize(("scheme", "connections"), [("http", 4), ("grpc", 1)])
+def test_calls_of_a_client_that_is_closed_end_without_an_answer(scheme: str, connections: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as accepted:
+        silent.settimeout(PATIENCE_S)
         client = Client(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", timeout_s=600)
         stream, session = client.stream("sum"), _session(client)
         calls: list[Callable[[], Any]] = [
@@ -164,10 +166,11 @@ def test_calls_of_a_client_that_is_closed_end_without_an_answer(scheme: str) -> 
         threads = [threading.Thread(target=refused, args=(call,), daemon=True) for call in calls]
         for thread in threads:
             thread.start()
-        with silent.accept()[0]:  # so one of them runs
-            client.close()
-            for thread in threads:
-                thread.join(PATIENCE_S)
+        for _ in range(connections):  # what has been sent is a call that runs
+            accepted.enter_context(silent.accept()[0]).recv(1)
+        client.close()
+        for thread in threads:
+            thread.join(PATIENCE_S)
         assert "The client was closed before an answer came." in told
         assert len(told) == len(calls)
     for call in calls:

@@ -99,7 +99,9 @@ class Loop:
         self._thread.start()
         self._running = set[Future[Any]]()
         self._closed = False
-        self._beginning = threading.Lock()  # so that nothing begins behind the end, where nobody would run it
+        # So that nothing begins behind the end, where nobody would run it. A signal handler, and a generator that is
+        # dropped, may come into the middle of it in the same thread.
+        self._beginning = threading.RLock()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine; if the caller is interrupted, it is cancelled.
