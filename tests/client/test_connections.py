@@ -90,6 +90,17 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used() -> N
         assert server.opened == 4
 
 
+async def test_a_request_that_is_answered_after_the_end_closes_its_connection() -> None:
+    async with served() as (server, client):
+        server.may_answer.clear()
+        asked = [asyncio.create_task(client.get("/")) for _ in range(3)]
+        await eventually(lambda: server.running == 3)
+        await client.aclose()
+        server.may_answer.set()
+        assert [each.text for each in await asyncio.gather(*asked)] == ["ok"] * 3
+        await eventually(lambda: not server.writers)
+
+
 async def test_requests_wait_while_as_many_run_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_AT_ONCE", 3)
     async with served() as (server, client):

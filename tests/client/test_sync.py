@@ -3,18 +3,23 @@
 import asyncio
 import os
 import signal
+import socket
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sluice.client import Client, NoAnswer, NotCalibrated, SluiceError
-from sluice.client.sync import Loop
+from sluice.client.session import AsyncSession
+from sluice.client.sync import Loop, Session
+from sluice.client.values import Opened
 from sluice.policy.errors import SessionClosed
 from tests.client.conftest import Urls
+from tests.gateway.here import PATIENCE_S
 
 ROW = {"x": [1.0, 2.0]}
 
@@ -135,6 +140,70 @@ def test_an_interrupt_before_a_call_can_be_cancelled_ends_a_stream_too(monkeypat
     assert closed.is_set()
     assert begun[1].cancelled()
     loop.close()
+
+
+@pytest.mark.parametrize(("scheme", "connections"), [("http", 4), ("grpc", 1)])
+def test_calls_of_a_client_that_is_closed_end_without_an_answer(scheme: str, connections: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, ExitStack() as accepted:
+        silent.settimeout(PATIENCE_S)
+        client = Client(f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", timeout_s=600)
+        stream, session = client.stream("sum"), _session(client)
+        calls: list[Callable[[], Any]] = [
+            lambda: client.predict("sum", [1]),
+            lambda: client.predict("sum", [2]),
+            lambda: client.signatures("sum"),
+            lambda: session.step(ROW),
+            lambda: stream.step(_session(client), ROW),
+            lambda: list(client.generate_stream("sum", ["a"])),
+        ]
+        told: list[str] = []
+
+        def refused(call: Callable[[], Any]) -> None:
+            with pytest.raises(NoAnswer) as raised:
+                call()
+            told.append(raised.value.message)
+
+        threads = [threading.Thread(target=refused, args=(call,), daemon=True) for call in calls]
+        for thread in threads:
+            thread.start()
+        for _ in range(connections):  # what has been sent is a call that runs
+            accepted.enter_context(silent.accept()[0]).recv(1)
+        client.close()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert "The client was closed before an answer came." in told
+        assert len(told) == len(calls)
+    for call in calls:
+        with pytest.raises(NoAnswer, match="The client is closed: make another one"):
+            call()
+    stream.close()
+    client.close()
+
+
+def test_a_stream_whose_client_is_closed_ends_without_an_answer() -> None:
+    loop, closed = Loop(), threading.Event()
+
+    async def tokens() -> AsyncGenerator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.set()
+
+    left, read = loop.each(tokens()), loop.each(tokens())
+    assert (next(left), next(read)) == (1, 1)
+    loop.close()
+    assert closed.is_set()
+    left.close()
+    with pytest.raises(NoAnswer):
+        next(read)
+
+
+def _session(client: Client) -> Session:
+    inner = client._inner
+    return Session(
+        client._loop, AsyncSession(inner._transport, inner._patience, Opened("a", "sum", "1", 0), numbered=True)
+    )
 
 
 def test_rows_are_recognized(client: Client) -> None:

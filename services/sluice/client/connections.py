@@ -35,6 +35,7 @@ class Connections(httpx.AsyncBaseTransport):
         self._certificates = certificates
         self._idle: deque[httpcore.AsyncHTTPConnection] = deque()
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
@@ -57,10 +58,13 @@ class Connections(httpx.AsyncBaseTransport):
     async def give_back(self, connection: httpcore.AsyncHTTPConnection) -> None:
         """Its answer has been read, or given up, which closes it."""
         self._room.release()
-        if connection.is_idle():
+        if self._closed:
+            await connection.aclose()
+        elif connection.is_idle():
             self._idle.append(connection)
 
     async def aclose(self) -> None:
+        self._closed = True  # what still runs closes its connection when it has been answered
         while self._idle:
             await self._idle.pop().aclose()
 

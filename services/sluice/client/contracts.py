@@ -1,9 +1,9 @@
 """The dtypes of a model's outputs, asked once for each model version: JSON does not tell them."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from sluice.client.lookups import Lookups
 from sluice.client.values import Kind
 from sluice.policy.contract_document import parse_contract
 
@@ -17,16 +17,17 @@ class OutputDtypes:
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
         self._known: dict[tuple[str, str], Mapping[Kind, Dtypes]] = {}
-        self._asking = asyncio.Lock()
+        self._asked = Lookups(self._told)
 
     async def of(self, kind: Kind, model: str, version: str, timeout_s: float) -> Dtypes:
         """Output name → dtype name of a step or a scan."""
         key = (model, version)
         if key not in self._known:
-            async with self._asking:
-                if key not in self._known:
-                    self._known[key] = _dtypes(await self._fetch(model, version, timeout_s))
+            self._known[key] = await self._asked.of(key, timeout_s)
         return self._known[key][kind]
+
+    async def _told(self, key: tuple[str, str], timeout_s: float) -> Mapping[Kind, Dtypes]:
+        return _dtypes(await self._fetch(*key, timeout_s))
 
 
 def _dtypes(document: Any) -> Mapping[Kind, Dtypes]:

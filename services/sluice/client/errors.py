@@ -23,7 +23,7 @@ from sluice.policy.errors import (
 class NoAnswer(SluiceError):
     """No answer came: the gateway could not be reached, the connection broke, the time was over, or another answered.
 
-    The call may have run. A numbered step can be sent again as it is.
+    A `Client` that was closed raises it, too. The call may have run. A numbered step can be sent again as it is.
     """
 
     code, http_status, grpc_status = "no_answer", 503, "UNAVAILABLE"

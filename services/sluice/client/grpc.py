@@ -1,5 +1,6 @@
 """Calls over gRPC: the services of `sluice.v1`, and TensorFlow Serving's predictions."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -75,6 +76,7 @@ class GrpcTransport:
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._closed = False
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         self._methods = {name: self._method(f"/sluice.v1.Sessions/{name}", reply) for name, reply in _METHODS.items()}
         metadata, predict = f"{_PREDICTION}/GetModelMetadata", f"{_PREDICTION}/Predict"
@@ -165,9 +167,10 @@ class GrpcTransport:
         return self._events(generate_request(call, stream=True), timeout_s)
 
     def lane(self, timeout_s: float) -> Lane:
-        return StreamLane(lambda: self._stream(None, metadata=self._metadata))
+        return StreamLane(lambda: self._begin(self._stream, None, None))
 
     async def aclose(self) -> None:
+        self._closed = True
         await self._channel.close(None)
 
     def _method(self, path: str, reply: type[Message]) -> Any:
@@ -177,13 +180,29 @@ class GrpcTransport:
             response_deserializer=reply.FromString,
         )
 
+    def _begin(self, method: Any, request: Message | None, timeout_s: float | None) -> Any:
+        """A call that streams."""
+        try:
+            return method(request, timeout=timeout_s, metadata=self._metadata)
+        except grpc.aio.UsageError as error:
+            raise self._told(error) from None
+
+    def _told(self, error: BaseException) -> BaseException:
+        """What a caller is told of a call that did not end by itself: that the client is closed, if that is why."""
+        task = asyncio.current_task()
+        if self._closed and not (task is not None and task.cancelling()):
+            return RuntimeError("The client has been closed: make another one.")
+        return error
+
     async def _events(self, request: generation_pb2.GenerateRequest, timeout_s: float) -> AsyncGenerator[Token | Ended]:
-        call = self._generate(request, timeout=timeout_s, metadata=self._metadata)
+        call = self._begin(self._generate, request, timeout_s)
         try:
             async for message in call:
                 yield event(message)
         except grpc.aio.AioRpcError as error:
             raise messages.refusal(error) from None
+        except asyncio.CancelledError as error:
+            raise self._told(error) from None
         finally:
             call.cancel()
 
@@ -192,6 +211,8 @@ class GrpcTransport:
             return await self._methods[method](request, timeout=timeout_s, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise messages.refusal(error) from None
+        except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+            raise self._told(error) from None
 
 
 def _own(column: Column) -> Array:

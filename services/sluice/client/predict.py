@@ -3,13 +3,13 @@
 It does not know transports, or when a call is repeated.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import orjson
 
+from sluice.client.lookups import Lookups
 from sluice.client.sequences import fitted_columns, fitted_rows
 from sluice.client.signatures import Signatures
 from sluice.client.transport import Transport
@@ -38,7 +38,7 @@ class Predictions:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._known: dict[ModelSpec, Signatures] = {}
-        self._asking = asyncio.Lock()
+        self._asked = Lookups(self._described)
 
     async def run(self, asked: Asked, timeout_s: float) -> dict[str, Array]:
         """One attempt: the outputs, by name.
@@ -64,10 +64,9 @@ class Predictions:
 
     async def _signatures(self, spec: ModelSpec, timeout_s: float, but: Signatures | None = None) -> Signatures:
         """The signatures that are known; asked if there are none, or only `but`."""
-        async with self._asking:
-            if self._known.get(spec) in (None, but):
-                self._known[spec] = await self._described(spec, timeout_s)
-            return self._known[spec]
+        if self._known.get(spec) in (None, but):
+            self._known[spec] = await self._asked.of(spec, timeout_s)
+        return self._known[spec]
 
     async def _described(self, spec: ModelSpec, timeout_s: float) -> Signatures:
         """The signatures by TensorFlow's metadata, which do not know sequences, and those of sequences by contract."""

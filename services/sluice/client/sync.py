@@ -3,12 +3,14 @@
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from numpy.typing import ArrayLike
 
 from sluice.client.client import AsyncClient
+from sluice.client.errors import NoAnswer
 from sluice.client.session import AsyncSession
 from sluice.client.stream import AsyncStream
 from sluice.client.values import (
@@ -95,15 +97,33 @@ class Loop:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sluice-client", daemon=True)
         self._thread.start()
+        self._running = set[Future[Any]]()
+        self._closed = False
+        # So that nothing begins behind the end, where nobody would run it. A signal handler, and a generator that is
+        # dropped, may come into the middle of it in the same thread.
+        self._beginning = threading.RLock()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The result of a coroutine; if the caller is interrupted, it is cancelled."""
-        running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        """The result of a coroutine; if the caller is interrupted, it is cancelled.
+
+        Raises:
+            NoAnswer: the loop is closed, or was before there was a result.
+        """
+        with self._beginning:
+            if self._closed:
+                coroutine.close()
+                raise NoAnswer("The client is closed: make another one.")
+            running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            self._running.add(running)
         try:
             return running.result()
+        except CancelledError:
+            raise NoAnswer("The client was closed before an answer came.") from None
         except BaseException:
             running.cancel()
             raise
+        finally:
+            self._running.discard(running)
 
     def each(self, values: AsyncGenerator[T]) -> Generator[T]:
         """The values of a generator; it is closed when they are not wanted any more."""
@@ -112,11 +132,26 @@ class Loop:
             while (value := self.run(_next(values, asked))) is not _END:
                 yield value
         finally:
-            if not self._loop.is_closed():
-                self.run(_close(values, asked))
+            self.finish(_close(values, asked))
 
-    def close(self) -> None:
-        self.run(self._loop.shutdown_asyncgens())
+    def finish(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run what closes something, unless the loop is closed, which has closed it."""
+        try:
+            self.run(coroutine)
+        except NoAnswer:
+            if not self._closed:
+                raise
+
+    def close(self, last: Callable[[], Awaitable[None]] | None = None) -> None:
+        """End what runs, and then run `last`; closing again does nothing."""
+        with self._beginning:
+            if self._closed:
+                return
+            self._closed = True
+            for running in list(self._running):
+                running.cancel()
+            end = asyncio.run_coroutine_threadsafe(_end(last), self._loop)
+        end.result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -193,7 +228,7 @@ class Stream:
         return self._loop.run(self._inner.step(session.inner, values, outputs))
 
     def close(self) -> None:
-        self._loop.run(self._inner.aclose())
+        self._loop.finish(self._inner.aclose())
 
     def __enter__(self) -> Self:
         return self
@@ -281,9 +316,8 @@ class Client:
         return Stream(self._loop, self._inner.stream(model))
 
     def close(self) -> None:
-        """Close the connections; sessions stay open."""
-        self._loop.run(self._inner.aclose())
-        self._loop.close()
+        """Close the connections; sessions stay open. Calls that still run, and later ones, raise `NoAnswer`."""
+        self._loop.close(self._inner.aclose)
 
     def __enter__(self) -> Self:
         return self
@@ -312,6 +346,19 @@ async def _close(values: AsyncGenerator[T], asked: set[asyncio.Task[Any]]) -> No
     if asked:
         await asyncio.wait(asked)
     await values.aclose()
+
+
+async def _end(last: Callable[[], Awaitable[None]] | None) -> None:
+    """Wait for what is cancelled, which cancels tasks of its own in its own order; cancel the rest, and run `last`."""
+    while cancelled := {task for task in asyncio.all_tasks() if task.cancelling()}:
+        await asyncio.wait(cancelled)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    if last is not None:
+        await last()
 
 
 async def _made(url: str, options: ClientOptions) -> AsyncClient:
