@@ -22,7 +22,7 @@ from sluice.policy.errors import (
     SluiceError,
     UnknownInput,
 )
-from sluice.policy.tensors import bound_for, initial_row, padded, read_inputs, read_tensor, time_steps
+from sluice.policy.tensors import bound_for, initial_row, padded, read_inputs, read_row, read_tensor, time_steps
 
 from .puppet import SCAN
 
@@ -282,3 +282,12 @@ def test_a_bound_is_the_next_power_of_two_and_never_above_the_limit(steps: int, 
 def test_an_initial_state_is_a_number_or_a_row(initial: Any, shape: tuple[int, ...], row: Any) -> None:
     read = initial_row(initial, shape, "float32")
     assert (read.dtype, read.tolist()) == (np.float32, row)
+
+
+@pytest.mark.parametrize(("given", "hinted"), [([[1.0, 2.0]], True), ([1.0, 2.0, 3.0], False), ([[1.0]], False)])
+def test_a_row_with_a_batch_axis_gets_the_hint_that_there_is_none(given: Any, hinted: bool) -> None:
+    row = {"x": Tensor("x", "float32", (Axis("feature", 2),))}
+    with pytest.raises(ShapeMismatch) as told:
+        read_row(given, row, "Leave the batch axis out.")
+    assert told.value.message.endswith(" Leave the batch axis out.") == hinted
+    assert read_row([1.0, 2.0], row, "")["x"].tolist() == [1, 2]
