@@ -99,7 +99,7 @@ async def test_a_model_in_trouble_is_told_with_the_reason(puppet, monkeypatch):
     monkeypatch.setitem(CONTRACT, "schema", 99)
     told = await found(puppet, "plain", "sum", "nobody")
     assert told["plain"][:2] == [
-        ("FAIL", "version 2 is END cut off"),
+        ("FAIL", "version 2 is END: cut off"),
         ("ok", "versions: 1 AVAILABLE, 2 END; labels: stable 1, canary 1"),
     ]
     assert told["sum"][0][0] == "FAIL"
