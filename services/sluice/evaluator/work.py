@@ -1,0 +1,109 @@
+"""What one run over a data set consists of: parts of rows that are asked for and judged each by itself.
+
+A part can be done anywhere and in any order: here, or by a worker on another machine. It does not know which are done.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sluice.client import AsyncClient
+from sluice.data import Dataset
+from sluice.evaluator.asking import Asking, client_of
+from sluice.evaluator.spec import Spec
+from sluice.evaluator.subject import describe
+from sluice.evaluator.tasks import task_for
+from sluice.evaluator.tasks.task import Array, Values
+
+PLACE, WEIGHT = "place", "weight"  # beside the task's own values
+
+_LARGEST_BATCH = 100
+_NUMBERS_IN_REQUEST = 80_000  # about a megabyte of JSON
+_ROWS_IN_PART, _NUMBERS_IN_PART = 1000, 4_000_000
+
+Places = NDArray[np.int64]
+
+
+class Cut(NamedTuple):
+    """How a data set is cut: rows of a request, and the rows of each part by their places."""
+
+    batch_size: int
+    parts: Sequence[range | Places]
+
+    @property
+    def rows(self) -> int:
+        return sum(map(len, self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A run: the data set through one version, in requests of one size. It can be pickled."""
+
+    spec: Spec
+    dataset: Dataset
+    gateway: str
+    version: int
+    cut: Cut
+    exact: bool = False  # each request is a batch of its own
+    filled: bool = False  # and all of them have the same number of rows
+
+    async def values(self, number: int, client: AsyncClient | None = None) -> Values:
+        """The values of a part's rows, with their places and weights.
+
+        Raises:
+            SluiceError: the gateway's refusal, or what is wrong with the rows.
+        """
+        if client is None:
+            async with self.client() as client:
+                return await self.values(number, client)
+        subject = await describe(client, self.spec.model, self.version)
+        task = task_for(self.spec.task, subject, self.spec.options)
+        rows = self.dataset.read(self.cut.parts[number])
+        asking = Asking(client, subject, self.cut.batch_size, self.filled)
+        return {PLACE: rows.places, WEIGHT: rows.weights, **await task.values(rows, asking)}
+
+    def client(self) -> AsyncClient:
+        return client_of(self.gateway, exact=self.exact)
+
+    def at(self, batch_size: int) -> "Work":
+        """The same in batches of exactly so many rows."""
+        return replace(self, cut=self.cut._replace(batch_size=batch_size), exact=True, filled=False)
+
+
+def cut(dataset: Dataset, batch_size: int | None, *, whole_sessions: bool) -> Cut:
+    """Parts in the order of the data set, or of whole sessions; always the same for the same data set.
+
+    Without a batch size it is chosen so that requests are about a megabyte.
+    """
+    numbers = max(1.0, dataset.numbers_per_row)
+    size = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
+    rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
+    rows = max(1, rows // size) * size
+    return Cut(size, [*_sessions(dataset, rows)] if whole_sessions else [*_ranges(dataset.rows, rows)])
+
+
+def _ranges(total: int, rows: int) -> Iterator[range]:
+    for start in range(0, total, rows):
+        yield range(start, min(start + rows, total))
+
+
+def _sessions(dataset: Dataset, rows: int) -> Iterator[Places]:
+    """Sessions as they begin, as many as have about so many rows."""
+    chosen = list[Places]()
+    for places in dataset.sessions.values():
+        chosen.append(places)
+        if sum(map(len, chosen)) >= rows:
+            yield np.sort(np.concatenate(chosen))
+            chosen = []
+    if chosen:
+        yield np.sort(np.concatenate(chosen))
+
+
+def in_order(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """The values of all rows, in the order of the data set."""
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    order = np.argsort(joined[PLACE], kind="stable")
+    return {name: array[order] for name, array in joined.items()}
