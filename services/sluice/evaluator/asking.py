@@ -64,14 +64,18 @@ class Asking:
     async def session(self) -> AsyncSession:
         return await self.client.open(self.subject.model, version=self.subject.version)
 
-    async def _in_requests(self, inputs: Mapping[str, Column], ask: Callable[[Mapping[str, Column]], Awaitable[T]]) -> list[T]:
+    async def _in_requests(
+        self, inputs: Mapping[str, Column], ask: Callable[[Mapping[str, Column]], Awaitable[T]]
+    ) -> list[T]:
         size, total = self.batch_size, _count(inputs)
         room = asyncio.Semaphore(max(2, _ROWS_IN_FLIGHT // size))
 
         async def within(start: int) -> T:
             async with room:
                 rows = {name: column[start : start + size] for name, column in inputs.items()}
-                return await ask({name: _filled(column, size) for name, column in rows.items()} if self.filled else rows)
+                return await ask(
+                    {name: _filled(column, size) for name, column in rows.items()} if self.filled else rows
+                )
 
         try:
             async with asyncio.TaskGroup() as group:

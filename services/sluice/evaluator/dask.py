@@ -19,9 +19,7 @@ def on_cluster(scheduler: str) -> Engine:
     async def engine(work: Work, numbers: Sequence[int]) -> AsyncIterator[tuple[int, Values]]:
         async with Client(scheduler, asynchronous=True) as cluster:
             shared = await cluster.scatter(work, hash=False)
-            futures = {
-                cluster.submit(_part, shared, number, pure=False): number for number in numbers
-            }
+            futures = {cluster.submit(_part, shared, number, pure=False): number for number in numbers}
             async for future, values in as_completed(futures, with_results=True):
                 yield futures[future], values
 

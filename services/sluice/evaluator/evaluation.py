@@ -136,9 +136,7 @@ async def evaluate(
         if name.startswith("batch-"):
             seconds = now() - started
             rate = (clock.since - before) / seconds if clock.since > before and seconds > 0 else None
-            speeds.append(
-                {"batch_size": each.cut.batch_size, "rows_per_s": rate, "memory_bytes": await memory()}
-            )
+            speeds.append({"batch_size": each.cut.batch_size, "rows_per_s": rate, "memory_bytes": await memory()})
     run = Run(
         evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=now() - began, rows_per_s=clock.rate, batch_sizes=speeds,

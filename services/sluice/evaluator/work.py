@@ -57,8 +57,8 @@ class Work:
             SluiceError: the gateway's refusal, or what is wrong with the rows.
         """
         if client is None:
-            async with self.client() as client:
-                return await self.values(number, client)
+            async with self.client() as own:
+                return await self.values(number, own)
         subject = await describe(client, self.spec.model, self.version)
         task = task_for(self.spec.task, subject, self.spec.options)
         rows = self.dataset.read(self.cut.parts[number])
