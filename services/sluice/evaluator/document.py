@@ -4,7 +4,7 @@ It does not know how they were found, nor how they are shown. All numbers are fi
 Everything but `run` is the same whenever the same is evaluated with batches of one shape.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -118,7 +118,7 @@ class Run(_Part):
     began_at: str
     seconds: float
     rows_per_s: float
-    batch_sizes: Sequence[Mapping[str, float | int | None]] = ()  # batch_size, rows_per_s, memory_bytes
+    batch_sizes: tuple[Mapping[str, float | int | None], ...] = ()  # batch_size, rows_per_s, memory_bytes
 
 
 class Document(_Part):

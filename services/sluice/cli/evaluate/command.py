@@ -77,7 +77,7 @@ def run(model: str, flags: Flags, where: Where, reports: Sequence[Path]) -> None
     own = own_gateway("evaluate", model, where.models or MODELS, *calibrated) if where.url is None else nullcontext()
     with own as gateway:
         url = gateway.http if gateway else (where.url or "").rstrip("/")
-        with _progress() as told, _told_errors(url, data):
+        with _progress() as told, _told_errors(url):
             document = asyncio.run(
                 evaluate(
                     spec, local_files(data), url, InMemory(), told, id="", now=time.time, engine=engine,
@@ -122,7 +122,7 @@ def _memory_of(gateway: Embedded | None) -> Callable[[], Awaitable[int | None]]:
 
 
 @contextmanager
-def _told_errors(url: str, data: Path) -> Iterator[None]:
+def _told_errors(url: str) -> Iterator[None]:
     try:
         yield
     except NoAnswer as error:

@@ -5,6 +5,7 @@ It does not know what is drawn. No label is read as mathematics or markup.
 
 import io
 import math
+import re
 from typing import Any
 
 import matplotlib as mpl
@@ -24,6 +25,7 @@ _STYLE: Any = {
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
     "legend.frameon": False, "axes.prop_cycle": cycler(color=SERIES), "axes.unicode_minus": True,
 }  # fmt: skip
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _NAMES_ACROSS = 12  # longer lists of names are turned
 
 
@@ -41,7 +43,7 @@ def svg(plot: Lines | Bars | Matrix) -> str:
                 _matrix(axes, plot)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawn = out.getvalue()
+    drawn = _METADATA.sub("", out.getvalue())
     drawn = drawn[drawn.index("<svg") :].replace(_INK, "var(--ink)").replace(_FAINT, "var(--faint)")
     return drawn.replace("<svg ", f'<svg role="img" aria-label="{_attribute(plot.title)}" ', 1)
 
