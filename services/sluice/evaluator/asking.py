@@ -4,6 +4,7 @@ It does not know what answers mean. Live traffic goes before what is asked here.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +16,8 @@ from sluice.evaluator.tasks.task import Array, Column, Subject
 
 T = TypeVar("T")
 
+_RESIDENT = re.compile(r"^process_resident_memory_bytes (\S+)$", re.MULTILINE)
+
 _ROWS_IN_FLIGHT = 128  # beyond two requests: enough that the gateway's batches are full
 _WITHIN_S, _TOTAL_S, _ATTEMPTS = 60.0, 120.0, 1000  # a gateway that is away may be restarting
 
@@ -23,6 +26,13 @@ def client_of(url: str, *, exact: bool) -> AsyncClient:
     """A client whose calls wait for others; with `exact`, what a call holds runs as a batch of its own."""
     headers = {"Sluice-Priority": "low"} | ({"Sluice-Batch": "exact"} if exact else {})
     return AsyncClient(url, headers=headers, attempts=_ATTEMPTS, timeout_s=_WITHIN_S, total_s=_TOTAL_S)
+
+
+async def resident_memory(url: str) -> int | None:
+    """How many bytes the gateway's process holds; None where it does not say."""
+    async with AsyncClient(url) as client:
+        found = _RESIDENT.search(await client.metrics())
+    return None if found is None else int(float(found[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class Asking:
             recognized = await self.client.recognize(
                 self.subject.model, rows, method=method, level=level, sets=True, version=self.subject.version
             )
-            return recognized.rows
+            return recognized.results
 
         answers = await self._in_requests(inputs, one)
         return [row for answer in answers for row in answer][: _count(inputs)]
@@ -98,9 +108,10 @@ def _filled(column: Column, rows: int) -> Column:
 
 def _joined(parts: Sequence[Column]) -> Column:
     """Requests' outputs as one; of rows that differ in length, each row's array."""
-    if any(isinstance(part, list) or _uneven(part) for part in parts) or len({part.shape[1:] for part in parts}) > 1:
+    arrays = [part for part in parts if not isinstance(part, list) and not _uneven(part)]
+    if len(arrays) < len(parts) or len({array.shape[1:] for array in arrays}) > 1:
         return [np.asarray(row) for part in parts for row in part]
-    return np.concatenate(parts)
+    return np.concatenate(arrays)
 
 
 def _uneven(part: Array) -> bool:

@@ -7,10 +7,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from sluice.data import Dataset, File, look
-from sluice.evaluator.asking import client_of
+from sluice.evaluator.asking import client_of, resident_memory
 from sluice.evaluator.document import DataFacts, Document, Run
 from sluice.evaluator.findings import findings
 from sluice.evaluator.spec import Spec
@@ -59,10 +60,6 @@ async def here(work: Work, numbers: Sequence[int]) -> AsyncIterator[tuple[int, V
             yield number, await work.values(number, client)
 
 
-async def _unknown() -> None:
-    return None
-
-
 @dataclass(slots=True)
 class _Clock:
     """Rows that are done, and how fast: of those done since the start, which may be a restart."""
@@ -99,11 +96,11 @@ async def evaluate(
     id: str,
     now: Now,
     engine: Engine = here,
-    memory: Memory = _unknown,
+    memory: Memory | None = None,
 ) -> Document:
     """The document of an evaluation; what `kept` holds of it already is not asked for again.
 
-    `now` gives seconds since 1970.
+    `now` gives seconds since 1970, and `memory` the bytes that serving takes: without it, what the gateway's own does.
 
     Raises:
         BadRequest: the data is not as the task and the model need it.
@@ -136,7 +133,13 @@ async def evaluate(
         if name.startswith("batch-"):
             seconds = now() - started
             rate = (clock.since - before) / seconds if clock.since > before and seconds > 0 else None
-            speeds.append({"batch_size": each.cut.batch_size, "rows_per_s": rate, "memory_bytes": await memory()})
+            speeds.append(
+                {
+                    "batch_size": each.cut.batch_size,
+                    "rows_per_s": rate,
+                    "memory_bytes": await (memory or partial(resident_memory, gateway))(),
+                }
+            )
     run = Run(
         evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=now() - began, rows_per_s=clock.rate, batch_sizes=speeds,

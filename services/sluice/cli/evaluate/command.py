@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from sluice.client import NoAnswer, SluiceError, Unavailable
 from sluice.data import local_files
 from sluice.evaluator import report
 from sluice.evaluator.document import Document
-from sluice.evaluator.evaluation import Engine, evaluate, here
+from sluice.evaluator.evaluation import Engine, Memory, evaluate, here
 from sluice.evaluator.evaluation import Progress as Done
 from sluice.policy.errors import BadRequest
 
@@ -109,13 +109,13 @@ def _engine(where: Where) -> Engine:
     )
 
 
-def _memory_of(gateway: Embedded | None) -> Callable[[], Awaitable[int | None]]:
-    """The resident memory of a gateway of one's own and its model server, in bytes; of others nothing is known."""
+def _memory_of(gateway: Embedded | None) -> Memory | None:
+    """The resident memory of a gateway of one's own and its model server, in bytes."""
+    if gateway is None:
+        return None
+    first = psutil.Process(gateway.process.pid)
 
-    async def memory() -> int | None:
-        if gateway is None:
-            return None
-        first = psutil.Process(gateway.process.pid)
+    async def memory() -> int:
         return sum(each.memory_info().rss for each in (first, *first.children(recursive=True)))
 
     return memory
