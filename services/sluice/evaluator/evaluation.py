@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from sluice.data import Dataset, File, look
+from sluice.data import DataSet, File, look
 from sluice.evaluator.asking import client_of, resident_memory
 from sluice.evaluator.document import DataFacts, Document, Run
 from sluice.evaluator.findings import findings
@@ -110,16 +110,16 @@ async def evaluate(
     async with client_of(gateway, exact=spec.exact) as client:
         subject = await find(client, spec)
         other = None if spec.compare_to is None else await describe(client, spec.model, spec.compare_to)
-    dataset = await asyncio.to_thread(_looked, spec, files, subject)
+    data_set = await asyncio.to_thread(_looked, spec, files, subject)
     task = task_for(spec.task, subject, spec.options)
     work = Work(
-        spec, dataset, gateway, subject.version,
-        cut(dataset, spec.batch_size, whole_sessions=task.whole_sessions), exact=spec.exact, filled=spec.exact,
+        spec, data_set, gateway, subject.version,
+        cut(data_set, spec.batch_size, whole_sessions=task.whole_sessions), exact=spec.exact, filled=spec.exact,
     )  # fmt: skip
-    runs = {MAIN: work} | {f"batch-{size}": work.at(size) for size in _sizes(spec, dataset)}
+    runs = {MAIN: work} | {f"batch-{size}": work.at(size) for size in _sizes(spec, data_set)}
     if other is not None:
         runs[f"version-{other.version}"] = replace(work, version=other.version)
-    clock = _Clock(dataset.rows * len(runs), told, now)
+    clock = _Clock(data_set.rows * len(runs), told, now)
     values, speeds, notes = dict[str, Values](), list[Mapping[str, float | int | None]](), list[str]()
     for name, each in runs.items():
         started, before = now(), clock.since
@@ -144,7 +144,7 @@ async def evaluate(
         evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=now() - began, rows_per_s=clock.rate, batch_sizes=speeds,
     )  # fmt: skip
-    facts = DataFacts(source=dataset.source, sha256=dataset.sha256, rows=dataset.rows, bytes=dataset.bytes)
+    facts = DataFacts(source=data_set.source, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
     return await asyncio.to_thread(findings, spec, subject, task, facts, values, notes, run)
 
 
@@ -163,19 +163,19 @@ def _all(name: str, work: Work, kept: Kept) -> Values:
     return in_order([kept.read(name, number) for number in range(len(work.cut.parts))])
 
 
-def _looked(spec: Spec, files: Sequence[File], subject: Subject) -> Dataset:
+def _looked(spec: Spec, files: Sequence[File], subject: Subject) -> DataSet:
     signature = subject.signatures.get(spec.options.signature)
     if signature is None:
         raise BadRequest(
             f"Model {subject.model!r} has no signature {spec.options.signature!r}; it has "
             f"{', '.join(subject.signatures)}. Name one in options.signature."
         )
-    dataset = look(files, signature, spec.columns)
-    if not dataset.rows:
-        raise BadRequest(f"{dataset.source}: expected rows; got none.")
-    return dataset
+    data_set = look(files, signature, spec.columns)
+    if not data_set.rows:
+        raise BadRequest(f"{data_set.source}: expected rows; got none.")
+    return data_set
 
 
-def _sizes(spec: Spec, dataset: Dataset) -> Sequence[int]:
+def _sizes(spec: Spec, data_set: DataSet) -> Sequence[int]:
     """The batch sizes that are compared, no larger than the data set."""
-    return [*dict.fromkeys(min(dataset.rows, dataset.rows if size == "whole" else size) for size in spec.batch_sizes)]
+    return [*dict.fromkeys(min(data_set.rows, data_set.rows if size == "whole" else size) for size in spec.batch_sizes)]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.client import AsyncClient
-from sluice.data import Dataset
+from sluice.data import DataSet
 from sluice.evaluator.asking import Asking, client_of
 from sluice.evaluator.spec import Spec
 from sluice.evaluator.subject import describe
@@ -43,7 +43,7 @@ class Work:
     """A run: the data set through one version, in requests of one size. It can be pickled."""
 
     spec: Spec
-    dataset: Dataset
+    data_set: DataSet
     gateway: str
     version: int
     cut: Cut
@@ -61,7 +61,7 @@ class Work:
                 return await self.values(number, own)
         subject = await describe(client, self.spec.model, self.version)
         task = task_for(self.spec.task, subject, self.spec.options)
-        rows = self.dataset.read(self.cut.parts[number])
+        rows = self.data_set.read(self.cut.parts[number])
         asking = Asking(client, subject, self.cut.batch_size, self.filled)
         return {PLACE: rows.places, WEIGHT: rows.weights, **await task.values(rows, asking)}
 
@@ -73,16 +73,16 @@ class Work:
         return replace(self, cut=self.cut._replace(batch_size=batch_size), exact=True, filled=False)
 
 
-def cut(dataset: Dataset, batch_size: int | None, *, whole_sessions: bool) -> Cut:
+def cut(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> Cut:
     """Parts in the order of the data set, or of whole sessions; always the same for the same data set.
 
     Without a batch size it is chosen so that requests are about a megabyte.
     """
-    numbers = max(1.0, dataset.numbers_per_row)
+    numbers = max(1.0, data_set.numbers_per_row)
     size = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
     rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
     rows = max(1, rows // size) * size
-    return Cut(size, [*_sessions(dataset, rows)] if whole_sessions else [*_ranges(dataset.rows, rows)])
+    return Cut(size, [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)])
 
 
 def _ranges(total: int, rows: int) -> Iterator[range]:
@@ -90,10 +90,10 @@ def _ranges(total: int, rows: int) -> Iterator[range]:
         yield range(start, min(start + rows, total))
 
 
-def _sessions(dataset: Dataset, rows: int) -> Iterator[Places]:
+def _sessions(data_set: DataSet, rows: int) -> Iterator[Places]:
     """Sessions as they begin, as many as have about so many rows."""
     chosen = list[Places]()
-    for places in dataset.sessions.values():
+    for places in data_set.sessions.values():
         chosen.append(places)
         if sum(map(len, chosen)) >= rows:
             yield np.sort(np.concatenate(chosen))

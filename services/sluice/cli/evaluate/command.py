@@ -19,7 +19,7 @@ from sluice.cli.evaluate.show import show
 from sluice.cli.model_folders import MODELS
 from sluice.cli.own_gateway import own_gateway
 from sluice.client import NoAnswer, SluiceError, Unavailable
-from sluice.data import local_files
+from sluice.data import files_of
 from sluice.evaluator import report
 from sluice.evaluator.document import Document
 from sluice.evaluator.evaluation import Engine, Memory, evaluate, here
@@ -80,7 +80,7 @@ def run(model: str, flags: Flags, where: Where, reports: Sequence[Path]) -> None
         with _progress() as told, _told_errors(url):
             document = asyncio.run(
                 evaluate(
-                    spec, local_files(data), url, InMemory(), told, id="", now=time.time, engine=engine,
+                    spec, files_of(data), url, InMemory(), told, id="", now=time.time, engine=engine,
                     memory=_memory_of(gateway),
                 )
             )  # fmt: skip
