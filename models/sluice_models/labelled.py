@@ -34,7 +34,8 @@ class Labelled:
 
 def write(labelled: Labelled, out: Path, name: str) -> Path:
     """Write OUT/NAME.labelled.npz, or .jsonl where the rows are lists, and OUT/NAME.evaluation.json; the latter."""
-    arrays = {column: values for column, values in labelled.columns.items() if isinstance(values, np.ndarray)}
+    columns = labelled.columns.items()
+    arrays: dict[str, Any] = {column: values for column, values in columns if isinstance(values, np.ndarray)}
     rows = Path(out) / f"{name}.labelled.{'npz' if arrays else 'jsonl'}"
     if arrays:
         np.savez_compressed(rows, **arrays)
