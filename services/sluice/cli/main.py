@@ -66,7 +66,7 @@ def data(
     name: Annotated[str, typer.Argument(help="The model whose data is wanted.")],
     out: Annotated[Path, typer.Option(help="Folder that gets the data.")] = Path("var/data"),
 ) -> None:
-    """Write a model's data as CSV."""
+    """Write a model's data as CSV, and beside it labelled rows and the request for its evaluation on these."""
     from sluice_models.train import UnknownExample, data
 
     try:
