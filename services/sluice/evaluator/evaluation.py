@@ -10,18 +10,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from sluice.data import DataSet, File, look
+from sluice.data import Columns, DataSet, File, look
 from sluice.evaluator.asking import client_of, resident_memory
 from sluice.evaluator.document import DataFacts, Document, Run
-from sluice.evaluator.findings import findings
+from sluice.evaluator.findings import Found, findings, other_version
 from sluice.evaluator.spec import Spec
-from sluice.evaluator.subject import describe, find
-from sluice.evaluator.tasks import task_for
+from sluice.evaluator.subject import find
 from sluice.evaluator.tasks.task import Array, Subject, Values
-from sluice.evaluator.work import Work, cut, in_order
+from sluice.evaluator.work import Work, cut_of, in_order, task_of
 from sluice.policy.errors import BadRequest, TooLarge
-
-MAIN = "main"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +47,7 @@ class Kept(Protocol):
 Told = Callable[[Progress], None]
 Now = Callable[[], float]
 Memory = Callable[[], Awaitable[int | None]]  # bytes that serving takes now, where that is known
+Speed = Mapping[str, float | int | None]
 Engine = Callable[[Work, Sequence[int]], AsyncIterator[tuple[int, Values]]]
 
 
@@ -107,60 +105,62 @@ async def evaluate(
         NotFound, Unavailable, NoAnswer: the model or the gateway is away, and it can go on later.
     """
     began = now()
+    memory_of = memory or partial(resident_memory, gateway)
     async with client_of(gateway, exact=spec.exact) as client:
         subject = await find(client, spec)
-        other = None if spec.compare_to is None else await describe(client, spec.model, spec.compare_to)
     data_set = await asyncio.to_thread(_looked, spec, files, subject)
-    task = task_for(spec.task, subject, spec.options)
-    work = Work(
-        spec, data_set, gateway, subject.version,
-        cut(data_set, spec.batch_size, whole_sessions=task.whole_sessions), exact=spec.exact, filled=spec.exact,
-    )  # fmt: skip
-    runs = {MAIN: work} | {f"batch-{size}": work.at(size) for size in _sizes(spec, data_set)}
-    if other is not None:
-        runs[f"version-{other.version}"] = replace(work, version=other.version)
-    clock = _Clock(data_set.rows * len(runs), told, now)
-    values, speeds, notes = dict[str, Values](), list[Mapping[str, float | int | None]](), list[str]()
-    for name, each in runs.items():
+    task = task_of(spec, subject, data_set)
+    version = other_version(spec, task)
+    cut = partial(cut_of, data_set, whole_sessions=task.whole_sessions)
+    main = Work(spec, data_set, gateway, subject.version, cut(spec.batch_size), exact=spec.exact, filled=spec.exact)
+    sizes = {size: replace(main, cut=cut(size), exact=True, filled=False) for size in _sizes(spec, data_set)}
+    others = {} if version is None else {version: replace(main, version=version)}
+    clock = _Clock(data_set.rows * (1 + len(sizes) + len(others)), told, now)
+    runs = _Runs(kept, clock, engine)
+    values = await runs.values("main", main)
+    compared = {number: await runs.values(f"version-{number}", work) for number, work in others.items()}
+    by_size, speeds, notes = dict[int, Values](), list[Speed](), list[str]()
+    for size, work in sizes.items():
         started, before = now(), clock.since
         try:
-            values[name] = await _run(name, each, kept, clock, engine)
+            by_size[size] = await runs.values(f"batch-{size}", work)
         except TooLarge as error:
-            if name == MAIN:
-                raise
-            notes.append(f"Batches of {each.cut.batch_size} rows were not measured: {error.message}")
+            notes.append(f"Batches of {size} rows were not measured: {error.message}")
             continue
-        if name.startswith("batch-"):
-            seconds = now() - started
-            rate = (clock.since - before) / seconds if clock.since > before and seconds > 0 else None
-            speeds.append(
-                {
-                    "batch_size": each.cut.batch_size,
-                    "rows_per_s": rate,
-                    "memory_bytes": await (memory or partial(resident_memory, gateway))(),
-                }
-            )
+        seconds, done = now() - started, clock.since - before
+        rate = done / seconds if done == data_set.rows and seconds > 0 else None  # of a whole run only
+        speeds.append({"batch_size": size, "rows_per_s": rate, "memory_bytes": await memory_of()})
     run = Run(
         evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seconds=now() - began, rows_per_s=clock.rate, batch_sizes=speeds,
+        seconds=now() - began, rows_per_s=clock.rate, batch_sizes=tuple(speeds),
     )  # fmt: skip
-    facts = DataFacts(source=data_set.source, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
-    return await asyncio.to_thread(findings, spec, subject, task, facts, values, notes, run)
+    named = ", ".join(file.name for file in files)
+    facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
+    found = Found(values, by_size, next(iter(compared.items()), None))
+    return await asyncio.to_thread(findings, spec, subject, task, facts, found, notes, run)
 
 
-async def _run(name: str, work: Work, kept: Kept, clock: _Clock, engine: Engine) -> Values:
-    """The values of all rows, in order; parts that are missing are done now."""
-    there = await asyncio.to_thread(kept.numbers, name)
-    clock.there(sum(len(work.cut.parts[number]) for number in there))
-    missing = [number for number in range(len(work.cut.parts)) if number not in there]
-    async for number, values in engine(work, missing):
-        await asyncio.to_thread(kept.keep, name, number, len(work.cut.parts[number]), values)
-        clock.add(len(work.cut.parts[number]))
-    return await asyncio.to_thread(_all, name, work, kept)
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Carries out runs: the parts that are missing are done now."""
 
+    kept: Kept
+    clock: _Clock
+    engine: Engine
 
-def _all(name: str, work: Work, kept: Kept) -> Values:
-    return in_order([kept.read(name, number) for number in range(len(work.cut.parts))])
+    async def values(self, name: str, work: Work) -> Values:
+        """The values of all rows, in order."""
+        parts = work.cut.parts
+        there = await asyncio.to_thread(self.kept.numbers, name)
+        self.clock.there(sum(len(parts[number]) for number in there))
+        missing = [number for number in range(len(parts)) if number not in there]
+        async for number, values in self.engine(work, missing):
+            await asyncio.to_thread(self.kept.keep, name, number, len(parts[number]), values)
+            self.clock.add(len(parts[number]))
+        return await asyncio.to_thread(self._all, name, len(parts))
+
+    def _all(self, name: str, parts: int) -> Values:
+        return in_order([self.kept.read(name, number) for number in range(parts)])
 
 
 def _looked(spec: Spec, files: Sequence[File], subject: Subject) -> DataSet:
@@ -170,10 +170,7 @@ def _looked(spec: Spec, files: Sequence[File], subject: Subject) -> DataSet:
             f"Model {subject.model!r} has no signature {spec.options.signature!r}; it has "
             f"{', '.join(subject.signatures)}. Name one in options.signature."
         )
-    data_set = look(files, signature, spec.columns)
-    if not data_set.rows:
-        raise BadRequest(f"{data_set.source}: expected rows; got none.")
-    return data_set
+    return look(files, signature.inputs, signature.length_inputs, Columns(**spec.columns.model_dump()))
 
 
 def _sizes(spec: Spec, data_set: DataSet) -> Sequence[int]:

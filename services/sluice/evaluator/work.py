@@ -4,7 +4,7 @@ A part can be done anywhere and in any order: here, or by a worker on another ma
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +16,14 @@ from sluice.evaluator.asking import Asking, client_of
 from sluice.evaluator.spec import Spec
 from sluice.evaluator.subject import describe
 from sluice.evaluator.tasks import task_for
-from sluice.evaluator.tasks.task import Array, Values
+from sluice.evaluator.tasks.task import Array, Subject, Task, Values
 
-PLACE, WEIGHT = "place", "weight"  # beside the task's own values
+PLACE, WEIGHT, GROUP, SESSION = "place", "weight", "group", "session"  # beside the task's own values
 
 _LARGEST_BATCH = 100
 _NUMBERS_IN_REQUEST = 80_000  # about a megabyte of JSON
 _ROWS_IN_PART, _NUMBERS_IN_PART = 1000, 4_000_000
+_LOOKED_AT = 100  # rows
 
 Places = NDArray[np.int64]
 
@@ -60,29 +61,47 @@ class Work:
             async with self.client() as own:
                 return await self.values(number, own)
         subject = await describe(client, self.spec.model, self.version)
-        task = task_for(self.spec.task, subject, self.spec.options)
-        rows = self.data_set.read(self.cut.parts[number])
+        part = self.cut.parts[number]
+        read = self.data_set.read(part.start, part.stop) if isinstance(part, range) else self.data_set.read_rows(part)
         asking = Asking(client, subject, self.cut.batch_size, self.filled)
-        return {PLACE: rows.places, WEIGHT: rows.weights, **await task.values(rows, asking)}
+        task = task_of(self.spec, subject, self.data_set)
+        beside = {GROUP: read.groups, SESSION: read.sessions}
+        return {
+            PLACE: read.places,
+            WEIGHT: read.weights,
+            **{name: np.array(texts, np.str_) for name, texts in beside.items() if texts is not None},
+            **await task.values(read, asking),
+        }
 
     def client(self) -> AsyncClient:
         return client_of(self.gateway, exact=self.exact)
 
-    def at(self, batch_size: int) -> "Work":
-        """The same in batches of exactly so many rows."""
-        return replace(self, cut=self.cut._replace(batch_size=batch_size), exact=True, filled=False)
+
+def task_of(spec: Spec, subject: Subject, data_set: DataSet) -> Task:
+    """The task for these rows.
+
+    Raises:
+        BadRequest: the model is not one for it.
+    """
+    return task_for(spec.task, subject, spec.options, sessions=SESSION in data_set.given)
 
 
-def cut(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> Cut:
+def cut_of(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> Cut:
     """Parts in the order of the data set, or of whole sessions; always the same for the same data set.
 
     Without a batch size it is chosen so that requests are about a megabyte.
     """
-    numbers = max(1.0, data_set.numbers_per_row)
+    numbers = _numbers_of_row(data_set)
     size = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
     rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
     rows = max(1, rows // size) * size
     return Cut(size, [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)])
+
+
+def _numbers_of_row(data_set: DataSet) -> float:
+    """How many numbers the inputs of a row have, about: those of the first ones."""
+    rows = data_set.read(0, min(data_set.rows, _LOOKED_AT))
+    return max(1.0, sum(np.size(row) for column in rows.inputs.values() for row in column) / len(rows))
 
 
 def _ranges(total: int, rows: int) -> Iterator[range]:
@@ -93,8 +112,8 @@ def _ranges(total: int, rows: int) -> Iterator[range]:
 def _sessions(data_set: DataSet, rows: int) -> Iterator[Places]:
     """Sessions as they begin, as many as have about so many rows."""
     chosen = list[Places]()
-    for places in data_set.sessions.values():
-        chosen.append(places)
+    for session in data_set.sessions:
+        chosen.append(session.places)
         if sum(map(len, chosen)) >= rows:
             yield np.sort(np.concatenate(chosen))
             chosen = []

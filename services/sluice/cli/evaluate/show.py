@@ -9,7 +9,8 @@ from sluice.cli.text import heading, indented, paragraph, table, write
 from sluice.evaluator.document import Document, Section, Table
 from sluice.evaluator.report import numbers, summary
 
-_MOST_ROWS = 12
+_MOST_ROWS = 24
+_MOST_COLUMNS = 8
 
 
 def show(document: Document, console: Console) -> None:
@@ -28,7 +29,7 @@ def _parts(document: Document) -> Iterator[RenderableType]:
     for note in document.notes:
         yield paragraph(note)
     for section in (summary.metrics(document), *summary.sections(document)):
-        if isinstance(section, Table):
+        if isinstance(section, Table) and len(section.columns) <= _MOST_COLUMNS:
             yield from _table(section)
     if said := summary.verdict(document):
         yield from (Text(), paragraph(said))

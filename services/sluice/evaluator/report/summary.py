@@ -65,7 +65,6 @@ def _judged(difference: float | None, better: str) -> str:
 
 def _batch_sizes(document: Document) -> Iterator[Section]:
     """The knob: what changes with it, time and memory, beside what does not."""
-    named = [name for name in document.metrics if any(name in each.metrics for each in document.batch_sizes)]
     speeds = {int(each["batch_size"] or 0): each for each in document.run.batch_sizes}
     changed = sorted({place for each in document.batch_sizes for place in each.changed_rows})
     worst = max(each.largest_difference for each in document.batch_sizes)
@@ -74,20 +73,22 @@ def _batch_sizes(document: Document) -> Iterator[Section]:
         + ("nothing but rounding. " if worst <= _ROUNDING else "more than rounding explains. ")
         + (f"The answer flips in row {', '.join(map(str, changed))}." if changed else "No row's answer flips.")
     )
+    sizes = document.batch_sizes
+    lines = [
+        (words(name), *(value(each.metrics.get(name), share=shown.share, digits=_DIGITS) for each in sizes))
+        for name, shown in document.metrics.items()
+    ]
+    runs = [speeds.get(each.batch_size) for each in sizes]
+    lines += [
+        ("largest difference", *(value(each.largest_difference) for each in sizes)),
+        ("rows/s", *(value(_of(run, "rows_per_s", 1)) for run in runs)),
+        ("memory, MiB", *(value(_of(run, "memory_bytes", 2**20)) for run in runs)),
+    ]
     yield Table(
         title="Batch size is only a knob",
         text=f"Everything measured again, in batches of exactly so many rows. {agreed}",
-        columns=("rows in a batch", *map(words, named), "largest difference", "rows/s", "memory, MiB"),
-        rows=tuple(
-            (
-                each.batch_size,
-                *(value(each.metrics.get(name), share=document.metrics[name].share, digits=_DIGITS) for name in named),
-                value(each.largest_difference),
-                value(_of(speeds.get(each.batch_size), "rows_per_s", 1)),
-                value(_of(speeds.get(each.batch_size), "memory_bytes", 2**20)),
-            )
-            for each in document.batch_sizes
-        ),
+        columns=("rows in a batch", *(f"{each.batch_size:,}" for each in sizes)),
+        rows=tuple(lines),
     )
     for name, unit, y in (("rows_per_s", 1, "rows/s"), ("memory_bytes", 2**20, "memory, MiB")):
         points = [(float(size), _of(each, name, unit)) for size, each in sorted(speeds.items())]
