@@ -127,7 +127,8 @@ def test_switching_texts_are_made_of_one_part_of_the_split(by_split):
         assert any(one in held_out and other in held_out for one, other in cuts)
 
 
-def test_the_data_are_written_as_a_table(tmp_path, texts):
+def test_the_data_are_written_as_a_table(tmp_path, texts, monkeypatch):
+    monkeypatch.setattr(data, "texts", lambda: texts)
     rows = list(csv.DictReader(train.data("language", tmp_path).read_text(encoding="utf-8").splitlines()))
     assert len(rows) == len(texts)
     assert list(rows[0]) == ["text", "language", "split"]

@@ -85,7 +85,7 @@ def log_probabilities(
     """
     within = tf.sequence_mask(target_lengths, tf.shape(target)[1])
     exists = (target >= 0) & (target < len(TOKENS))
-    answer = tf.where(within & exists, target, PAD)
+    answer = tf.where(exists, target, PAD)
     before = tf.pad(answer[:, :-1], [[0, 0], [1, 0]], constant_values=START)
     logits, *_ = model.get_layer("decoder")([before, *encode(model, text, lengths)])
     given = tf.gather(tf.nn.log_softmax(logits), answer, axis=2, batch_dims=2)
