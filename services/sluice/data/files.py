@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from sluice.policy.errors import BadRequest
 
@@ -12,14 +12,14 @@ SUFFIXES = (".npz", ".csv", ".jsonl", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file: the name that sentences have for it, and its absolute path, or a URL that fsspec opens."""
+    """One file: the name that sentences have for it, which says its format, and its absolute path or its URL."""
 
     name: str
     url: str
 
     @property
     def suffix(self) -> str:
-        return PurePosixPath(self.url).suffix.lower()
+        return PurePosixPath(self.name).suffix.lower()
 
     def open(self) -> BinaryIO:
         """The bytes, from the beginning; seekable.
@@ -27,22 +27,29 @@ class File:
         Raises:
             Exception: what the file system raises where it cannot be opened.
         """
-        if Path(self.url).is_absolute():
+        if self._is_local:
             return Path(self.url).open("rb")
-        from fsspec.core import url_to_fs  # noqa: PLC0415 - only URLs need it
-
-        system, path = url_to_fs(self.url)
+        system, path = self._stored()
         return cast("BinaryIO", system.open(path, "rb"))
 
     def fingerprint(self) -> str:
         """What is another after the file has changed: its size and time, or what its store has for that."""
-        if Path(self.url).is_absolute():
+        if self._is_local:
             found = Path(self.url).stat()
             return f"{found.st_size} {found.st_mtime_ns}"
-        from fsspec.core import url_to_fs  # noqa: PLC0415 - as above
+        system, path = self._stored()
+        system.invalidate_cache(path)
+        return str(system.ukey(path))
+
+    @property
+    def _is_local(self) -> bool:
+        return Path(self.url).is_absolute()
+
+    def _stored(self) -> tuple[Any, str]:
+        from fsspec.core import url_to_fs  # noqa: PLC0415 - only URLs need it
 
         system, path = url_to_fs(self.url)
-        return str(system.ukey(path))
+        return system, path
 
 
 def files_of(path: Path) -> Sequence[File]:
