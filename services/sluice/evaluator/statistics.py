@@ -46,7 +46,8 @@ class Bootstrap:
             drawn = np.sort(rng.choice(len(units), _MOST, replace=False))
 
         def of_resamples(resamples: NDArray[np.int64], axis: int) -> Array:  # noqa: ARG001 - scipy names the last one
-            return np.stack([metrics(units.rows(each)) for each in resamples], axis=-1)
+            found = np.stack([metrics(units.rows(each)) for each in resamples], axis=-1)
+            return np.where(np.isfinite(found), found, np.nan)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # metrics may be undefined for some
@@ -138,7 +139,7 @@ class _Units:
 
 def _percentiles(found: Array, level: float) -> Sequence[Array]:
     """The bounds of each metric, of `[metric, resample]`, over the resamples that define it, if these are enough."""
-    defined = np.isfinite(found)
+    defined = ~np.isnan(found)
     bounds = np.full((2, len(found)), np.nan)
     for place in np.flatnonzero(defined.mean(axis=1) >= _DEFINED).tolist():
         bounds[:, place] = np.quantile(found[place, defined[place]], [(1 - level) / 2, (1 + level) / 2])
