@@ -58,9 +58,8 @@ def test_differences_are_paired_and_intervals_are_those_of_the_rows_differences(
 
 def test_right_and_wrong_answers_are_tested_by_mcnemar() -> None:
     own, other = versions(300)
-    better, worse = (
-        (a & ~b).sum() for a, b in [(own["correct"], other["correct"]), (other["correct"], own["correct"])]
-    )
+    better = int((own["correct"] & ~other["correct"]).sum())
+    worse = int((other["correct"] & ~own["correct"]).sum())
     found = compared(ACCURACY, 2, own, other, BOOTSTRAP)
     assert found.p_value == pytest.approx(exact(min(better, worse), better + worse))
     assert found.test == (

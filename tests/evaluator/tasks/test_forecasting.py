@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.evaluator.tasks import task_for
@@ -110,7 +110,6 @@ async def test_a_model_without_a_scan_is_stepped() -> None:
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(6, 20), st.integers(1, 3))
-@settings(max_examples=20)
 async def test_forecasts_that_go_on_from_forecasts_are_those_of_a_plain_loop(
     horizon: int, period: int, length: int, pieces: int
 ) -> None:
@@ -297,5 +296,5 @@ async def test_a_label_for_each_time_step_is_expected() -> None:
 def test_a_signature_of_steps_alone_takes_sessions() -> None:
     contract = Contract("", {"step": STEP}, {})
     only = subject(STEP)._replace(contract=contract)
-    with pytest.raises(BadRequest, match="`options.signature` is a signature of puppet version 1: step"):
+    with pytest.raises(BadRequest, match=r"`options.signature` is a signature of puppet version 1: step"):
         task_for("forecasting", only, options(), sessions=False)

@@ -55,7 +55,7 @@ async def test_rows_that_differ_in_length_count_by_their_numbers(lengths: list[i
     flat = np.concatenate(right).ravel(), np.concatenate(answers).ravel()
     assert own.measures["mae"].of(values) == pytest.approx(metrics.mean_absolute_error(*flat))
     assert own.measures["r2"].of(values) == pytest.approx(metrics.r2_score(*flat))
-    parts = [await values_of(own, rows_of(right[at:at + 1]), puppet(answers[at:at + 1])) for at in range(len(right))]  # fmt: skip
+    parts = [await values_of(own, rows_of([row]), puppet([found])) for row, found in zip(right, answers, strict=True)]
     for name, array in joined(parts).items():
         assert np.array_equal(array, values[name], equal_nan=True), name
 

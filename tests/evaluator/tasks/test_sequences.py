@@ -1,5 +1,6 @@
 """Sequences: exact match, tokens and perplexity, against plain loops."""
 
+from itertools import pairwise
 from math import exp
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_tokens_are_read_greedily_and_give_the_text_again(text: str) -> None:
         return
     assert ids[-1] == END
     assert "".join(TOKENS[place] for place in ids) == text
-    for first, second in zip(ids, ids[1:], strict=False):
+    for first, second in pairwise(ids):
         assert TOKENS[first] + TOKENS[second][:1] not in TOKENS or not TOKENS[second]
 
 
