@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Cell = str | int | float | bool | None
+Better = Literal["higher", "lower", "neither"]
 
 
 class _Part(BaseModel):
@@ -22,7 +23,7 @@ class Metric(_Part):
     value: float | None
     low: float | None = None
     high: float | None = None
-    better: Literal["higher", "lower", "neither"]
+    better: Better
     share: bool = False  # it lies between 0 and 1, and is shown in percent
     unit: str = ""
     note: str = ""

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.client import AsyncSession
-from sluice.evaluator.document import Metric, Section
-from sluice.evaluator.spec import Options
+from sluice.evaluator.document import Better, Metric, Section
 from sluice.policy.contract import Contract, Signature
 
 Array = NDArray[Any]
@@ -71,7 +70,7 @@ class Measure:
     """
 
     of: MetricOf
-    better: str
+    better: Better
     share: bool = False
     unit: str = ""
     undefined: str = ""
@@ -84,6 +83,7 @@ class Task(Protocol):
     whole_sessions: bool  # a part of the data set holds whole sessions, each row's `sessions` is given
     judged: str  # which of the values, float32 `[rows, ...]`, is compared over batch sizes; "" if none
     answered: str  # which of the values, `[rows]`, says what was answered, so that flips are found; "" if none
+    tested: str  # which of the values, `[rows]`, versions are compared in: bool, right or not, or float, an error
 
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """The rows' values, `weight` not among them.
@@ -93,7 +93,11 @@ class Task(Protocol):
         """
 
     def sections(self, values: Values, metrics: Mapping[str, Metric]) -> Sequence[Section]:
-        """Tables and plots of the task's own, from the values of all rows, with `weight`, and `group` as text."""
+        """Tables and plots of the task's own, from the values of all rows, with `weight`, and `group` as text.
 
+        Raises:
+            BadRequest: the values of some rows do not fit those of others.
+        """
 
-TaskFor = Callable[[Subject, Options], Task]
+    def notes(self, values: Values) -> Sequence[str]:
+        """What a reader of the metrics must know besides, in sentences."""
