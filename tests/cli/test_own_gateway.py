@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from sluice.cli.own_gateway import own_gateway
 from sluice.cli.embedded import embedded
 from sluice.cli.errors import CommandError
+from sluice.cli.own_gateway import own_gateway
 from sluice.export import Classes, Detector, export_recognizer
 from sluice.policy.calibration_document import parse_calibration
 from tests.cli.conftest import told

@@ -156,7 +156,8 @@ def test_batch_sizes_are_compared_with_what_they_change_and_what_they_do_not() -
     )  # fmt: skip
     text = markdown(document(batch_sizes=sizes, run=run))
     for line in (
-        "| rows in a batch | 1 | 32 |", "| accuracy | 97.314 % | 97.314 % |", "| largest difference | 2.00e-07 | 2.00e-07 |",
+        "| rows in a batch | 1 | 32 |", "| accuracy | 97.314 % | 97.314 % |",
+        "| largest difference | 2.00e-07 | 2.00e-07 |",
         "| rows/s | 10 | 320 |", "| memory, MiB | — | — |",
     ):  # fmt: skip
         assert line in text

@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 
 from sluice.client import AsyncClient, AsyncSession, RecognizedRow
-from sluice.evaluator.tasks.task import Array, Column, Subject
+from sluice.data import Column
+from sluice.evaluator.tasks.task import Array, Subject
 
 T = TypeVar("T")
 

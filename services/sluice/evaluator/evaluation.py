@@ -111,9 +111,16 @@ async def evaluate(
     data_set = await asyncio.to_thread(_looked, spec, files, subject)
     task = task_of(spec, subject, data_set)
     version = other_version(spec, task)
-    cut = partial(cut_of, data_set, whole_sessions=task.whole_sessions)
-    main = Work(spec, data_set, gateway, subject.version, cut(spec.batch_size), exact=spec.exact, filled=spec.exact)
-    sizes = {size: replace(main, cut=cut(size), exact=True, filled=False) for size in _sizes(spec, data_set)}
+    cut = cut_of(data_set, spec.batch_size, whole_sessions=task.whole_sessions)
+    main = Work(spec, data_set, gateway, subject.version, cut, exact=spec.exact, filled=spec.exact)
+    by_rows = bool(task.stateless)
+    sizes = {
+        size: replace(
+            main, cut=cut_of(data_set, size, whole_sessions=task.whole_sessions and not by_rows), exact=True,
+            filled=False, by_rows=by_rows,
+        )
+        for size in _sizes(spec, data_set)
+    }  # fmt: skip
     others = {} if version is None else {version: replace(main, version=version)}
     clock = _Clock(data_set.rows * (1 + len(sizes) + len(others)), told, now)
     runs = _Runs(kept, clock, engine)
@@ -137,7 +144,8 @@ async def evaluate(
     named = ", ".join(file.name for file in files)
     facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
     found = Found(values, by_size, next(iter(compared.items()), None))
-    return await asyncio.to_thread(findings, spec, subject, task, facts, found, notes, run)
+    alone = task_of(spec, subject, data_set, by_rows=by_rows)
+    return await asyncio.to_thread(findings, spec, subject, (task, alone), facts, found, notes, run)
 
 
 @dataclass(frozen=True, slots=True)

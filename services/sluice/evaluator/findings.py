@@ -29,13 +29,15 @@ class Found(NamedTuple):
 
 
 def findings(
-    spec: Spec, subject: Subject, task: Task, data: DataFacts, found: Found, notes: Sequence[str], run: Run
+    spec: Spec, subject: Subject, tasks: tuple[Task, Task], data: DataFacts, found: Found, notes: Sequence[str],
+    run: Run,
 ) -> Document:  # fmt: skip
-    """The document of an evaluation.
+    """The document of an evaluation; `tasks` are the one of the main run, and the one of batch sizes.
 
     Raises:
         BadRequest: the values of some rows do not fit those of others.
     """
+    task, by_rows = tasks
     main, measures = found.main, _chosen(spec, task)
     sessions = main.get(SESSION) if task.whole_sessions else None
     bootstrap = Bootstrap(spec.level, spec.options.resamples, spec.options.seed, sessions)
@@ -57,7 +59,9 @@ def findings(
         spec=spec.model_dump(mode="json", exclude_none=True),
         metrics=metrics,
         sections=tuple(sections),
-        batch_sizes=tuple(_at(size, task, measures, main, values) for size, values in found.batch_sizes.items()),
+        batch_sizes=tuple(
+            _at(size, task, by_rows, set(measures), main, values) for size, values in found.batch_sizes.items()
+        ),
         comparison=comparison,
         gates=tuple(each.judged(metrics, comparison) for each in conditions),
         notes=(*task.notes(main), *notes),
@@ -84,14 +88,16 @@ def _chosen(spec: Spec, task: Task) -> Mapping[str, Measure]:
     return {name: measure for name, measure in task.measures.items() if name in wanted}
 
 
-def _at(size: int, task: Task, measures: Mapping[str, Measure], main: Values, values: Values) -> BatchSize:
+def _at(size: int, task: Task, by_rows: Task, wanted: set[str], main: Values, values: Values) -> BatchSize:
     """The metrics at a batch size, and how far the rows' outputs and answers are from those of the main run."""
-    metrics = {name: float(measure.of(values)) for name, measure in measures.items()}
-    changed = np.flatnonzero(main[task.answered] != values[task.answered]) if task.answered else np.empty(0, np.int64)
+    found = {f"{task.stateless}{name}": float(measure.of(values)) for name, measure in by_rows.measures.items()}
+    changed = np.empty(0, np.int64)
+    if task.answered:
+        changed = np.flatnonzero(main[task.answered] != values[by_rows.answered])
     return BatchSize(
         batch_size=size,
-        metrics={name: value if np.isfinite(value) else None for name, value in metrics.items()},
-        largest_difference=_difference(main[task.judged], values[task.judged]) if task.judged else 0.0,
+        metrics={name: value if np.isfinite(value) else None for name, value in found.items() if name in wanted},
+        largest_difference=_difference(main[task.judged], values[by_rows.judged]) if task.judged else 0.0,
         changed_rows=tuple(changed[:_CHANGED].tolist()),
     )
 

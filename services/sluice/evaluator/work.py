@@ -50,6 +50,7 @@ class Work:
     cut: Cut
     exact: bool = False  # each request is a batch of its own
     filled: bool = False  # and all of them have the same number of rows
+    by_rows: bool = False  # no state is carried over from row to row
 
     async def values(self, number: int, client: AsyncClient | None = None) -> Values:
         """The values of a part's rows, with their places and weights.
@@ -64,7 +65,7 @@ class Work:
         part = self.cut.parts[number]
         read = self.data_set.read(part.start, part.stop) if isinstance(part, range) else self.data_set.read_rows(part)
         asking = Asking(client, subject, self.cut.batch_size, self.filled)
-        task = task_of(self.spec, subject, self.data_set)
+        task = task_of(self.spec, subject, self.data_set, by_rows=self.by_rows)
         beside = {GROUP: read.groups, SESSION: read.sessions}
         return {
             PLACE: read.places,
@@ -77,13 +78,13 @@ class Work:
         return client_of(self.gateway, exact=self.exact)
 
 
-def task_of(spec: Spec, subject: Subject, data_set: DataSet) -> Task:
-    """The task for these rows.
+def task_of(spec: Spec, subject: Subject, data_set: DataSet, *, by_rows: bool = False) -> Task:
+    """The task for these rows, whose sessions are left alone where each row is to be by itself.
 
     Raises:
         BadRequest: the model is not one for it.
     """
-    return task_for(spec.task, subject, spec.options, sessions=SESSION in data_set.given)
+    return task_for(spec.task, subject, spec.options, sessions=SESSION in data_set.given and not by_rows)
 
 
 def cut_of(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> Cut:

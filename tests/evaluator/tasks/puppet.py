@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from sluice.client import NotCalibrated, RecognizedRow
+from sluice.data import Column, Rows
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks import Subject
-from sluice.evaluator.tasks.task import Column, Rows, Task, Values
+from sluice.evaluator.tasks.task import Task, Values
 from sluice.policy.contract import Axis, Contract, Signature, Tensor
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Column]]

@@ -105,7 +105,7 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 
 def _task(task: str | None) -> str:
-    if task not in get_args(TaskName):
+    if task is None or task not in get_args(TaskName):
         got = "" if task is None else f", got {task!r}"
         raise CommandError(f"--task: expected one of {', '.join(get_args(TaskName))}{got}", WRONG_USAGE)
     return task

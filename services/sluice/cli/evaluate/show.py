@@ -40,6 +40,9 @@ def _table(section: Section) -> Iterator[RenderableType]:
     yield from (Text(), heading(section.title))
     if section.text:
         yield paragraph(section.text)
-    yield table(section.columns, [[numbers.value(cell) for cell in row] for row in section.rows[:_MOST_ROWS]])
+    yield table(
+        [*map(numbers.words, section.columns)],
+        [[numbers.value(cell) for cell in row] for row in section.rows[:_MOST_ROWS]],
+    )
     if len(section.rows) > _MOST_ROWS:
         yield indented(Text(f"… and {len(section.rows) - _MOST_ROWS} more: --report FILE.html"), 4)

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from sluice.evaluator.document import Document, Section, Table
 from sluice.evaluator.report import summary
-from sluice.evaluator.report.numbers import duration, value
+from sluice.evaluator.report.numbers import duration, value, words
 from sluice.evaluator.report.plots import svg
 
 
@@ -29,7 +29,7 @@ def _shown(section: Section) -> dict[str, Any]:
     shown = {"title": section.title, "text": section.text}
     if isinstance(section, Table):
         rows = [[(value(cell), _is_number(cell)) for cell in row] for row in section.rows]
-        return {**shown, "columns": section.columns, "rows": rows}
+        return {**shown, "columns": [*map(words, section.columns)], "rows": rows}
     return {**shown, "picture": Markup(svg(section))}  # noqa: S704 - matplotlib has escaped its texts
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from sluice.evaluator.document import Bars, Cell, Document, Lines, Matrix, Section, Table
 from sluice.evaluator.report import summary
-from sluice.evaluator.report.numbers import duration, value
+from sluice.evaluator.report.numbers import duration, value, words
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 _POINTS = 12  # of a curve, at most: who wants more looks at the picture
@@ -40,13 +40,14 @@ def _section(section: Section) -> Iterator[str]:
         yield from (_escaped(section.text), "")
     match section:
         case Table():
-            yield from _table(section.columns, section.rows)
+            yield from _table([*map(words, section.columns)], section.rows)
         case Matrix():
-            rows = ((name, *counts) for name, counts in zip(section.rows, section.counts, strict=True))
-            yield from _table(("right \\ answered", *section.columns), rows)
+            named = zip(section.rows, section.counts, strict=True)
+            yield from _table(("right \\ answered", *section.columns), [(name, *counts) for name, counts in named])
         case Bars():
             columns: list[Sequence[Cell]] = [section.names, *section.series.values()]
-            yield from _table((section.x, *section.series), [*zip(*columns, strict=True)])
+            rows: list[tuple[Cell, ...]] = [*zip(*columns, strict=True)]
+            yield from _table((section.x, *section.series), rows)
         case Lines():
             for name, points in section.series.items():
                 step = max(1, -(-len(points) // _POINTS))

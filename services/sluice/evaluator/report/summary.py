@@ -22,11 +22,13 @@ def verdict(document: Document) -> str:
 
 def metrics(document: Document) -> Table:
     level = f"{100 * float(document.spec['level']):g} % interval"
-    rows = [(words(name), metric(each), interval(each), each.note) for name, each in document.metrics.items()]
-    noted = any(each.note for each in document.metrics.values())
-    columns = ("metric", "value", level, "note")
-    keep = len(columns) if noted else 3
-    return Table(title="Metrics", columns=columns[:keep], rows=tuple(row[:keep] for row in rows))
+    rows = tuple((words(name), metric(each), interval(each)) for name, each in document.metrics.items())
+    noted = dict[str, list[str]]()
+    for name, each in document.metrics.items():
+        if each.note:
+            noted.setdefault(each.note, []).append(words(name))
+    text = " ".join(f"{', '.join(names)}: {note}" for note, names in noted.items())
+    return Table(title="Metrics", text=text, columns=("metric", "value", level), rows=rows)
 
 
 def sections(document: Document) -> Iterator[Section]:
@@ -75,8 +77,9 @@ def _batch_sizes(document: Document) -> Iterator[Section]:
     )
     sizes = document.batch_sizes
     lines = [
-        (words(name), *(value(each.metrics.get(name), share=shown.share, digits=_DIGITS) for each in sizes))
+        (words(name), *(value(each.metrics[name], share=shown.share, digits=_DIGITS) for each in sizes))
         for name, shown in document.metrics.items()
+        if all(name in each.metrics for each in sizes)
     ]
     runs = [speeds.get(each.batch_size) for each in sizes]
     lines += [

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.data import Column, Rows
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.task import Array, Column, Rows, Subject
+from sluice.evaluator.tasks.task import Array, Subject
 from sluice.policy.contract import Signature, Tensor, numpy_dtype
 from sluice.policy.errors import BadRequest
 

@@ -8,12 +8,13 @@ from functools import partial
 
 import numpy as np
 
+from sluice.data import Column, Rows
 from sluice.evaluator.tasks.asking import numbers_of
 from sluice.evaluator.tasks.naive import naive_forecasts, naive_scale, origins
 from sluice.evaluator.tasks.pieces import Pieces, pieces_of
 from sluice.evaluator.tasks.regression import row_values
 from sluice.evaluator.tasks.series import Stepper, together
-from sluice.evaluator.tasks.task import Array, Asked, Column, Rows, Values
+from sluice.evaluator.tasks.task import Array, Asked, Values
 
 
 async def carried_values(rows: Rows, asked: Asked, stepper: Stepper, horizon: int, period: int) -> Values:

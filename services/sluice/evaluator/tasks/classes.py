@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.data import Rows
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.asking import is_float, labels_of, output_of, refused, signature_of, text_of
-from sluice.evaluator.tasks.task import Array, Rows, Subject
+from sluice.evaluator.tasks.task import Array, Subject
 from sluice.policy.contract import Recognition, Tensor
 from sluice.policy.errors import BadRequest
 from sluice.policy.recognition import check_logits, class_logits

@@ -6,12 +6,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.data import Rows
 from sluice.evaluator.document import Metric, Section
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.asking import answered
 from sluice.evaluator.tasks.classes import classes_of, places_of
 from sluice.evaluator.tasks.classification_sections import bin_of, confusion_matrix, per_class, reliability
-from sluice.evaluator.tasks.task import Array, Asked, Measure, Rows, Subject, Values
+from sluice.evaluator.tasks.task import Array, Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.values import weighted_mean
 from sluice.policy.errors import BadRequest
 
@@ -21,7 +22,7 @@ _NO_WEIGHT = "no row has a weight"
 class Classification:
     """A signature with an output of one number for each class: logits, units of an output code, or probabilities."""
 
-    whole_sessions = False
+    whole_sessions, stateless = False, ""
     judged, answered, tested = "outputs", "predicted", "correct"
 
     def __init__(self, subject: Subject, options: Options) -> None:

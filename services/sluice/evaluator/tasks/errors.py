@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from sluice.evaluator.tasks.task import Array, Column, Measure, Values
+from sluice.data import Column
+from sluice.evaluator.tasks.task import Array, Measure, Values
 from sluice.evaluator.tasks.values import padded_rows, ratio
 
 _NO_WEIGHT = "no row has a weight"

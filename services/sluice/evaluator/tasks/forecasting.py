@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from sluice.data import Column, Rows
 from sluice.evaluator.document import Lines, Metric, Section
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.asking import is_float, numbers_of, output_of, signature_of
@@ -19,7 +20,7 @@ from sluice.evaluator.tasks.errors import error_measures
 from sluice.evaluator.tasks.naive import naive_scale
 from sluice.evaluator.tasks.regression import by_time_step, predictions, row_values, time_axis
 from sluice.evaluator.tasks.series import stepper_of
-from sluice.evaluator.tasks.task import Array, Asked, Column, Measure, Rows, Subject, Values
+from sluice.evaluator.tasks.task import Array, Asked, Measure, Subject, Values
 from sluice.policy.contract import Tensor
 from sluice.policy.errors import BadRequest
 
@@ -41,7 +42,8 @@ class Forecasting:
         self._horizon = options.horizon if self._stepper and self._stepper.feeds_itself else None
         self._no_feedback = bool(self._stepper and options.horizon and not self._horizon)
         self.whole_sessions = self._stateful
-        self.judged = f"{_STATELESS}outputs" if self._stateful and self._output else "outputs"
+        self.stateless = _STATELESS if self._stateful and self._output else ""
+        self.judged = f"{self.stateless}outputs"
         self._unit = self._unit_of(subject)
         self.measures: Mapping[str, Measure] = self._measures()
 

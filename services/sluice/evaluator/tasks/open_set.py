@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.client import NotCalibrated
+from sluice.data import Rows
 from sluice.evaluator.document import Bars, Metric, Section
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.asking import answered
 from sluice.evaluator.tasks.classes import places_of
-from sluice.evaluator.tasks.task import Array, Asked, Measure, Rows, Subject, Values
+from sluice.evaluator.tasks.task import Array, Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.values import weighted_mean
 from sluice.policy.contract import Recognition
 from sluice.policy.errors import BadRequest
@@ -39,7 +40,7 @@ _NOT_CALIBRATED = (
 class OpenSet:
     """A classifier whose contract tells its classes, asked by `:recognize`, or else for its logits."""
 
-    whole_sessions = False
+    whole_sessions, stateless = False, ""
     judged, answered, tested = "score_output", "answer", "right"
 
     def __init__(self, subject: Subject, options: Options) -> None:

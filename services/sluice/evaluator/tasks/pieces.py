@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sluice.data import Rows
 from sluice.evaluator.tasks.asking import refused
-from sluice.evaluator.tasks.task import Array, Rows
+from sluice.evaluator.tasks.task import Array
 from sluice.policy.contract import fits
 from sluice.policy.errors import BadRequest
 

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sluice.data import Column, Rows
 from sluice.evaluator.document import Lines, Metric, Section
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.asking import answered, is_float, numbers_of, output_of, signature_of
 from sluice.evaluator.tasks.errors import error_measures, error_values, step_errors
-from sluice.evaluator.tasks.task import Array, Asked, Column, Measure, Rows, Subject, Values
+from sluice.evaluator.tasks.task import Array, Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.values import padded_rows
 from sluice.policy.contract import TIME, Tensor
 
@@ -18,7 +19,7 @@ _STEPS = {TIME, "horizon", "step"}  # names of axes along which there is a forec
 class Regression:
     """A signature with an output of floats, of any shape, that labels have, too."""
 
-    whole_sessions = False
+    whole_sessions, stateless = False, ""
     judged, answered, tested = "outputs", "", "error"
 
     def __init__(self, subject: Subject, options: Options) -> None:

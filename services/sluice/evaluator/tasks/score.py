@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.data import Column, Rows
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.asking import is_float, labels_of, refused, text_of
-from sluice.evaluator.tasks.task import Array, Asked, Column, Rows, Subject, Values
+from sluice.evaluator.tasks.task import Array, Asked, Subject, Values
 from sluice.evaluator.tasks.tokens import Tokens
 from sluice.evaluator.tasks.values import padded_rows
 from sluice.policy.contract import Signature

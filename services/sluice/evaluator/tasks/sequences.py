@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.data import Column, Rows
 from sluice.evaluator.document import Cell, Metric, Section, Table
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.asking import labels_of, output_of, signature_of, text_of
 from sluice.evaluator.tasks.score import score_of
-from sluice.evaluator.tasks.task import Asked, Column, Measure, Rows, Subject, Values
+from sluice.evaluator.tasks.task import Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.tokens import Tokens, matching, split
 from sluice.evaluator.tasks.values import ratio, weighted_mean
 from sluice.policy.contract import Signature, Tensor, numpy_dtype
@@ -22,7 +23,7 @@ _NO_WEIGHT = "no row has a weight"
 class Sequences:
     """A signature that gives texts or sequences of whole numbers; perplexity by a signature that scores targets."""
 
-    whole_sessions = False
+    whole_sessions, stateless = False, ""
     answered, tested = "answer", "correct"
 
     def __init__(self, subject: Subject, options: Options) -> None:

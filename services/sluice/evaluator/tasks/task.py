@@ -4,35 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sluice.client import AsyncSession
+from sluice.data import Column, Rows
 from sluice.evaluator.document import Better, Metric, Section
 from sluice.policy.contract import Contract, Signature
 
 Array = NDArray[Any]
-Column = Array | list[Array]  # `[rows, ...]`, or each row's array where rows differ in length
 Values = Mapping[str, Array]  # name → `[rows, ...]`, of one dtype each, in the order of the rows
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Some rows of a data set, in its order.
-
-    `places` are the rows' places in the data set, int64 `[rows]`; `labels` are as they were written: an array, or a
-    list of texts or arrays; `weights` are float64 `[rows]`.
-    """
-
-    places: NDArray[np.int64]
-    inputs: Mapping[str, Column]
-    labels: Any
-    weights: NDArray[np.float64]
-    groups: Sequence[str] | None = None
-    sessions: Sequence[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.places)
 
 
 class Subject(NamedTuple):
@@ -81,6 +61,7 @@ class Task(Protocol):
 
     measures: Mapping[str, Measure]  # by name, in the order in which they are reported
     whole_sessions: bool  # a part of the data set holds whole sessions, each row's `sessions` is given
+    stateless: str  # prefix of what is of rows by themselves, beside what is of rows whose state is carried over
     judged: str  # which of the values, float32 `[rows, ...]`, is compared over batch sizes; "" if none
     answered: str  # which of the values, `[rows]`, says what was answered, so that flips are found; "" if none
     tested: str  # which of the values, `[rows]`, versions are compared in: bool, right or not, or float, an error
