@@ -1,93 +1,19 @@
 """An evaluation from its data set to its document, through a gateway that runs."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
-from sluice.data import files_of
-from sluice.evaluator.document import Document
-from sluice.evaluator.evaluation import Progress, evaluate
-from sluice.evaluator.spec import Spec
+from sluice.evaluator.evaluation import Progress
 from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
-from tests.gateway.here import Here
+from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
 from tests.gateway.puppet import Puppet
 
-ROWS = 2500
 
-
-class Kept:
-    """Values of parts in memory; after `limit` more of them the evaluator ends."""
-
-    def __init__(self, limit: int | None = None) -> None:
-        self.parts: dict[tuple[str, int], Mapping[str, Any]] = {}
-        self.limit = limit
-
-    def numbers(self, run: str) -> set[int]:
-        return {number for name, number in self.parts if name == run}
-
-    def keep(self, run: str, number: int, rows: int, values: Mapping[str, Any]) -> None:
-        if self.limit == 0:
-            raise Killed
-        self.limit = None if self.limit is None else self.limit - 1
-        assert (run, number) not in self.parts
-        assert {len(each) for each in values.values()} == {rows}
-        self.parts[run, number] = values
-
-    def read(self, run: str, number: int) -> Mapping[str, Any]:
-        return self.parts[run, number]
-
-
-class Killed(BaseException):
-    pass
-
-
-class Clock:
-    """Each look at it is a second later."""
-
-    def __init__(self) -> None:
-        self.now_s = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        self.now_s += 1.0
-        return self.now_s
-
-
-@pytest.fixture
-def rows(tmp_path: Path) -> dict[str, Any]:
-    """Rows for a model that doubles, with labels that are about that."""
-    rng = np.random.default_rng(5)
-    x = rng.normal(size=(ROWS, 2)).astype(np.float32)
-    labels = (2 * x + rng.normal(scale=0.1, size=x.shape)).astype(np.float32)
-    group = np.where(np.arange(ROWS) % 3 == 0, "thirds", "<img onerror=alert(1)>")
-    return {"x": x, "label": labels, "group": group, "weight": rng.integers(0, 3, ROWS).astype(np.float64)}
-
-
-@pytest.fixture
-def run(here: Here, rows: dict[str, Any], tmp_path: Path) -> Callable[..., Any]:
-    np.savez(tmp_path / "rows.npz", **rows)
-
-    async def run(
-        kept: Kept | None = None, told: Callable[[Progress], None] = lambda _: None, **fields: Any
-    ) -> Document:
-        spec = {"model": "plain", "data": {"path": "rows.npz"}, "task": "regression", "options": {"resamples": 100}}
-        return await evaluate(
-            Spec.model_validate(spec | fields), files_of(tmp_path / "rows.npz"), f"http://127.0.0.1:{here.port}",
-            kept or Kept(), told, id="e", now=Clock(),
-        )  # fmt: skip
-
-    return run
-
-
-def but_for_the_run(document: Document) -> str:
-    return document.model_copy(update={"run": None}).model_dump_json()
-
-
-async def test_metrics_are_those_of_scikit_learn(run: Callable[..., Any], rows: dict[str, Any]) -> None:
-    document = await run()
+async def test_metrics_are_those_of_scikit_learn(run: Evaluations) -> None:
+    document, rows = await run(), made_up()
     predicted, weights = 2 * rows["x"].astype(np.float64), rows["weight"]
     mse = mean_squared_error(rows["label"], predicted, sample_weight=weights)
     assert document.metrics["mse"].value == pytest.approx(mse, rel=1e-9)
@@ -98,11 +24,11 @@ async def test_metrics_are_those_of_scikit_learn(run: Callable[..., Any], rows: 
 
 
 @pytest.mark.parametrize("batch_size", [7, 100, 1000])
-async def test_metrics_are_the_same_at_every_batch_size(run: Callable[..., Any], batch_size: int) -> None:
+async def test_metrics_are_the_same_at_every_batch_size(run: Evaluations, batch_size: int) -> None:
     assert (await run(batch_size=batch_size)).metrics == (await run()).metrics
 
 
-async def test_batch_sizes_are_those_that_the_model_server_sees(run: Callable[..., Any], puppet: Puppet) -> None:
+async def test_batch_sizes_are_those_that_the_model_server_sees(run: Evaluations, puppet: Puppet) -> None:
     document = await run(batch_sizes=[7, 100, "whole"])
     assert [each.batch_size for each in document.batch_sizes] == [7, 100, ROWS]
     assert all(each.largest_difference == 0 and not each.changed_rows for each in document.batch_sizes)
@@ -114,23 +40,19 @@ async def test_batch_sizes_are_those_that_the_model_server_sees(run: Callable[..
     assert all(each["memory_bytes"] > 1e6 for each in document.run.batch_sizes)
 
 
-async def test_a_model_whose_answers_change_with_the_batch_is_found_out(
-    run: Callable[..., Any], puppet: Puppet
-) -> None:
+async def test_a_model_whose_answers_change_with_the_batch_is_found_out(run: Evaluations, puppet: Puppet) -> None:
     puppet.twist = lambda outputs: {name: array + (len(array) == 7) * 1e-3 for name, array in outputs.items()}
     document = await run(batch_sizes=[7, 100])
     assert [each.largest_difference > 1e-5 for each in document.batch_sizes] == [True, False]
 
 
-async def test_exact_batches_all_have_the_same_shape(run: Callable[..., Any], puppet: Puppet) -> None:
+async def test_exact_batches_all_have_the_same_shape(run: Evaluations, puppet: Puppet) -> None:
     await run(batch_size=32, exact=True)
     assert {rows for _, rows in puppet.batches} == {32}
 
 
 @pytest.mark.parametrize("parts", [0, 1, 3])
-async def test_an_evaluation_that_was_killed_goes_on_where_it_was(
-    run: Callable[..., Any], puppet: Puppet, parts: int
-) -> None:
+async def test_an_evaluation_that_was_killed_goes_on_where_it_was(run: Evaluations, puppet: Puppet, parts: int) -> None:
     asked = {"batch_size": 50, "exact": True, "batch_sizes": [50, 125]}
     whole = await run(**asked)
     kept = Kept(limit=parts)
@@ -145,7 +67,7 @@ async def test_an_evaluation_that_was_killed_goes_on_where_it_was(
     assert told[0].rows_done > len(there)
 
 
-async def test_progress_only_grows_and_ends_with_all_rows(run: Callable[..., Any]) -> None:
+async def test_progress_only_grows_and_ends_with_all_rows(run: Evaluations) -> None:
     told = list[Progress]()
     await run(None, told.append, batch_sizes=[100])
     done = [each.rows_done for each in told]
@@ -153,9 +75,7 @@ async def test_progress_only_grows_and_ends_with_all_rows(run: Callable[..., Any
     assert told[-1] == Progress(2 * ROWS, 2 * ROWS, told[-1].rows_per_s, 0.0)
 
 
-async def test_a_version_is_compared_with_another_row_by_row(
-    run: Callable[..., Any], puppet: Puppet, here: Here
-) -> None:
+async def test_a_version_is_compared_with_another_row_by_row(run: Evaluations, puppet: Puppet) -> None:
     puppet.versions["plain"] = [1, 2]
     document = await run(version=2, compare_to=1, fail_if=["mae rises > 0 vs 1", "mse > 100"])
     assert document.comparison is not None
@@ -177,14 +97,14 @@ async def test_a_version_is_compared_with_another_row_by_row(
     ],
 )
 async def test_what_cannot_be_evaluated_says_why_before_anything_runs(
-    run: Callable[..., Any], puppet: Puppet, fields: dict[str, Any], error: type[Exception], sentence: str
+    run: Evaluations, puppet: Puppet, fields: dict[str, Any], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
         await run(**fields)
     assert not puppet.batches
 
 
-async def test_only_the_metrics_that_are_asked_for_are_reported(run: Callable[..., Any]) -> None:
+async def test_only_the_metrics_that_are_asked_for_are_reported(run: Evaluations) -> None:
     document = await run(metrics=["mse"], fail_if=["mae > 0.001"])
     assert set(document.metrics) == {"mse", "mae"}
     assert document.failed
