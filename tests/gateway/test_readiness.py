@@ -176,8 +176,24 @@ async def test_a_gateway_whose_last_model_is_removed_is_not_ready_until_there_is
         assert (await health(here))[0] == 503
         assert (await here.metrics())["sluice_ready"] == 0
         (folder / "sum" / "1" / "saved_model.pb").touch()
-        puppet.versions["sum"] = [1]
+        puppet.versions["sum"], puppet.states["sum", 1] = [1], ("LOADING", "")
+
+        async def loads() -> bool:
+            return await trouble_of(here, "sum") == "version 1 is LOADING"
+
+        await eventually(loads)
+        status, body = await readiness(here)
+        assert (status, body["reason"]) == (503, "no model can be called yet")
+        del puppet.states["sum", 1]
         await eventually(lambda: is_ready(here, True))
+
+
+async def test_a_gateway_whose_only_model_is_broken_is_ready(puppet, tmp_path):
+    add(tmp_path / "models", "sum")
+    puppet.states["sum", 1] = "END", "its file is cut off"
+    async with running(puppet, models=tmp_path / "models") as here:
+        await eventually(lambda: is_ready(here, True))
+        assert await trouble_of(here, "sum") == "version 1 is END: its file is cut off"
 
 
 async def test_what_lies_in_the_folder_and_is_not_served_is_told_with_what_to_do(puppet, folder, logs):

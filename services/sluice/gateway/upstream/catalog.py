@@ -256,6 +256,8 @@ class Catalog:
                 return _NOT_YET
             if not self._folder.models:
                 return self._folder.nothing
+            if all(name not in self.models or self._loads(name) for name in self._folder.models):
+                return "no model can be called yet"
         lacking = [name for name in self._required if name not in self.models or not self.models[name].served]
         return "; ".join(f"model {name!r}: {self._trouble_of(name)}" for name in lacking)
 
