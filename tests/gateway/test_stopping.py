@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -155,6 +156,9 @@ async def test_a_request_that_never_comes_in_whole_is_refused_by_a_gateway_that_
         assert b"draining" in answer
         code, said = await served.end()
         assert (code, "Traceback" in said) == (0, False)
+        for line in said.splitlines():
+            assert re.match(r"\d\d:\d\d:\d\d \[", line), "libraries log in between"
+        assert "[uvicorn.error]" in said
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
