@@ -157,9 +157,8 @@ async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
     allow = ""
     if status == BadRequest.http_status:  # FastAPI knows no other reason
         deep = isinstance(error.__cause__, RecursionError)
-        refused = BadRequest(
-            f"The body cannot be read: it {'is nested too deeply' if deep else 'takes JSON in UTF-8'}."
-        )
+        wrong = "its JSON is nested too deeply" if deep else "it takes JSON in UTF-8"
+        refused = BadRequest(f"The body cannot be read: {wrong}.")
     elif status == _NOT_ALLOWED:
         allow = _methods(request)
         refused = BadRequest(f"This path takes {allow}; got {method}.")

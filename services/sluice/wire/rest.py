@@ -178,7 +178,7 @@ def _reread(read: Callable[[bytes], Any], body: bytes, error: Exception) -> Any:
     except ValueError:
         raise BadRequest(f"The body is not JSON: {error}.") from None
     except RecursionError:
-        raise BadRequest("The body is nested too deeply; send lists as deep as the input has axes.") from None
+        raise BadRequest("The body's JSON is nested too deeply; send lists as deep as the input has axes.") from None
 
 
 def parse_predict(body: bytes) -> PredictBody:
