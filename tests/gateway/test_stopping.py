@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM
 
 import pytest
 
@@ -34,8 +34,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         module = tmp_path / f"{blocks}.py"
         module.write_text(BLOCKS)
         process = subprocess.Popen(
-            # Who runs the tests in the background may have SIGINT ignored, and children inherit that.
-            ["env", "--default-signal=INT", sys.executable, "-m", *command],
+            # Who runs the tests in the background may have these ignored, and children inherit that.
+            ["env", "--default-signal=INT,HUP", sys.executable, "-m", *command],
             stdin=subprocess.PIPE, stderr=stderr, env={**finding(tmp_path), "TMPDIR": str(tmp_path)},
         )  # fmt: skip
         started.append(process)
@@ -86,7 +86,7 @@ def test_a_gateway_whose_model_server_is_starting_ends_at_once_and_takes_it_alon
     assert f"signal={number.name}" in said
 
 
-@SIGNALS
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGHUP])
 def test_a_model_server_that_imports_tensorflow_ends_at_once(
     start: Start, tmp_path: Path, number: signal.Signals
 ) -> None:
