@@ -8,7 +8,7 @@ import pytest
 from sluice.gateway.upstream.client import VersionStatus
 from sluice.gateway.upstream.served import Model
 from sluice.model_folder import LAYOUT, Found
-from sluice.policy.errors import BackendError, DeadlineExceeded, VersionNotFound
+from sluice.policy.errors import BackendError, DeadlineExceeded, InputRejected, VersionNotFound
 from tests.gateway import puppet as puppets
 from tests.gateway.here import Here, eventually, refused, refused_as_tf_serving, running
 from tests.gateway.puppet import CONTRACT, Puppet
@@ -253,6 +253,8 @@ async def test_a_model_may_have_a_signature_of_its_own_that_is_named_contract(pu
         ("contract", BackendError),
         ("contract", DeadlineExceeded),
         ("contract", VersionNotFound),
+        ("versions", InputRejected),
+        ("contract", InputRejected),
     ],
 )
 async def test_what_the_model_server_cannot_say_of_one_model_is_trouble_of_that_model(

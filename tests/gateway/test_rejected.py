@@ -90,21 +90,3 @@ async def test_what_the_model_says_of_values_is_the_clients_fault_and_what_it_sa
     assert f"{status}: as the test told me" in sentence
     here.puppet.before = None
     await adder.goes_on()
-
-
-async def test_a_model_whose_contract_is_refused_is_in_trouble_and_keeps_nobody_from_the_others(here, monkeypatch):
-    backend, catalog = here.gateway.catalog._backend, here.gateway.catalog
-    asked = backend.contract
-
-    async def refuse(name, *more):
-        call = backend.predict(name, 1, "nothing", {}, (), 5) if name == "halves" else asked(name, *more)
-        return await call
-
-    async def fail(request):
-        return (grpc.StatusCode.INVALID_ARGUMENT, "no") if request.model_spec.name == "halves" else None
-
-    monkeypatch.setattr(backend, "contract", refuse)
-    here.puppet.before = fail
-    refused(await here.http.post("/v1/models/halves/sessions", json={}), 503, "backend_unavailable")
-    assert catalog.ready
-    await (await here.open()).goes_on()
