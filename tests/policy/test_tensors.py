@@ -22,7 +22,16 @@ from sluice.policy.errors import (
     SluiceError,
     UnknownInput,
 )
-from sluice.policy.tensors import bound_for, initial_row, padded, read_inputs, read_row, read_tensor, time_steps
+from sluice.policy.tensors import (
+    bound_for,
+    initial_row,
+    padded,
+    read_inputs,
+    read_row,
+    read_tensor,
+    time_steps,
+    uneven,
+)
 
 from .puppet import SCAN
 
@@ -142,6 +151,16 @@ def test_lists_of_unequal_length_are_a_shape_mismatch(value: Any) -> None:
     assert "takes float32 [time, feature=1]" in error.message
     assert "; part 1 " in error.message
     assert error.message.endswith(" where part 0 has 1 value. Lists beside each other have the same length.")
+
+
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [(2, "Lists beside each other have the same length."), (None, "send those of another length in a request of")],
+)
+def test_rows_of_different_lengths_are_told_what_to_do_where_lengths_are_free(size: int | None, advice: str) -> None:
+    error = uneven([[1, 2], [3]], tensor("float32", None, size), "row")
+    assert "; row 1 has 1 value where row 0 has 2 values. " in error.message
+    assert advice in error.message
 
 
 def test_lists_that_are_nested_too_deeply_are_a_shape_mismatch() -> None:
