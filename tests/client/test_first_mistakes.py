@@ -54,7 +54,7 @@ HTTP: dict[str, Sent] = {
         "/v1/models/nobody:generate", {"instances": ["a"], "beam": {"widht": 2}}, 400, "beam", "'widht'", "takes width"
     ),
     "a version that is a number": sent(f"{_MODEL}/sessions", {"version": 1}, 400, "cannot be read", "version", "1"),
-    "an id with a slash": sent(f"{_MODEL}/sessions", {"session": "a/b"}, 400, "session", "A-Za-z0-9._~-", "a/b"),
+    "an id with a slash": sent(f"{_MODEL}/sessions", {"session": "a/b"}, 400, "session", "A-Z a-z 0-9 . _ ~ -", "a/b"),
     "an id that is open": sent(
         f"{_MODEL}/sessions", {"session": MISTAKEN}, 409, "open already", "if_exists", '"return"', '"restart"'
     ),
@@ -71,6 +71,12 @@ HTTP: dict[str, Sent] = {
     "rows that differ": sent(
         "/v1/models/plain:predict", {"instances": [[1, 2], [1]]}, 400, "row 1 has 1 value where row 0 has 2"
     ),
+    "another length than the rows before": sent(
+        f"{_MODEL}:predict", {"instances": [[[1, 2]], [[1, 2]] * 2]}, 400, "row 1 has 2", "a request of their own"
+    ),
+    "a mistyped verb": sent(f"{_MODEL}:predcit", {"instances": []}, 400, f"did you mean {_MODEL}:predict?"),
+    "a verb that is none": sent(f"{_MODEL}:run", {"instances": []}, 400, ":predict", ":recognize", ":generate"),
+    "a version by name": sent(f"{_MODEL}/versions/one:predict", {}, 400, "version is a whole number", "'one'"),
     "neither rows nor columns": sent("/v1/models/plain:predict", {"x": [[1, 2]]}, 400, '"instances"', '"inputs"'),
     "recognition of a model without": sent(
         f"{_MODEL}:recognize", {"instances": [[1, 2]]}, 400, "does not recognize", "`sluice export --classes`"

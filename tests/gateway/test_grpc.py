@@ -627,6 +627,6 @@ async def test_a_step_that_the_model_refuses_does_not_spoil_its_mates(here, stub
 
     here.puppet.before = reject
     bad, *others = [await open_one(here, stub) for _ in range(4)]
-    refusal = failed(stub.step(bad.id, (666, 0)), "INTERNAL", "backend_error")
+    refusal = failed(stub.step(bad.id, (666, 0)), "INVALID_ARGUMENT", "bad_request")
     await asyncio.gather(refusal, *(goes_on(stub, other) for other in others))
     await goes_on(stub, bad)
