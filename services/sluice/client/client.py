@@ -377,6 +377,9 @@ def transport_to(url: str, headers: Mapping[str, str]) -> Transport:
         ValueError: another kind of URL.
     """
     scheme, _, address = url.rstrip("/").partition("://")
+    host, _, path = address.partition("/")
+    if path.partition("/")[0] in ("v1", "v2"):
+        raise ValueError(f"A gateway's URL ends after the port, as in {scheme}://{host}; got {url!r}.")
     if scheme in ("http", "https") and address:
         with suppress(httpx.InvalidURL):
             return HttpTransport(url.rstrip("/"), headers)

@@ -29,6 +29,10 @@ class NoAnswer(SluiceError):
     code, http_status, grpc_status = "no_answer", 503, "UNAVAILABLE"
 
 
+class OtherProtocol(NoAnswer):
+    """What listens at an http:// URL does not speak HTTP, as a gateway's gRPC port does not."""
+
+
 _BY_CODE: Mapping[str, type[SluiceError]] = {kind.code: kind for kind in error_classes() if "code" in vars(kind)}
 _BY_STATUS: Mapping[int | str | None, type[SluiceError]] = {
     **{kind.http_status: kind for kind in (BadRequest, NotFound, Conflict, SessionEnded, TooLarge, StateNotFinite)},
