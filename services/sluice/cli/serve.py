@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
-from sluice.cli.extras import need
+from sluice.cli.extras import installed, need
 from sluice.log import configure
 from sluice.memory import keep_freed_memory
 
@@ -17,11 +17,14 @@ def serve(arguments: Sequence[str]) -> int:
     Raises:
         CommandError: a setting or an address cannot be used, or the embedded model server is wanted and not installed.
     """
+    if "--help" in arguments and installed("cli"):
+        from sluice.cli.serve_help import show
+
+        show()
     gc.disable()  # until it listens: what is imported stays
     # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pydantic import ValidationError
-    from pydantic_settings import SettingsError as Unreadable
 
     from sluice.gateway.listener import CannotListen
     from sluice.gateway.server import serve as run
@@ -29,7 +32,7 @@ def serve(arguments: Sequence[str]) -> int:
 
     try:
         settings = load(arguments)
-    except (SettingsError, Unreadable) as error:
+    except SettingsError as error:
         raise CommandError(str(error), WRONG_USAGE) from None
     except ValidationError as error:
         raise CommandError("; ".join(_told(error.errors())), WRONG_USAGE) from None
