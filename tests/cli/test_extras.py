@@ -107,7 +107,7 @@ def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(monkeypatch: 
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sluice.cli.__main__.installed", pressed)
+    monkeypatch.setattr("sluice.cli.dispatch.installed", pressed)
     assert told("doctor") == (130, "", "")
 
 
