@@ -62,7 +62,7 @@ def error_of(
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status, SluiceError)
     for theirs, ours in _IN_PYTHON.items():
         message = message.replace(theirs, ours)
-    error = kind(message or f"The gateway gave no reason (status {status}).")
+    error = kind(message or f"The gateway gave no reason{'' if status is None else f' (status {status})'}.")
     error.details = dict(details or {})
     # What came is truer than what the class says.
     vars(error).update(retry_after_s=retry_after_s, code=code or getattr(kind, "code", "unknown"))

@@ -25,8 +25,8 @@ def check_rows(inputs: Mapping[str, Array]) -> None:
     shapes = {name: array.shape for name, array in inputs.items()}
     counts = {shape[:1] for shape in shapes.values()}
     if len(counts) != 1 or () in counts:
-        told = ", ".join(f"{input_word(name)}: {[*shape]}" for name, shape in shapes.items())
-        raise ShapeMismatch(f"Rows are arrays [rows, ...], all inputs with as many rows; got the shapes {told}.")
+        told = "; ".join(f"{input_word(name)} has the shape {[*shape]}" for name, shape in shapes.items())
+        raise ShapeMismatch(f"Rows are arrays [rows, ...], all inputs with as many rows. {told}.")
     if (0,) in counts:
         raise EmptyInput("A call needs one row or more; got none.")
 

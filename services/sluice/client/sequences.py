@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sluice.client.signatures import fitted
-from sluice.client.values import BARE, Array, Column, Values, array_of, is_text
+from sluice.client.values import BARE, Array, Column, Values, array_of, is_text, uneven_rows
 from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import BadRequest, ShapeMismatch
 from sluice.policy.sequences import Grouped, lengths_of, padded_inputs, rows_of, text_values
@@ -72,12 +72,7 @@ def fitted_rows(name: str, column: Column, tensor: Tensor) -> Array:
     """
     if not isinstance(column, list):
         return fitted(column, tensor)
-    first = column[0].shape
-    number, other = next((number, row.shape) for number, row in enumerate(column) if row.shape != first)
-    raise ShapeMismatch(
-        f"Input {name!r} takes {tensor}; row {number} has the shape {list(other)} where row 0 has {list(first)}. Rows "
-        "of different lengths take a model whose contract says so."
-    )
+    raise uneven_rows(name, column, tensor)
 
 
 def padded(signature: Signature, columns: Mapping[str, Sequence[Array]]) -> tuple[dict[str, Array], Grouped]:

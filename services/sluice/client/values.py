@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sluice.policy import recognition
-from sluice.policy.contract import Signature
+from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import ShapeMismatch, SluiceError
 from sluice.policy.generation import Beam, Sampling
 from sluice.wire.nested import unevenness
@@ -303,6 +303,18 @@ def array_of(value: ArrayLike, what: str = "A value") -> Array:
         return _whole(value, array) if (array >= _BEYOND_INT64).any() else array
     texts = np.array(value, object)  # numpy's own arrays of text lose zeros at the end
     return texts if is_text(texts) else array
+
+
+def uneven_rows(name: str, rows: Sequence[Array], tensor: Tensor) -> ShapeMismatch:
+    """What rows of different shapes are refused with, in the gateway's words, where a signature takes one shape."""
+    advice = "Lists beside each other have the same length."
+    if any(axis.size is None for axis in tensor.axes[1:]):
+        advice = (
+            "Here all rows of a request have one length: send those of another length in a request of their own, or "
+            "fill them up as in training."
+        )
+    differing = unevenness([row.tolist() for row in rows])
+    return ShapeMismatch(f"Input {name!r} takes {tensor}; {differing}. {advice}")
 
 
 def is_text(objects: Array) -> bool:
