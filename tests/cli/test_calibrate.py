@@ -440,7 +440,7 @@ def test_a_calibration_that_cannot_be_written_leaves_nothing(calibrate: Calibrat
     [
         ("plants", 1, "plants: expected a served model, one of animals, "),
         ("gone", 1, "gone: expected a version that is available; there is none now"),
-        ("plain", 1, "plain version 4: expected a classifier whose contract names its classes; it has none. Export"),
+        ("plain", 1, "plain version 4: expected a contract that names classes; it has none. Export"),
         ("bare", 1, "`sluice export FILE.keras --out DIR/NAME/VERSION --classes A,B,…`"),
         ("future", 1, "contract.schema: expected 1, got 2"),
         ("wrong", 1, "expected 64 rows of logits; got shape [63, 3]"),

@@ -111,6 +111,12 @@ def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(monkeypatch: 
     assert told("doctor") == (130, "", "")
 
 
+def test_nothing_is_imported_before_ctrl_c_is_minded() -> None:
+    code = "import sys; before = {*sys.modules}; import sluice.cli.__main__; print(*sorted({*sys.modules} - before))"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert imported == "sluice sluice.cli sluice.cli.__main__\n"
+
+
 def test_a_command_that_has_no_standard_error_ends_with_its_code(tmp_path: Path) -> None:
     command = '"$0" -m sluice.cli serve --models nowhere 2>&-'
     assert subprocess.run(["sh", "-c", command, sys.executable], cwd=tmp_path, check=False).returncode == 2

@@ -1,12 +1,11 @@
 """The command `sluice`, and `python -m sluice.cli`: it minds Ctrl-C before it imports anything."""
 
 import sys
-from collections.abc import Sequence
 
 _INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code."""
     try:
         from sluice.cli.dispatch import dispatch
