@@ -35,7 +35,7 @@ def test_settings_that_cannot_be_used_are_told_in_one_line() -> None:
 
 def test_a_setting_of_another_form_is_told_with_what_it_takes() -> None:
     said = told("serve", "--models", ".", "--http", "18110")
-    assert (said.code, said.error) == (2, "sluice: http: expected HOST:PORT, got '18110'\n")
+    assert (said.code, said.error) == (2, "sluice: http: expected HOST:PORT, such as 127.0.0.1:8080, got '18110'\n")
 
 
 _OR_GATEWAY = ", or name a gateway that runs: --url URL"
@@ -101,6 +101,14 @@ def test_the_version_is_told() -> None:
     asked = told("--version")
     assert (asked.code, asked.text) == (0, f"sluice {version(extras.DISTRIBUTION)}\n")
     assert "sluice --version" in told("--help").text
+
+
+@pytest.mark.parametrize("command", ["", "serve ", "export ", "calibrate ", "models build "])
+def test_help_has_a_short_form(command: str) -> None:
+    long, short = (told(*f"{command}{flag}".split()) for flag in ("--help", "-h"))
+    assert (short.code, short.error) == (0, "")
+    assert short.text == long.text
+    assert f"Usage: sluice {command}" in short.text
 
 
 def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def _run(arguments: Sequence[str]) -> int:
         print(f"sluice {version(DISTRIBUTION)}", flush=True)  # noqa: T201 - for who typed the command
         return 0
     if not installed("cli"):
-        asked = command == "--help"
+        asked = command in ("--help", "-h")
         print(overview(), file=sys.stdout if asked else sys.stderr, flush=True)
         return 0 if asked else WRONG_USAGE
     from sluice.cli.main import app

@@ -46,7 +46,7 @@ def show() -> None:
             )
         )
     serve.__signature__ = Signature(options)  # type: ignore[attr-defined]  # from which typer makes its options
-    app = typer.Typer(add_completion=False)
+    app = typer.Typer(context_settings={"help_option_names": ["--help", "-h"]}, add_completion=False)
     app.command(help=_HELP)(serve)
     app(["--help"], prog_name="sluice serve")
 

@@ -66,7 +66,7 @@ def _origin(text: str) -> str:
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected HOST:PORT, got {text!r}")
+        raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:8080, got {text!r}")
     return text
 
 
