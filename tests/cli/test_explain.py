@@ -373,7 +373,7 @@ def test_a_gateway_that_is_not_there_cannot_be_reached(explain: Explain) -> None
 @pytest.mark.parametrize(
     ("arguments", "code", "reason"),
     [
-        (["missing.keras"], 1, "missing.keras: expected a Keras model file, .keras or .h5, as `model.save` writes it;"),
+        (["missing.keras"], 1, "missing.keras: expected a Keras model file, .keras or .h5; there is no such file in /"),
         (["missing.h5"], 1, "there is no such file in "),
         (["text.keras"], 1, "as `model.save` writes it; this is none, or was cut off"),
         (["zip.keras"], 1, "expected a Keras model file, as `model.save` writes it; "),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import typer.main
 
-from sluice.cli import extras, keras_import
+from sluice.cli import dispatch, extras, keras_import
 from sluice.cli.errors import CommandError
 from sluice.cli.main import app
 from tests.cli.conftest import told
@@ -88,6 +88,18 @@ def test_a_keras_that_cannot_be_imported_is_told_in_one_line(monkeypatch: pytest
     assert told.value.code == 2
 
 
+@pytest.mark.parametrize("command", ["export nothere.keras --out m/1", "explain nothere.h5", "explain icu.py"])
+def test_of_a_file_that_is_not_there_it_is_told_without_keras(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in (dispatch, keras_import):
+        monkeypatch.setattr(module, "need", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "keras", None)
+    said = told(*command.split())
+    assert (said.code, "there is no such file in " in said.reason) == (1, True)
+
+
 def test_a_folder_that_tensorflow_left_behind_is_not_tensorflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +127,7 @@ def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(monkeypatch: 
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sluice.cli.dispatch.installed", pressed)
+    monkeypatch.setattr(dispatch, "installed", pressed)
     assert told("doctor") == (130, "", "")
 
 

@@ -109,7 +109,7 @@ def export(
     safe_mode: Annotated[bool, typer.Option(help=_SAFE_MODE)] = True,
 ) -> None:
     """Export a Keras model so that it can be served, and check what was written against Keras."""
-    import_keras("export")
+    import_keras("export", file)
     from sluice.cli.export import Recognition, Source, how_to_ask, run
 
     source = Source(file, imports or (), safe_mode)

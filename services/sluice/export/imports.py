@@ -63,7 +63,7 @@ def load(file: Path, classes: Mapping[str, type] | None = None, *, safe_mode: bo
 def _no_model_file(file: Path) -> str:
     """Why this can be no Keras model file, by its name and its first bytes, and what to do; empty if it may be one."""
     if not file.exists():
-        return "there is no such file" + ("" if file.is_absolute() else f" in {Path.cwd()}")
+        return "there is no such file"
     if file.is_dir():
         return "" if (file / "config.json").is_file() else "this is a folder"
     if file.suffix == ".py":

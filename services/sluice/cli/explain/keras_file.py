@@ -28,7 +28,7 @@ def from_keras(file: Path, url: str, imports: Sequence[str], safe_mode: bool) ->
     Raises:
         CommandError: no such file, no Keras model, or a model whose input shape is not known.
     """
-    import_keras("explain FILE.keras")
+    import_keras("explain FILE.keras", file)
     model = _loaded(file, imports, safe_mode)
     contract, limits, obstacle = _exported(model)
     if not getattr(model, "inputs", None):
