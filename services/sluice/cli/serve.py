@@ -2,11 +2,10 @@
 
 import gc
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
-from sluice.cli.extras import need
+from sluice.cli.extras import installed, need
 from sluice.log import configure
 from sluice.memory import keep_freed_memory
 
@@ -17,22 +16,26 @@ def serve(arguments: Sequence[str]) -> int:
     Raises:
         CommandError: a setting or an address cannot be used, or the embedded model server is wanted and not installed.
     """
+    if {"--help", "-h"} & {*arguments} and installed("cli"):
+        from sluice.cli.serve_help import show
+
+        show()
     gc.disable()  # until it listens: what is imported stays
     # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pydantic import ValidationError
-    from pydantic_settings import SettingsError as Unreadable
 
     from sluice.gateway.listener import CannotListen
     from sluice.gateway.server import serve as run
     from sluice.gateway.settings import SettingsError, load
+    from sluice.wrong_settings import told
 
     try:
         settings = load(arguments)
-    except (SettingsError, Unreadable) as error:
+    except SettingsError as error:
         raise CommandError(str(error), WRONG_USAGE) from None
     except ValidationError as error:
-        raise CommandError("; ".join(_told(error.errors())), WRONG_USAGE) from None
+        raise CommandError(told(error), WRONG_USAGE) from None
     if settings.backend is None:
         need("serve --models", "model-server", otherwise=", or name a model server that runs: --backend HOST:PORT")
     configure()
@@ -41,12 +44,3 @@ def serve(arguments: Sequence[str]) -> int:
         return run(settings)
     except CannotListen as error:
         raise CommandError(str(error)) from None
-
-
-def _told(wrong: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Of each setting what is wrong with it: in our words, which say what came, or in pydantic's."""
-    return [
-        f"{'.'.join(map(str, each['loc'])) or 'settings'}: "
-        + (str(each["ctx"]["error"]) if each["type"] == "value_error" else f"{each['msg']} (got {each['input']!r:.80})")
-        for each in wrong
-    ]

@@ -1,6 +1,5 @@
 """What the bodies of requests have in common: a limit, fields that are known, `null` for a default, and sentences."""
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -8,11 +7,16 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validato
 from pydantic_core import PydanticCustomError, PydanticUseDefault
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function, nullable_schema
 
+from sluice.gateway.core.sessions import ID_IN_WORDS, SESSION_ID
 from sluice.policy.errors import BodyTooLarge
+from sluice.wire.shown import as_json
 
 T = TypeVar("T")
 
 
+# Patterns of text, and what they say in words.
+ID, VERSION, LABEL = f"^{SESSION_ID}$", "^[0-9]{1,19}$", "^.+$"
+_IN_WORDS = {ID: ID_IN_WORDS, VERSION: "a whole number, such as 1", LABEL: "text of one character or more"}
 # Pydantic's type of an error → what the field takes.
 _TAKES = {
     "string_type": "text",
@@ -26,7 +30,7 @@ _TAKES = {
     "model_type": "an object",
     "model_attributes_type": "an object",
     "literal_error": "{expected}",
-    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_pattern_mismatch": "{words}",
     "string_too_long": "text of up to {max_length} characters",
     "greater_than_equal": "a number from {ge}",
     "less_than_equal": "a number up to {le}",
@@ -82,6 +86,7 @@ def what_is_wrong(error: Mapping[str, Any]) -> str:
         return f"{field} is missing"
     if kind not in _TAKES:
         return f"{field}: {error['msg']}"
-    came = json.dumps(error["input"], ensure_ascii=False, default=str)
     quotes = ": put it in quotes" if kind == "string_type" and isinstance(error["input"], int | float) else ""
-    return f"{field} takes {_TAKES[kind].format(**error.get('ctx', {}))}; {came:.80} came{quotes}"
+    about = error.get("ctx", {})
+    takes = _TAKES[kind].format(**about, words=_IN_WORDS.get(about.get("pattern", "")))
+    return f"{field} takes {takes}; {as_json(error['input'])} came{quotes}"
