@@ -6,6 +6,7 @@ It does not know what is drawn. No label is read as mathematics or markup.
 import io
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -26,6 +27,8 @@ _STYLE: Any = {
     "legend.frameon": False, "axes.prop_cycle": cycler(color=SERIES), "axes.unicode_minus": True,
 }  # fmt: skip
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
+_NUMBER = re.compile(r"-?[0-9.]+(e-?[0-9]+)?")
+_LIGHT, _DARK_FROM = "#ffffff", 0.5  # the text of a matrix' darker cells
 _NAMES_ACROSS = 12  # longer lists of names are turned
 
 
@@ -73,9 +76,18 @@ def _bars(axes: Any, plot: Bars) -> None:
         xs = [i + shift for i in range(len(heights))]
         axes.bar(xs, [math.nan if each is None else each for each in heights], width, label=_label(name))
     axes.grid(visible=False, axis="x")
-    axes.set_xticks(range(len(plot.names)), plot.names, rotation=45 if len(plot.names) > _NAMES_ACROSS else 0)
+    _name_bars(axes, plot.names)
     axes.set(xlabel=plot.x, ylabel=plot.y)
     _legend(axes, plot)
+
+
+def _name_bars(axes: Any, names: Sequence[str]) -> None:
+    """Numbers, as those of a histogram, as many as fit; of long lists of other names all, turned."""
+    places, many = range(len(names)), len(names) > _NAMES_ACROSS
+    if many and all(map(_NUMBER.fullmatch, names)):
+        places = range(0, len(names), -(-len(names) // _NAMES_ACROSS))
+        many = False
+    axes.set_xticks([*places], [names[place] for place in places], rotation=45 if many else 0)
 
 
 def _matrix(axes: Any, plot: Matrix) -> None:
@@ -90,7 +102,8 @@ def _matrix(axes: Any, plot: Matrix) -> None:
     if len(plot.rows) <= _NAMES_ACROSS:
         for y, row in enumerate(plot.counts):
             for x, count in enumerate(row):
-                axes.text(x, y, f"{count:g}" if count else "", ha="center", va="center")
+                colour = _LIGHT if shares[y][x] > _DARK_FROM else _INK
+                axes.text(x, y, f"{count:g}" if count else "", ha="center", va="center", color=colour)
 
 
 def _legend(axes: Any, plot: Lines | Bars) -> None:
