@@ -20,7 +20,7 @@ from sluice.policy.errors import BadRequest
 
 Array = NDArray[Any]
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _LOCAL_HEADER, _LENGTHS = 30, slice(26, 30)  # bytes of a member's own header, before its name; the lengths in it
 

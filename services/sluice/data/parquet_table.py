@@ -87,8 +87,8 @@ class ParquetTable:
         size = self._stream.seek(0, 2)
         if bounds.is_bomb(expanded, size):
             raise BadRequest(
-                f"{self._name}: expected columns of rows; these come to {expanded:,} bytes or more in a file of "
-                f"{size:,}, far more than rows come to. Leave out rows that are all alike"
+                f"{self._name}: expected columns of rows; {', '.join(names)} expand to {expanded:,} bytes or "
+                f"more from a file of {size:,}, far more than rows do. Write them uncompressed, without a dictionary"
             )
         return expanded
 
