@@ -65,8 +65,8 @@ def test_an_archive_that_is_cut_or_changed_anywhere_is_refused(tmp_path: Path, s
         (header((4, 2)) + bytes(31), "as large as its header says, .* got 31 bytes"),
         (header((4, 2)) + bytes(33), "as large as its header says, .* got 33 bytes"),
         (header((10**15, 2)) + bytes(32), "as large as its header says"),
-        (header((-4, -2)) + bytes(32), "to have a value for each row"),
-        (header(()) + bytes(4), r"to have a value for each row; got shape \[\]"),
+        (header((-4, -2)) + bytes(32), "an array with a value for each row"),
+        (header(()) + bytes(4), r"an array with a value for each row; got one of shape \[\]"),
         (header((1, 2**60), "<U0"), "Input 'x' takes float32 .*; a value of shape"),
         (b"\x93NUMPY\x01\x00", ARRAYS),
         (b"\x93NUMPY\x03\x00" + bytes(20), "numbers or text; got an array of another kind"),
@@ -117,7 +117,7 @@ def test_a_row_has_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(bounds, "LINE_BYTES", 100)
     wide = {"x": Tensor("x", "float32", (BATCH, Axis("axis")))}
     np.savez(tmp_path / "rows.npz", x=np.zeros((2, 13)))
-    refused(tmp_path / "rows.npz", wide, "expected rows of at most 100 bytes; those of 'x' have 104")
+    refused(tmp_path / "rows.npz", wide, "expected 'x' to be an array with rows of at most 100 bytes each; got 104")
     (tmp_path / "rows.jsonl").write_text('{"x": [1]}\n{"x": [' + "1," * 60 + "1]}")
     refused(tmp_path / "rows.jsonl", wide, "line 2: expected rows of at most 100 bytes")
     (tmp_path / "rows.csv").write_text("age\n" + "1\n" * 100 + '"' + "a\n" * 60 + '"\n')
@@ -139,7 +139,9 @@ def test_a_long_list_of_arrays_is_not_read(tmp_path: Path, monkeypatch: pytest.M
 def test_a_large_compressed_array_lies_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "COLUMN_ORDER_BYTES", 1000)
     np.savez_compressed(tmp_path / "rows.npz", x=np.asfortranarray(np.ones((200, 2))))
-    refused(tmp_path / "rows.npz", X, "expected 'x' in C order, as it is compressed; got Fortran order. Save it by")
+    refused(
+        tmp_path / "rows.npz", X, "expected 'x' to be in C order, as it is compressed; got Fortran order. Save it by"
+    )
 
 
 def test_a_stored_array_is_compared_with_its_checksum(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_each_row_of_a_file_has_its_own_label(tmp_path: Path) -> None:
     ("label", "reason"),
     [
         (np.array([b"\xff"]), "expected 'label' to hold text in UTF-8; 'utf-8' codec can't decode"),
-        (np.array("cat"), r"expected 'label' to have a value for each row; got shape \[\]"),
+        (np.array("cat"), r"expected 'label' to be an array with a value for each row; got one of shape \[\]"),
     ],
 )
 def test_labels_that_are_no_names_are_refused(tmp_path: Path, label: np.ndarray, reason: str) -> None:
@@ -84,7 +84,7 @@ def test_files_that_are_damaged_or_beyond_all_bounds_are_refused(tmp_path: Path)
     (tmp_path / "rows.jsonl").write_text("[" * 100_000)
     for name, reason in (
         ("rows.npz", "expected arrays, as `numpy.savez` writes them"),
-        ("rows.csv", "expected a CSV file; field larger than field limit"),
+        ("rows.csv", "line 2: expected a CSV file; field larger than field limit"),
         ("rows.jsonl", "line 1: expected an object in JSON"),
     ):
         with pytest.raises(BadRequest, match=reason):

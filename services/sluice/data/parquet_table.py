@@ -17,7 +17,7 @@ _LEAST = 4  # bytes that a value has in memory
 class ParquetTable:
     """The columns of one file. A jump begins at its row group."""
 
-    def __init__(self, file: str, stream: BinaryIO, *, first: bool = False) -> None:
+    def __init__(self, file: str, stream: BinaryIO, *, first: bool) -> None:
         import pyarrow as pa  # noqa: PLC0415 - only this format needs it
         from pyarrow import parquet  # noqa: PLC0415 - as above
 
