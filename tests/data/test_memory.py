@@ -34,8 +34,8 @@ def bounded() -> Iterator[None]:
 
 
 def read_through(data_set: DataSet) -> None:
-    for start in range(0, len(data_set), 100):
-        data_set.read(start, min(start + 100, len(data_set)))
+    for start in range(0, data_set.rows, 100):
+        data_set.read(start, min(start + 100, data_set.rows))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

@@ -70,7 +70,7 @@ def check(read: Rows, rows: Sequence[Row], places: Sequence[int]) -> None:
 
 def check_everywhere(data_set: DataSet, rows: Sequence[Row], random: Random) -> None:
     """Forward in parts, then ranges and scattered rows as they come."""
-    assert len(data_set) == len(rows)
+    assert data_set.rows == len(rows)
     at = 0
     while at < len(rows):
         stop = min(len(rows), at + random.randint(1, 12))

@@ -48,10 +48,15 @@ class _Counting:
         return getattr(self._stream, name)
 
 
-@pytest.fixture(params=FORMATS)
-def counted(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
+@pytest.fixture(params=[name for name in FORMATS if "by column" not in name])  # whose rows are vectors
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def counted(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counted:
     monkeypatch.setattr(bounds, "AT_ONCE_ROWS", 50)
-    suffix, write = FORMATS[request.param]
+    suffix, write = FORMATS[name]
     write(tmp_path / f"rows{suffix}", [{"x": number, "label": number} for number in range(ROWS)])
     return Counted(f"rows{suffix}", str(tmp_path / f"rows{suffix}"))
 
@@ -71,13 +76,14 @@ def test_a_file_that_is_read_forward_is_read_once(counted: Counted) -> None:
     "read",
     [lambda data_set, place: data_set.read(place, place + 1), lambda data_set, place: data_set.read_rows([place])],
 )
-def test_a_row_at_the_end_is_a_short_way_off(counted: Counted, read: Callable[[DataSet, int], Any]) -> None:
+def test_a_row_at_the_end_is_a_short_way_off(counted: Counted, name: str, read: Callable[[DataSet, int], Any]) -> None:
     size = Path(counted.url).stat().st_size
+    way = {"deflated npz": 3 * size, "parquet": 0.8 * size}  # from the beginning, or that of a row group in three
     with look([counted], INPUTS) as data_set:
         data_set.read(0, 1)
         counted.counts.clear()
         counted.counts.append(0)
         for place in (ROWS - 1, ROWS - 100, ROWS - 2):
             assert read(data_set, place).labels[0] in (place, str(place))
-        assert sum(counted.counts) <= 3 * size
+        assert sum(counted.counts) <= way.get(name, 50_000)
         assert len(counted.counts) == 1

@@ -72,9 +72,6 @@ class DataSet:
         self.sha256, self.bytes, self.sessions = facts.sha256, facts.bytes, facts.sessions
         self.given = frozenset(facts.parts[0].layout.beside)
 
-    def __len__(self) -> int:
-        return self.rows
-
     def __reduce__(self) -> tuple[type["DataSet"], tuple[_Facts]]:
         return DataSet, (self._facts,)
 
@@ -100,7 +97,7 @@ class DataSet:
         return joined([*self._pieces(start, stop)])
 
     def read_rows(self, places: Sequence[int] | NDArray[np.int64]) -> Rows:
-        """The rows at these places, in their order.
+        """The rows at these places, one or more, in their order.
 
         Raises:
             BadRequest: as `read`.
