@@ -100,6 +100,13 @@ def test_a_record_is_no_row(tmp_path: Path) -> None:
     refused(tmp_path / "rows.npz", X, "got Python objects or records")
 
 
+@pytest.mark.parametrize("odd", [np.zeros(2, "V3"), np.zeros(2, "M8[s]"), np.ones(2, "c8")])
+@pytest.mark.parametrize("name", ["x", "label", "weight", "group", "session"])
+def test_arrays_of_odd_kinds_are_refused(tmp_path: Path, odd: np.ndarray, name: str) -> None:
+    np.savez(tmp_path / "rows.npz", **{"x": np.zeros((2, 2)), name: odd})
+    refused(tmp_path / "rows.npz", X, "expected|takes")
+
+
 def test_a_zip_bomb_is_refused_before_it_expands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounds, "_ALWAYS_BYTES", 1 << 20)
     bomb = archive(tmp_path / "rows.npz", x=header((1 << 18, 2)) + bytes(8 << 18))

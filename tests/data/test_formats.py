@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from sluice.data import Rows, files_of, look
-from sluice.policy.contract import Axis, Tensor
+from sluice.policy.contract import BFLOAT16, Axis, Tensor, numpy_dtype
 from sluice.policy.errors import BadRequest
 
 BATCH = Axis("batch")
@@ -40,6 +40,14 @@ def test_columns_of_several_inputs_are_named_for_them(tmp_path: Path) -> None:
     assert data.inputs["age"].dtype == np.int32
     assert data.inputs["place"].tolist() == [[0.5, 1], [2, 3]]
     assert data.inputs["name"].tolist() == [b"Ada", b"Bob"]
+
+
+def test_arrays_of_bfloat16_are_read_as_numpy_wrote_them(tmp_path: Path) -> None:
+    values = np.array([0.5, -3], BFLOAT16)
+    np.savez(tmp_path / "rows.npz", x=values)
+    for dtype in ("bfloat16", "float32"):
+        found = read(tmp_path / "rows.npz", {"y": Tensor("y", dtype, (BATCH,))}).inputs["y"]
+        assert (found.dtype, found.tolist()) == (numpy_dtype(dtype), [0.5, -3])
 
 
 def test_arrays_of_several_inputs_have_as_many_rows(tmp_path: Path) -> None:
