@@ -1,9 +1,12 @@
-"""Fixtures that several folders of tests share: the trained example models."""
+"""Fixtures that several folders of tests share: the trained example models. No event loop is left behind by any."""
 
+import asyncio
+import contextlib
 import fcntl
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +50,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files for `--dist loadfile --no-loadscope-reorder`, which hands them out as they come."""
     place = {ROOT / "tests" / name: i for i, name in enumerate(FIRST)}
     items.sort(key=lambda item: place.get(item.path, len(FIRST)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_loop() -> None:
+    """Otherwise looptime makes one before the first test that has none, here or before, and nobody closes it."""
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):  # none, and none to be made: a test was here
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there was none
+        asyncio.get_event_loop_policy().get_event_loop().close()
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")

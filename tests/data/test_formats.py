@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from sluice.data import Rows, files_of, look
-from sluice.policy.contract import Axis, Tensor
+from sluice.policy.contract import BFLOAT16, Axis, Tensor, numpy_dtype
 from sluice.policy.errors import BadRequest
 
 BATCH = Axis("batch")
@@ -42,6 +42,14 @@ def test_columns_of_several_inputs_are_named_for_them(tmp_path: Path) -> None:
     assert data.inputs["name"].tolist() == [b"Ada", b"Bob"]
 
 
+def test_arrays_of_bfloat16_are_read_as_numpy_wrote_them(tmp_path: Path) -> None:
+    values = np.array([0.5, -3], BFLOAT16)
+    np.savez(tmp_path / "rows.npz", x=values)
+    for dtype in ("bfloat16", "float32"):
+        found = read(tmp_path / "rows.npz", {"y": Tensor("y", dtype, (BATCH,))}).inputs["y"]
+        assert (found.dtype, found.tolist()) == (numpy_dtype(dtype), [0.5, -3])
+
+
 def test_arrays_of_several_inputs_have_as_many_rows(tmp_path: Path) -> None:
     arrays = {"age": np.arange(2), "place": np.zeros((2, 2)), "name": np.array(["Ada", "Bob"])}
     np.savez(tmp_path / "rows.npz", **arrays)
@@ -62,7 +70,7 @@ def test_each_row_of_a_file_has_its_own_label(tmp_path: Path) -> None:
     ("label", "reason"),
     [
         (np.array([b"\xff"]), "expected 'label' to hold text in UTF-8; 'utf-8' codec can't decode"),
-        (np.array("cat"), r"expected 'label' to have a value for each row; got shape \[\]"),
+        (np.array("cat"), r"expected 'label' to be an array with a value for each row; got one of shape \[\]"),
     ],
 )
 def test_labels_that_are_no_names_are_refused(tmp_path: Path, label: np.ndarray, reason: str) -> None:
@@ -84,7 +92,7 @@ def test_files_that_are_damaged_or_beyond_all_bounds_are_refused(tmp_path: Path)
     (tmp_path / "rows.jsonl").write_text("[" * 100_000)
     for name, reason in (
         ("rows.npz", "expected arrays, as `numpy.savez` writes them"),
-        ("rows.csv", "expected a CSV file; field larger than field limit"),
+        ("rows.csv", "line 2: expected a CSV file; field larger than field limit"),
         ("rows.jsonl", "line 1: expected an object in JSON"),
     ):
         with pytest.raises(BadRequest, match=reason):

@@ -163,6 +163,26 @@ def test_roots_that_cannot_be_used_are_told_at_the_start(
         roots_of([name.format(folder) for name in names], protocols)
 
 
+def test_a_folder_that_may_not_be_looked_at_is_none(
+    folder: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> Iterator[Path]:
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(BadRequest, match=NONE):
+        roots.files("many")
+
+
+def test_a_link_may_lead_from_root_to_root(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "rootlike"
+    (folder / "store.csv").symlink_to(other / "rows.csv")
+    with pytest.raises(BadRequest, match=NONE):
+        roots_of([str(folder)], ["file"]).files("store.csv")
+    [file] = roots_of([str(folder), str(other)], ["file"]).files("store.csv")
+    assert (file.name, file.url) == ("store.csv", str(other / "rows.csv"))
+
+
 def test_the_links_of_a_root_itself_are_followed_once(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     roots = roots_of([str(tmp_path / "link")], ["file"])

@@ -72,9 +72,6 @@ class DataSet:
         self.sha256, self.bytes, self.sessions = facts.sha256, facts.bytes, facts.sessions
         self.given = frozenset(facts.parts[0].layout.beside)
 
-    def __len__(self) -> int:
-        return self.rows
-
     def __reduce__(self) -> tuple[type["DataSet"], tuple[_Facts]]:
         return DataSet, (self._facts,)
 
@@ -100,7 +97,7 @@ class DataSet:
         return joined([*self._pieces(start, stop)])
 
     def read_rows(self, places: Sequence[int] | NDArray[np.int64]) -> Rows:
-        """The rows at these places, in their order.
+        """The rows at these places, one or more, in their order.
 
         Raises:
             BadRequest: as `read`.
@@ -158,9 +155,7 @@ def look(
         table, index = first_look(file, checksum)
         with closing(table):
             plan = layout(table.found, inputs, wanted.lengths, columns)
-            while (
-                rows := read_piece(table, plan, wanted, seen.rows, seen.rows + bounds.AT_ONCE_ROWS, begin)
-            ) is not None:
+            for rows in _all_rows(table, plan, wanted, begin):
                 seen.see(file, rows)
         parts.append(_Part(file, fingerprint, table.found, index, plan, begin, seen.rows - begin))
     _check_beside(parts)
@@ -168,6 +163,13 @@ def look(
         raise BadRequest(f"{', '.join(file.name for file in files):.200}: expected rows; got none")
     filled = [part for part in parts if part.rows]
     return DataSet(_Facts(wanted, filled, seen.labels, checksum.hex(), checksum.bytes, seen.sessions()))
+
+
+def _all_rows(table: Table, plan: Layout, wanted: Inputs, begin: int) -> Iterator[Rows]:
+    start = begin
+    while (rows := read_piece(table, plan, wanted, start, start + bounds.AT_ONCE_ROWS, begin)) is not None:
+        yield rows
+        start += len(rows)
 
 
 class _Seen:

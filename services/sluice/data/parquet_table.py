@@ -1,5 +1,6 @@
 """Rows of .parquet files, batch by batch. It does not know what the columns mean; it needs pyarrow."""
 
+import io
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -11,30 +12,33 @@ from sluice.policy.errors import BadRequest
 
 _INDEX = "__index_level_"  # how pandas writes an index
 _BUFFER = 1 << 16
-_LEAST = 4  # bytes that a value has in memory
+_LEAST = 4  # bytes that a row has in memory
 
 
 class ParquetTable:
     """The columns of one file. A jump begins at its row group."""
 
-    def __init__(self, file: str, stream: BinaryIO, *, first: bool = False) -> None:
+    def __init__(self, file: str, stream: BinaryIO, *, first: bool) -> None:
         import pyarrow as pa  # noqa: PLC0415 - only this format needs it
         from pyarrow import parquet  # noqa: PLC0415 - as above
 
-        self._name, self._stream, self._errors = file, stream, (pa.ArrowException, OSError)
+        self._name, self._stream = file, stream
         try:
             options = {"pre_buffer": False, "buffer_size": _BUFFER, "page_checksum_verification": True}
             self._file = parquet.ParquetFile(stream, **options)
-        except self._errors as error:
+            schema, metadata = self._file.schema_arrow, self._file.metadata
+            groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        except Exception as error:
             raise self._damaged(error) from None
-        schema, metadata = self._file.schema_arrow, self._file.metadata
         names = tuple(name for name in schema.names if not name.startswith(_INDEX))
         if len(set(names)) < len(names):
             raise BadRequest(f"{file}: expected columns' names that are all different; got {names!r:.80}")
         flat = frozenset(name for name in names if not pa.types.is_nested(schema.field(name).type))
         self.found = Found(file, names, flat, typed=True)
-        groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-        self._begins = [0, *accumulate(groups)]  # of row groups, and the end
+        self._begins = [0, *accumulate(group.num_rows for group in groups)]  # of row groups, and the end
+        # Not of the columns: of a damaged one pyarrow ends the process.
+        self._size = sum(max(group.total_byte_size, _LEAST * group.num_rows) for group in groups)
+        self._check_size()
         self._names: Sequence[str] = ()
         self._first = self._row = 0  # of the batch that was read last, and behind it
 
@@ -43,17 +47,15 @@ class ParquetTable:
             return {name: [] for name in names}
         try:
             group = bisect_right(self._begins, start) - 1
-            if names != self._names:
-                self._row_bytes = self._size(names) // self._begins[-1]
             if names != self._names or start < self._first or self._row < self._begins[group]:
                 self._begin(group, names)
             while self._row <= start:
                 self._batch = next(self._batches)
                 self._first, self._row = self._row, self._row + self._batch.num_rows
-        except (*self._errors, StopIteration) as error:
+            batch = self._batch.slice(start - self._first, stop - start)
+            return {name: _values(batch[name]) for name in names}
+        except Exception as error:  # what a damaged file makes pyarrow raise is not said anywhere
             raise self._damaged(error) from None
-        batch = self._batch.slice(start - self._first, stop - start)
-        return {name: _values(batch[name]) for name in names}
 
     def where(self, row: int) -> str:
         return f"row {row}"
@@ -62,8 +64,9 @@ class ParquetTable:
         self._stream.close()
 
     def _begin(self, group: int, names: Sequence[str]) -> None:
+        row_bytes = max(1, self._size // self._begins[-1])
         self._batches = self._file.iter_batches(
-            batch_size=max(1, min(bounds.AT_ONCE_ROWS, bounds.AT_ONCE_BYTES // max(1, self._row_bytes))),
+            batch_size=max(1, min(bounds.AT_ONCE_ROWS, bounds.AT_ONCE_BYTES // row_bytes)),
             row_groups=range(group, len(self._begins) - 1),
             columns=[*names],
             use_threads=False,
@@ -71,26 +74,13 @@ class ParquetTable:
         self._names = names
         self._first = self._row = self._begins[group]
 
-    def _size(self, names: Sequence[str]) -> int:
-        """How many bytes the rows come to.
-
-        Raises:
-            BadRequest: far more than rows would.
-        """
-        metadata, expanded = self._file.metadata, 0
-        for number in range(metadata.num_row_groups):
-            group = metadata.row_group(number)
-            for place in range(group.num_columns):
-                column = group.column(place)
-                if any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in names):
-                    expanded += max(column.total_uncompressed_size, _LEAST * column.num_values)
-        size = self._stream.seek(0, 2)
-        if bounds.is_bomb(expanded, size):
+    def _check_size(self) -> None:
+        size = self._stream.seek(0, io.SEEK_END)
+        if bounds.is_bomb(self._size, size):
             raise BadRequest(
-                f"{self._name}: expected columns of rows; these come to {expanded:,} bytes or more in a file of "
-                f"{size:,}, far more than rows come to. Leave out rows that are all alike"
+                f"{self._name}: expected columns of rows; they expand to {self._size:,} bytes or more from a file of "
+                f"{size:,}, far more than rows do. Write them uncompressed, without a dictionary"
             )
-        return expanded
 
     def _damaged(self, error: Exception) -> BadRequest:
         return BadRequest(f"{self._name}: expected a Parquet file; {str(error) or type(error).__name__}")

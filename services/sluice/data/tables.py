@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 _TABLES: Mapping[str, type[ArrayTable | ParquetTable]] = {".npz": ArrayTable, ".parquet": ParquetTable}
 
 

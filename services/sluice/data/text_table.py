@@ -144,4 +144,4 @@ def _records(lines: Lines) -> Iterator[list[str]]:
             if row:
                 yield row
     except csv.Error as error:
-        raise BadRequest(f"{lines.file}: expected a CSV file; {error}") from None
+        raise BadRequest(f"{lines.file}, line {lines.place.line}: expected a CSV file; {error}") from None

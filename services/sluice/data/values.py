@@ -35,7 +35,7 @@ def input_of(values: Values, tensor: Tensor) -> Column:
     Raises:
         Wrong: a row is not as the input takes it.
     """
-    if isinstance(values, np.ndarray) and values.dtype == "V2" and tensor.dtype == "bfloat16":
+    if isinstance(values, np.ndarray) and values.dtype == "V2":
         values = values.view(BFLOAT16)  # which numpy's files do not know
     if tensor.text and are_texts(values):
         return _objects(texts_of(values, tensor.name))
@@ -120,7 +120,7 @@ def weights_of(values: Values, column: str) -> NDArray[np.float64]:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, list | np.ndarray | None):
+    if isinstance(value, list | np.ndarray | None) or np.iscomplexobj(value):
         raise TypeError(f"got {word_of(value)}")
     return float(value)
 

@@ -46,9 +46,7 @@ class Roots:
         if scheme and protocol not in self.protocols:
             expected = " or ".join(f"{each}{_SCHEME}" for each in self.protocols)
             raise BadRequest(f"data.path: expected a path, or a URL that begins with {expected}; got {path!r:.200}")
-        if scheme and protocol == _LOCAL:
-            path = rest if rest.startswith("/") else "/"  # a host is nowhere
-        found = next(self._candidates(path), ())
+        found = next(self._candidates(rest if protocol == _LOCAL and scheme else path), ())
         if not found:
             raise BadRequest(
                 f"data.path: expected a file that ends in {', '.join(SUFFIXES)}, or a folder of them, below the data "
@@ -57,10 +55,29 @@ class Roots:
         check_kind(path, [file.name for file in found])
         return found
 
+    def _below(self, path: Path) -> Path | None:
+        """Where a path leads, if that is in one of the folders."""
+        try:
+            found = path.resolve(strict=True)
+        except (OSError, ValueError, RuntimeError):  # there is none, or links lead round in a circle
+            return None
+        return found if any(found.is_relative_to(folder) for folder in self.folders) else None
+
+    def _local(self, found: Path, path: str) -> Sequence[File]:
+        try:
+            if not found.is_dir():
+                return [File(path, str(found))] if found.is_file() else ()
+            names = sorted(each.name for each in found.iterdir() if each.suffix.lower() in SUFFIXES)
+            below = [(name, self._below(found / name)) for name in names]
+            files = [File(f"{path.rstrip('/')}/{name}", str(file)) for name, file in below if file and file.is_file()]
+        except OSError:  # it may not be looked at
+            return ()
+        return files if len(files) == len(names) else ()
+
     def _candidates(self, path: str) -> Iterator[Sequence[File]]:
         for folder in self.folders if _SCHEME not in path else ():
-            if (below := _below(folder, path)) is not None:
-                yield _in_folder(folder, below, path)
+            if (below := self._below(folder / path)) is not None:
+                yield self._local(below, path)
         for store in self.stores if not path.startswith("/") else ():
             url = path if _SCHEME in path else f"{store}/{path}"
             if f"{url}/".startswith(f"{store}/") and _is_plain(url):
@@ -101,28 +118,6 @@ def _store(protocol: str, name: str) -> str:
     except ImportError as error:
         raise ValueError(f"data roots: {name} cannot be read; {error}") from None
     return url
-
-
-def _below(folder: Path, path: str) -> Path | None:
-    """Where a path leads, if that is in the folder."""
-    try:
-        found = (folder / path).resolve(strict=True)
-    except (OSError, ValueError, RuntimeError):  # there is none, or links lead round in a circle
-        return None
-    return found if found.is_relative_to(folder) else None
-
-
-def _in_folder(folder: Path, found: Path, path: str) -> Sequence[File]:
-    if not found.is_dir():
-        return [File(path, str(found))] if found.is_file() else ()
-    names = sorted(each.name for each in found.iterdir() if each.suffix.lower() in SUFFIXES)
-    files = list[File]()
-    for name in names:
-        file = _below(folder, str(found / name))
-        if file is None or not file.is_file():
-            return ()
-        files.append(File(f"{path.rstrip('/')}/{name}", str(file)))
-    return files
 
 
 def _is_plain(url: str) -> bool:
