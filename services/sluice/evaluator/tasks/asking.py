@@ -58,10 +58,10 @@ def is_float(tensor: Tensor) -> bool:
 
 
 def answered(answers: Mapping[str, Column], name: str, rows: Rows) -> Column:
-    """One output's rows, in float64 where these are numbers.
+    """One output's rows, as they came.
 
     Raises:
-        BadRequest: there is not one for each row that was asked, or a number is not finite.
+        BadRequest: there is not one for each row that was asked.
     """
     column = answers[name]
     if len(column) != len(rows):
@@ -69,17 +69,25 @@ def answered(answers: Mapping[str, Column], name: str, rows: Rows) -> Column:
             f"A signature that can be evaluated gives a row of {name!r} for each row it takes; {len(rows)} were asked, "
             f"{len(column)} came."
         )
+    return column
+
+
+def answered_numbers(answers: Mapping[str, Column], name: str, rows: Rows) -> Column:
+    """One output's rows in float64.
+
+    Raises:
+        BadRequest: as `answered`, or a number is not finite.
+    """
+    column = answered(answers, name, rows)
     if not isinstance(column, list) and not column.dtype.hasobject:
         column = column.astype(np.float64)
         _check_finite(column, rows, f"an answer of finite numbers as {name!r}")
         return column
-    if isinstance(column, list) or (len(column) and isinstance(column[0], np.ndarray)):
-        own = [np.asarray(row, np.float64) for row in column]
-        for number, row in enumerate(own):
-            if not np.isfinite(row).all():
-                raise refused(rows, number, f"an answer of finite numbers as {name!r}", _NOT_FINITE)
-        return own
-    return column
+    own = [np.asarray(row, np.float64) for row in column]
+    for number, row in enumerate(own):
+        if not np.isfinite(row).all():
+            raise refused(rows, number, f"an answer of finite numbers as {name!r}", _NOT_FINITE)
+    return own
 
 
 def labels_of(rows: Rows) -> Any:
