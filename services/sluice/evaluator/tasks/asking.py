@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.task import Array, Column, Rows, Subject
-from sluice.policy.contract import Signature, Tensor, numpy_dtype
+from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import BadRequest
 
 _NOT_FINITE = "NaN or infinity"
@@ -42,6 +42,10 @@ def output_of(signature: Signature, options: Options, fits: Callable[[Tensor], b
     if options.output is not None:
         if options.output not in signature.outputs:
             raise BadRequest(f"`options.output` is an output of {signature.name!r}: {listed}; got {options.output!r}.")
+        if not fits(signature.outputs[options.output]):
+            raise BadRequest(
+                f"`options.output` names an output of {what}; {options.output!r} is {signature.outputs[options.output]}."
+            )
         return signature.outputs[options.output]
     found = [tensor for tensor in signature.outputs.values() if fits(tensor)]
     if len(found) != 1:
@@ -54,7 +58,7 @@ def output_of(signature: Signature, options: Options, fits: Callable[[Tensor], b
 
 def is_float(tensor: Tensor) -> bool:
     """Whether a tensor holds floats of any width."""
-    return tensor.dtype != "string" and (tensor.dtype == "bfloat16" or numpy_dtype(tensor.dtype).kind == "f")
+    return tensor.dtype == "bfloat16" or tensor.dtype.startswith("float")
 
 
 def answered(answers: Mapping[str, Column], name: str, rows: Rows) -> Column:

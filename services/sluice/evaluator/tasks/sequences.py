@@ -13,7 +13,7 @@ from sluice.evaluator.tasks.score import score_of
 from sluice.evaluator.tasks.task import Asked, Column, Measure, Rows, Subject, Values
 from sluice.evaluator.tasks.tokens import Tokens, matching, split
 from sluice.evaluator.tasks.values import ratio, weighted_mean
-from sluice.policy.contract import Signature, Tensor, numpy_dtype
+from sluice.policy.contract import Signature, Tensor
 from sluice.policy.sequences import text_values
 
 _NO_WEIGHT = "no row has a weight"
@@ -121,7 +121,7 @@ def _length(row: Any, tensor: Tensor, axis: int) -> int:
 
 
 def _is_discrete(tensor: Tensor) -> bool:
-    return tensor.dtype == "string" or numpy_dtype(tensor.dtype).kind in "iu"
+    return tensor.dtype == "string" or tensor.dtype.startswith(("int", "uint"))
 
 
 def _text(value: Any) -> str:
