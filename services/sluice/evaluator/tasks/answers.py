@@ -42,11 +42,10 @@ def output_of(signature: Signature, options: Options, fits: Callable[[Tensor], b
     if options.output is not None:
         if options.output not in signature.outputs:
             raise BadRequest(f"`options.output` is an output of {signature.name!r}: {listed}; got {options.output!r}.")
-        if not fits(signature.outputs[options.output]):
-            raise BadRequest(
-                f"`options.output` names an output of {what}; {options.output!r} is {signature.outputs[options.output]}."
-            )
-        return signature.outputs[options.output]
+        named = signature.outputs[options.output]
+        if not fits(named):
+            raise BadRequest(f"`options.output` names an output of {what}; {options.output!r} is {named}.")
+        return named
     found = [tensor for tensor in signature.outputs.values() if fits(tensor)]
     if len(found) != 1:
         raise BadRequest(
