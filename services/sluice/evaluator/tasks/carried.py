@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from sluice.evaluator.tasks.answers import numbers_of
+from sluice.evaluator.tasks.asking import numbers_of
 from sluice.evaluator.tasks.naive import naive_forecasts, naive_scale, origins
 from sluice.evaluator.tasks.pieces import Pieces, pieces_of
 from sluice.evaluator.tasks.regression import row_values

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.answers import is_float, labels_of, output_of, refused, signature_of, text_of
+from sluice.evaluator.tasks.asking import is_float, labels_of, output_of, refused, signature_of, text_of
 from sluice.evaluator.tasks.task import Array, Rows, Subject
 from sluice.policy.contract import Recognition, Tensor
 from sluice.policy.errors import BadRequest

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sluice.evaluator.document import Metric, Section
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.answers import answered_numbers
+from sluice.evaluator.tasks.asking import answered_numbers
 from sluice.evaluator.tasks.classes import classes_of, places_of
 from sluice.evaluator.tasks.classification_sections import bin_of, confusion_matrix, per_class, reliability
 from sluice.evaluator.tasks.task import Array, Asked, Measure, Rows, Subject, Values

@@ -13,7 +13,7 @@ import numpy as np
 
 from sluice.evaluator.document import Lines, Metric, Section
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.answers import is_float, numbers_of, output_of, signature_of
+from sluice.evaluator.tasks.asking import is_float, numbers_of, output_of, signature_of
 from sluice.evaluator.tasks.carried import carried_values
 from sluice.evaluator.tasks.errors import error_measures
 from sluice.evaluator.tasks.naive import naive_scale

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sluice.client import NotCalibrated
 from sluice.evaluator.document import Bars, Metric, Section
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.answers import answered_numbers
+from sluice.evaluator.tasks.asking import answered_numbers
 from sluice.evaluator.tasks.classes import places_of
 from sluice.evaluator.tasks.task import Array, Asked, Measure, Rows, Subject, Values
 from sluice.evaluator.tasks.values import weighted_mean

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sluice.evaluator.tasks.answers import refused
+from sluice.evaluator.tasks.asking import refused
 from sluice.evaluator.tasks.task import Array, Rows
 from sluice.policy.contract import fits
 from sluice.policy.errors import BadRequest

@@ -6,7 +6,7 @@ import numpy as np
 
 from sluice.evaluator.document import Lines, Metric, Section
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.answers import answered_numbers, is_float, numbers_of, output_of, signature_of
+from sluice.evaluator.tasks.asking import answered_numbers, is_float, numbers_of, output_of, signature_of
 from sluice.evaluator.tasks.errors import error_measures, error_values, step_errors
 from sluice.evaluator.tasks.task import Array, Asked, Column, Measure, Rows, Subject, Values
 from sluice.evaluator.tasks.values import padded_rows

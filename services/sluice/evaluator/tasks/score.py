@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.answers import answered, is_float, labels_of, refused, text_of
+from sluice.evaluator.tasks.asking import answered, is_float, labels_of, refused, text_of
 from sluice.evaluator.tasks.task import Array, Asked, Column, Rows, Subject, Values
 from sluice.evaluator.tasks.tokens import Tokens
 from sluice.evaluator.tasks.values import padded_rows

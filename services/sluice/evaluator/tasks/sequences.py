@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sluice.evaluator.document import Cell, Metric, Section, Table
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.answers import answered, labels_of, output_of, signature_of, text_of
+from sluice.evaluator.tasks.asking import answered, labels_of, output_of, signature_of, text_of
 from sluice.evaluator.tasks.score import score_of
 from sluice.evaluator.tasks.task import Asked, Column, Measure, Rows, Subject, Values
 from sluice.evaluator.tasks.tokens import Tokens, matching, split

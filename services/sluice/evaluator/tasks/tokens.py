@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sluice.evaluator.tasks.answers import text_of
+from sluice.evaluator.tasks.asking import text_of
 from sluice.policy.contract import Generation
 
 
