@@ -57,6 +57,7 @@ def test_a_metric_is_compared_with_a_number(text: str, value: float, fails: bool
         ("accuracy drops > 0.5pt vs 3", 0.95, 0.02, False),
         ("mae rises > 10% vs 3", 1.2, 0.2, True),  # 20 % more than 1
         ("mae rises > 10% vs 3", 10.9, 0.9, False),  # 9 % more than 10
+        ("mae rises > 10% vs 3", 11.0, 1.05, True),  # more than 10 % of 9.95, and less of 11
         ("mae rises > 0.1 vs 3", 10.9, 0.9, True),
         ("mae rises > 0.1 vs 3", 10.9, -0.9, False),
         ("accuracy drops >= 0 vs 3", 0.9, 0.0, True),

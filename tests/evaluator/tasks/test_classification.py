@@ -174,6 +174,11 @@ async def test_output_codes_are_answered_by_the_nearest_code() -> None:
         ([tensor("a", 4), tensor("b", 4)], {}, "2 outputs that are floats .* it gives a, b. Name the one"),
         ([tensor("a", dtype="string")], {}, "no outputs that are floats"),
         ([tensor("a", 4)], {"output": "b"}, "`options.output` is an output of 'serving_default': a; got 'b'"),
+        (
+            [tensor("a", 4), tensor("b", dtype="string")],
+            {"output": "b"},
+            r"an output of floats \[rows, class\]; 'b' is string",
+        ),
         ([tensor("a", 4)], {"signature": "nope"}, "a signature of puppet version 1: serving_default; got 'nope'"),
     ],
 )

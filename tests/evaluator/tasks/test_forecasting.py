@@ -233,13 +233,14 @@ async def test_sessions_and_forks_are_closed_where_the_evaluation_is_cancelled()
 
     class Waits(PuppetSession):
         async def fork(self) -> Any:
+            self.puppet.forks += 1
             return Waits(self.puppet, self.state)
 
-        async def scan(self, inputs: Any, outputs: Any) -> Any:
-            if asked.most_open == 20:  # all of them, and a fork of each
+        async def step(self, inputs: Any, outputs: Any) -> Any:
+            if asked.forks == 10:
                 reached.set()
-            await asyncio.Event().wait() if len(inputs["x"]) == 1 else None
-            return await super().scan(inputs, outputs)
+                await asyncio.Event().wait()
+            return await super().step(inputs, outputs)
 
     asked = Stuck(from_zero, step=step)
     running = asyncio.ensure_future(stateful(horizon=3).values(rows, asked))

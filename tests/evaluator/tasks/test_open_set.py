@@ -126,6 +126,13 @@ async def test_with_one_kind_of_rows_what_takes_both_is_undefined_and_says_so(la
     own.sections(values, {})
 
 
+async def test_rows_without_weight_are_of_no_kind() -> None:
+    own = task()
+    measured = found(own, await values_of(own, rows_of(LABELS, KNOWN.astype(float), groups=GROUPS), puppet()))
+    undefined = {name for name, value in measured.items() if np.isnan(value)}
+    assert undefined == own.measures.keys() - {"closed_accuracy", "known_rejected", "coverage"}
+
+
 async def test_a_strange_label_is_refused() -> None:
     with pytest.raises(BadRequest, match=r"Row 1: expected a label that is one of the classes A, B, C"):
         await task().values(rows_of(["", "D"]), puppet())

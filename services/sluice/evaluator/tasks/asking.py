@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sluice.data import Column, Rows
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.task import Array, Subject
-from sluice.policy.contract import Signature, Tensor, numpy_dtype
+from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import BadRequest
 
 _NOT_FINITE = "NaN or infinity"
@@ -43,7 +43,10 @@ def output_of(signature: Signature, options: Options, fits: Callable[[Tensor], b
     if options.output is not None:
         if options.output not in signature.outputs:
             raise BadRequest(f"`options.output` is an output of {signature.name!r}: {listed}; got {options.output!r}.")
-        return signature.outputs[options.output]
+        named = signature.outputs[options.output]
+        if not fits(named):
+            raise BadRequest(f"`options.output` names an output of {what}; {options.output!r} is {named}.")
+        return named
     found = [tensor for tensor in signature.outputs.values() if fits(tensor)]
     if len(found) != 1:
         raise BadRequest(
@@ -55,14 +58,14 @@ def output_of(signature: Signature, options: Options, fits: Callable[[Tensor], b
 
 def is_float(tensor: Tensor) -> bool:
     """Whether a tensor holds floats of any width."""
-    return tensor.dtype != "string" and (tensor.dtype == "bfloat16" or numpy_dtype(tensor.dtype).kind == "f")
+    return tensor.dtype == "bfloat16" or tensor.dtype.startswith("float")
 
 
 def answered(answers: Mapping[str, Column], name: str, rows: Rows) -> Column:
-    """One output's rows, in float64 where these are numbers.
+    """One output's rows, as they came.
 
     Raises:
-        BadRequest: there is not one for each row that was asked, or a number is not finite.
+        BadRequest: there is not one for each row that was asked.
     """
     column = answers[name]
     if len(column) != len(rows):
@@ -70,17 +73,25 @@ def answered(answers: Mapping[str, Column], name: str, rows: Rows) -> Column:
             f"A signature that can be evaluated gives a row of {name!r} for each row it takes; {len(rows)} were asked, "
             f"{len(column)} came."
         )
+    return column
+
+
+def answered_numbers(answers: Mapping[str, Column], name: str, rows: Rows) -> Column:
+    """One output's rows in float64.
+
+    Raises:
+        BadRequest: as `answered`, or a number is not finite.
+    """
+    column = answered(answers, name, rows)
     if not isinstance(column, list) and not column.dtype.hasobject:
         column = column.astype(np.float64)
         _check_finite(column, rows, f"an answer of finite numbers as {name!r}")
         return column
-    if isinstance(column, list) or (len(column) and isinstance(column[0], np.ndarray)):
-        own = [np.asarray(row, np.float64) for row in column]
-        for number, row in enumerate(own):
-            if not np.isfinite(row).all():
-                raise refused(rows, number, f"an answer of finite numbers as {name!r}", _NOT_FINITE)
-        return own
-    return column
+    own = [np.asarray(row, np.float64) for row in column]
+    for number, row in enumerate(own):
+        if not np.isfinite(row).all():
+            raise refused(rows, number, f"an answer of finite numbers as {name!r}", _NOT_FINITE)
+    return own
 
 
 def labels_of(rows: Rows) -> Any:

@@ -133,7 +133,7 @@ def _of_logits(logits: Array) -> tuple[Array, Array]:
 
 
 def _has_classes(tensor: Tensor) -> bool:
-    return is_float(tensor) and tensor.ranked and len(tensor.axes) == 2 and tensor.axes[1].size != 1
+    return is_float(tensor) and (not tensor.ranked or (len(tensor.axes) == 2 and tensor.axes[1].size != 1))
 
 
 def _from_meaning(output: Tensor) -> Sequence[str] | None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sluice.data import Rows
 from sluice.evaluator.document import Metric, Section
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.asking import answered
+from sluice.evaluator.tasks.asking import answered_numbers
 from sluice.evaluator.tasks.classes import classes_of, places_of
 from sluice.evaluator.tasks.classification_sections import bin_of, confusion_matrix, per_class, reliability
 from sluice.evaluator.tasks.task import Array, Asked, Measure, Subject, Values
@@ -28,17 +28,7 @@ class Classification:
     def __init__(self, subject: Subject, options: Options) -> None:
         self._classes = classes_of(subject, options)
         self._bins = options.bins
-        self.measures: Mapping[str, Measure] = {
-            "accuracy": Measure(partial(_mean, "correct"), "higher", share=True, undefined=_NO_WEIGHT),
-            f"top_{options.top_k}": Measure(
-                partial(_top, options.top_k), "higher", share=True, undefined=_NO_WEIGHT
-            ),
-            "balanced_accuracy": Measure(balanced_accuracy, "higher", share=True, undefined=_NO_WEIGHT),
-            "macro_f1": Measure(macro_f1, "higher", share=True, undefined=_NO_WEIGHT),
-            "log_loss": Measure(partial(_mean, "nll"), "lower", unit="nats", undefined=_NO_WEIGHT),
-            "brier": Measure(partial(_mean, "brier"), "lower", undefined=_NO_WEIGHT),
-            "ece": Measure(partial(ece, options.bins), "lower", share=True, undefined=_NO_WEIGHT),
-        }  # fmt: skip
+        self.measures: Mapping[str, Measure] = classification_measures(options)
 
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """label, predicted and rank (of the label, from 0) as places of classes; nll in nats, brier, confidence.
@@ -47,7 +37,7 @@ class Classification:
             BadRequest: a label is no class, or the answers are not those of a classifier.
         """
         name = self._classes.output.name
-        column = answered(await asked.predict(rows.inputs, [name], self._classes.signature), name, rows)
+        column = answered_numbers(await asked.predict(rows.inputs, [name], self._classes.signature), name, rows)
         answers = np.stack(column) if isinstance(column, list) else column
         probabilities, logarithms = self._classes.of(answers, rows)
         labels = places_of(rows, self._classes.names(probabilities.shape[1]))
@@ -86,6 +76,21 @@ class Classification:
 
     def notes(self, values: Values) -> Sequence[str]:
         return ()
+
+
+def classification_measures(options: Options) -> Mapping[str, Measure]:
+    """The metrics, with as many bins and as large a k as are asked for."""
+    return {
+        "accuracy": Measure(partial(_mean, "correct"), "higher", share=True, undefined=_NO_WEIGHT),
+        f"top_{options.top_k}": Measure(
+            partial(_top, options.top_k), "higher", share=True, undefined=_NO_WEIGHT
+        ),
+        "balanced_accuracy": Measure(balanced_accuracy, "higher", share=True, undefined=_NO_WEIGHT),
+        "macro_f1": Measure(macro_f1, "higher", share=True, undefined=_NO_WEIGHT),
+        "log_loss": Measure(partial(_mean, "nll"), "lower", unit="nats", undefined=_NO_WEIGHT),
+        "brier": Measure(partial(_mean, "brier"), "lower", undefined=_NO_WEIGHT),
+        "ece": Measure(partial(ece, options.bins), "lower", share=True, undefined=_NO_WEIGHT),
+    }  # fmt: skip
 
 
 def confusion(values: Values, classes: int) -> NDArray[np.float64]:

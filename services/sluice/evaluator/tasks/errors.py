@@ -47,20 +47,16 @@ def error_values(predicted: Column, labels: Column) -> Values:
     }
 
 
-def error_measures(unit: str, prefix: str = "", absent: str = "") -> Mapping[str, Measure]:
-    """The metrics of `error_values`; `prefix` is that of the values' names and of the metrics'.
-
-    `absent` says why there are none, where the values hold NaN.
-    """
+def error_measures(unit: str = "", prefix: str = "") -> Mapping[str, Measure]:
+    """The metrics of `error_values`; `prefix` is that of the values' names and of the metrics'."""
     squared = f"{unit}²" if unit else ""
-    no_weight, alike, zero = (absent or reason for reason in (_NO_WEIGHT, _ALIKE, _ZERO))
     found = {
-        "mae": Measure(partial(_mean, prefix, "absolute_error"), "lower", unit=unit, undefined=no_weight),
-        "rmse": Measure(partial(_root, prefix), "lower", unit=unit, undefined=no_weight),
-        "mse": Measure(partial(_mean, prefix, "squared_error"), "lower", unit=squared, undefined=no_weight),
-        "mape": Measure(partial(_mean, prefix, "percentage_error"), "lower", share=True, undefined=zero),
-        "smape": Measure(partial(_mean, prefix, "symmetric_error"), "lower", share=True, undefined=no_weight),
-        "r2": Measure(partial(_determination, prefix), "higher", undefined=alike),
+        "mae": Measure(partial(_mean, prefix, "absolute_error"), "lower", unit=unit, undefined=_NO_WEIGHT),
+        "rmse": Measure(partial(_root, prefix), "lower", unit=unit, undefined=_NO_WEIGHT),
+        "mse": Measure(partial(_mean, prefix, "squared_error"), "lower", unit=squared, undefined=_NO_WEIGHT),
+        "mape": Measure(partial(_mean, prefix, "percentage_error"), "lower", share=True, undefined=_ZERO),
+        "smape": Measure(partial(_mean, prefix, "symmetric_error"), "lower", share=True, undefined=_NO_WEIGHT),
+        "r2": Measure(partial(_determination, prefix), "higher", undefined=_ALIKE),
     }
     return {f"{prefix}{name}": measure for name, measure in found.items()}
 

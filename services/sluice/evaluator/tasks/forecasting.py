@@ -45,7 +45,9 @@ class Forecasting:
         self.stateless = _STATELESS if self._stateful and self._output else ""
         self.judged = f"{self.stateless}outputs"
         self._unit = self._unit_of(subject)
-        self.measures: Mapping[str, Measure] = self._measures()
+        self.measures: Mapping[str, Measure] = forecast_measures(
+            self._unit, free=self._horizon is not None, stateless=self._stateful and self._output is not None
+        )
 
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """What `row_values` gives, of the sessions and with `stateless_` of single rows; scaled and free errors."""
@@ -80,17 +82,6 @@ class Forecasting:
             found.append("The model has no steps to carry a state over with: every row is forecast by itself.")
         if self._no_feedback:
             found.append("The model's output cannot be its input, so that it is not run freely.")
-        return found
-
-    def _measures(self) -> Mapping[str, Measure]:
-        found = dict(error_measures(self._unit))
-        found["mase"] = Measure(_mase, "lower", undefined=_NO_SCALE)
-        if self._horizon is not None:
-            about = partial(Measure, unit=self._unit, undefined=_NO_ORIGIN)
-            found["free_running_mae"] = about(partial(_free, "free_error"), better="lower")
-            found["seasonal_naive_mae"] = about(partial(_free, "free_naive_error"), better="neither")
-        if self._stateful and self._output is not None:
-            found |= error_measures(self._unit, _STATELESS)
         return found
 
     def _stateless_output(self, subject: Subject, options: Options) -> Tensor | None:
@@ -154,6 +145,16 @@ class Forecasting:
                 series={name: tuple(enumerate(curve.tolist(), 1)) for name, curve in curves.items()},
             ),
         )
+
+
+def forecast_measures(unit: str = "", *, free: bool, stateless: bool) -> Mapping[str, Measure]:
+    """The metrics, with those of free runs and those of rows that are forecast by themselves beside sessions."""
+    found = {**error_measures(unit), "mase": Measure(_mase, "lower", undefined=_NO_SCALE)}
+    if free:
+        about = partial(Measure, unit=unit, undefined=_NO_ORIGIN)
+        found["free_running_mae"] = about(partial(_free, "free_error"), better="lower")
+        found["seasonal_naive_mae"] = about(partial(_free, "free_naive_error"), better="neither")
+    return {**found, **(error_measures(unit, _STATELESS) if stateless else {})}
 
 
 def _with_time(column: Column, step: tuple[int | None, ...] | None) -> Column:

@@ -14,7 +14,7 @@ from sluice.client import NotCalibrated
 from sluice.data import Rows
 from sluice.evaluator.document import Bars, Metric, Section
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.asking import answered
+from sluice.evaluator.tasks.asking import answered_numbers
 from sluice.evaluator.tasks.classes import places_of
 from sluice.evaluator.tasks.task import Array, Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.values import weighted_mean
@@ -55,7 +55,7 @@ class OpenSet:
             name for name, each in subject.contract.signatures.items() if each is recognition.signature
         )
         self._method, self._level = options.method, options.recognition_level
-        self.measures: Mapping[str, Measure] = _MEASURES
+        self.measures: Mapping[str, Measure] = MEASURES
 
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """kind, label and class as places, -1 for none; score, larger = stranger, and what the calibration says of it.
@@ -120,7 +120,7 @@ class OpenSet:
 
     async def _by_logits(self, rows: Rows, asked: Asked) -> dict[str, Array]:
         output = self._recognition.logits
-        logits = np.asarray(answered(await asked.predict(rows.inputs, [output], self._signature), output, rows))
+        logits = np.asarray(answered_numbers(await asked.predict(rows.inputs, [output], self._signature), output, rows))
         check_logits(self._recognition, logits)
         known = class_logits(self._recognition, logits)
         unsaid = {name: np.full(len(rows), np.nan) for name in ("threshold", "p_value", "rejected", "covered")}
@@ -210,4 +210,4 @@ def _measures() -> Mapping[str, Measure]:
     }
 
 
-_MEASURES = _measures()
+MEASURES = _measures()

@@ -7,7 +7,7 @@ import numpy as np
 from sluice.data import Column, Rows
 from sluice.evaluator.document import Lines, Metric, Section
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.asking import answered, is_float, numbers_of, output_of, signature_of
+from sluice.evaluator.tasks.asking import answered_numbers, is_float, numbers_of, output_of, signature_of
 from sluice.evaluator.tasks.errors import error_measures, error_values, step_errors
 from sluice.evaluator.tasks.task import Array, Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.values import padded_rows
@@ -42,7 +42,7 @@ class Regression:
 
 async def predictions(rows: Rows, asked: Asked, signature: str, output: Tensor) -> Column:
     """The judged output of rows, in float64."""
-    return answered(await asked.predict(rows.inputs, [output.name], signature), output.name, rows)
+    return answered_numbers(await asked.predict(rows.inputs, [output.name], signature), output.name, rows)
 
 
 def row_values(predicted: Column, labels: Column, axis: int | None) -> Values:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sluice.data import Column, Rows
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.asking import is_float, labels_of, refused, text_of
+from sluice.evaluator.tasks.asking import answered, is_float, labels_of, refused, text_of
 from sluice.evaluator.tasks.task import Array, Asked, Subject, Values
 from sluice.evaluator.tasks.tokens import Tokens
 from sluice.evaluator.tasks.values import padded_rows
@@ -41,7 +41,7 @@ class Score:
         """
         targets = [self._target(rows, number, label) for number, label in enumerate(labels_of(rows))]
         found = await asked.predict({**rows.inputs, self.target: _column(targets)}, [self.output], self.signature)
-        given = [np.asarray(row, np.float64).ravel() for row in found[self.output]]
+        given = [np.asarray(row, np.float64).ravel() for row in answered(found, self.output, rows)]
         own = [self._of(rows, number, row, len(target)) for number, (row, target)
                in enumerate(zip(given, targets, strict=True))]  # fmt: skip
         return {

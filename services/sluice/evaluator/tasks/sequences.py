@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from sluice.data import Column, Rows
 from sluice.evaluator.document import Cell, Metric, Section, Table
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.asking import labels_of, output_of, signature_of, text_of
+from sluice.evaluator.tasks.asking import answered, labels_of, output_of, signature_of, text_of
 from sluice.evaluator.tasks.score import score_of
 from sluice.evaluator.tasks.task import Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.tokens import Tokens, matching, split
 from sluice.evaluator.tasks.values import ratio, weighted_mean
-from sluice.policy.contract import Signature, Tensor, numpy_dtype
+from sluice.policy.contract import Signature, Tensor
 from sluice.policy.sequences import text_values
 
 _NO_WEIGHT = "no row has a weight"
@@ -32,13 +32,9 @@ class Sequences:
         self._output = output_of(self._asked, options, _is_discrete, "text or whole numbers").name
         generation = subject.contract.generation if subject.contract else None
         self._tokens = Tokens(generation) if generation else None
-        self._score, self._no_score = score_of(subject, options, self._asked, self._tokens)
+        self._score, no_score = score_of(subject, options, self._asked, self._tokens)
         self.judged = "nll_outputs" if self._score else ""
-        self.measures: Mapping[str, Measure] = {
-            "exact_match": Measure(_exact_match, "higher", share=True, undefined=_NO_WEIGHT),
-            "token_accuracy": Measure(_token_accuracy, "higher", share=True, undefined=_NO_WEIGHT),
-            "perplexity": Measure(perplexity, "lower", undefined=self._no_score or _NO_WEIGHT),
-        }
+        self.measures: Mapping[str, Measure] = sequence_measures(no_score)
 
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """answer, as text; correct; tokens that are right and positions of all; nll in nats of so many target tokens.
@@ -46,7 +42,7 @@ class Sequences:
         Raises:
             BadRequest: a label is not written in the model's tokens, or the score is not as it must be.
         """
-        answers = (await asked.predict(rows.inputs, [self._output], self._signature))[self._output]
+        answers = answered(await asked.predict(rows.inputs, [self._output], self._signature), self._output, rows)
         labels = labels_of(rows)
         ours = [split(answer, self._tokens) for answer in answers]
         right = [split(label, self._tokens) for label in labels]
@@ -98,6 +94,15 @@ class Sequences:
         return np.array([*bounds, 0], np.int64)[places]
 
 
+def sequence_measures(no_score: str = "") -> Mapping[str, Measure]:
+    """The metrics; `no_score` says why there is no perplexity, if there is none."""
+    return {
+        "exact_match": Measure(_exact_match, "higher", share=True, undefined=_NO_WEIGHT),
+        "token_accuracy": Measure(_token_accuracy, "higher", share=True, undefined=_NO_WEIGHT),
+        "perplexity": Measure(perplexity, "lower", undefined=no_score or _NO_WEIGHT),
+    }
+
+
 def lengths_of(signature: Signature, inputs: Mapping[str, Column]) -> list[int]:
     """Each row's length along the first ragged axis."""
     ragged = signature.ragged_axes[0].name
@@ -117,7 +122,7 @@ def _length(row: Any, tensor: Tensor, axis: int) -> int:
 
 
 def _is_discrete(tensor: Tensor) -> bool:
-    return tensor.dtype == "string" or numpy_dtype(tensor.dtype).kind in "iu"
+    return tensor.dtype == "string" or tensor.dtype.startswith(("int", "uint"))
 
 
 def _text(value: Any) -> str:

@@ -87,7 +87,10 @@ class Stepper:
         found = [forecast]
         name = next(iter(self.inputs))
         for _ in range(horizon - 1):
-            found.append((await self._on(fork, {name: found[-1][np.newaxis]}))[0])
+            if self.step is not None:
+                found.append((await fork.step({name: found[-1]}, [self.output]))[self.output])
+            else:
+                found.append((await self._on(fork, {name: found[-1][np.newaxis]}))[0])
         return np.stack(found)
 
 
