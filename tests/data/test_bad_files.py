@@ -276,7 +276,7 @@ def test_an_array_that_holds_a_wrong_row_names_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"x": [[1, 2], [3]]}', "line 2: Input 's' takes float32 .*; the lists that came differ in length"),
+        ('{"x": [[1, 2], [3]]}', "line 2: Input 's' takes float32 .*; part 1 has 1 value where part 0 has 2"),
         ('{"x": [[1], [2]]}', r"line 2: Input 's' takes float32 \[time≥1, axis=2\]; a value of shape \[2, 1\] came"),
         ('{"x": 3}', r"line 2: Input 's' takes float32"),
         ('{"x": "text"}', r"line 2: Input 's' takes float32"),
@@ -291,7 +291,7 @@ def test_a_ragged_row_that_is_wrong_is_told_by_its_line(tmp_path: Path, line: st
 def test_rows_differ_only_along_ragged_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     even = {"s": Tensor("s", "float32", (BATCH, Axis("time")))}
     (tmp_path / "rows.jsonl").write_text('{"x": [1, 2]}\n{"x": [3]}')
-    refused(tmp_path / "rows.jsonl", even, "Input 's' takes float32 .*; the lists that came differ in length")
+    refused(tmp_path / "rows.jsonl", even, "Input 's' takes float32 .*; part 1 has 1 value where part 0 has 2")
     monkeypatch.setattr(bounds, "AT_ONCE_ROWS", 1)
     refused(
         tmp_path / "rows.jsonl", even, r"expected rows of one shape of the input s in all files; got \[\(1,\), \(2,\)\]"

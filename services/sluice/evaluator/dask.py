@@ -4,7 +4,7 @@ A worker that is lost costs the parts that it had: the scheduler gives them to o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from distributed import Client, as_completed
 
@@ -16,10 +16,9 @@ from sluice.evaluator.work import Work
 def on_cluster(scheduler: str) -> Engine:
     """The engine of the cluster whose scheduler is at this address, such as tcp://127.0.0.1:8786."""
 
-    async def engine(work: Work, numbers: Sequence[int]) -> AsyncIterator[tuple[int, Values]]:
+    async def engine(work: Work, numbers: Sequence[int]) -> AsyncGenerator[tuple[int, Values]]:
         async with Client(scheduler, asynchronous=True) as cluster:
-            shared = await cluster.scatter(work, hash=False)
-            futures = {cluster.submit(_part, shared, number, pure=False): number for number in numbers}
+            futures = {cluster.submit(_part, work, number, pure=False): number for number in numbers}
             async for future, values in as_completed(futures, with_results=True):
                 yield futures[future], values
 

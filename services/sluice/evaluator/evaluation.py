@@ -4,7 +4,8 @@ It does not know where values are kept, who asked, or how a document is shown.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -49,10 +50,10 @@ Told = Callable[[Progress], None]
 Now = Callable[[], float]
 Memory = Callable[[], Awaitable[int | None]]  # bytes that serving takes now, where that is known
 Speed = Mapping[str, float | int | None]
-Engine = Callable[[Work, Sequence[int]], AsyncIterator[tuple[int, Values]]]
+Engine = Callable[[Work, Sequence[int]], AsyncGenerator[tuple[int, Values]]]
 
 
-async def here(work: Work, numbers: Sequence[int]) -> AsyncIterator[tuple[int, Values]]:
+async def here(work: Work, numbers: Sequence[int]) -> AsyncGenerator[tuple[int, Values]]:
     """The engine "local": one part after another, in this process."""
     async with work.client() as client:
         for number in numbers:
@@ -147,9 +148,10 @@ class _Runs:
         there = await asyncio.to_thread(self.kept.numbers, name)
         self.clock.there(sum(len(parts[number]) for number in there))
         missing = [number for number in range(len(parts)) if number not in there]
-        async for number, values in self.engine(work, missing):
-            await asyncio.to_thread(self.kept.keep, name, number, len(parts[number]), values)
-            self.clock.add(len(parts[number]))
+        async with aclosing(self.engine(work, missing)) as done:
+            async for number, values in done:
+                await asyncio.to_thread(self.kept.keep, name, number, len(parts[number]), values)
+                self.clock.add(len(parts[number]))
         return await asyncio.to_thread(self._all, name, len(parts))
 
     async def at_sizes(self, works: Mapping[int, Work], memory: Memory) -> _Sizes:
