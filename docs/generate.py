@@ -47,6 +47,8 @@ ADVICE = {
     "model_not_found": "Look at `GET /v1/models`.",
     "version_not_found": "Leave the version out, or use one that the sentence lists.",
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
+    "evaluation_not_found": "Look at `GET /v1/evaluations`; it may have been deleted.",
+    "evaluation_conflict": "Look at its status and reason, `GET /v1/evaluations/{id}`; wait, or resume it.",
     "session_exists": "Go on with it by `if_exists`, close it, or choose another id.",
     "step_mismatch": "Compare with `current`: go on from there, or open a new session.",
     "session_conflict": "Wait until the session's steps are answered, then send the state again.",

@@ -2,10 +2,9 @@
 
 import gc
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.errors import CommandError
 from sluice.cli.extras import need
 from sluice.log import configure
 from sluice.memory import keep_freed_memory
@@ -20,19 +19,12 @@ def serve(arguments: Sequence[str]) -> int:
     gc.disable()  # until it listens: what is imported stays
     # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError as Unreadable
-
-    from sluice.gateway.listener import CannotListen
+    from sluice.cli.loading import loaded
     from sluice.gateway.server import serve as run
-    from sluice.gateway.settings import SettingsError, load
+    from sluice.gateway.settings import load
+    from sluice.listener import CannotListen
 
-    try:
-        settings = load(arguments)
-    except (SettingsError, Unreadable) as error:
-        raise CommandError(str(error), WRONG_USAGE) from None
-    except ValidationError as error:
-        raise CommandError("; ".join(_told(error.errors())), WRONG_USAGE) from None
+    settings = loaded(load, arguments)
     if settings.backend is None:
         need("serve --models", "model-server", otherwise=", or name a model server that runs: --backend HOST:PORT")
     configure()
@@ -41,12 +33,3 @@ def serve(arguments: Sequence[str]) -> int:
         return run(settings)
     except CannotListen as error:
         raise CommandError(str(error)) from None
-
-
-def _told(wrong: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Of each setting what is wrong with it: in our words, which say what came, or in pydantic's."""
-    return [
-        f"{'.'.join(map(str, each['loc'])) or 'settings'}: "
-        + (str(each["ctx"]["error"]) if each["type"] == "value_error" else f"{each['msg']} (got {each['input']!r:.80})")
-        for each in wrong
-    ]

@@ -17,8 +17,7 @@ from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.server import GrpcServer
 from sluice.gateway.http import calibrations, events, generate, oip, operation, rest
-from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
-from sluice.gateway.http.body import what_is_wrong
+from sluice.gateway.http.answers import is_tf_serving, plain_body
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
@@ -35,6 +34,7 @@ from sluice.gateway.upstream.served import ServedVersion
 from sluice.model_folder import look
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
 from sluice.policy.scheduler import Scheduler
+from sluice.wire.answers import error_headers, what_is_wrong
 from sluice.wire.rest_paths import METHODS, rest_call
 
 _DESCRIPTION = """

@@ -1,7 +1,5 @@
-"""What the bodies of requests have in common: a limit, fields that are known, `null` for a default, and sentences."""
+"""What the bodies of requests have in common: a limit, fields that are known, and `null` for a default."""
 
-import json
-from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
@@ -11,26 +9,6 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 from sluice.policy.errors import BodyTooLarge
 
 T = TypeVar("T")
-
-
-# Pydantic's type of an error → what the field takes.
-_TAKES = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "model_attributes_type": "an object",
-    "literal_error": "{expected}",
-    "string_pattern_mismatch": "text that matches {pattern}",
-    "string_too_long": "text of up to {max_length} characters",
-    "greater_than_equal": "a number from {ge}",
-    "less_than_equal": "a number up to {le}",
-}
 
 
 def body_too_large(limit: int) -> BodyTooLarge:
@@ -71,17 +49,3 @@ def _given(value: Any) -> Any:
 
 
 OrNull = Annotated[T, _OrNull()]
-
-
-def what_is_wrong(error: Mapping[str, Any]) -> str:
-    """A sentence, without its end, about one field; `error` is pydantic's."""
-    kind, field = error["type"], ".".join(map(str, error["loc"][1:])) or error["loc"][0]
-    if kind == "json_invalid":
-        return f"the body is not JSON: {error['ctx']['error']} at character {field}"
-    if kind == "missing":
-        return f"{field} is missing"
-    if kind not in _TAKES:
-        return f"{field}: {error['msg']}"
-    came = json.dumps(error["input"], ensure_ascii=False, default=str)
-    quotes = ": put it in quotes" if kind == "string_type" and isinstance(error["input"], int | float) else ""
-    return f"{field} takes {_TAKES[kind].format(**error.get('ctx', {}))}; {came:.80} came{quotes}"
