@@ -1,0 +1,41 @@
+"""Both kinds of databases, empty for each test."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from sluice.evaluator.jobs.database import opened, read_url
+from sluice.evaluator.jobs.store import Store
+from tests.evaluator import postgresql
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    with postgresql.running() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest, tmp_path) -> str:
+    """The URL of a database without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/evaluations.db"
+    url: str = request.getfixturevalue("postgresql_url")
+    engine = create_engine(read_url(url))
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return url
+
+
+@pytest.fixture
+def database(address) -> Iterator[Engine]:
+    with opened(address) as engine:
+        yield engine
+
+
+@pytest.fixture
+def store(database) -> Store:
+    return Store(database)
