@@ -29,7 +29,7 @@ def test_what_is_kept_is_there_at_the_next_start(address):
 
 def test_a_second_evaluator_is_refused_until_the_first_has_ended(address):
     with opened(address):
-        with pytest.raises(CannotUse, match="another evaluator uses it. End that one, or give this one"):
+        with pytest.raises(CannotUse, match=r"another evaluator uses it\. End that one, or give this one"):
             with opened(address):
                 pytest.fail("both have it")
     with opened(address):
@@ -37,7 +37,10 @@ def test_a_second_evaluator_is_refused_until_the_first_has_ended(address):
 
 
 def test_an_evaluator_that_is_killed_leaves_the_database_free(address):
-    code = f"from sluice.evaluator.jobs.database import opened\nwith opened({address!r}):\n print('ok', flush=True)\n input()"
+    code = (
+        "from sluice.evaluator.jobs.database import opened\n"
+        f"with opened({address!r}):\n print('ok', flush=True)\n input()"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"ok\n"
         with pytest.raises(CannotUse, match="another evaluator"):
@@ -51,7 +54,7 @@ def test_an_evaluator_that_is_killed_leaves_the_database_free(address):
 def test_a_database_of_a_newer_version_is_refused(address):
     with opened(address) as engine, engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '999'"))
-    with pytest.raises(CannotUse, match="another version of Sluice.*999"):
+    with pytest.raises(CannotUse, match=r"another version of Sluice.*999"):
         with opened(address):
             pytest.fail("it was used")
 

@@ -212,7 +212,7 @@ def test_an_upload_without_an_evaluation_goes_when_it_is_old(store):
 
 
 def test_an_upload_that_is_not_there_is_refused_and_nothing_is_queued(store):
-    with pytest.raises(BadRequest, match="no upload 'u'.*Send the file again"):
+    with pytest.raises(BadRequest, match=r"no upload 'u'.*Send the file again"):
         store.add("a", spec(upload="u"), 1.0)
     assert store.newest(9) == []
 

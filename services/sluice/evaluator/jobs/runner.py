@@ -61,8 +61,14 @@ class Runner:
         try:
             while True:
                 self._wake.clear()
-                await self._start()
-                await self._wake.wait()
+                try:
+                    await self._start()
+                except Exception as error:
+                    bug = {} if isinstance(error, UNREACHABLE) else {"exc_info": error}
+                    log.warning("cannot start evaluations", reason=str(error), again_in_s=self._retry_s, **bug)
+                    await asyncio.sleep(self._retry_s)
+                else:
+                    await self._wake.wait()
         finally:
             await self._stop([*self._tasks])
 
@@ -104,7 +110,7 @@ class Runner:
     async def _start(self) -> None:
         async with self._lock:
             while len(self._tasks) < self._at_once:
-                found = await self._insist(lambda: self._store.start_next(self._now()))
+                found = await asyncio.to_thread(self._store.start_next, self._now())
                 if found is None:
                     return
                 self._tasks[found.id] = task = asyncio.create_task(self._run(found))
@@ -131,12 +137,16 @@ class Runner:
 
     async def _settle(self, evaluation: Evaluation, event: Event, facts: Mapping[str, Any]) -> None:
         with suppress(EvaluationConflict, EvaluationNotFound):  # it was cancelled at the same moment
-            await self._insist(lambda: self._store.move(evaluation.id, event, self._now(), **facts))
-        log.info("evaluation", evaluation=evaluation.id, event=event.value, reason=facts.get("reason"))
+            moved = await self._insist(lambda: self._store.move(evaluation.id, event, self._now(), **facts))
+            why = {"reason": moved.reason} if moved.reason else {}
+            log.info("evaluation ended", evaluation=moved.id, status=moved.status, **why)
 
-    def _ended(self, id: str, _: "asyncio.Task[None]") -> None:
-        del self._tasks[id]
-        self.progress.pop(id, None)
+    def _ended(self, id: str, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("evaluation lost until the next start", evaluation=id, exc_info=error)
+        if self._tasks.get(id) is task:  # it has not been resumed meanwhile
+            del self._tasks[id]
+            self.progress.pop(id, None)
         self.changes.tell(id)
         self._wake.set()
 
@@ -148,7 +158,7 @@ class Runner:
             kept.latest = self.progress[id] = progress
             self.changes.tell(id)
 
-        log.info("evaluation", evaluation=id, model=evaluation.model, event="start")
+        log.info("evaluation started", evaluation=id, model=evaluation.model)
         try:
             spec = Spec.model_validate(evaluation.spec)
             files = await self._files_of(spec)

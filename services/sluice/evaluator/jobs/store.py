@@ -121,6 +121,10 @@ class Store:
         with self._begin() as session:
             return session.get(Upload, id)
 
+    def upload_paths(self) -> set[str]:
+        with self._begin() as session:
+            return set(session.scalars(select(Upload.path)))
+
     def remove_unused(self, before: float) -> Sequence[Upload]:
         """Forget the uploads from before this time that no evaluation is of; gives them."""
         used = select(Evaluation.number).where(Evaluation.upload == Upload.id).exists()
