@@ -77,7 +77,7 @@ def detail_keys() -> set[str]:
 
 def test_the_metrics_on_the_page_are_those_of_a_running_gateway(gateway: Gateway) -> None:
     running = re.findall(r"^# HELP (\w+)", gateway.call("GET", "/metrics").body.decode(), re.MULTILINE)
-    documented = [name for name in first_column("docs/metrics.md") if name.startswith("sluice_")]
+    documented = [name for name in first_column("docs/metrics.md") if name.startswith(("sluice_", "process_"))]
     assert sorted(documented) == sorted(running)
 
 

@@ -13,6 +13,7 @@ from scipy.special import expit
 from sluice.export.scores import METHODS
 from sluice.policy.measures import auroc
 from sluice_models.openset.data import Data
+from tests.models.labelled_rows import read
 
 LEVEL = 0.05
 NETWORKS = ("", "_other", "_codes", "_detector")
@@ -42,6 +43,19 @@ def pictures_are_pictures(data: Data) -> None:
     for split in (data.train, data.calibration, data.test):
         assert {*split.labels.tolist()} == {*range(len(data.classes))}
         assert len(split.labels) == len(split.pictures)
+
+
+def rows_of_an_evaluation_are_the_test(folder: Path, name: str, data: Data) -> None:
+    request, rows = read(folder, name)
+    assert (request["task"], request["options"]) == ("open_set", {"classes": [*data.classes]})
+    far = np.concatenate([*data.far.values()])
+    groups = {"known": data.test.pictures, "near": data.near, "far": far}
+    assert {*rows["group"]} == {*groups}
+    for group, pictures in groups.items():
+        np.testing.assert_array_equal(rows["picture"][rows["group"] == group], pictures, strict=True)
+    known = rows["group"] == "known"
+    assert rows["label"][known].tolist() == [data.classes[label] for label in data.test.labels]
+    assert {*rows["label"][~known]} == {""}
 
 
 class Served:

@@ -53,6 +53,7 @@ def test_the_data_are_written_as_a_table_with_the_pictures_beside_it(tmp_path):
     assert {row["class"] for row in rows if row["part"] == "near"} == {""}
     with np.load(file.with_suffix(".npz")) as arrays:
         np.testing.assert_allclose(arrays["test"] / 255, found.test.pictures[..., 0], atol=1e-6)
+    openset_contract.rows_of_an_evaluation_are_the_test(tmp_path, "digits", found)
 
 
 @trained

@@ -13,6 +13,7 @@ PROOF: Mapping[str, Sequence[str]] = {
     "export": ("keras", "tensorflow"),
     "model-server": ("tensorflow_serving", "tensorflow"),
     "models": ("wordfreq",),
+    "evaluator": ("sqlalchemy", "sklearn"),
 }
 NEEDS: Mapping[str, Sequence[str]] = {
     "serve": ("gateway",),
@@ -22,6 +23,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "explain": ("cli",),
     "buckets": ("cli",),
     "calibrate": ("cli",),
+    "evaluate": ("cli", "evaluator"),
     "doctor": ("cli", "gateway"),
     "demo": ("cli", "gateway", "export", "model-server", "models"),
 }

@@ -4,12 +4,13 @@ It does not know how they were found, nor how they are shown. All numbers are fi
 Everything but `run` is the same whenever the same is evaluated with batches of one shape.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Cell = str | int | float | bool | None
+Better = Literal["higher", "lower", "neither"]
 
 
 class _Part(BaseModel):
@@ -22,7 +23,7 @@ class Metric(_Part):
     value: float | None
     low: float | None = None
     high: float | None = None
-    better: Literal["higher", "lower", "neither"]
+    better: Better
     share: bool = False  # it lies between 0 and 1, and is shown in percent
     unit: str = ""
     note: str = ""
@@ -118,7 +119,7 @@ class Run(_Part):
     began_at: str
     seconds: float
     rows_per_s: float
-    batch_sizes: Sequence[Mapping[str, float | int | None]] = ()  # batch_size, rows_per_s, memory_bytes
+    batch_sizes: tuple[Mapping[str, float | int | None], ...] = ()  # batch_size, rows_per_s, memory_bytes
 
 
 class Document(_Part):

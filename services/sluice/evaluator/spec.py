@@ -70,7 +70,7 @@ class Spec(_Fields):
     task: TaskName
     metrics: tuple[Name, ...] | None = Field(None, description="Those to report; without it all of the task.")
     batch_size: PositiveInt | None = Field(None, description="Rows of a request; without it the evaluator chooses.")
-    batch_sizes: tuple[PositiveInt, ...] = Field(
+    batch_sizes: tuple[PositiveInt | Literal["whole"], ...] = Field(
         (), description="Everything is measured again at each of these batch sizes, exactly, and compared."
     )
     exact: bool = Field(False, description="Batches of one shape throughout, so that results are bit-identical.")

@@ -4,36 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sluice.client import AsyncSession
-from sluice.evaluator.document import Metric, Section
-from sluice.evaluator.spec import Options
+from sluice.data import Column, Rows
+from sluice.evaluator.document import Better, Metric, Section
 from sluice.policy.contract import Contract, Signature
 
 Array = NDArray[Any]
-Column = Array | list[Array]  # `[rows, ...]`, or each row's array where rows differ in length
 Values = Mapping[str, Array]  # name → `[rows, ...]`, of one dtype each, in the order of the rows
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Some rows of a data set, in its order.
-
-    `places` are the rows' places in the data set, int64 `[rows]`; `labels` are as they were written: an array, or a
-    list of texts or arrays; `weights` are float64 `[rows]`.
-    """
-
-    places: NDArray[np.int64]
-    inputs: Mapping[str, Column]
-    labels: Any
-    weights: NDArray[np.float64]
-    groups: Sequence[str] | None = None
-    sessions: Sequence[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.places)
 
 
 class Subject(NamedTuple):
@@ -71,7 +50,7 @@ class Measure:
     """
 
     of: MetricOf
-    better: str
+    better: Better
     share: bool = False
     unit: str = ""
     undefined: str = ""
@@ -82,8 +61,10 @@ class Task(Protocol):
 
     measures: Mapping[str, Measure]  # by name, in the order in which they are reported
     whole_sessions: bool  # a part of the data set holds whole sessions, each row's `sessions` is given
+    stateless: str  # prefix of what is of rows by themselves, beside what is of rows whose state is carried over
     judged: str  # which of the values, float32 `[rows, ...]`, is compared over batch sizes; "" if none
     answered: str  # which of the values, `[rows]`, says what was answered, so that flips are found; "" if none
+    tested: str  # which of the values, `[rows]`, versions are compared in: bool, right or not, or float, an error
 
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """The rows' values, `weight` not among them.
@@ -93,7 +74,11 @@ class Task(Protocol):
         """
 
     def sections(self, values: Values, metrics: Mapping[str, Metric]) -> Sequence[Section]:
-        """Tables and plots of the task's own, from the values of all rows, with `weight`, and `group` as text."""
+        """Tables and plots of the task's own, from the values of all rows, with `weight`, and `group` as text.
 
+        Raises:
+            BadRequest: the values of some rows do not fit those of others.
+        """
 
-TaskFor = Callable[[Subject, Options], Task]
+    def notes(self, values: Values) -> Sequence[str]:
+        """What a reader of the metrics must know besides, in sentences."""

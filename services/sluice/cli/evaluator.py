@@ -1,0 +1,27 @@
+"""The command `sluice evaluator`: evaluations over HTTP, without the other commands' framework."""
+
+from collections.abc import Sequence
+
+from sluice.cli.errors import CommandError
+from sluice.log import configure
+
+
+def evaluator(arguments: Sequence[str]) -> int:
+    """Serve until told to stop; the exit code.
+
+    Raises:
+        CommandError: a setting, the address or the database cannot be used.
+    """
+    from sluice.cli.loading import loaded
+    from sluice.evaluator.jobs.database import CannotUse
+    from sluice.evaluator.parts import parts_of
+    from sluice.evaluator.server import serve
+    from sluice.evaluator.settings import load
+    from sluice.listener import CannotListen
+
+    settings = loaded(load, arguments)
+    configure()
+    try:
+        return serve(settings, parts_of(settings))
+    except (CannotListen, CannotUse) as error:
+        raise CommandError(str(error)) from None
