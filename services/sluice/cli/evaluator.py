@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sluice.cli.errors import CommandError
+from sluice.cli.errors import WRONG_USAGE, CommandError
 from sluice.log import configure
 
 
@@ -13,15 +13,18 @@ def evaluator(arguments: Sequence[str]) -> int:
         CommandError: a setting, the address or the database cannot be used.
     """
     from sluice.cli.loading import loaded
-    from sluice.evaluator.jobs.database import CannotUse
-    from sluice.evaluator.parts import parts_of
-    from sluice.evaluator.server import serve
-    from sluice.evaluator.settings import load
-    from sluice.listener import CannotListen
+    from sluice.evaluator.settings import SettingsError, load
 
     settings = loaded(load, arguments)
     configure()
+    from sluice.evaluator.jobs.database import CannotUse
+    from sluice.evaluator.parts import parts_of
+    from sluice.evaluator.server import serve
+    from sluice.listener import CannotListen
+
     try:
         return serve(settings, parts_of(settings))
+    except SettingsError as error:
+        raise CommandError(str(error), WRONG_USAGE) from None
     except (CannotListen, CannotUse) as error:
         raise CommandError(str(error)) from None

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from sluice.evaluator.document import Metric
-from sluice.evaluator.jobs.engine import Progress
+from sluice.evaluator.evaluation import Progress
 from sluice.evaluator.jobs.life_cycle import Status
 from sluice.evaluator.jobs.tables import Evaluation
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import structlog
 
+from sluice.evaluator.evaluation import Progress
 from sluice.evaluator.jobs.changes import Changes
 from sluice.evaluator.jobs.database import UNREACHABLE
-from sluice.evaluator.jobs.engine import Evaluate, Progress
+from sluice.evaluator.jobs.engine import Evaluate
 from sluice.evaluator.jobs.kept import KeptParts, NoLongerRuns
 from sluice.evaluator.jobs.life_cycle import Event
 from sluice.evaluator.jobs.outcome import outcome_of
