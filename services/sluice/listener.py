@@ -35,16 +35,15 @@ def listen_at(path: Path, flag: str) -> socket.socket:
         CannotListen: something else is there, another process listens on it, or it cannot be made.
     """
     where = f"{flag} {UNIX}{path}"
+    if path.exists():
+        _remove_left_behind(path, where)
+    made = socket.socket(socket.AF_UNIX)
     try:
-        if path.exists():
-            _remove_left_behind(path, where)
-        made = socket.socket(socket.AF_UNIX)
         made.bind(str(path))
         path.chmod(_OWNER_ONLY)
         made.listen(BACKLOG)
-    except CannotListen:
-        raise
     except OSError as error:  # among them: too long for the address of a socket
+        made.close()
         raise CannotListen(f"{where}: {error.strerror or error}. Give a short path in a folder that is there") from None
     return made
 

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from sluice.evaluator.document import DataFacts, Document, Gate, Metric, Run
-from sluice.evaluator.evaluation import Progress
 from sluice.evaluator.http.app import create_app
 from sluice.evaluator.jobs.database import opened
 from sluice.evaluator.jobs.store import Store
+from sluice.evaluator.progress import Progress
 from sluice.evaluator.service import Parts, Service
 from sluice.evaluator.spec import Spec
 from sluice.policy.errors import BadRequest, PermissionDenied

@@ -8,10 +8,10 @@ from sqlalchemy import event as events
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from sluice.evaluator.evaluation import Progress
 from sluice.evaluator.jobs.kept import NoLongerRuns, pack, unpack
 from sluice.evaluator.jobs.life_cycle import ENDED, LIFE_CYCLE, Event, Status
 from sluice.evaluator.jobs.tables import Evaluation, Upload
+from sluice.evaluator.progress import Progress
 from sluice.evaluator.spec import Spec
 from sluice.policy.errors import BadRequest, EvaluationConflict, EvaluationNotFound
 

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from sluice.evaluator.document import Metric
-from sluice.evaluator.evaluation import Progress
 from sluice.evaluator.jobs.life_cycle import Status
 from sluice.evaluator.jobs.tables import Evaluation
+from sluice.evaluator.progress import Progress
 
 _ID = "4f7a1c09d2b3e856"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from sluice.evaluator.document import Document
-from sluice.evaluator.evaluation import Kept, Progress
+from sluice.evaluator.progress import Kept, Progress
 from sluice.evaluator.spec import Spec
 
 

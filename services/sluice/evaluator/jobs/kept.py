@@ -11,9 +11,9 @@ import numpy as np
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from sluice.evaluator.evaluation import Progress
 from sluice.evaluator.jobs.life_cycle import Status
 from sluice.evaluator.jobs.tables import Evaluation, Part
+from sluice.evaluator.progress import Progress
 from sluice.evaluator.tasks.task import Array
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 
-from sluice.evaluator.evaluation import Progress
 from sluice.evaluator.jobs.changes import Changes
 from sluice.evaluator.jobs.database import UNREACHABLE
 from sluice.evaluator.jobs.engine import Evaluate
@@ -20,6 +19,7 @@ from sluice.evaluator.jobs.life_cycle import Event
 from sluice.evaluator.jobs.outcome import outcome_of
 from sluice.evaluator.jobs.store import Store
 from sluice.evaluator.jobs.tables import Evaluation, Upload
+from sluice.evaluator.progress import Progress
 from sluice.evaluator.spec import Spec
 from sluice.policy.errors import EvaluationConflict, EvaluationNotFound
 
