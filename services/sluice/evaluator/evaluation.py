@@ -5,19 +5,21 @@ It does not know where values are kept, who asked, or how a document is shown.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 from sluice.data import Columns, DataSet, File, look
 from sluice.evaluator.asking import client_of, resident_memory
 from sluice.evaluator.document import DataFacts, Document, Run
-from sluice.evaluator.findings import Found, findings, other_version
+from sluice.evaluator.findings import Found, findings
+from sluice.evaluator.plan import plan_of
 from sluice.evaluator.progress import Kept, Progress
 from sluice.evaluator.spec import Spec
 from sluice.evaluator.subject import find
 from sluice.evaluator.tasks.task import Subject, Values
-from sluice.evaluator.work import Work, cut_of, in_order, task_of
+from sluice.evaluator.work import Work, in_order
 from sluice.policy.errors import BadRequest, TooLarge
 
 Told = Callable[[Progress], None]
@@ -81,47 +83,31 @@ async def evaluate(
         NotFound, Unavailable, NoAnswer: the model or the gateway is away, and it can go on later.
     """
     began = now()
-    memory_of = memory or partial(resident_memory, gateway)
     async with client_of(gateway, exact=spec.exact) as client:
         subject = await find(client, spec)
-    data_set = await asyncio.to_thread(_looked, spec, files, subject)
-    task = task_of(spec, subject, data_set)
-    version = other_version(spec, task)
-    cut = cut_of(data_set, spec.batch_size, whole_sessions=task.whole_sessions)
-    main = Work(spec, data_set, gateway, subject.version, cut, exact=spec.exact, filled=spec.exact)
-    by_rows = bool(task.stateless)
-    sizes = {
-        size: replace(
-            main, cut=cut_of(data_set, size, whole_sessions=task.whole_sessions and not by_rows), exact=True,
-            filled=False, by_rows=by_rows,
-        )
-        for size in _sizes(spec, data_set)
-    }  # fmt: skip
-    others = {} if version is None else {version: replace(main, version=version)}
-    clock = _Clock(data_set.rows * (1 + len(sizes) + len(others)), told, now)
-    runs = _Runs(kept, clock, engine)
-    values = await runs.values("main", main)
-    compared = {number: await runs.values(f"version-{number}", work) for number, work in others.items()}
-    by_size, speeds, notes = dict[int, Values](), list[Speed](), list[str]()
-    for size, work in sizes.items():
-        started, before = now(), clock.since
-        try:
-            by_size[size] = await runs.values(f"batch-{size}", work)
-        except TooLarge as error:
-            notes.append(f"Batches of {size} rows were not measured: {error.message}")
-            continue
-        seconds, done = now() - started, clock.since - before
-        rate = done / seconds if done == data_set.rows and seconds > 0 else None  # of a whole run only
-        speeds.append({"batch_size": size, "rows_per_s": rate, "memory_bytes": await memory_of()})
-    run = Run(
-        evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        seconds=now() - began, rows_per_s=clock.rate, batch_sizes=tuple(speeds),
-    )  # fmt: skip
-    named = ", ".join(file.name for file in files)
-    facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
-    found = Found(values, by_size, next(iter(compared.items()), None))
-    alone = task_of(spec, subject, data_set, by_rows=by_rows)
-    return await asyncio.to_thread(findings, spec, subject, (task, alone), facts, found, notes, run)
+    with await asyncio.to_thread(_looked, spec, files, subject) as data_set:
+        plan = plan_of(spec, subject, data_set, gateway)
+        runs = _Runs(kept, _Clock(data_set.rows * plan.runs, told, now), engine)
+        main, other = await runs.values("main", plan.main), None
+        if plan.other is not None:
+            other = plan.other.version, await runs.values(f"version-{plan.other.version}", plan.other)
+        sizes = await runs.at_sizes(plan.sizes, memory or partial(resident_memory, gateway))
+        run = Run(
+            evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            seconds=now() - began, rows_per_s=runs.clock.rate, batch_sizes=sizes.speeds,
+        )  # fmt: skip
+        named = ", ".join(file.name for file in files)
+        facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
+    found = Found(main, sizes.values, other)
+    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, sizes.notes, run)
+
+
+class _Sizes(NamedTuple):
+    """What was found by batch size: values, speed and memory, and why a size was left out."""
+
+    values: Mapping[int, Values]
+    speeds: tuple[Speed, ...]
+    notes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +129,22 @@ class _Runs:
             self.clock.add(len(parts[number]))
         return await asyncio.to_thread(self._all, name, len(parts))
 
+    async def at_sizes(self, works: Mapping[int, Work], memory: Memory) -> _Sizes:
+        """The values at each batch size; one that the gateway does not take is left out."""
+        clock = self.clock
+        values, speeds, notes = dict[int, Values](), list[Speed](), list[str]()
+        for size, work in works.items():
+            started, before = clock.now(), clock.since
+            try:
+                values[size] = await self.values(f"batch-{size}", work)
+            except TooLarge as error:
+                notes.append(f"Batches of {size} rows were not measured: {error.message}")
+                continue
+            whole = clock.since - before == work.cut.rows  # and not only what an earlier run had left
+            rate = work.cut.rows / (clock.now() - started) if whole else None
+            speeds.append({"batch_size": size, "rows_per_s": rate, "memory_bytes": await memory()})
+        return _Sizes(values, tuple(speeds), notes)
+
     def _all(self, name: str, parts: int) -> Values:
         return in_order([self.kept.read(name, number) for number in range(parts)])
 
@@ -155,8 +157,3 @@ def _looked(spec: Spec, files: Sequence[File], subject: Subject) -> DataSet:
             f"{', '.join(subject.signatures)}. Name one in options.signature."
         )
     return look(files, signature.inputs, signature.length_inputs, Columns(**spec.columns.model_dump()))
-
-
-def _sizes(spec: Spec, data_set: DataSet) -> Sequence[int]:
-    """The batch sizes that are compared, no larger than the data set."""
-    return [*dict.fromkeys(min(data_set.rows, data_set.rows if size == "whole" else size) for size in spec.batch_sizes)]

@@ -69,17 +69,6 @@ def findings(
     )
 
 
-def other_version(spec: Spec, task: Task) -> int | None:
-    """The version to compare with, where there is one; what is asked of metrics is judged, too.
-
-    Raises:
-        BadRequest: the task has no such metric, or a condition cannot be read.
-    """
-    for name in spec.metrics or ():
-        gates.check_metric(name, task.measures)
-    return gates.version_compared(gates.parse(spec.fail_if, task.measures), spec.compare_to)
-
-
 def _chosen(spec: Spec, task: Task) -> Mapping[str, Measure]:
     """The metrics to report: those that the spec and its conditions name, or all of the task."""
     if spec.metrics is None:

@@ -1,5 +1,6 @@
 """Finds the model version that is evaluated, and how it wants to be asked."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from sluice.client import AsyncClient
@@ -7,7 +8,7 @@ from sluice.client.values import ServedVersion
 from sluice.evaluator.spec import Spec
 from sluice.evaluator.tasks.task import Subject
 from sluice.policy.contract_document import ContractError
-from sluice.policy.errors import BackendUnavailable, BadRequest, ModelNotFound, VersionNotFound
+from sluice.policy.errors import BackendUnavailable, BadRequest, ModelNotFound, SluiceError, VersionNotFound
 
 _AVAILABLE = "AVAILABLE"
 
@@ -19,6 +20,8 @@ async def find(client: AsyncClient, spec: Spec) -> Subject:
         NotFound: there is no such model or version.
         Unavailable: it cannot be called now.
     """
+    with suppress(SluiceError, ContractError):  # without a folder of models, it is listed when it is asked for
+        await client.contract(spec.model)
     listed = {each.name: each.versions for each in await client.models()}
     if spec.model not in listed:
         raise ModelNotFound(f"There is no model {spec.model!r}; the gateway serves {', '.join(listed) or 'none'}.")

@@ -3,7 +3,7 @@
 A part can be done anywhere and in any order: here, or by a worker on another machine. It does not know which are done.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,10 +20,6 @@ from sluice.evaluator.tasks.task import Array, Subject, Task, Values
 
 PLACE, WEIGHT, GROUP, SESSION = "place", "weight", "group", "session"  # beside the task's own values
 
-_LARGEST_BATCH = 100
-_NUMBERS_IN_REQUEST = 80_000  # about a megabyte of JSON
-_ROWS_IN_PART, _NUMBERS_IN_PART = 1000, 4_000_000
-_LOOKED_AT = 100  # rows
 
 Places = NDArray[np.int64]
 
@@ -85,41 +81,6 @@ def task_of(spec: Spec, subject: Subject, data_set: DataSet, *, by_rows: bool = 
         BadRequest: the model is not one for it.
     """
     return task_for(spec.task, subject, spec.options, sessions=SESSION in data_set.given and not by_rows)
-
-
-def cut_of(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> Cut:
-    """Parts in the order of the data set, or of whole sessions; always the same for the same data set.
-
-    Without a batch size it is chosen so that requests are about a megabyte.
-    """
-    numbers = _numbers_of_row(data_set)
-    size = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
-    rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
-    rows = max(1, rows // size) * size
-    return Cut(size, [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)])
-
-
-def _numbers_of_row(data_set: DataSet) -> float:
-    """How many numbers the inputs of a row have, about: those of the first ones."""
-    rows = data_set.read(0, min(data_set.rows, _LOOKED_AT))
-    return max(1.0, sum(np.size(row) for column in rows.inputs.values() for row in column) / len(rows))
-
-
-def _ranges(total: int, rows: int) -> Iterator[range]:
-    for start in range(0, total, rows):
-        yield range(start, min(start + rows, total))
-
-
-def _sessions(data_set: DataSet, rows: int) -> Iterator[Places]:
-    """Sessions as they begin, as many as have about so many rows."""
-    chosen = list[Places]()
-    for session in data_set.sessions:
-        chosen.append(session.places)
-        if sum(map(len, chosen)) >= rows:
-            yield np.sort(np.concatenate(chosen))
-            chosen = []
-    if chosen:
-        yield np.sort(np.concatenate(chosen))
 
 
 def in_order(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -1,6 +1,6 @@
-"""Both kinds of databases, empty for each test."""
+"""Both kinds of databases, empty for each test; an evaluator whose engine does what the test tells."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -8,6 +8,7 @@ from sqlalchemy import Engine, create_engine, text
 from sluice.evaluator.jobs.database import opened, read_url
 from sluice.evaluator.jobs.store import Store
 from tests.evaluator import postgresql
+from tests.evaluator.puppet import Here, running
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,9 @@ def database(address) -> Iterator[Engine]:
 @pytest.fixture
 def store(database) -> Store:
     return Store(database)
+
+
+@pytest.fixture
+async def here(tmp_path) -> AsyncIterator[Here]:
+    async with running(tmp_path) as here:
+        yield here
