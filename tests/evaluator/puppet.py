@@ -14,6 +14,7 @@ import numpy as np
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
+from sluice.data import File
 from sluice.evaluator.document import DataFacts, Document, Gate, Metric, Run
 from sluice.evaluator.http.app import create_app
 from sluice.evaluator.jobs.database import opened
@@ -82,12 +83,12 @@ def document(id: str, spec: Any, mean: float) -> Document:
 class Roots:
     """One file may be read."""
 
-    def files(self, path: str) -> tuple[str, ...]:
+    def files(self, path: str) -> tuple[File, ...]:
         if path.startswith(("/", "..")):
             raise PermissionDenied(f"{path!r} is outside of the data roots.")
         if path != "a.csv":
             raise BadRequest(f"There is no {path!r} below the data roots.")
-        return (path,)
+        return (File(path, f"/data/{path}"),)
 
 
 @dataclass
@@ -108,8 +109,8 @@ class Uploads:
         path.write_bytes(whole)
         return Received(str(path), len(whole), hashlib.sha256(whole).hexdigest())
 
-    def files(self, path: str) -> tuple[str, ...]:
-        return (path,)
+    def files(self, path: str) -> tuple[File, ...]:
+        return (File(Path(path).name, path),)
 
     def remove(self, path: str) -> None:
         Path(path).unlink()
@@ -173,8 +174,14 @@ class Here:
 
 
 @asynccontextmanager
-async def running(folder: Path, puppet: Puppet | None = None, at_once: int = 1) -> AsyncIterator[Here]:
-    """An evaluator on a database in a folder, until it is stopped as by SIGTERM."""
+async def running(
+    folder: Path,
+    puppet: Puppet | None = None,
+    at_once: int = 1,
+    parts: Parts | None = None,
+    gateway: str = "http://gateway",
+) -> AsyncIterator[Here]:
+    """An evaluator on a database in a folder, until it is stopped as by SIGTERM; without `parts` a puppet's."""
     puppet = puppet or Puppet()
     uploads = folder / "uploads"
     uploads.mkdir(exist_ok=True)
@@ -185,10 +192,10 @@ async def running(folder: Path, puppet: Puppet | None = None, at_once: int = 1) 
 
     with opened(f"sqlite:///{folder}/evaluations.db") as database:
         service = Service(
-            Store(database), parts_of(puppet, uploads), "http://gateway",
+            Store(database), parts or parts_of(puppet, uploads), gateway,
             at_once=at_once, upload_kept_s=100.0, now=lambda: here.time,
         )  # fmt: skip
-        app = create_app(service, "http://gateway", reach)
+        app = create_app(service, gateway, reach)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://evaluator") as http:
             here = Here(puppet, app, http, database)

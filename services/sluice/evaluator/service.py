@@ -3,11 +3,12 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
 
+from sluice.data import File
 from sluice.evaluator.document import Document
 from sluice.evaluator.jobs.engine import Evaluate
 from sluice.evaluator.jobs.life_cycle import Status
@@ -36,7 +37,7 @@ class Received(Protocol):
 class Roots(Protocol):
     """Where data may be named."""
 
-    def files(self, path: str) -> Sequence[Any]:
+    def files(self, path: str) -> Sequence[File]:
         """Raises: BadRequest, PermissionDenied: nothing is there, or it may not be read."""
 
 
@@ -46,7 +47,7 @@ class Uploads(Protocol):
     async def receive(self, id: str, name: str, parts: AsyncIterator[bytes]) -> Received:
         """Raises: BadRequest, BodyTooLarge: what is wrong with it; nothing is left of it."""
 
-    def files(self, path: str) -> Sequence[Any]: ...
+    def files(self, path: str) -> Sequence[File]: ...
     def remove(self, path: str) -> None: ...
     def expire(self, before: float, but: Collection[str]) -> None: ...
 
@@ -154,10 +155,11 @@ class Service:
     async def counts(self) -> Mapping[Status, int]:
         return await asyncio.to_thread(self.store.counts)
 
-    async def _files_of(self, spec: Spec) -> Sequence[Any]:
+    async def _files_of(self, spec: Spec) -> Sequence[File]:
         if spec.data.path is not None:
             return await asyncio.to_thread(self._parts.roots.files, spec.data.path)
         upload = await asyncio.to_thread(self.store.upload, spec.data.upload or "")
         if upload is None:
             raise BadRequest(f"The upload {spec.data.upload!r} is gone. Send the file again, and ask again.")
-        return await asyncio.to_thread(self._parts.uploads.files, upload.path)
+        files = await asyncio.to_thread(self._parts.uploads.files, upload.path)
+        return [replace(file, name=upload.name) for file in files]  # as the client calls it

@@ -17,7 +17,7 @@ async def test_an_evaluation_is_asked_for_watched_and_read(here):
     id = answer.json()["evaluation"]
     assert answer.json() == {"evaluation": id, "status": "queued"}
     here.time = 1001.0
-    assert "has no report: it is " in refused(
+    assert "has no report; its status is " in refused(
         await here.http.get(f"/v1/evaluations/{id}/report"), 409, "evaluation_conflict"
     )
     here.puppet.do()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sluice.data import File
 from tests.evaluator.puppet import refused
 
 DATA = b"x,label\n" + b"".join(b"%d,a\r\n" % row for row in range(5000)) + b"\r\n--not the boundary\r\n"
@@ -96,7 +97,7 @@ async def test_an_upload_is_evaluated_and_deleted_with_its_evaluation(here):
     id = await here.ask(data={"upload": made["upload"]})
     here.puppet.do()
     await here.until(id, status="done")
-    assert here.puppet.given == [(path,)]
+    assert here.puppet.given == [[File("a.csv", path)]]
     await here.http.delete(f"/v1/evaluations/{id}")
     assert [*here.service._parts.uploads.folder.iterdir()] == []
     answer = await here.http.post(

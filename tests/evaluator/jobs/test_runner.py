@@ -32,7 +32,7 @@ async def test_an_evaluation_runs_part_by_part_to_its_report(here):
     found = await here.until(id, status="done")
     assert (found["rows_done"], found["rows"], found["eta_s"]) == (40, 40, None)
     assert found["metrics"]["mean"]["value"] == 19.5
-    assert here.puppet.given == [("a.csv",)]
+    assert [[file.name for file in files] for files in here.puppet.given] == [["a.csv"]]
 
 
 async def test_one_runs_at_a_time_and_the_others_wait_in_order(here):
@@ -124,7 +124,9 @@ async def test_what_would_be_refused_again_fails_it_and_the_next_one_runs(here, 
     here.puppet.fail(error)
     found = await here.until(id, status="failed")
     assert found["reason"].startswith(reason)
-    assert "failed: " in refused(await here.http.get(f"/v1/evaluations/{id}/report"), 409, "evaluation_conflict")
+    assert "its status is 'failed'. " in refused(
+        await here.http.get(f"/v1/evaluations/{id}/report"), 409, "evaluation_conflict"
+    )
     refused(await here.http.post(f"/v1/evaluations/{id}:resume"), 409, "evaluation_conflict")
     await here.until(other, status="running")
     assert any("exc_info" in each for each in logs) == isinstance(error, ZeroDivisionError)
@@ -186,7 +188,9 @@ async def test_a_cancelled_evaluation_stops_at_once_and_leaves_no_values(here, p
     answer = await here.http.post(f"/v1/evaluations/{id}:cancel")
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
     assert here.puppet.running == (parts is None)
-    assert "is cancelled" in refused(await here.http.post(f"/v1/evaluations/{id}:cancel"), 409, "evaluation_conflict")
+    assert "its status is 'cancelled'" in refused(
+        await here.http.post(f"/v1/evaluations/{id}:cancel"), 409, "evaluation_conflict"
+    )
     refused(await here.http.post(f"/v1/evaluations/{id}:resume"), 409, "evaluation_conflict")
     with here.database.begin() as connection:
         assert connection.scalar(text("SELECT count(*) FROM parts, evaluations WHERE evaluation = evaluations.number "

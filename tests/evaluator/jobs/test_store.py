@@ -52,7 +52,7 @@ def test_every_event_does_to_every_status_what_the_table_says_and_else_nothing(s
         before = vars(store.get(id)).copy()
         after = LIFE_CYCLE[status].get(event)
         if after is None:
-            with pytest.raises(EvaluationConflict, match=f"is {status}: {event} cannot happen"):
+            with pytest.raises(EvaluationConflict, match=f"cannot {event}; its status is '{status}'"):
                 store.move(id, event, 3.0, reason="never written")
             now = vars(store.get(id))
             assert {name: now[name] for name in before if name[0] != "_"} == {
@@ -168,13 +168,13 @@ def test_the_newest_are_listed_first_a_page_at_a_time_and_by_model(store):
 
 def test_a_report_is_there_once_it_is_done(store):
     running(store)
-    with pytest.raises(EvaluationConflict, match="has no report: it is running"):
+    with pytest.raises(EvaluationConflict, match="has no report; its status is 'running'"):
         store.document("a")
     store.move("a", Event.FINISH, 3.0, document={"metrics": {"ä": 0.1}})
     assert store.document("a") == {"metrics": {"ä": 0.1}}
     running(store, "b")
     store.move("b", Event.FAIL, 3.0, reason="no column y")
-    with pytest.raises(EvaluationConflict, match="it is failed: no column y"):
+    with pytest.raises(EvaluationConflict, match="its status is 'failed'. no column y"):
         store.document("b")
 
 

@@ -5,7 +5,8 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, Path, Query, Request, Response
+from fastapi.openapi.models import Example
 from fastapi.responses import StreamingResponse
 from starlette.convertors import Convertor, register_url_convertor
 
@@ -57,8 +58,32 @@ _EVENTS: Mapping[int | str, dict[str, Any]] = {
 }
 
 
+_EXAMPLES: dict[str, Example] = {
+    "classification": {
+        "summary": "A classifier, on rows below a data root",
+        "value": {
+            "model": "digits",
+            "data": {"path": "digits.labelled.npz"},
+            "task": "classification",
+            "fail_if": ["accuracy < 0.97"],
+        },
+    },
+    "batch sizes": {
+        "summary": "A forecast, on an upload, at several batch sizes, compared with an earlier version",
+        "value": {
+            "model": "temperature",
+            "data": {"upload": "9b0d6a1e7c5f4320"},
+            "columns": {"group": "station"},
+            "task": "forecasting",
+            "batch_sizes": [1, 7, 32, 100],
+            "compare_to": 1,
+        },
+    },
+}
+
+
 @router.post(_ALL, status_code=202, summary="Evaluate a model on a data set")
-async def ask(service: Here, spec: Spec) -> Asked:
+async def ask(service: Here, spec: Annotated[Spec, Body(openapi_examples=_EXAMPLES)]) -> Asked:
     """Queue an evaluation: a data set is sent through the gateway, and metrics are made of what it answers."""
     found = await service.ask(spec)
     return Asked(evaluation=found.id, status=Status(found.status))

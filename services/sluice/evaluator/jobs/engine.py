@@ -1,8 +1,9 @@
 """The engine that a job is given to."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+from sluice.data import File
 from sluice.evaluator.document import Document
 from sluice.evaluator.progress import Kept, Progress
 from sluice.evaluator.spec import Spec
@@ -14,7 +15,7 @@ class Evaluate(Protocol):
     async def __call__(
         self,
         spec: Spec,
-        files: Sequence[Any],
+        files: Sequence[File],
         gateway: str,
         kept: Kept,
         told: Callable[[Progress], None],

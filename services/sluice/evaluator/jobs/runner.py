@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from sluice.data import File
 from sluice.evaluator.jobs.changes import Changes
 from sluice.evaluator.jobs.database import UNREACHABLE
 from sluice.evaluator.jobs.engine import Evaluate
@@ -35,7 +36,7 @@ class Runner:
         self,
         store: Store,
         evaluate: Evaluate,
-        files_of: Callable[[Spec], Awaitable[Sequence[Any]]],
+        files_of: Callable[[Spec], Awaitable[Sequence[File]]],
         gateway: str,
         *,
         at_once: int,

@@ -64,8 +64,10 @@ class Store:
             found = _found(session, id)
             if found.document is not None:
                 return found.document
-        why = f": {found.reason}" if found.reason else ""
-        raise EvaluationConflict(f"Evaluation {id!r} has no report: it is {found.status}{why}", status=found.status)
+        why = f" {found.reason}" if found.reason else ""
+        raise EvaluationConflict(
+            f"Evaluation {id!r} has no report; its status is {found.status!r}.{why}", status=found.status
+        )
 
     def start_next(self, now: float) -> Evaluation | None:
         """Start the one that has been queued for longest; None: none is."""
@@ -161,7 +163,7 @@ def _move(session: Session, evaluation: Evaluation, event: Event, now: float) ->
     status = LIFE_CYCLE[Status(evaluation.status)].get(event)
     if status is None:
         raise EvaluationConflict(
-            f"Evaluation {evaluation.id!r} is {evaluation.status}: {event} cannot happen to it.",
+            f"Evaluation {evaluation.id!r} cannot {event}; its status is {evaluation.status!r}.",
             status=evaluation.status,
         )
     evaluation.status = status
