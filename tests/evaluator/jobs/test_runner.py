@@ -124,9 +124,8 @@ async def test_what_would_be_refused_again_fails_it_and_the_next_one_runs(here, 
     here.puppet.fail(error)
     found = await here.until(id, status="failed")
     assert found["reason"].startswith(reason)
-    assert "its status is 'failed'. " in refused(
-        await here.http.get(f"/v1/evaluations/{id}/report"), 409, "evaluation_conflict"
-    )
+    answer = await here.http.get(f"/v1/evaluations/{id}/report")
+    assert "its status is 'failed'. " in refused(answer, 409, "evaluation_conflict")
     refused(await here.http.post(f"/v1/evaluations/{id}:resume"), 409, "evaluation_conflict")
     await here.until(other, status="running")
     assert any("exc_info" in each for each in logs) == isinstance(error, ZeroDivisionError)
@@ -188,9 +187,8 @@ async def test_a_cancelled_evaluation_stops_at_once_and_leaves_no_values(here, p
     answer = await here.http.post(f"/v1/evaluations/{id}:cancel")
     assert (answer.status_code, answer.json()["status"]) == (200, "cancelled")
     assert here.puppet.running == (parts is None)
-    assert "its status is 'cancelled'" in refused(
-        await here.http.post(f"/v1/evaluations/{id}:cancel"), 409, "evaluation_conflict"
-    )
+    again = await here.http.post(f"/v1/evaluations/{id}:cancel")
+    assert "its status is 'cancelled'" in refused(again, 409, "evaluation_conflict")
     refused(await here.http.post(f"/v1/evaluations/{id}:resume"), 409, "evaluation_conflict")
     with here.database.begin() as connection:
         assert connection.scalar(text("SELECT count(*) FROM parts, evaluations WHERE evaluation = evaluations.number "

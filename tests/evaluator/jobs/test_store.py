@@ -174,7 +174,7 @@ def test_a_report_is_there_once_it_is_done(store):
     assert store.document("a") == {"metrics": {"ä": 0.1}}
     running(store, "b")
     store.move("b", Event.FAIL, 3.0, reason="no column y")
-    with pytest.raises(EvaluationConflict, match="its status is 'failed'. no column y"):
+    with pytest.raises(EvaluationConflict, match=r"its status is 'failed'\. no column y"):
         store.document("b")
 
 
