@@ -1,5 +1,6 @@
 """What is written down about evaluations is true after each call, whatever database it is in."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -124,6 +125,14 @@ def test_a_part_that_is_kept_twice_counts_once(store):
     found = store.get("a")
     assert (found.rows_done, found.rows, found.rows_per_s) == (10, 40, 2.5)
     assert kept.read("main", 0)["y"][0] == 1.0
+
+
+def test_parts_that_are_written_at_the_same_time_all_count(store):
+    kept = store.kept(running(store))
+    with ThreadPoolExecutor(4) as threads:
+        written = [threads.submit(kept.keep, "main", number, 10, {"y": np.zeros(10)}) for number in range(24)]
+    assert [each.exception() for each in written] == [None] * 24
+    assert (kept.numbers("main"), store.get("a").rows_done) == ({*range(24)}, 240)
 
 
 def test_a_part_that_cannot_be_written_is_not_there_and_does_not_count(store, database):
