@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import sqlite3
+import threading
 
 import pytest
 from sqlalchemy import event, text
@@ -19,7 +20,7 @@ from sluice.policy.errors import (
     TooLarge,
     VersionNotFound,
 )
-from tests.evaluator.puppet import PARTS, ROWS, Puppet, refused, running
+from tests.evaluator.puppet import PARTS, PATIENCE_S, ROWS, Puppet, refused, running
 
 
 async def test_an_evaluation_runs_part_by_part_to_its_report(here):
@@ -243,3 +244,27 @@ async def test_whatever_keeps_one_from_starting_the_next_look_starts_it(here, lo
     await here.until(await here.ask(), status="running")
     told = [each for each in logs if each["event"] == "cannot start evaluations"]
     assert ["exc_info" in each for each in told] == [False, True]
+
+
+async def test_one_that_is_cancelled_while_it_is_being_started_does_not_run(here, monkeypatch):
+    started, go = threading.Event(), threading.Event()
+    start_next = here.service.store.start_next
+
+    def slow(now):
+        found = start_next(now)
+        if found is not None and found.model == "digits":
+            started.set()
+            go.wait(PATIENCE_S)
+        return found
+
+    monkeypatch.setattr(here.service.store, "start_next", slow)
+    id = await here.ask()
+    await asyncio.to_thread(started.wait, PATIENCE_S)
+    cancelling = asyncio.create_task(here.http.post(f"/v1/evaluations/{id}:cancel"))
+    while not cancelling.done() and not here.service.runner._lock._waiters:
+        await asyncio.sleep(0)
+    go.set()
+    assert (await cancelling).json()["status"] == "cancelled"
+    other = await here.ask(model="other")
+    await here.until(other, status="running")
+    assert here.puppet.running == 1
