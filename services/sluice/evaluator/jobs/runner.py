@@ -130,7 +130,8 @@ class Runner:
         kept = self._store.kept(evaluation)
         event, facts = await self._outcome(evaluation, kept)
         if kept.latest is not None:
-            facts = {"rows": kept.latest.rows, "rows_per_s": kept.latest.rows_per_s, **facts}
+            told = kept.latest
+            facts = {"rows_done": told.rows_done, "rows": told.rows, "rows_per_s": told.rows_per_s, **facts}
         try:
             await self._settle(evaluation, event, facts)
         except Exception as error:  # what came of it cannot be written down
