@@ -28,7 +28,7 @@ from sluice.gateway.settings import Settings
 from sluice.policy.batch import Batch, Lane, Ticket
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.contract import Recognition, Signature, State
-from sluice.policy.errors import BackendError, BatchCollision, SluiceError, error_classes
+from sluice.policy.errors import BackendError, BadRequest, BatchCollision, SluiceError, error_classes
 from sluice.policy.recognition import Calibrated, Calibration, Recognized
 from sluice.policy.scheduler import Scheduler
 from sluice.policy.session import LIFE_CYCLE, Event
@@ -38,7 +38,7 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
 ADVICE = {
-    "bad_request": "Correct the request; the sentence names the field, the header or the path.",
+    "bad_request": "Correct the request; the sentence names the field, the header, the path or the value.",
     "shape_mismatch": "Send the axes that the sentence names.",
     "dtype_mismatch": "Send numbers, text or booleans, as the sentence says.",
     "missing_input": "Add what the sentence names.",
@@ -110,7 +110,7 @@ def errors() -> str:
 
 def _errors() -> Iterator[tuple[object, ...]]:
     found = {error.code: error for error in error_classes(SluiceError)}
-    found["backend_error"] = BackendError  # InputRejected has the same code
+    found |= {each.code: each for each in (BadRequest, BackendError)}  # some below them have the same code
     for code, error in sorted(found.items(), key=lambda item: (item[1].http_status, item[0])):
         when = " ".join((error.__doc__ or "").split("\n\n")[0].split())
         yield f"`{code}`", error.http_status, error.grpc_status, when, ADVICE[code]

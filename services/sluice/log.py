@@ -11,8 +11,18 @@ import structlog
 from sluice import stderr
 
 
+class _Others(logging.Handler):
+    """Tells the warnings of libraries as our own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        tell(record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
 def configure() -> None:
     """Log at INFO to standard error, in colour on a terminal."""
+    logging.basicConfig(handlers=[_Others(logging.WARNING)])
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -4,7 +4,11 @@ import os
 import signal
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # a terminal that closes; Windows has none
+# What tells a process to end. It is not to end with its terminal if hanging up was ignored before, as under nohup.
+SIGNALS = (
+    signal.SIGTERM, signal.SIGINT, *(() if signal.getsignal(_HANGUP) is signal.SIG_IGN else (_HANGUP,))
+)  # fmt: skip
 EXIT = 128  # an exit code tells a signal by this and its number
 
 

@@ -344,7 +344,10 @@ def test_columns_that_fit_no_axis_are_told(tmp_path: Path, gateway: str, buckets
     ("arguments", "reason"),
     [
         ([], "Missing argument"),
-        (["series", "--url", "somewhere"], "--url: expected http://HOST:PORT, got 'somewhere'"),
+        (
+            ["series", "--url", "somewhere"],
+            "--url: expected the gateway's HTTP port, http://HOST:PORT, got 'somewhere'",
+        ),
         (["series", "--plot", "lengths.gif"], "--plot: expected a file that ends in .png or .svg, got lengths.gif"),
         (["series", "--buckets", "3"], "No such option"),
     ],

@@ -240,7 +240,7 @@ def test_a_calibration_is_what_the_served_model_answers_to_the_rows(
         assert made.methods[method].scores == pytest.approx(np.sort(expected), abs=1e-4)
     assert "animals version 4: 300 known rows" in result.text
     assert f"{(outputs['logits'].argmax(axis=1) == labels).mean():.2%} of them answered right" in result.words
-    assert "Default method (*): knn, the first of the list" in result.words
+    assert "Default method (*): knn, which is best in published comparisons; with --unknown" in result.words
     assert f"{made.methods['knn'].threshold(0.05):.4g}" in result.text
 
 
@@ -440,8 +440,8 @@ def test_a_calibration_that_cannot_be_written_leaves_nothing(calibrate: Calibrat
     [
         ("plants", 1, "plants: expected a served model, one of animals, "),
         ("gone", 1, "gone: expected a version that is available; there is none now"),
-        ("plain", 1, 'plain: expected a contract with "recognition"'),
-        ("bare", 1, 'bare: expected a contract with "recognition"'),
+        ("plain", 1, "plain version 4: expected a contract that names classes; it has none. Export"),
+        ("bare", 1, "`sluice export FILE.keras --out DIR/NAME/VERSION --classes A,B,…`"),
         ("future", 1, "contract.schema: expected 1, got 2"),
         ("wrong", 1, "expected 64 rows of logits; got shape [63, 3]"),
         ("endless", 1, "endless: The model answered 'logits' that are not finite."),
@@ -473,6 +473,40 @@ def test_a_row_of_each_class_is_too_little(
     more = ("--unknown", unknown) if with_unknown else ()
     result = calibrate("animals", "--known", tmp_path / "few.npz", *more, "--method", method, "--level", 0.5)
     assert (result.code, "A calibration takes two rows or more of a class" in result.reason) == (1, True)
+    assert "3 known rows came, no two of one class. Give more rows with --known." in result.reason
+
+
+SIX = "6 known rows came; {} The level 0.05 takes 19 or more{} to compare with. Give more rows with --known, or a"
+HALF = "compares with 3 of them, as the others are for its fit."
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            (),
+            SIX.format("max_logit compares with 6 of them (top_probability, entropy, margin, openmax: 3, as the others "
+            "are for their fit).", "") + " --level of 0.1429 or more.",
+        ),
+        (("--method", "knn"), SIX.format("knn compares with 6 of them.", "") + " --level of 0.1429 or more."),
+        (("--method", "margin"), SIX.format(f"margin {HALF}", "") + " --level of 0.25 or more."),
+        (
+            ("--method", "knn", "--by-class"),
+            SIX.format("knn compares with 2 of them.", " of each class") + " --level of 0.3334 or more.",
+        ),
+        (
+            ("--method", "gen+margin"),
+            SIX.replace("0.05 takes 19", "0.05 of 2 methods that must agree takes 39").format(f"gen+margin {HALF}", "")
+            + " --level of 0.5 or more.",
+        ),
+    ],
+)  # fmt: skip
+def test_of_few_rows_it_is_told_how_many_came_what_for_and_how_many_are_needed(
+    calibrate: Calibrate, tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    np.savez(tmp_path / "few.npz", x=np.repeat(CENTRES, 2, axis=0).reshape(-1, 2, 2), label=np.arange(6) // 2)
+    result = calibrate("animals", "--known", tmp_path / "few.npz", *options)
+    assert (result.code, result.reason) == (1, f"sluice: animals: {told}")
 
 
 def test_a_folder_is_told_as_it_is_called(calibrate: Calibrate, tmp_path: Path, known: Path) -> None:
@@ -531,7 +565,7 @@ def test_without_a_gateway_the_reason_is_said(tmp_path: Path, known: Path) -> No
         (("--plot", "x.gif"), 2, "--plot: expected a file that ends in .png or .svg, got x.gif"),
         (("--method", "odin"), 1, '"method" is one of top_probability'),
         (("--method", "all", "--method", "knn"), 1, "got 'all'"),
-        (("--level", "0.001"), 1, "The level 0.001 takes 999 calibration rows or more; there are"),
+        (("--level", "0.001"), 1, "300 known rows came; max_logit compares with 300 of them"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_refused(

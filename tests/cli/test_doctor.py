@@ -67,8 +67,16 @@ async def test_a_model_server_that_batches_too_is_found_out(puppet):
 async def test_so_is_one_that_takes_smaller_batches_than_the_gateways(puppet):
     BatchingServer(puppet, largest=64)
     told = await found(puppet, "plain")
-    assert [level for level, _ in told["plain"]] == ["ok", "ok", "-", "FAIL"]
-    assert "takes 64 rows at once; the gateway sends up to 128" in told["plain"][3][1]
+    assert [level for level, _ in told["plain"]] == ["ok", "ok", "FAIL"]
+    assert "takes 64 rows at once; the gateway sends up to 128" in told["plain"][2][1]
+
+
+async def test_of_one_that_batches_nothing_else_says_that_it_does_not(puppet):
+    puppet.shapes["plain"] = OPEN
+    BatchingServer(puppet, largest=64)
+    told = await found(puppet, "plain")
+    assert [level for level, _ in told["plain"]] == ["ok", "ok", "FAIL"]
+    assert "the model server batches, too, and takes 64 rows at once" in told["plain"][2][1]
 
 
 async def test_so_is_one_whose_model_has_a_signature_of_its_own_that_is_named_contract(puppet, monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import typer.main
 
-from sluice.cli import extras, keras_import
+from sluice.cli import dispatch, extras, keras_import
 from sluice.cli.errors import CommandError
 from sluice.cli.main import app
 from tests.cli.conftest import told
@@ -35,7 +35,7 @@ def test_settings_that_cannot_be_used_are_told_in_one_line() -> None:
 
 def test_a_setting_of_another_form_is_told_with_what_it_takes() -> None:
     said = told("serve", "--models", ".", "--http", "18110")
-    assert (said.code, said.error) == (2, "sluice: http: expected HOST:PORT, got '18110'\n")
+    assert (said.code, said.error) == (2, "sluice: http: expected HOST:PORT, such as 127.0.0.1:8080, got '18110'\n")
 
 
 _OR_GATEWAY = ", or name a gateway that runs: --url URL"
@@ -88,6 +88,18 @@ def test_a_keras_that_cannot_be_imported_is_told_in_one_line(monkeypatch: pytest
     assert told.value.code == 2
 
 
+@pytest.mark.parametrize("command", ["export nothere.keras --out m/1", "explain nothere.h5", "explain icu.py"])
+def test_of_a_file_that_is_not_there_it_is_told_without_keras(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for module in (dispatch, keras_import):
+        monkeypatch.setattr(module, "need", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "keras", None)
+    said = told(*command.split())
+    assert (said.code, "there is no such file in " in said.reason) == (1, True)
+
+
 def test_a_folder_that_tensorflow_left_behind_is_not_tensorflow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,12 +115,26 @@ def test_the_version_is_told() -> None:
     assert "sluice --version" in told("--help").text
 
 
+@pytest.mark.parametrize("command", ["", "serve ", "export ", "calibrate ", "models build "])
+def test_help_has_a_short_form(command: str) -> None:
+    long, short = (told(*f"{command}{flag}".split()) for flag in ("--help", "-h"))
+    assert (short.code, short.error) == (0, "")
+    assert short.text == long.text
+    assert f"Usage: sluice {command}" in short.text
+
+
 def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sluice.cli.__main__.installed", pressed)
+    monkeypatch.setattr(dispatch, "installed", pressed)
     assert told("doctor") == (130, "", "")
+
+
+def test_nothing_is_imported_before_ctrl_c_is_minded() -> None:
+    code = "import sys; before = {*sys.modules}; import sluice.cli.__main__; print(*sorted({*sys.modules} - before))"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert imported == "sluice sluice.cli sluice.cli.__main__\n"
 
 
 def test_a_command_that_has_no_standard_error_ends_with_its_code(tmp_path: Path) -> None:

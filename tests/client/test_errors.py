@@ -67,7 +67,11 @@ def test_a_proxys_answer_has_the_class_of_its_status() -> None:
     assert "Come back later" in error.message
     assert error.retry_after_s is None
     assert type(http_refusal(418, {}, b"[1]")) is SluiceError
-    assert http_refusal(404, {}, b"").message
+    assert http_refusal(404, {}, b"").message == "The gateway gave no reason (status 404)."
+    assert error_of("unavailable", "").message == "The gateway gave no reason."
+    for other in (b'{"detail":"Not Found"}', b'{"error":null,"code":null,"reason":null}'):
+        error = http_refusal(404, {}, other)
+        assert (type(error), error.message) == (NotFound, other.decode())
 
 
 @pytest.mark.parametrize("content", [b"<html>Welcome", "Welcome", b'{"cut": ', b'"text"', b"\xff\xfe", b""])

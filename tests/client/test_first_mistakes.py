@@ -4,6 +4,7 @@ import gzip
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc.aio
@@ -54,7 +55,7 @@ HTTP: dict[str, Sent] = {
         "/v1/models/nobody:generate", {"instances": ["a"], "beam": {"widht": 2}}, 400, "beam", "'widht'", "takes width"
     ),
     "a version that is a number": sent(f"{_MODEL}/sessions", {"version": 1}, 400, "cannot be read", "version", "1"),
-    "an id with a slash": sent(f"{_MODEL}/sessions", {"session": "a/b"}, 400, "session", "A-Za-z0-9._~-", "a/b"),
+    "an id with a slash": sent(f"{_MODEL}/sessions", {"session": "a/b"}, 400, "session", "A-Z a-z 0-9 . _ ~ -", "a/b"),
     "an id that is open": sent(
         f"{_MODEL}/sessions", {"session": MISTAKEN}, 409, "open already", "if_exists", '"return"', '"restart"'
     ),
@@ -71,6 +72,12 @@ HTTP: dict[str, Sent] = {
     "rows that differ": sent(
         "/v1/models/plain:predict", {"instances": [[1, 2], [1]]}, 400, "row 1 has 1 value where row 0 has 2"
     ),
+    "another length than the rows before": sent(
+        f"{_MODEL}:predict", {"instances": [[[1, 2]], [[1, 2]] * 2]}, 400, "row 1 has 2", "a request of their own"
+    ),
+    "a mistyped verb": sent(f"{_MODEL}:predcit", {"instances": []}, 400, f"did you mean {_MODEL}:predict?"),
+    "a verb that is none": sent(f"{_MODEL}:run", {"instances": []}, 400, ":predict", ":recognize", ":generate"),
+    "a version by name": sent(f"{_MODEL}/versions/one:predict", {}, 400, "version is a whole number", "'one'"),
     "neither rows nor columns": sent("/v1/models/plain:predict", {"x": [[1, 2]]}, 400, '"instances"', '"inputs"'),
     "recognition of a model without": sent(
         f"{_MODEL}:recognize", {"instances": [[1, 2]]}, 400, "does not recognize", "`sluice export --classes`"
@@ -131,7 +138,7 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
     "a session that is not open": (lambda c, _: c.session("early"), ("no session 'early'", "with client.open(model)")),
     "a model that is not there": (lambda c, _: c.open("smu"), ("no model 'smu'", "sum")),
     "rows for a model without sequences": (
-        lambda c, _: c.predict("plain", [[1, 2], [1]]), ("row 1 has the shape [1] where row 0 has [2]", "contract")
+        lambda c, _: c.predict("plain", [[1, 2], [1]]), ("row 1 has 1 value where row 0 has 2", "have the same length")
     ),
     "another signature": (lambda c, _: c.predict("plain", [[1]], signature="step"), ("'step'", "'serving_default'")),
     "rows to recognize that differ": (lambda c, _: c.recognize("sides", [[0, 1], [0]]), ("part 1 has 1 value",)),
@@ -142,6 +149,13 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
         lambda c, _: c.step_many("sum", [MISTAKEN], [[1, 2]]),  # type: ignore[list-item]
         ("takes sessions", "client.session", f"got '{MISTAKEN}'"),
     ),
+    "a model that is None": (lambda c, _: c.open(None), ("A model is named by text", "got None")),  # type: ignore[arg-type]
+    "an id that is a number": (lambda c, _: c.session(5), ("A session is named by text", "got 5")),  # type: ignore[arg-type]
+    "a fork that is a number": (lambda _, s: s.fork(5), ("A session is named by text", "got 5")),  # type: ignore[arg-type]
+    "a label that is a number": (lambda c, _: c.predict("sum", [[1]], label=5), ("A label is a name", "got 5")),  # type: ignore[arg-type]
+    "a state without its name": (lambda c, _: c.open("sum", state=[1, 2]), ("by the states' names", "got [1, 2]")),  # type: ignore[arg-type]
+    "a time limit that is text": (lambda c, _: c.predict("sum", [[1]], timeout_s="5"), ("number of seconds", "'5'")),  # type: ignore[arg-type]
+    "rows to recognize that are one row": (lambda c, _: c.recognize("sides", 1), ("[rows, ...]", "The input has the ")),
     "a version by name": (lambda c, _: c.predict("sum", [[1]], version="newest"), ("whole number", "label")),
 }  # fmt: skip
 # What is typed, its exit code, and what stands on standard error.
@@ -151,6 +165,9 @@ COMMANDS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "no gateway there": ("buckets sum --url {nobody}", 3, ("expected a gateway there", "`sluice serve`", "--url")),
     "a model that is not there": ("buckets smu --url {url}", 1, ("no model 'smu'", "sum")),
     "an address without http": ("buckets sum --url 127.0.0.1:8080", 2, ("http://HOST:PORT", "'127.0.0.1:8080'")),
+    "an address of gRPC": ("explain sum --url grpc://127.0.0.1:8081", 2, ("the gateway's HTTP port", "'grpc://127")),
+    "a path behind the address": ("explain sum --url http://127.0.0.1:8080/v1", 2, ("--url: ", "ends after the port")),
+    "the gRPC port": ("calibrate sides --known {rows} --url {grpc}", 3, ("expected the HTTP port", "`sluice serve`")),
     "a calibration without rows": ("calibrate sides --known none.npz --url {url}", 1, ("none.npz", "no such file")),
     "a level that is a percentage": ("calibrate sides --known none.npz --level 5", 2, ("between 0 and 1", "got 5")),
     "no model server there": ("doctor --backend {nobody_address}", 3, ("cannot be connected to", "HOST:PORT")),
@@ -244,11 +261,17 @@ async def test_a_websocket_elsewhere_is_told_where_there_is_one(urls: Urls) -> N
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_mistake_in_a_command_is_a_sentence_and_an_exit_code(urls: Urls, nobody: str, name: str) -> None:
+def test_a_mistake_in_a_command_is_a_sentence_and_an_exit_code(
+    urls: Urls, nobody: str, name: str, tmp_path: Path
+) -> None:
     line, code, words = COMMANDS[name]
-    said = told(*line.format(url=urls.http, nobody=f"http://{nobody}", nobody_address=nobody).split())
+    (rows := tmp_path / "rows.csv").write_text("x.0,x.1,label\n")
+    grpc_port = urls.grpc.replace("grpc", "http", 1)
+    places = {"url": urls.http, "grpc": grpc_port, "nobody": f"http://{nobody}", "nobody_address": nobody}
+    said = told(*line.format(rows=rows, **places).split())
     assert said.code == code
     assert_says(said.error, words)
+    assert "grpc:// URL" not in said.error  # which no command takes
 
 
 def assert_says(said: str, words: tuple[str, ...]) -> None:

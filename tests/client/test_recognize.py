@@ -60,7 +60,11 @@ FLAWS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "neither numbers nor text": ({"rows": [[None, 0.2]]}, DtypeMismatch, "None"),
     "input": ({"rows": {"y": ROWS}}, UnknownInput, "'y'"),
     "no input": ({"rows": {}}, ShapeMismatch, r"\[rows, \.\.\.\]"),
-    "inputs that do not agree": ({"rows": {"x": ROWS, "y": ROWS[:1]}}, ShapeMismatch, r"\(3, 2\)"),
+    "inputs that do not agree": (
+        {"rows": {"x": ROWS, "y": ROWS[:1]}},
+        ShapeMismatch,
+        r"Input 'x' has the shape \[3, 2\]",
+    ),
 }
 
 

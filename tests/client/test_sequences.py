@@ -40,7 +40,7 @@ FLAWS: dict[str, tuple[dict[str, Any], type[BadRequest] | type[SequenceTooLong],
     "lengths beyond the rows": ({"values": {"x": PADDED, "lengths": (9, 1, 1, 1)}}, ShapeMismatch, "8 values along"),
     "a model without sequences": (
         {"model": "plain", "values": [[1.0], [1.0, 2.0]]}, ShapeMismatch,
-        r"'x' takes float32 .*; row 1 has the shape \[2\] where row 0 has \[1\]\. .* a model whose contract says so",
+        r"'x' takes float32 .*; row 1 has 2 values where row 0 has 1 value\. Lists beside each other have the same",
     ),
 }  # fmt: skip
 _BATCH = {"name": "batch"}

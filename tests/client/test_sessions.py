@@ -263,7 +263,19 @@ async def test_one_session_over_both_transports(urls: Urls) -> None:
         assert (await same.step(row(1, 1)))["total"].tolist() == [2, 3]
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://127.0.0.1", "http://", ""])
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://127.0.0.1", "http://", "", None])
 async def test_an_url_of_another_kind_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="http://HOST:PORT"):
         AsyncClient(url)
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/models/sum:predict", "/v2"])
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc"])
+async def test_an_url_ends_after_the_port(scheme: str, path: str) -> None:
+    with pytest.raises(ValueError, match=rf"ends after the port, as in {scheme}://gateway:80; got '.*{path}'"):
+        AsyncClient(f"{scheme}://gateway:80{path}")
+
+
+async def test_an_url_may_have_the_path_that_a_proxy_gives_the_gateway() -> None:
+    async with AsyncClient("http://proxy/sluice"), AsyncClient("https://proxy:8443/teams/v1"):
+        pass

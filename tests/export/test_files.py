@@ -63,3 +63,39 @@ def test_whatever_a_file_contains_the_refusal_is_one_line_that_names_it(write, e
         export_file(file, tmp_path / "model" / "1")
     assert str(file) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def nothing(file: Path) -> None:
+    pass
+
+
+def a_folder(file: Path) -> None:
+    file.mkdir()
+
+
+def code(file: Path) -> None:
+    file.write_text("import keras\n")
+
+
+def an_older_file(file: Path) -> None:
+    file.write_bytes(b"\x89HDF\r\n\x1a\n and so on")
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "told"),
+    [
+        ("nothere.keras", nothing, "there is no such file"),
+        ("icu.keras", a_folder, "this is a folder"),
+        ("icu.py", code, "this is Python code. Let it end in model.save('NAME.keras'), run it, and give that file"),
+        ("icu.pt", code, "its name ends in '.pt'. Load the model in Python, and save it as NAME.keras"),
+        ("icu.keras", an_older_file, "this is none, or was cut off. It is an older file: rename it to .h5"),
+        ("junk.keras", not_a_zip, "this is none, or was cut off"),
+        ("junk.h5", not_a_zip, "this is none, or was cut off"),
+    ],
+)
+def test_of_what_is_no_keras_file_it_is_told_what_it_is_and_what_to_do(tmp_path, name, write, told):
+    write(file := tmp_path / name)
+    with pytest.raises(ExportError) as refused:
+        load(file)
+    expected = f"{file}: expected a Keras model file, .keras or .h5, as `model.save` writes it; "
+    assert str(refused.value) == expected + told

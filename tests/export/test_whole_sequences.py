@@ -193,15 +193,28 @@ def padded_backwards() -> keras.Model:
     return sequential(layers.GRU(2, go_backwards=True, return_sequences=True, name="back"), layers.Dense(1))
 
 
+def most_of_words() -> keras.Model:
+    """Attention of a masked word is spread over the padding, too, and this pooling takes no mask."""
+    entry = keras.Input((None,), dtype="int32")
+    hidden = layers.Embedding(9, 4, mask_zero=True)(entry)
+    seen = layers.MultiHeadAttention(2, 2, name="heads")(hidden, hidden)
+    return keras.Model(entry, layers.Dense(2)(layers.GlobalMaxPooling1D(name="most")(layers.Add()([hidden, seen]))))
+
+
 PADDING_SEEN: dict[str, tuple[Callable[[], keras.Model], str]] = {
     "mean of all": (mean_of_all, "layer 'mean"),
     "pooling": (lambda: sequential(layers.MaxPooling1D(name="pool"), layers.LSTM(2)), "layer 'pool' (MaxPooling1D)"),
     "shorter answers": (lambda: sequential(layers.Conv1D(2, 3, name="conv"), layers.LSTM(2)), "layer 'conv' (Conv1D)"),
     "turned round": (padded_backwards, "layer 'back' (GRU)"),
+    "masked steps": (
+        most_of_words,
+        "layer 'most' (GlobalMaxPooling1D) takes no mask, and sees what layer 'heads' (MultiHeadAttention) gives at",
+    ),
     "two sequences": (two_sequences, "'second' may be of another length than 'first'"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Layer 'most' .* does not support masking")
 @pytest.mark.parametrize("name", PADDING_SEEN)
 def test_a_model_that_sees_padding_is_served_as_rows_and_its_line_names_the_layer(name):
     build, reason = PADDING_SEEN[name]

@@ -138,7 +138,7 @@ async def test_a_row_that_the_model_refuses_fails_its_call_and_moves_nothing(her
     response, _ = await asyncio.gather(
         here.columns([adder.id for adder in adders], [(666, 1), (1, 1)]), step_all(here, others, [(1, 1)] * 2)
     )
-    refused(response, 502, "backend_error")
+    refused(response, 400, "bad_request")
     await step_all(here, adders + others, [(2, 2)] * 4)
 
 

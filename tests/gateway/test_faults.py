@@ -103,7 +103,7 @@ async def test_a_step_that_the_model_refuses_does_not_spoil_its_mates(here):
     here.puppet.before = reject
     bad, *others = await here.adders(5)
     response, *_ = await asyncio.gather(bad.step((666, 0)), *(other.goes_on() for other in others))
-    refused(response, 502, "backend_error")
+    refused(response, 400, "bad_request")
     await asyncio.gather(bad.goes_on(), *(other.goes_on() for other in others))
 
 

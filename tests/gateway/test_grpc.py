@@ -109,6 +109,7 @@ async def test_a_session_is_opened_with_a_state_a_version_or_over_another(here, 
     adder = await open_one(here, stub, session="a", state={"h": tensor([10, 20])}, version="1")
     adder.total = [10, 20]
     await goes_on(stub, adder)
+    await failed(stub.Open(model="sum", state={"": tensor([1, 2])}), "INVALID_ARGUMENT", "unknown_input")
     await failed(stub.Open(model="sum", session="a"), "ALREADY_EXISTS", "session_exists")
     returned = await stub.Open(model="sum", session="a", if_exists=pb.IF_EXISTS_RETURN)
     assert (returned.created, returned.session.step) == (False, 1)
@@ -627,6 +628,6 @@ async def test_a_step_that_the_model_refuses_does_not_spoil_its_mates(here, stub
 
     here.puppet.before = reject
     bad, *others = [await open_one(here, stub) for _ in range(4)]
-    refusal = failed(stub.step(bad.id, (666, 0)), "INTERNAL", "backend_error")
+    refusal = failed(stub.step(bad.id, (666, 0)), "INVALID_ARGUMENT", "bad_request")
     await asyncio.gather(refusal, *(goes_on(stub, other) for other in others))
     await goes_on(stub, bad)

@@ -15,6 +15,80 @@ async def post(here, path, text, headers=None):
     return await here.http.post(path, content=content, headers=JSON | (headers or {}))
 
 
+# By path, a body around what is in it.
+BODIES = {
+    "/v1/sessions/{}:step": '{"inputs": %s}',
+    "/v1/sessions/{}:scan": '{"inputs": [%s]}',
+    "/v1/models/sum/sessions:step": '{"sessions": ["{}"], "inputs": [%s]}',
+    "/v1/models/sum/sessions": '{"ttl_s": 5, "state": {"h": %s}}',
+    "/v1/models/plain:predict": '{"instances": [%s]}',
+    "/v1/models/sides:recognize": '{"instances": [%s]}',
+    "/v1/models/speller:generate": '{"instances": [%s]}',
+    "/v2/models/plain/infer": '{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": %s}]}',
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_a_body_that_is_nested_too_deeply_is_told_so_by_every_door(here, path):
+    adder = await here.open()
+    body = (BODIES[path] % ("[" * 5000 + "]" * 5000)).replace("{}", adder.id)
+    response = await post(here, path.format(adder.id), body)
+    assert (response.status_code, response.headers["sluice-code"]) == (400, "bad_request")
+    assert "nested too deeply" in response.json()["error"]
+    await adder.goes_on()
+
+
+@pytest.mark.parametrize("path", [each for each in BODIES if "sides" not in each and "speller" not in each])
+async def test_a_body_may_begin_with_a_byte_order_mark(here, path):
+    adder = await here.open()
+    body = (BODIES[path] % "[1, 2]").replace("{}", adder.id)
+    response = await post(here, path.format(adder.id), b"\xef\xbb\xbf" + body.encode())
+    assert response.status_code in (200, 201), response.text
+
+
+async def test_what_came_is_shown_as_it_was_written(here):
+    adder = await here.open()
+    step, many = f"/v1/sessions/{adder.id}:step", "/v1/models/sum/sessions:step"
+    for path, body, shown in (
+        (step, '{"inputs": [1, 2], "step": true}', "got true."),
+        (step, '{"inputs": [1, 2], "outputs": [null]}', "got [null]."),
+        (many, '{"sessions": null, "inputs": [[1, 2]]}', "got null."),
+        (many, '{"sessions": ["a"], "inputs": [[1, 2]], "steps": {"a": false}}', 'got {"a": false}.'),
+        ("/v1/models/sides:recognize", '{"instances": [[1, 2]], "level": true}', "got true."),
+        ("/v1/models/sides:recognize", '{"instances": [[1, 2]], "method": ["knn"]}', 'got ["knn"].'),
+        ("/v1/models/plain:predict", '{"signature_name": null, "instances": [[1, 2]]}', "got null."),
+        ("/v1/models/plain:predict", '{"instances": [[1, 2]], "inputs": [[1, 2]]}', "it has both."),
+        ("/v1/models/plain:predict", "null", "got null."),
+        ("/v1/models/plain:classify", '{"examples": [null]}', "example 0 is null."),
+        ("/v2/models/plain/infer", '{"inputs": {"x": true}}', 'got {"x": true}.'),
+    ):
+        response = await post(here, path, body)
+        assert response.status_code == 400
+        assert response.json()["error"].endswith(shown)
+
+
+async def test_inputs_of_different_sizes_are_told_with_how_many_each_has(here):
+    adder = await here.open()
+    response = await here.columns([adder.id], [[1, 2], [3, 4]])
+    said = refused(response, 400, "shape_mismatch")["error"]
+    assert said == "Each input needs as many rows as there are sessions, 1; 'x' has 2."
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "advice"),
+    [
+        ("plain", "[[1, 2], [3]]", "Lists beside each other have the same length."),
+        ("sum", "[[[1, 2]], [[1, 2], [3, 4]]]", "send those of another length in a request of their own"),
+        ("spans", "[[[1, 2], [3]]]", "Lists beside each other have the same length."),
+    ],
+)
+async def test_lists_that_differ_are_told_with_where_and_what_to_do(here, model, rows, advice):
+    response = await post(here, f"/v1/models/{model}:predict", f'{{"instances": {rows}}}')
+    said = refused_as_tf_serving(response, 400, "shape_mismatch")
+    assert " 1 has " in said
+    assert advice in said
+
+
 STEP_MISTAKES = {
     "shape_mismatch": ["[1, 2, 3]", "1", "[[1, 2]]", '{"x": [[1, 2], [3, 4]]}', "[[1], [2, 3]]", "[1]"],
     "dtype_mismatch": ['["a", "b"]', "[null, 1]", "[true, false]", '{"x": ["1", "2"]}', "[{}, {}]", '[1, "2"]'],
@@ -277,7 +351,7 @@ async def test_a_predict_path_that_is_malformed_answers_as_tensorflow_serving(he
     ("call", "body", "sentence"),
     [
         ("sum/sessions", {"version": 1}, "version takes text; 1 came: put it in quotes."),
-        ("sum/sessions", {"version": "one"}, 'version takes text that matches ^[0-9]{1,19}$; "one" came.'),
+        ("sum/sessions", {"version": "one"}, 'version takes a whole number, such as 1; "one" came.'),
         ("sum/sessions", {"ttl_s": "", "state": 1}, 'state takes an object; 1 came; ttl_s takes a number; "" came.'),
         ("sum/sessions", {"if_exists": "keep"}, "if_exists takes 'error', 'return' or 'restart'; \"keep\" came."),
         ("sum/sessions", {"sesion": 1}, f"body: unknown fields 'sesion'; it takes {OPENS_WITH}."),

@@ -49,6 +49,7 @@ async def test_a_contract_is_shown_as_written_and_in_words(here):
     body = (await here.http.get("/v1/models/sum/contract")).json()
     assert body["contract"] == json.loads(json.dumps(CONTRACT))
     parse_contract(body["contract"])
+    assert [*body["shapes"]] == [*body["contract"]["signatures"]] == ["step", "scan", "serving_default"]
     assert body["shapes"]["step"].startswith("takes x float32 [batch, feature=2], what to add")
     plain = (await here.http.get("/v1/models/plain/contract", params={"version": "1"})).json()
     assert plain["contract"] is None

@@ -46,11 +46,12 @@ class Process:
 
 
 @asynccontextmanager
-async def serving(backend: str, *flags: str) -> AsyncIterator[Process]:
+async def serving(backend: str, *flags: str, hangup: str = "default") -> AsyncIterator[Process]:
+    """`hangup` is what SIGHUP does at its start, which it inherits: `default` or `ignore`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "sluice.cli", "serve", "--backend", backend, "--http", "127.0.0.1:0",
-        "--grpc", "127.0.0.1:0", *flags,
+        "env", f"--{hangup}-signal=HUP", sys.executable, "-m", "sluice.cli", "serve", "--backend", backend,
+        "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", *flags,
         cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stderr is not None
@@ -98,14 +99,15 @@ async def test_a_thousand_sessions_fit_into_150_megabytes(tmp_path):
     assert puppet.returncode == 0
 
 
-async def test_a_gateway_that_is_told_to_stop_finishes_what_runs_and_ends_with_code_0(puppet):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_gateway_that_is_told_to_stop_finishes_what_runs_and_ends_with_code_0(puppet, number):
     async with serving(puppet.address) as served:
         adder, other = await served.open(), await served.open()
         await asyncio.gather(adder.goes_on(), other.goes_on())
         gate = Gate(puppet)
         running = asyncio.create_task(adder.goes_on())
         await puppet.until_running(1)
-        served.process.send_signal(signal.SIGTERM)
+        served.process.send_signal(number)
         await eventually(lambda: _not_ready(served))
         refused(await served.http.post("/v1/models/sum/sessions", json={}), 503, "draining")
         waiting = asyncio.create_task(other.goes_on())
@@ -163,6 +165,14 @@ async def test_an_idle_gateway_stops_at_once(puppet, number):
     async with serving(puppet.address) as served:
         await (await served.open()).goes_on()
         served.process.send_signal(number)
+        assert (await served.end())[0] == 0
+
+
+async def test_a_gateway_that_is_not_to_end_with_its_terminal_does_not(puppet):
+    async with serving(puppet.address, hangup="ignore") as served:
+        served.process.send_signal(signal.SIGHUP)
+        await (await served.open()).goes_on()
+        served.process.send_signal(signal.SIGTERM)
         assert (await served.end())[0] == 0
 
 

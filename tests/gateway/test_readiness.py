@@ -8,7 +8,7 @@ import pytest
 from sluice.gateway.upstream.client import VersionStatus
 from sluice.gateway.upstream.served import Model
 from sluice.model_folder import LAYOUT, Found
-from sluice.policy.errors import BackendError, DeadlineExceeded, VersionNotFound
+from sluice.policy.errors import BackendError, DeadlineExceeded, InputRejected, VersionNotFound
 from tests.gateway import puppet as puppets
 from tests.gateway.here import Here, eventually, refused, refused_as_tf_serving, running
 from tests.gateway.puppet import CONTRACT, Puppet
@@ -148,7 +148,9 @@ async def test_without_a_folder_required_models_are_waited_for_too(puppet):
         await eventually(lambda: is_ready(here, True))
 
 
-async def test_a_folder_that_is_empty_at_first_is_waited_for_and_one_that_is_emptied_later_is_not(puppet, tmp_path):
+async def test_a_folder_that_is_empty_at_first_is_waited_for_and_one_that_is_emptied_is_not_while_its_model_is_served(
+    puppet, tmp_path
+):
     folder = tmp_path / "models"
     folder.mkdir()
     async with running(puppet, models=folder) as here:
@@ -159,6 +161,39 @@ async def test_a_folder_that_is_empty_at_first_is_waited_for_and_one_that_is_emp
         (folder / "sum" / "1" / "saved_model.pb").unlink()
         await eventually(lambda: here.gateway.catalog.unserved)
         assert await is_ready(here, True)
+
+
+async def test_a_gateway_whose_last_model_is_removed_is_not_ready_until_there_is_one_again(puppet, tmp_path):
+    folder = tmp_path / "models"
+    add(folder, "sum")
+    async with running(puppet, models=folder) as here:
+        await eventually(lambda: is_ready(here, True))
+        (folder / "sum" / "1" / "saved_model.pb").unlink()
+        puppet.versions["sum"] = []
+        await eventually(lambda: is_ready(here, False))
+        status, body = await readiness(here)
+        assert (status, body["reason"]) == (503, f"there is no model to serve in {folder}")
+        assert (await health(here))[0] == 503
+        assert (await here.metrics())["sluice_ready"] == 0
+        (folder / "sum" / "1" / "saved_model.pb").touch()
+        puppet.versions["sum"], puppet.states["sum", 1] = [1], ("LOADING", "")
+
+        async def loads() -> bool:
+            return await trouble_of(here, "sum") == "version 1 is LOADING"
+
+        await eventually(loads)
+        status, body = await readiness(here)
+        assert (status, body["reason"]) == (503, "no model can be called yet")
+        del puppet.states["sum", 1]
+        await eventually(lambda: is_ready(here, True))
+
+
+async def test_a_gateway_whose_only_model_is_broken_is_ready(puppet, tmp_path):
+    add(tmp_path / "models", "sum")
+    puppet.states["sum", 1] = "END", "its file is cut off"
+    async with running(puppet, models=tmp_path / "models") as here:
+        await eventually(lambda: is_ready(here, True))
+        assert await trouble_of(here, "sum") == "version 1 is END: its file is cut off"
 
 
 async def test_what_lies_in_the_folder_and_is_not_served_is_told_with_what_to_do(puppet, folder, logs):
@@ -218,6 +253,8 @@ async def test_a_model_may_have_a_signature_of_its_own_that_is_named_contract(pu
         ("contract", BackendError),
         ("contract", DeadlineExceeded),
         ("contract", VersionNotFound),
+        ("versions", InputRejected),
+        ("contract", InputRejected),
     ],
 )
 async def test_what_the_model_server_cannot_say_of_one_model_is_trouble_of_that_model(

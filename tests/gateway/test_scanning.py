@@ -236,8 +236,8 @@ async def test_who_does_not_read_a_stream_gets_an_error_in_place_of_the_rest(pup
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        (STRIDES + "?x=1", "no call"),
-        ("/v1/models/strides/versions/+1:predict", "no call"),
+        (STRIDES + "?x=1", "takes no query"),
+        ("/v1/models/strides/versions/+1:predict", "whole number"),
         ("/v1/models/strides%zz:predict", "percent-encoded"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from sluice.cli.serve_help import PANELS
 from sluice.gateway.settings import Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ def test_flags_go_before_the_environment_and_that_before_yaml(tmp_path, monkeypa
     ("flag", "expected"),
     [
         ("--models", "the folder of models, NAME/VERSION/saved_model.pb"),
-        ("--calibrations", "the folder that `sluice calibrate` writes to, such as var/calibrations"),
+        ("--calibrations", "the folder that `sluice calibrate` writes to, or an empty one (`mkdir -p DIR`)"),
     ],
 )
 def test_a_folder_that_is_named_has_to_be_there_and_one_that_is_close_is_suggested(
@@ -150,8 +151,27 @@ def test_origins_are_a_list(given, origins):
 
 def test_an_unknown_flag_ends_with_code_2_and_its_name():
     ended = sluice("serve", NEEDED, "--queue-rosw=3")
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert "queue-rosw" in ended.stderr
+    told = "there is no flag --queue-rosw=3; did you mean --queue-rows? `sluice serve --help` lists them"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"sluice: {told}\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--port", "8080"], "there is no flag --port; did you mean --http HOST:PORT, and --grpc HOST:PORT beside it?"),
+        (["--rest_api_port=8501"], "did you mean --http HOST:PORT"),
+        (["--model_base_path=/m"], "there is no flag --model_base_path=/m; did you mean --models DIR"),
+        (["--model", "var/models"], "there is no flag --model; did you mean --models? "),
+        (["--tls"], "there is no flag --tls; `sluice serve --help` lists them"),
+        (["var/models"], "expected flags, got 'var/models'; did you mean --models var/models?"),
+        (["--http"], "argument --http: expected one argument"),
+        (["--http", "a:1", "--scan-chunks=x"], "scan_chunks"),
+    ],
+)
+def test_of_flags_that_cannot_be_used_it_is_told_which_may_be_meant(given, told):
+    with pytest.raises(SettingsError) as refused:
+        load([NEEDED, *given])
+    assert told in str(refused.value)
 
 
 def test_an_unknown_variable_ends_with_code_2_and_its_name():
@@ -187,7 +207,9 @@ def test_a_missing_file_ends_with_code_2_and_its_name():
 def test_help_lists_every_setting_with_its_description():
     ended = sluice("serve", "--help")
     assert ended.returncode == 0
-    flat = " ".join(ended.stdout.split())
+    flat = " ".join(ended.stdout.replace("│", " ").split())
+    assert all(f"─ {panel} ─" in flat for panel in ("Options", *PANELS.values()))
+    assert "[default: 127.0.0.1:8080]" in flat
     for name, field in Settings.model_fields.items():
         assert f"--{name.replace('_', '-')}" in flat
         assert " ".join(field.description.split()) in flat

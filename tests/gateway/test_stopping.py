@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGTERM
 
 import pytest
 
@@ -33,8 +34,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         module = tmp_path / f"{blocks}.py"
         module.write_text(BLOCKS)
         process = subprocess.Popen(
-            # Who runs the tests in the background may have SIGINT ignored, and children inherit that.
-            ["env", "--default-signal=INT", sys.executable, "-m", *command],
+            # Who runs the tests in the background may have these ignored, and children inherit that.
+            ["env", "--default-signal=INT,HUP", sys.executable, "-m", *command],
             stdin=subprocess.PIPE, stderr=stderr, env={**finding(tmp_path), "TMPDIR": str(tmp_path)},
         )  # fmt: skip
         started.append(process)
@@ -85,7 +86,7 @@ def test_a_gateway_whose_model_server_is_starting_ends_at_once_and_takes_it_alon
     assert f"signal={number.name}" in said
 
 
-@SIGNALS
+@pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGHUP])
 def test_a_model_server_that_imports_tensorflow_ends_at_once(
     start: Start, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -155,6 +156,9 @@ async def test_a_request_that_never_comes_in_whole_is_refused_by_a_gateway_that_
         assert b"draining" in answer
         code, said = await served.end()
         assert (code, "Traceback" in said) == (0, False)
+        for line in said.splitlines():
+            assert re.match(r"\d\d:\d\d:\d\d \[", line), "libraries log in between"
+        assert "[uvicorn.error]" in said
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 

@@ -9,8 +9,10 @@ import grpc.aio
 import numpy as np
 import pytest
 
+from sluice.policy.errors import BackendUnavailable, VersionNotFound
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.tensors import read_tensor, write_tensor
+from tests.gateway import puppet as puppets
 from tests.gateway.here import Gate, eventually, refused_as_tf_serving, running
 
 PREDICT = "PredictionService/Predict"
@@ -32,6 +34,13 @@ def predict_request(rows, model="plain", outputs=(), **spec):
         else:
             setattr(request.model_spec, name, value)
     write_tensor(request.inputs["x"], np.array(rows, np.float32))
+    return request
+
+
+def about(model, **spec):
+    """A request that names a model where all of them do, and says nothing else."""
+    request = predict_request([], model, **spec)
+    request.ClearField("inputs")
     return request
 
 
@@ -140,6 +149,77 @@ async def test_what_the_model_server_refuses_has_one_code_over_grpc_and_rest(her
         await call(channel, PREDICT, predict_request([[1, 2]]))
     response = await here.http.post("/v1/models/plain:predict", json={"instances": [[1, 2]]})
     assert dict(caught.value.trailing_metadata())["sluice-code"] == response.headers["sluice-code"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        ("/v1/models/smu", "model_not_found"),
+        ("/v1/models/smu/versions/7", "model_not_found"),
+        ("/v1/models/smu/metadata", "model_not_found"),
+        ("/v1/models/smu:classify", "model_not_found"),
+        ("/v1/models/smu:predict", "model_not_found"),
+        ("/v1/models/plain/versions/7:predict", "version_not_found"),
+    ],
+)
+async def test_what_is_not_there_is_told_by_its_code_a_model_or_a_version_of_one(here, asked, code):
+    body = {"examples": [{"x": 1.0}], "instances": [[1, 2]]}
+    response = await here.http.request("POST" if ":" in asked else "GET", asked, json=body if ":" in asked else None)
+    said = refused_as_tf_serving(response, 404, code)
+    assert "predict" in asked or said == "no such model"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [PREDICT, "PredictionService/Classify", "PredictionService/GetModelMetadata", "ModelService/GetModelStatus"],
+)
+async def test_a_model_that_is_not_there_has_its_code_over_grpc_too_and_the_model_servers_sentence(
+    here, channel, method
+):
+    for version in ({}, {"version": 7}):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel, method, about("smu", **version))
+        told = caught.value.code().name, dict(caught.value.trailing_metadata())["sluice-code"]
+        assert told == ("NOT_FOUND", "model_not_found")
+        assert caught.value.details() in ("no such model", "no such version")
+
+
+async def test_a_version_that_is_not_there_has_its_code_over_grpc(here, channel):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(channel, PREDICT, predict_request([[1, 2]], version=7))
+    told = caught.value.code().name, dict(caught.value.trailing_metadata())["sluice-code"]
+    assert told == ("NOT_FOUND", "version_not_found")
+
+
+async def test_what_is_not_found_while_the_model_server_goes_away_keeps_its_code(here, channel, monkeypatch):
+    async def away(_):
+        raise BackendUnavailable("away")
+
+    monkeypatch.setattr(here.gateway.catalog, "find", away)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(channel, "PredictionService/GetModelMetadata", about("smu"))
+    assert dict(caught.value.trailing_metadata())["sluice-code"] == "version_not_found"
+
+
+@pytest.mark.parametrize("method", ["PredictionService/MultiInference", "ModelService/HandleReloadConfigRequest"])
+async def test_what_is_not_found_by_a_call_that_names_no_model_first_is_told_as_it_is(puppet, method):
+    async def fail(*_):
+        raise VersionNotFound("It found nothing.")
+
+    async with running(puppet, allow_reload=True) as here:
+        here.gateway.catalog._backend.forward = fail
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{here.app.state.grpc.port}") as channel:
+            assert await failed(channel, method, b"\x0a\x02\xff\xff") == ("NOT_FOUND", "It found nothing.")
+
+
+async def test_a_signature_that_is_not_there_is_told_with_those_that_a_client_may_call(here, monkeypatch):
+    monkeypatch.setitem(puppets.SIGNATURES["plain"], "__saved_model_init_op", puppets.double)
+    body = {"instances": [[1, 2]], "signature_name": "nope"}
+    for model, listed in (("plain", "serving_default"), ("sum", "scan, serving_default, step"), ("spans", "serving_")):
+        response = await here.http.post(f"/v1/models/{model}:predict", json=body)
+        said = refused_as_tf_serving(response, 400, "signature_not_found")
+        assert f"has no signature 'nope'; it has {listed}" in said
+        assert "__saved_model_init_op" not in said
 
 
 async def test_a_deadline_passes_through(here, channel):

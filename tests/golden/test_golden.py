@@ -104,6 +104,20 @@ def check_form(reply: httpx.Response, record: Record) -> None:
 OWN_SENTENCES = {
     **dict.fromkeys(("lstm_no_default", "predict_nodefault_no_sig", "predict_sig_unknown"), "one names the model, too"),
     **dict.fromkeys(("path_double_slash", "path_root", "path_unknown", "path_v1"), "the gateway has other paths"),
+    **dict.fromkeys(
+        (
+            "metadata_trailing_slash",
+            "path_model_empty",
+            "path_predict_extra",
+            "path_predict_query",
+            "path_predict_uppercase",
+            "path_verb_missing",
+            "path_verb_unknown",
+            "predict_version_and_label",
+            "status_no_model_slash",
+        ),
+        "the gateway has other calls, and says which one may have been meant",
+    ),
     **dict.fromkeys(("method_trace", "raw_garbage", "status_bad_percent"), "its errors are all of one form"),
     "predict_version_huge": "it says what is wrong",
     **dict.fromkeys(

@@ -120,14 +120,14 @@ def test_what_would_change_answers_and_cannot_be_done_is_refused_with_a_reason(
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ([], "expected one of --models"),
+        ([], "sluice model-server: expected one of --models"),
         (["--model_name=one"], "goes with --model_base_path"),
         (["--models=a", "--model_name=one", "--model_base_path=b"], "--models goes without"),
         (["--models=a", "--model_config_file=b"], "--models goes without"),
         (["--models=a", "--file_system_poll_wait_seconds=-1"], "file_system_poll_wait_seconds"),
         (["--models=a", "--max_num_load_retries=-1"], "max_num_load_retries"),
         (["--models=a", "--port=70000"], "port"),
-        (["--models=a", "--port=http"], "port"),
+        (["--models=a", "--port=http"], "parse string as an integer (got 'http')"),
         (["--models=a", "--port"], "port"),
         (["--models=a", "--port=0"], "somewhere to listen"),
         (["--models=a", "--rest_api_port=8500"], "two ports"),

@@ -11,6 +11,7 @@ from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
     BatchCollision,
+    BatchRefused,
     BatchTooLarge,
     DeadlineExceeded,
     Draining,
@@ -291,6 +292,18 @@ def test_a_step_that_is_not_answered_as_promised_moves_nothing(
     assert "signature 'step'" in step.outcome.message
     assert (state(session), session.step) == (UNTOUCHED, 0)
     assert session.slab.read(session.slot)["count"] == 0
+
+
+@pytest.mark.parametrize("refusal", [InputRejected("No such value."), BatchRefused("Not now.")])
+def test_a_batch_that_is_refused_for_what_may_be_one_row_runs_again_row_by_row(
+    puppet: Puppet, refusal: SluiceError
+) -> None:
+    one, other = puppet.rows(1.0), puppet.rows(2.0)
+    puppet.finish(puppet.taken(), refusal)
+    puppet.finish(puppet.taken(), refusal)
+    puppet.run()
+    assert {one.outcome is refusal, other.outcome is refusal} == {True, False}
+    assert [batch.rows for batch in puppet.ran] == [2, 1, 1]
 
 
 def test_a_poisonous_row_fails_alone_and_its_batch_mates_are_answered(puppet: Puppet) -> None:

@@ -280,9 +280,9 @@ def test_arrays_without_lengths_are_rows_of_one_length() -> None:
         ({"length": np.array([-1])}, ShapeMismatch, "lengths from -1 to -1 came"),
         ({"mask": np.ones((1, 2))}, ShapeMismatch, "a mask, bool [batch, axis]; float64 [1, 2] came"),
         ({"mask": np.array([[False, True]])}, ShapeMismatch, "one with gaps came"),
-        ({"scale": np.zeros(2)}, ShapeMismatch, "the same number of rows; got {'x': 1"),
+        ({"scale": np.zeros(2)}, ShapeMismatch, "the same number of rows; 'x' has 1, "),
         ({"scale": np.zeros(())}, ShapeMismatch, "the same number of rows"),
-        (dict.fromkeys(SEQUENCES.inputs, np.zeros(())), ShapeMismatch, "got {'x': None"),
+        (dict.fromkeys(SEQUENCES.inputs, np.zeros(())), ShapeMismatch, "rows; 'x' is a single value, "),
     ],
 )
 def test_lengths_that_do_not_go_with_their_arrays_are_refused(more: Row, error: type[Exception], sentence: str) -> None:
@@ -294,7 +294,11 @@ def test_lengths_that_do_not_go_with_their_arrays_are_refused(more: Row, error: 
 @pytest.mark.parametrize(
     ("spoil", "error", "sentence"),
     [
-        ({"weight": np.zeros(2)}, ShapeMismatch, "Row 1: all inputs have the same length along the axis 'source'"),
+        (
+            {"weight": np.zeros(2)},
+            ShapeMismatch,
+            "Row 1: all inputs have the same length along the axis 'source'; 'x' has 3, 'weight' has 2. Fill up the",
+        ),
         (
             {"x": np.zeros((3, 3))},
             ShapeMismatch,
@@ -317,7 +321,7 @@ def test_a_row_that_is_wrong_is_named(spoil: Row, error: type[Exception], senten
 def test_requests_without_rows_or_with_uneven_columns_are_refused() -> None:
     with pytest.raises(EmptyInput, match="one row or more"):
         grouped(LANE, SEQUENCES, columns([]), bounds_for, 8, FAR)
-    with pytest.raises(ShapeMismatch, match="'x': 1"):
+    with pytest.raises(ShapeMismatch, match="'x' has 1, "):
         grouped(LANE, SEQUENCES, columns([row_of(1, 1)]) | {"scale": []}, bounds_for, 8, FAR)
 
 

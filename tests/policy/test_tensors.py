@@ -22,7 +22,16 @@ from sluice.policy.errors import (
     SluiceError,
     UnknownInput,
 )
-from sluice.policy.tensors import bound_for, initial_row, padded, read_inputs, read_row, read_tensor, time_steps
+from sluice.policy.tensors import (
+    bound_for,
+    initial_row,
+    padded,
+    read_inputs,
+    read_row,
+    read_tensor,
+    time_steps,
+    uneven,
+)
 
 from .puppet import SCAN
 
@@ -140,7 +149,18 @@ def test_lists_of_unequal_length_are_a_shape_mismatch(value: Any) -> None:
     error = refusal(value, SERIES)
     assert type(error) is ShapeMismatch
     assert "takes float32 [time, feature=1]" in error.message
-    assert "differ in length or are nested too deeply" in error.message
+    assert "; part 1 " in error.message
+    assert error.message.endswith(" where part 0 has 1 value. Lists beside each other have the same length.")
+
+
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [(2, "Lists beside each other have the same length."), (None, "send those of another length in a request of")],
+)
+def test_rows_of_different_lengths_are_told_what_to_do_where_lengths_are_free(size: int | None, advice: str) -> None:
+    error = uneven([[1, 2], [3]], tensor("float32", None, size), "row")
+    assert "; row 1 has 1 value where row 0 has 2 values. " in error.message
+    assert advice in error.message
 
 
 def test_lists_that_are_nested_too_deeply_are_a_shape_mismatch() -> None:
@@ -249,7 +269,7 @@ def test_a_scan_has_as_many_steps_as_all_its_inputs() -> None:
 
 
 def test_inputs_of_different_lengths_are_named_with_their_lengths() -> None:
-    with pytest.raises(ShapeMismatch, match=r"share the time axis; got {'a': 3, 'b': 2} time steps"):
+    with pytest.raises(ShapeMismatch, match=r"same number of time steps; 'a' has 3, 'b' has 2\. Send"):
         time_steps({"a": np.zeros((3, 1)), "b": np.zeros(2)}, SCAN)
 
 

@@ -206,7 +206,7 @@ def check_told(calls: list[Call], moved: Moved, met: Counter[str]) -> None:
             if "code" in told:
                 met[told["code"]] += 1
                 causes = {
-                    "backend_error": POISON in everything,
+                    "bad_request": POISON in everything,
                     "state_not_finite": SPOIL in xs,
                     "step_mismatch": number is not None,
                     "session_queue_full": True,
@@ -248,5 +248,5 @@ def test_the_seeds_together_meet_every_outcome():
     met = sum(map(met_by, SEEDS), Counter())
     transports = ["http step", "http scan", "http many", "socket", "grpc step", "grpc scan", "grpc many", "stream"]
     wanted = [f"{transport} {end}" for transport in transports for end in ("told", "gave up")]
-    wanted += ["replayed", "backend_error", "state_not_finite", "step_mismatch", "session_queue_full"]
+    wanted += ["replayed", "bad_request", "state_not_finite", "step_mismatch", "session_queue_full"]
     assert not [name for name in wanted if not met[name]], met

@@ -3,7 +3,15 @@
 import pytest
 
 from sluice.policy.errors import BadRequest
-from sluice.wire.rest_paths import BadTarget, BadVersion, RestCall, read_version, rest_call
+from sluice.wire.rest_paths import (
+    BadTarget,
+    BadVersion,
+    RestCall,
+    WrongMethod,
+    read_version,
+    rest_call,
+    version_by_name,
+)
 
 CALLS = {
     ("POST", "/v1/models/m:predict"): RestCall("predict", "m"),
@@ -67,5 +75,23 @@ def test_what_is_not_percent_encoded_cannot_be_read(target: str) -> None:
 def test_a_version_that_is_too_large_is_told_from_a_path_that_is_no_call() -> None:
     with pytest.raises(BadVersion):
         rest_call("GET", f"/v1/models/m/versions/{1 << 63}")
-    with pytest.raises(BadRequest, match="is no call"):
+    with pytest.raises(WrongMethod, match="takes GET; got HEAD"):
         rest_call("HEAD", f"/v1/models/m/versions/{1 << 63}")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD"])
+def test_another_method_on_a_calls_path_is_told_with_the_right_one(method: str) -> None:
+    with pytest.raises(WrongMethod, match=f"This path takes POST; got {method}.") as caught:
+        rest_call(method, "/v1/models/m/versions/1:predict")
+    assert caught.value.takes == "POST"
+
+
+@pytest.mark.parametrize("named", ["one", "v1", "1a", "-1", "%31", "١"])
+def test_a_version_by_name_is_told_to_be_a_whole_number(named: str) -> None:
+    for target in (f"/v1/models/m/versions/{named}:predict", f"/v1/models/m/versions/{named}"):
+        told = version_by_name(target)
+        assert told is not None
+        assert "A version is a whole number, as in /versions/1" in told.message
+        assert repr(named) in told.message
+    for fine in ("/v1/models/m/versions/1:predict", "/v1/models/m/versions/12", "/v1/models/versions:predict"):
+        assert version_by_name(fine) is None

@@ -1,62 +1,18 @@
-"""The command `sluice`, and `python -m sluice.cli`: it runs with any extras, and says which one a command lacks."""
+"""The command `sluice`, and `python -m sluice.cli`: it minds Ctrl-C before it imports anything."""
 
-import signal
 import sys
-from collections.abc import Sequence
 
-from sluice.cli.errors import FAILED, WRONG_USAGE, CommandError
-from sluice.cli.extras import DISTRIBUTION, NEEDS, installed, need, overview
-from sluice.signals import EXIT, end_when_told
-from sluice.stderr import say
-
-_SERVERS = ("serve", "model-server", "evaluator")
+_INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command and exit with its code; why it cannot be done is one line on standard error."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code."""
     try:
-        sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
-    except CommandError as error:
-        say(f"sluice: {error}\n")
-        sys.exit(error.code)
-    except KeyboardInterrupt:  # while a command is imported
-        sys.exit(EXIT + signal.SIGINT)
-    except BrokenPipeError:  # nobody reads the answer any more
-        sys.stdout = None
-        sys.exit(FAILED)
+        from sluice.cli.dispatch import dispatch
 
-
-def _run(arguments: Sequence[str]) -> int:
-    """Importing the other commands' framework would take a third of the start of `serve`."""
-    command, rest = (arguments[0], arguments[1:]) if arguments else ("", arguments)
-    if command in _SERVERS:
-        end_when_told()
-    need(command, *NEEDS.get(command, ()))
-    if command == "serve":
-        from sluice.cli.serve import serve
-
-        return serve(rest)
-    if command == "model-server":
-        from sluice.cli.model_server import model_server
-
-        return model_server(rest)
-    if command == "evaluator":
-        from sluice.cli.evaluator import evaluator
-
-        return evaluator(rest)
-    if command == "--version":
-        from importlib.metadata import version
-
-        print(f"sluice {version(DISTRIBUTION)}", flush=True)  # noqa: T201 - for who typed the command
-        return 0
-    if not installed("cli"):
-        asked = command == "--help"
-        print(overview(), file=sys.stdout if asked else sys.stderr, flush=True)
-        return 0 if asked else WRONG_USAGE
-    from sluice.cli.main import app
-
-    app(arguments, prog_name="sluice")
-    return 0
+        sys.exit(dispatch(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:  # while something is imported
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Asks a gateway for a command: what it refuses, and that it is not there, ends the command with the reason."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
 from sluice.client import Client, NoAnswer, NotFound, SluiceError
+from sluice.client.errors import OtherProtocol
 
 GATEWAY = "http://127.0.0.1:8080"
 _BEHIND_IT_IS_DOWN = (502, 503, 504)
@@ -20,6 +21,12 @@ def asking(url: str, otherwise: str, *, attempts: int = 1, timeout_s: float = 10
     try:
         with _client(url, attempts, timeout_s) as client:
             yield client
+    except OtherProtocol:
+        raise CommandError(
+            f"{url}: expected the HTTP port of a gateway; what listens there speaks another protocol, as its gRPC port "
+            "does. `sluice serve` prints both when it starts",
+            NOT_REACHABLE,
+        ) from None
     except NoAnswer as error:
         raise CommandError(
             f"{url}: expected a gateway there. {error} Start one with `sluice serve`, or give another --url. "
@@ -33,7 +40,9 @@ def asking(url: str, otherwise: str, *, attempts: int = 1, timeout_s: float = 10
 
 
 def _client(url: str, attempts: int, timeout_s: float) -> Client:
-    if url.startswith(("http://", "https://")):
-        with suppress(ValueError):
-            return Client(url, attempts=attempts, timeout_s=timeout_s)
-    raise CommandError(f"--url: expected http://HOST:PORT, got {url!r}", WRONG_USAGE)
+    if not url.startswith(("http://", "https://")):
+        raise CommandError(f"--url: expected the gateway's HTTP port, http://HOST:PORT, got {url!r}", WRONG_USAGE)
+    try:
+        return Client(url, attempts=attempts, timeout_s=timeout_s)
+    except ValueError as error:
+        raise CommandError(f"--url: {error}", WRONG_USAGE) from None

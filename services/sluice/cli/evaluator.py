@@ -12,10 +12,17 @@ def evaluator(arguments: Sequence[str]) -> int:
     Raises:
         CommandError: a setting, the address or the database cannot be used.
     """
-    from sluice.cli.loading import loaded
-    from sluice.evaluator.settings import SettingsError, load
+    from pydantic import ValidationError
 
-    settings = loaded(load, arguments)
+    from sluice.evaluator.settings import SettingsError, load
+    from sluice.wrong_settings import told
+
+    try:
+        settings = load(arguments)
+    except SettingsError as error:
+        raise CommandError(str(error), WRONG_USAGE) from None
+    except ValidationError as error:
+        raise CommandError(told(error), WRONG_USAGE) from None
     configure()
     from sluice.evaluator.jobs.database import CannotUse
     from sluice.evaluator.parts import parts_of

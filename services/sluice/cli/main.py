@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Serve Keras models: sessions for stateful RNNs, rows batched across clients, in front of TensorFlow Serving.",
     epilog="sluice --version says which version this is.",
     no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"]},
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -52,9 +53,12 @@ def evaluator(context: typer.Context) -> None:
 def build(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Models to build, or one network of one, such as digits_other; all models without names."),
+        typer.Argument(
+            metavar="NAME",
+            help="Models to build, or one network of one, such as digits_other; all models without names.",
+        ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder that gets NAME/VERSION.")] = Path("var/models"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets NAME/VERSION.")] = Path("var/models"),
 ) -> None:
     """Train the example models and export them; what is there from the same sources is kept."""
     from sluice_models.train import UnknownExample, build, is_built
@@ -71,8 +75,8 @@ def build(
 
 @models.command("data")
 def data(
-    name: Annotated[str, typer.Argument(help="The model whose data is wanted.")],
-    out: Annotated[Path, typer.Option(help="Folder that gets the data.")] = Path("var/data"),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model whose data is wanted.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets the data.")] = Path("var/data"),
 ) -> None:
     """Write a model's data as CSV, and beside it labelled rows and the request for its evaluation on these."""
     from sluice_models.train import UnknownExample, data
@@ -86,7 +90,7 @@ def data(
 @app.command()
 def export(
     file: Annotated[Path, typer.Argument(help="A Keras model, FILE.keras.", metavar="FILE.keras")],
-    out: Annotated[Path, typer.Option(help="Where to write it: DIR/NAME/VERSION, VERSION a whole number.")],
+    out: Annotated[Path, typer.Option(metavar="DIR/NAME/VERSION", help="Where to write it, VERSION a whole number.")],
     imports: Annotated[
         list[str] | None,
         typer.Option("--import", metavar="MODULE_OR_FILE.py", help="Imported first: registers layers of your own."),
@@ -113,7 +117,7 @@ def export(
     safe_mode: Annotated[bool, typer.Option(help=_SAFE_MODE)] = True,
 ) -> None:
     """Export a Keras model so that it can be served, and check what was written against Keras."""
-    import_keras("export")
+    import_keras("export", file)
     from sluice.cli.export import Recognition, Source, how_to_ask, run
 
     source = Source(file, imports or (), safe_mode)
@@ -140,7 +144,9 @@ def explain(
     url: Annotated[
         str | None,
         typer.Option(
-            help="The gateway that serves NAME.", show_default="NAME in var/models, or else http://127.0.0.1:8080"
+            metavar="URL",
+            help="The gateway that serves NAME.",
+            show_default="NAME in var/models, or else http://127.0.0.1:8080",
         ),
     ] = None,
     imports: Annotated[
@@ -158,9 +164,10 @@ def explain(
 
 @app.command()
 def buckets(
-    name: Annotated[str, typer.Argument(help="The name of a model that a gateway serves.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a model that a gateway serves.")],
     url: Annotated[
-        str | None, typer.Option(help="The gateway that serves NAME.", show_default="http://127.0.0.1:8080")
+        str | None,
+        typer.Option(metavar="URL", help="The gateway that serves NAME.", show_default="http://127.0.0.1:8080"),
     ] = None,
     lengths: Annotated[
         Path | None,
@@ -182,7 +189,7 @@ def buckets(
 
 @app.command()
 def calibrate(
-    name: Annotated[str, typer.Argument(help="The name of a classifier.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a classifier.")],
     known: Annotated[
         Path,
         typer.Option(
@@ -207,7 +214,11 @@ def calibrate(
     by_class: Annotated[bool, typer.Option("--by-class", help="Give each class a threshold of its own.")] = False,
     url: Annotated[
         str | None,
-        typer.Option(help="The gateway that serves NAME.", show_default="one of its own, stopped again afterwards"),
+        typer.Option(
+            metavar="URL",
+            help="The gateway that serves NAME.",
+            show_default="one of its own, stopped again afterwards",
+        ),
     ] = None,
     models_dir: Annotated[
         Path | None,
@@ -323,11 +334,13 @@ def doctor(
 
 @app.command()
 def demo(
-    models_dir: Annotated[Path, typer.Option("--models", help="Folder of models; built if missing.")] = Path(
-        "var/models"
-    ),
-    out: Annotated[Path, typer.Option(help="Folder that gets the picture.")] = Path("var/demo"),
-    clients: Annotated[int, typer.Option(min=1, max=5000, help="Clients at one time, each with a session.")] = 200,
+    models_dir: Annotated[
+        Path, typer.Option("--models", metavar="DIR", help="Folder of models; built if missing.")
+    ] = Path("var/models"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets the picture.")] = Path("var/demo"),
+    clients: Annotated[
+        int, typer.Option(metavar="N", min=1, max=5000, help="Clients at one time, each with a session.")
+    ] = 200,
 ) -> None:
     """Show it: many clients, each with a session of its own, served in shared batches and compared with Keras."""
     from sluice.cli.demo.command import run

@@ -4,8 +4,8 @@ import gc
 import os
 from collections.abc import Sequence
 
-from sluice.cli.errors import CommandError
-from sluice.cli.extras import need
+from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.extras import installed, need
 from sluice.log import configure
 from sluice.memory import keep_freed_memory
 
@@ -16,15 +16,26 @@ def serve(arguments: Sequence[str]) -> int:
     Raises:
         CommandError: a setting or an address cannot be used, or the embedded model server is wanted and not installed.
     """
+    if {"--help", "-h"} & {*arguments} and installed("cli"):
+        from sluice.cli.serve_help import show
+
+        show()
     gc.disable()  # until it listens: what is imported stays
     # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    from sluice.cli.loading import loaded
-    from sluice.gateway.server import serve as run
-    from sluice.gateway.settings import load
-    from sluice.listener import CannotListen
+    from pydantic import ValidationError
 
-    settings = loaded(load, arguments)
+    from sluice.gateway.server import serve as run
+    from sluice.gateway.settings import SettingsError, load
+    from sluice.listener import CannotListen
+    from sluice.wrong_settings import told
+
+    try:
+        settings = load(arguments)
+    except SettingsError as error:
+        raise CommandError(str(error), WRONG_USAGE) from None
+    except ValidationError as error:
+        raise CommandError(told(error), WRONG_USAGE) from None
     if settings.backend is None:
         need("serve --models", "model-server", otherwise=", or name a model server that runs: --backend HOST:PORT")
     configure()

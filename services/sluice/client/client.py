@@ -17,7 +17,7 @@ from sluice.client.grpc import GrpcTransport
 from sluice.client.http import HttpTransport
 from sluice.client.many import StepMany, turns_of
 from sluice.client.overview import read_buckets, read_calibration_files, read_models
-from sluice.client.paths import about_path, spec_of
+from sluice.client.paths import about_path, check_name, spec_of
 from sluice.client.predict import Asked, Predictions
 from sluice.client.recognition import check_rows
 from sluice.client.refusals import read_fields
@@ -272,6 +272,11 @@ class AsyncClient:
         """
         if if_exists not in get_args(IfExists):
             raise ValueError(f"if_exists is one of {', '.join(get_args(IfExists))}; got {if_exists!r}.")
+        if state is not None and not isinstance(state, Mapping):
+            raise ValueError(f"state holds rows by the states' names; got {state!r:.80}.")
+        check_name("A model", model)
+        if session is not None:
+            check_name("A session", session)
         opening = Opening(
             model,
             session,
@@ -286,6 +291,7 @@ class AsyncClient:
 
     async def session(self, id: str, *, numbered: bool = True) -> AsyncSession:
         """An open session, to go on from its present time step."""
+        check_name("A session", id)
         view = await persistently(partial(self._transport.view, id), self._patience)
         opened = Opened(view.session, view.model, view.version, view.step)
         return AsyncSession(self._transport, self._patience, opened, numbered=numbered)
@@ -297,11 +303,13 @@ class AsyncClient:
             StateIncompatible: it is of another model or version than the open session, or than what is served.
             BadRequest: it is damaged.
         """
+        check_name("A session", id)
         opened = await persistently(partial(self._transport.put_state, id, envelope), self._patience)
         return AsyncSession(self._transport, self._patience, opened, numbered=numbered)
 
     async def list(self, model: str, *, limit: int = 100, after: str = "") -> Page:
         """Your own sessions of a model, in order of id: `limit` at most, behind the id `after`."""
+        check_name("A model", model)
         return await persistently(partial(self._transport.list, model, limit, after), self._patience)
 
     async def step_many(
@@ -355,7 +363,8 @@ class AsyncClient:
         patience = self._patience
         if timeout_s is None:
             return patience
-        return replace(patience, timeout_s=timeout_s, total_s=max(timeout_s, patience.total_s))
+        patience = replace(patience, timeout_s=timeout_s)
+        return replace(patience, total_s=max(timeout_s, patience.total_s))
 
     async def aclose(self) -> None:
         """Close the connections; sessions stay open."""
@@ -376,7 +385,10 @@ def transport_to(url: str, headers: Mapping[str, str]) -> Transport:
     Raises:
         ValueError: another kind of URL.
     """
-    scheme, _, address = url.rstrip("/").partition("://")
+    scheme, _, address = url.rstrip("/").partition("://") if isinstance(url, str) else ("", "", "")
+    host, _, path = address.partition("/")
+    if path.partition("/")[0] in ("v1", "v2"):
+        raise ValueError(f"A gateway's URL ends after the port, as in {scheme}://{host}; got {url!r}.")
     if scheme in ("http", "https") and address:
         with suppress(httpx.InvalidURL):
             return HttpTransport(url.rstrip("/"), headers)

@@ -29,6 +29,10 @@ class NoAnswer(SluiceError):
     code, http_status, grpc_status = "no_answer", 503, "UNAVAILABLE"
 
 
+class OtherProtocol(NoAnswer):
+    """What listens at an http:// URL does not speak HTTP, as a gateway's gRPC port does not."""
+
+
 _BY_CODE: Mapping[str, type[SluiceError]] = {kind.code: kind for kind in error_classes() if "code" in vars(kind)}
 _BY_STATUS: Mapping[int | str | None, type[SluiceError]] = {
     **{kind.http_status: kind for kind in (BadRequest, NotFound, Conflict, SessionEnded, TooLarge, StateNotFinite)},
@@ -58,7 +62,7 @@ def error_of(
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status, SluiceError)
     for theirs, ours in _IN_PYTHON.items():
         message = message.replace(theirs, ours)
-    error = kind(message or f"The gateway gave no reason (status {status}).")
+    error = kind(message or f"The gateway gave no reason{'' if status is None else f' (status {status})'}.")
     error.details = dict(details or {})
     # What came is truer than what the class says.
     vars(error).update(retry_after_s=retry_after_s, code=code or getattr(kind, "code", "unknown"))

@@ -13,7 +13,7 @@ import httpx
 
 from sluice.client.connections import Connections, through_proxy
 from sluice.client.contracts import OutputDtypes
-from sluice.client.errors import NoAnswer, error_of
+from sluice.client.errors import NoAnswer, OtherProtocol, error_of
 from sluice.client.events import EventReader
 from sluice.client.generation import generate_body, read_event, read_results
 from sluice.client.paths import model_path, session_path, version_path
@@ -215,6 +215,7 @@ class HttpTransport:
                 told += " Nothing listens there: is the gateway running, and is this its port?"
             elif _NOT_HTTP in told:
                 told += " What listens there speaks another protocol: a gateway's gRPC port has a grpc:// URL."
+                raise OtherProtocol(told) from error
             raise NoAnswer(told) from error
 
 

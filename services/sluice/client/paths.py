@@ -24,18 +24,26 @@ def session_path(id: str) -> str:
 
 def about_path(model: str, what: str, version: int | str | None) -> str:
     """The path of what is asked about a model version, or else the newest."""
-    query = "" if version is None else f"?version={spec_of(model, version, None).version}"
+    spec = spec_of(model, version, None)
+    query = "" if spec.version is None else f"?version={spec.version}"
     return f"{model_path(model)}/{what}{query}"
+
+
+def check_name(what: str, name: object) -> None:
+    """Raises: ValueError: the name of `what` is no text, or empty."""
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{what} is named by text of one character or more; got {name!r:.80}.")
 
 
 def spec_of(model: str, version: int | str | None, label: str | None) -> ModelSpec:
     """The model version that a caller names.
 
     Raises:
-        ValueError: both a version and a label, or one of them that is none.
+        ValueError: no model's name; both a version and a label, or one of them that is none.
     """
-    if label == "":
-        raise ValueError("A label is a name of one character or more; got ''. Without a label it is None.")
+    check_name("A model", model)
+    if label is not None and (not isinstance(label, str) or not label):
+        raise ValueError(f"A label is a name of one character or more; got {label!r:.80}. Without a label it is None.")
     if version is None:
         return ModelSpec(model, None, label)
     if label is not None:

@@ -98,7 +98,7 @@ def _call(asked: Asked, signatures: Signatures) -> PredictCall:
         )
     if signature.kind == "sequences":
         return PredictCall(asked.spec, signature, fitted_columns(signature, inputs), asked.outputs)
-    arrays = {name: fitted_rows(name, inputs[name], tensor) for name, tensor in signature.inputs.items()}
+    arrays = {name: fitted_rows(inputs[name], tensor) for name, tensor in signature.inputs.items()}
     return PredictCall(asked.spec, signature, arrays, asked.outputs)
 
 

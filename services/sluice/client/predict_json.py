@@ -8,7 +8,7 @@ import numpy as np
 
 from sluice.client.sequences import column_of, uneven
 from sluice.client.signatures import fitted
-from sluice.client.values import Array, PredictCall
+from sluice.client.values import Array, PredictCall, input_word
 from sluice.policy.contract import Tensor
 from sluice.policy.errors import BackendError, BadRequest, DtypeMismatch
 from sluice.wire.rest import encode_floats, from_base64, write_json
@@ -36,7 +36,7 @@ def writable(name: str, array: Array) -> Any:
     if array.dtype.hasobject:
         return _encoded(array.tolist())
     if array.dtype.kind in "cV":
-        raise DtypeMismatch(f"Input {name!r} takes {array.dtype.name}, which JSON cannot carry: use a grpc:// URL.")
+        raise DtypeMismatch(f"{input_word(name)} takes {array.dtype.name}, which JSON cannot carry: use a grpc:// URL.")
     return encode_floats(np.ascontiguousarray(array) if array.ndim else array[()])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from sluice.client.predict_json import writable
 from sluice.client.tensors import encoded, write_tensors
-from sluice.client.values import BARE, Array, RecognizeCall, Recognized, RecognizedRow
+from sluice.client.values import BARE, Array, RecognizeCall, Recognized, RecognizedRow, input_word
 from sluice.policy.errors import EmptyInput, ShapeMismatch
 from sluice.wire.messages.v1 import recognition_pb2 as pb
 from sluice.wire.rest import encode_floats, write_json
@@ -25,7 +25,8 @@ def check_rows(inputs: Mapping[str, Array]) -> None:
     shapes = {name: array.shape for name, array in inputs.items()}
     counts = {shape[:1] for shape in shapes.values()}
     if len(counts) != 1 or () in counts:
-        raise ShapeMismatch(f"Rows are arrays [rows, ...], by input name, all with as many rows; got shapes {shapes}.")
+        told = "; ".join(f"{input_word(name)} has the shape {[*shape]}" for name, shape in shapes.items())
+        raise ShapeMismatch(f"Rows are arrays [rows, ...], all inputs with as many rows. {told}.")
     if (0,) in counts:
         raise EmptyInput("A call needs one row or more; got none.")
 

@@ -19,11 +19,11 @@ def refusal(status: int, headers: Mapping[str, str], content: bytes) -> SluiceEr
     except orjson.JSONDecodeError:
         body = None
     if not isinstance(body, dict):
-        body = {"error": content.decode(errors="replace")}
+        body = {}
     told = headers.get("retry-after", "")
     return error_of(
-        headers.get("sluice-code") or str(body.get("code", "")),
-        str(body.get("error") or body.get("reason", "")),  # `reason` is what /readyz says
+        headers.get("sluice-code") or str(body.get("code") or ""),
+        str(body.get("error") or body.get("reason") or content.decode(errors="replace")),  # `reason`: of /readyz
         status=status,
         details=body.get("details"),
         retry_after_s=int(told) if told.isdecimal() else None,

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypeVar
 
 from tenacity import (
@@ -34,7 +35,7 @@ class Patience:
     are asyncio's and the system's, except in tests.
 
     Raises:
-        ValueError: `timeout_s` is no positive number.
+        ValueError: `timeout_s` is no positive number, or `total_s` none.
     """
 
     attempts: int = 8
@@ -44,8 +45,10 @@ class Patience:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        if not 0 < self.timeout_s < math.inf:
+        if not isinstance(self.timeout_s, Real) or not 0 < self.timeout_s < math.inf:
             raise ValueError(f'"timeout_s" is a positive number of seconds; got {self.timeout_s!r:.80}.')
+        if not isinstance(self.total_s, Real) or math.isnan(self.total_s):
+            raise ValueError(f'"total_s" is a number of seconds; got {self.total_s!r:.80}.')
 
 
 def worth_repeating(error: BaseException | None, *, repeatable: bool) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from sluice.client.values import BARE, Answer, Array, Call, ManyCall
+from sluice.client.values import BARE, Answer, Array, Call, ManyCall, input_word
 from sluice.policy.contract import numpy_dtype
 from sluice.policy.errors import InputNotFinite
 
@@ -61,7 +61,7 @@ def _writable(name: str, array: Array) -> Any:
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputNotFinite(f"Input {name!r} takes finite numbers; NaN or infinity was given.")
+        raise InputNotFinite(f"{input_word(name)} takes finite numbers; NaN or infinity was given.")
     return np.ascontiguousarray(array) if array.ndim else array.item()
 
 

@@ -14,6 +14,7 @@ from sluice.client.values import BARE, Array, Column, Values, array_of, is_text
 from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import BadRequest, ShapeMismatch
 from sluice.policy.sequences import Grouped, lengths_of, padded_inputs, rows_of, text_values
+from sluice.policy.tensors import uneven as uneven_lists
 
 
 def columns_of(values: Values) -> dict[str, Column]:
@@ -64,7 +65,7 @@ def fitted_columns(signature: Signature, given: Mapping[str, Column]) -> Mapping
     return {name: [*column] for name, column in columns.items()}
 
 
-def fitted_rows(name: str, column: Column, tensor: Tensor) -> Array:
+def fitted_rows(column: Column, tensor: Tensor) -> Array:
     """An input of a signature whose rows have one shape.
 
     Raises:
@@ -72,12 +73,7 @@ def fitted_rows(name: str, column: Column, tensor: Tensor) -> Array:
     """
     if not isinstance(column, list):
         return fitted(column, tensor)
-    first = column[0].shape
-    number, other = next((number, row.shape) for number, row in enumerate(column) if row.shape != first)
-    raise ShapeMismatch(
-        f"Input {name!r} takes {tensor}; row {number} has the shape {list(other)} where row 0 has {list(first)}. Rows "
-        "of different lengths take a model whose contract says so."
-    )
+    raise uneven_lists([row.tolist() for row in column], tensor, "row")
 
 
 def padded(signature: Signature, columns: Mapping[str, Sequence[Array]]) -> tuple[dict[str, Array], Grouped]:

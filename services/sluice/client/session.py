@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from sluice.client.errors import NoAnswer
+from sluice.client.paths import check_name
 from sluice.client.retry import Patience, persistently
 from sluice.client.transport import Transport
 from sluice.client.turns import Turns, turn
@@ -72,6 +73,8 @@ class AsyncSession:
 
     async def fork(self, id: str | None = None) -> "AsyncSession":
         """A new session with a copy of this one's state and time step."""
+        if id is not None:
+            check_name("A session", id)
         async with turn([self.turns]):
             opened = await persistently(partial(self._transport.fork, self.id, id), self._patience)
         return AsyncSession(self._transport, self._patience, opened, numbered=self.numbered)

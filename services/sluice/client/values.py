@@ -12,7 +12,7 @@ from sluice.policy import recognition
 from sluice.policy.contract import Signature
 from sluice.policy.errors import ShapeMismatch, SluiceError
 from sluice.policy.generation import Beam, Sampling
-from sluice.wire.nested import unevenness
+from sluice.policy.nested import unevenness
 
 Array = NDArray[Any]
 Column = Array | list[Array]  # rows of one shape, or each row's own array

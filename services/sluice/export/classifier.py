@@ -57,9 +57,10 @@ def _features(graph: keras.Model, name: str) -> keras.KerasTensor:
         raise ExportError(f"features layer '{name}': expected a layer of '{graph.name}' ({', '.join(named)})")
     output = named[name]
     if len(output.shape) != 2 or output.shape[1] is None:
+        sizes = ", ".join("any" if size is None else str(size) for size in output.shape[1:])
         raise ExportError(
-            f"features layer '{name}': expected an output of [batch, d], got {list(output.shape)}; choose a layer "
-            "after pooling or flattening"
+            f"features layer '{name}': expected an output of [batch, d], got [batch, {sizes}]; choose a layer after "
+            "pooling or flattening"
         )
     return output
 

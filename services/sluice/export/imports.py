@@ -15,6 +15,8 @@ from sluice.export.errors import ExportError, reason
 
 # How Keras says that it cannot find the code of a layer, cell or function; the second is that of .h5 files.
 _MISSING = re.compile(r"(?:Could not locate (class|function)|Unknown [a-z ]+:) '([^']+)'")
+_SUFFIX, _OLDER = ".keras", (".h5", ".hdf5")
+_HDF5 = b"\x89HDF\r\n\x1a\n"  # how a file of the older kind begins
 _UNSAFE = "safe_mode=False"  # what Keras says may be passed for code
 
 
@@ -27,13 +29,14 @@ def load(file: Path, classes: Mapping[str, type] | None = None, *, safe_mode: bo
         safe_mode: whether a file that holds Python code is refused.
 
     Raises:
-        ExportError: no such file, no Keras file, or a class or function that Keras does not know; or code in the file.
+        ExportError: no such file, another kind of file, or code in it; or a class or function that Keras does not know.
     """
-    if file.suffix == ".keras" and file.is_file() and not is_zipfile(file):  # which Keras cannot find
-        raise ExportError(
-            f"{file}: expected a Keras model file (.keras), which is a zip file; it is none. It is cut off, or it is "
-            "an older file, whose name ends in .h5"
-        )
+    try:
+        wrong = _no_model_file(file)
+    except OSError as error:
+        wrong = f"it cannot be read: {error.strerror}"
+    if wrong:
+        raise ExportError(f"{file}: expected a Keras model file, .keras or .h5, as `model.save` writes it; {wrong}")
     try:
         return keras.models.load_model(file, classes, compile=False, safe_mode=safe_mode)
     except Exception as error:  # what a damaged file makes Keras, zipfile and h5py raise is not said anywhere
@@ -44,7 +47,8 @@ def load(file: Path, classes: Mapping[str, type] | None = None, *, safe_mode: bo
             ) from error
         missing = _MISSING.search(str(error))
         if missing is None:
-            raise ExportError(f"{file}: expected a Keras model file (.keras); {reason(error)}") from error
+            told = reason(error)
+            raise ExportError(f"{file}: expected a Keras model file, as `model.save` writes it; {told}") from error
         if missing[2] in {operation.__name__ for operation in keras.Operation.__subclasses__()}:
             raise ExportError(
                 f"{file.name}: a .h5 file does not say how '{missing[2]}' is called, an operation that is no layer; "
@@ -54,6 +58,23 @@ def load(file: Path, classes: Mapping[str, type] | None = None, *, safe_mode: bo
             f"{file.name}: {missing[1] or 'class'} '{missing[2]}' is not known to Keras; decorate it with "
             "@keras.saving.register_keras_serializable() and name its module or file: --import MODULE_OR_FILE.py"
         ) from error
+
+
+def _no_model_file(file: Path) -> str:
+    """Why this can be no Keras model file, by its name and its first bytes, and what to do; empty if it may be one."""
+    if not file.exists():
+        return "there is no such file"
+    if file.is_dir():
+        return "" if (file / "config.json").is_file() else "this is a folder"
+    if file.suffix == ".py":
+        return "this is Python code. Let it end in model.save('NAME.keras'), run it, and give that file"
+    if file.suffix not in {_SUFFIX, *_OLDER}:
+        return f"its name ends in {file.suffix!r}. Load the model in Python, and save it as NAME.keras"
+    with file.open("rb") as opened:
+        begins_as_hdf5 = opened.read(len(_HDF5)) == _HDF5
+    if file.suffix == _SUFFIX and not is_zipfile(file):
+        return f"this is none, or was cut off{'. It is an older file: rename it to .h5' if begins_as_hdf5 else ''}"
+    return "" if file.suffix == _SUFFIX or begins_as_hdf5 else "this is none, or was cut off"
 
 
 def import_classes(names: Sequence[str]) -> None:

@@ -4,9 +4,11 @@ Each layer is asked with the rows alone and with all of them padded: the answers
 what its layers give does.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from sluice.export.contract import UNDESCRIBED, Description
@@ -59,21 +61,34 @@ def _seen(model: keras.Model, plan: Plan, x: Arrays) -> str:
             running.run(model, _tensors(row_of(plan, x, row, lengths[row])))
     except Exception:
         return _sentence(running.running)
-    allowed = tolerance(model)
+    allowed, astray = tolerance(model), list[keras.Operation]()
     for place, (operation, outputs) in enumerate(together.gave):
         for number, (padded, timed) in enumerate(outputs):
             expected = [run.gave[place][1][number][0] for run in alone]
-            if any(_differs(padded, timed, row, each, lengths[row]) > allowed for row, each in enumerate(expected)):
-                return _sentence(operation)
+            pairs = [(_cut(padded, timed, row, lengths[row]), each) for row, each in enumerate(expected)]
+            if any(_differs(answer, each, meant(each) if timed else None) > allowed for answer, each in pairs):
+                return _sentence(operation, astray)
+            if any(_differs(answer, each) > allowed for answer, each in pairs):
+                astray.append(operation)
     return ""
 
 
-def _differs(padded: tf.Tensor, timed: bool, row: int, alone: tf.Tensor, length: int) -> float:
-    answer, valid = keras.ops.convert_to_numpy(padded)[row : row + 1], None
-    if timed:
-        answer, valid = answer[:, :length], meant(alone)
+def _cut(padded: tf.Tensor, timed: bool, row: int, length: int) -> np.ndarray:
+    """One row of a padded output at its own length."""
+    answer = keras.ops.convert_to_numpy(padded)[row : row + 1]
+    return answer[:, :length] if timed else answer
+
+
+def _differs(answer: np.ndarray, alone: tf.Tensor, valid: np.ndarray | None = None) -> float:
     return difference(answer, keras.ops.convert_to_numpy(alone), valid)
 
 
-def _sentence(layer: keras.Operation) -> str:
-    return f"{named(layer)} sees the padding behind shorter rows"
+def _sentence(layer: keras.Operation, astray: Sequence[keras.Operation] = ()) -> str:
+    """Why a layer answers otherwise; `astray` are those that do so at masked steps, where no layer should look."""
+    given = {each._keras_history.operation for node in layer._inbound_nodes for each in node.input_tensors}
+    if given.isdisjoint(astray):
+        return f"{named(layer)} sees the padding behind shorter rows"
+    return (
+        f"{named(layer)} takes no mask, and sees what {named(astray[0])} gives at masked steps, which depends on the "
+        "padding"
+    )

@@ -12,17 +12,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.server import GrpcServer
 from sluice.gateway.http import calibrations, events, generate, oip, operation, rest
 from sluice.gateway.http.answers import is_tf_serving, plain_body
+from sluice.gateway.http.body import IN_WORDS
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls
-from sluice.gateway.http.meant import meant
+from sluice.gateway.http.meant import ON_MODELS, meant, wrong_id
 from sluice.gateway.http.openapi import TAGS, describe
 from sluice.gateway.http.websocket import refuse_socket
 from sluice.gateway.metrics.metrics import Metrics
@@ -32,11 +34,12 @@ from sluice.gateway.upstream.child import ModelServerChild
 from sluice.gateway.upstream.client import Backend
 from sluice.gateway.upstream.served import ServedVersion
 from sluice.model_folder import look
-from sluice.policy.errors import BadRequest, NotFound, SluiceError
+from sluice.policy.errors import BadRequest, SluiceError
 from sluice.policy.scheduler import Scheduler
 from sluice.wire.answers import error_headers, what_is_wrong
-from sluice.wire.rest_paths import METHODS, rest_call
+from sluice.wire.rest_paths import METHODS, NoCall, WrongMethod, rest_call, version_by_name
 
+_NOT_ALLOWED = 405
 _DESCRIPTION = """
 Sessions for stateful recurrent networks, sequences of any length, decoders that write token by token, classifiers that
 can say *unknown*, and rows batched across clients, in front of TensorFlow Serving.
@@ -146,34 +149,64 @@ async def _refuse(request: Request, error: SluiceError) -> JSONResponse:
 
 
 async def _refuse_fields(request: Request, error: RequestValidationError) -> JSONResponse:
-    wrong = "; ".join(map(what_is_wrong, error.errors()))
+    wrong = "; ".join(what_is_wrong(each, IN_WORDS) for each in error.errors())
     return _answer(request, BadRequest(f"The request cannot be read: {wrong}."))
 
 
 async def _refuse_path(request: Request, error: HTTPException) -> JSONResponse:
     method, path, status = request.method, request.url.path, error.status_code
-    refused, right = BadRequest(f"There is nothing at {method} {path:.200}; /docs shows all paths."), meant(path)
+    allow = ""
     if status == BadRequest.http_status:  # FastAPI knows no other reason
-        refused = BadRequest("The body cannot be read: it takes JSON in UTF-8.")
+        deep = isinstance(error.__cause__, RecursionError)
+        wrong = "its JSON is nested too deeply" if deep else "it takes JSON in UTF-8"
+        refused = BadRequest(f"The body cannot be read: {wrong}.")
+    elif status == _NOT_ALLOWED:
+        allow = _methods(request)
+        refused = BadRequest(f"This path takes {allow}; got {method}.")
+    else:
+        refused = _no_path(request)
+        allow = refused.takes if isinstance(refused, WrongMethod) else ""
+        if is_tf_serving(path) or not isinstance(refused, NoCall):
+            status = BadRequest.http_status
     if is_tf_serving(path) and method not in METHODS:
         status = 501
-    elif status == NotFound.http_status and is_tf_serving(path):
-        status = BadRequest.http_status  # as TensorFlow Serving says it
-        refused = _no_call(request) or refused
-    if right is not None and error.status_code == NotFound.http_status:
-        refused = BadRequest(f"There is nothing at {method} {path:.200}; it is {right:.240}.")
     answer = _answer(request, refused, status)
-    answer.headers.update(error.headers or {})
-    if answer.headers.get("allow") == "GET":
-        answer.headers["allow"] = "GET, HEAD"
+    answer.headers.update({**(error.headers or {}), **({"allow": allow} if allow else {})})
     return answer
 
 
-def _no_call(request: Request) -> BadRequest | None:
-    """Why a request on TensorFlow Serving's paths is none of its calls."""
+def _methods(request: Request) -> str:
+    """All methods that a path takes, of which the first route that is like it knows its own."""
+    routes = request.app.routes
+    taken = {
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    }
+    return ", ".join(sorted(taken | ({"HEAD"} if "GET" in taken else set())))
+
+
+def _no_path(request: Request) -> BadRequest:
+    """What to say where there is nothing: what is wrong with the path, or which one was meant."""
+    method, path = request.method, request.url.path
     raw, query = request.scope["raw_path"].decode("latin-1"), request.scope["query_string"].decode("latin-1")
+    if (by_name := version_by_name(raw)) is not None:
+        return by_name
+    if wrong := wrong_id(path):
+        return NoCall(wrong)
+    told = meant(path)
+    if told is None and is_tf_serving(path):
+        refused = _no_call(method, raw)
+        if refused is not None and not isinstance(refused, NoCall):
+            return refused
+        told = ON_MODELS if refused else f"it takes no query, and ?{query} came."
+    return NoCall(f"There is nothing at {method} {path:.200}; {told or '/docs shows all paths.':.300}")
+
+
+def _no_call(method: str, target: str) -> BadRequest | None:
+    """Why a request on TensorFlow Serving's paths is none of its calls."""
     try:
-        rest_call(request.method, f"{raw}?{query}" if query else raw)
+        rest_call(method, target)
     except BadRequest as refused:
         return refused
     return None

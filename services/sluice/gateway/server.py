@@ -4,6 +4,9 @@ import asyncio
 import gc
 import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 
@@ -16,6 +19,7 @@ from sluice.gateway.http.connection import Clocks, GatewayProtocol, SocketProtoc
 from sluice.gateway.settings import Settings
 from sluice.listener import listen
 from sluice.policy.errors import Draining
+from sluice.signals import SIGNALS
 
 log = structlog.get_logger()
 
@@ -23,7 +27,7 @@ _LAST_WORDS_S = 2  # for answers that are on their way when everything has been 
 
 
 class Server(uvicorn.Server):
-    """The first SIGTERM or SIGINT drains, as soon as it has started; a second one stops at once."""
+    """The first signal that tells it to end drains, as soon as it has started; a second one stops at once."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, drain_s: float) -> None:
         super().__init__(config)
@@ -46,6 +50,18 @@ class Server(uvicorn.Server):
         )
         if self._told and self._draining is None:
             self._drain()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """As uvicorn's, which knows fewer of them."""
+        with super().capture_signals():
+            heard = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+            before = {each: signal.signal(each, self.handle_exit) for each in heard}
+            try:
+                yield
+            finally:
+                for each, handler in before.items():
+                    signal.signal(each, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._told:

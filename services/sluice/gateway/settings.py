@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     YamlConfigSettingsSource,
 )
+from pydantic_settings import SettingsError as Unreadable
 
 from sluice.missing import no_folder
 from sluice.model_folder import LAYOUT
@@ -29,7 +31,13 @@ _PREFIX = "SLUICE_"
 _OTHERS = ("SLUICE_MODEL_SERVER_", "SLUICE_EVALUATOR_")  # the children's own settings
 _FOLDERS = {
     "--models": f"the folder of models, {LAYOUT}",
-    "--calibrations": "the folder that `sluice calibrate` writes to, such as var/calibrations",
+    "--calibrations": "the folder that `sluice calibrate` writes to, or an empty one (`mkdir -p DIR`)",
+}
+_UNKNOWN_FLAG = re.compile(r"unrecognized arguments: (\S+)")
+_ADDRESSES = "--http HOST:PORT, and --grpc HOST:PORT beside it"
+# What other servers call what is a setting here.
+_MEANT = dict.fromkeys(("port", "host", "bind", "address", "rest-api-port"), _ADDRESSES) | {
+    "model-base-path": "--models DIR, the folder above it",
 }
 
 
@@ -58,7 +66,7 @@ def _origin(text: str) -> str:
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected HOST:PORT, got {text!r}")
+        raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:8080, got {text!r}")
     return text
 
 
@@ -82,6 +90,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix=_PREFIX, cli_kebab_case=True, cli_prog_name="sluice serve",
         cli_hide_none_type=True, cli_avoid_json=True, cli_implicit_flags=True,
+        cli_exit_on_error=False,
     )  # fmt: skip
 
     models: Path | None = Field(
@@ -245,9 +254,9 @@ def load(args: Sequence[str]) -> Settings:
     """The settings that flags `args`, the environment and a YAML file together make.
 
     Raises:
-        SettingsError: the file is missing, or an environment variable is unknown.
+        SettingsError: the file or a folder is missing, or a flag or an environment variable is unknown.
         pydantic.ValidationError: a value is of the wrong form, or a key of the file is unknown.
-        SystemExit: `--help` (0), or flags that cannot be used (2).
+        SystemExit: `--help` (0).
     """
     _refuse_unknown_environment()
     first = argparse.ArgumentParser(add_help=False)
@@ -256,7 +265,10 @@ def load(args: Sequence[str]) -> Settings:
     if config is not None:
         _check_yaml(Path(config))
     known: dict[str, Any] = {"config": config} if config else {}
-    settings = Settings(_cli_parse_args=[*args], **known)
+    try:
+        settings = Settings(_cli_parse_args=[*args], **known)
+    except Unreadable as error:
+        raise SettingsError(_unreadable(str(error))) from None
     if settings.models is None and settings.backend is None:
         raise SettingsError("expected --models DIR, --backend HOST:PORT, or both")
     for flag, folder in (("--models", settings.models), ("--calibrations", settings.calibrations)):
@@ -265,6 +277,20 @@ def load(args: Sequence[str]) -> Settings:
     if settings.http == settings.grpc and not settings.http.endswith(":0"):
         raise SettingsError(f"--http and --grpc are two addresses; both are {settings.http}")
     return settings
+
+
+def _unreadable(error: str) -> str:
+    """What is wrong with flags, and for one that there is not, which may be meant."""
+    unknown = _UNKNOWN_FLAG.search(error)
+    if unknown is None:
+        return error.removeprefix("error parsing CLI: ")
+    given = unknown[1]
+    if not given.startswith("-"):
+        return f"expected flags, got {given!r}; did you mean --models {given}?"
+    name = given.lstrip("-").partition("=")[0].replace("_", "-")
+    close = get_close_matches(name, [each.replace("_", "-") for each in Settings.model_fields], 1)
+    meant = _MEANT.get(name) or (f"--{close[0]}" if close else "")
+    return f"there is no flag {given}; {f'did you mean {meant}? ' if meant else ''}`sluice serve --help` lists them"
 
 
 def _check_yaml(file: Path) -> None:

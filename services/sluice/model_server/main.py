@@ -14,6 +14,7 @@ from sluice.model_server.listening import Rest, check_ports
 from sluice.model_server.settings import ModelServerSettings
 from sluice.model_server.stopping import Stop
 from sluice.stderr import say
+from sluice.wrong_settings import told
 
 if TYPE_CHECKING:
     from sluice.model_server.batching import Batching
@@ -33,8 +34,7 @@ def main(args: Sequence[str]) -> int:
     try:
         settings = load(args)
     except ValidationError as error:
-        reasons = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'flags'}: {each['msg']}" for each in error.errors())
-        say(f"sluice model-server: {reasons}\n")
+        say(f"sluice model-server: {told(error)}\n")
         return 2
     return run(settings)
 

@@ -2,7 +2,7 @@
 
     SluiceError
     ├── BadRequest             400 INVALID_ARGUMENT    malformed JSON or fields
-    │   ├── ShapeMismatch, DtypeMismatch, MissingInput, UnknownInput, InputNotFinite, EmptyInput
+    │   ├── ShapeMismatch, DtypeMismatch, MissingInput, UnknownInput, InputNotFinite, EmptyInput, InputRejected
     │   └── SignatureNotFound, UnsupportedByModel
     ├── PermissionDenied       403 PERMISSION_DENIED
     ├── NotFound               404 NOT_FOUND           ModelNotFound, VersionNotFound, SessionNotFound,
@@ -14,7 +14,7 @@
     ├── StateNotFinite         422 FAILED_PRECONDITION
     ├── TooMany                429 RESOURCE_EXHAUSTED  QueueFull, SessionQueueFull
     ├── Internal               500 INTERNAL
-    ├── BackendError           502 INTERNAL            InputRejected, BatchCollision
+    ├── BackendError           502 INTERNAL            BatchRefused, BatchCollision
     ├── Unavailable            503 UNAVAILABLE         BackendUnavailable, SessionsFull, Draining
     └── DeadlineExceeded       504 DEADLINE_EXCEEDED
 
@@ -46,7 +46,9 @@ class SluiceError(Exception):
 
 
 class BadRequest(SluiceError):
-    """The body is not JSON, a field is unknown or of the wrong form, or a header cannot be read."""
+    """The body is not JSON, a field is unknown or of the wrong form, a header cannot be read, or the model takes
+    no such value.
+    """
 
     code, http_status, grpc_status = "bad_request", 400, "INVALID_ARGUMENT"
 
@@ -85,6 +87,10 @@ class EmptyInput(BadRequest):
     """No rows, no time steps, or an axis of size 0 where the model has a fixed size."""
 
     code = "empty_input"
+
+
+class InputRejected(BadRequest):
+    """The model refused a batch for its values: one row may have spoiled it for the others."""
 
 
 class SignatureNotFound(BadRequest):
@@ -264,8 +270,8 @@ class BackendError(SluiceError):
     code, http_status, grpc_status = "backend_error", 502, "INTERNAL"
 
 
-class InputRejected(BackendError):
-    """The model refused a batch for its values: one row may have spoiled it for the others."""
+class BatchRefused(BackendError):
+    """The model was not in a state to run a batch, for which one row may be the reason."""
 
 
 class BatchCollision(BackendError):

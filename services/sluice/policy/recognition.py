@@ -83,7 +83,7 @@ class Calibrated:
         # As many of the calibration's scores as this may be as large as an accepted one: the ranks whose p is too low.
         place = bisect_right(range(1, rows + 1), level / methods, key=lambda rank: rank / rows)
         if not place:
-            needed, least = _needed(max(level, _LEAST_LEVEL) / methods), ceil(_DIGITS * methods / rows) / _DIGITS
+            needed, least = _needed(max(level, _LEAST_LEVEL) / methods), least_level(len(known), methods)
             raise BadRequest(
                 f"The level {level:g}{'' if methods == 1 else f' of {methods} methods that must agree'} takes {needed} "
                 f"calibration rows or more{'' if self.by_class is None else ' of each class'}; there are {len(known)}. "
@@ -342,6 +342,11 @@ def _set_bound(calibration: Calibration, level: float) -> float:
             'again, or ask without "sets".'
         )
     return Calibrated(calibration.set_scores).threshold(level)
+
+
+def least_level(rows: int, methods: int = 1) -> float:
+    """The smallest level that so many calibration rows are enough for; none is if it is 1 or more."""
+    return ceil(_DIGITS * methods / (rows + 1)) / _DIGITS
 
 
 def _needed(level: float) -> int:

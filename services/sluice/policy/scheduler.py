@@ -14,7 +14,15 @@ from sluice.policy.batch import Batch, Lane, Rows, Stage, Ticket, too_late
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.contract import BatchAxis, Signature
 from sluice.policy.cost import RunCost
-from sluice.policy.errors import BackendError, BatchCollision, InputRejected, Internal, SluiceError, StateNotFinite
+from sluice.policy.errors import (
+    BackendError,
+    BatchCollision,
+    BatchRefused,
+    InputRejected,
+    Internal,
+    SluiceError,
+    StateNotFinite,
+)
 from sluice.policy.session import Answers, Event, Session, Step, ended_error
 from sluice.policy.sessions import SessionOptions, SessionTable
 from sluice.policy.slab import finite_rows
@@ -96,7 +104,7 @@ class Scheduler:
         self.dispatchers[batch.lane.model].finished(batch, now, succeeded=failure is None)
         if isinstance(failure, BatchCollision) and batch.lane.exclusive < _TRIES:
             self._run_exclusively(batch, now)
-        elif isinstance(failure, InputRejected) and len(batch.tickets) > 1:
+        elif isinstance(failure, InputRejected | BatchRefused) and len(batch.tickets) > 1:
             self._separate(batch, now, batch.lane.batch_axis)
         elif failure is not result and failure is not None and batch.lane.batch_axis == "assumed":
             self._separate(batch, now, "none")

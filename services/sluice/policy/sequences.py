@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sluice.policy.batch import Lane, Ticket, corners
 from sluice.policy.contract import Signature, Tensor, fits, numpy_dtype
 from sluice.policy.errors import BackendError, BatchTooLarge, DtypeMismatch, EmptyInput, ShapeMismatch
+from sluice.policy.tensors import counted
 
 Array = NDArray[Any]
 Columns = Mapping[str, Sequence[Array]]  # by input, each row's own array, without batch axis
@@ -74,7 +75,7 @@ def _row_count(given: Mapping[str, Array]) -> int:
     counts = {name: len(array) if array.ndim else None for name, array in given.items()}
     rows = set(counts.values())
     if len(rows) != 1 or None in rows:
-        raise ShapeMismatch(f"All inputs of a request have the same number of rows; got {counts}.")
+        raise ShapeMismatch(f"All inputs of a request have the same number of rows; {counted(counts)}.")
     return rows.pop() or 0
 
 
@@ -127,7 +128,7 @@ def lengths_of(signature: Signature, columns: Columns) -> list[Lengths]:
     rows = {len(column) for column in columns.values()}
     if len(rows) != 1:
         counts = {name: len(column) for name, column in columns.items()}
-        raise ShapeMismatch(f"All inputs of a request have the same number of rows; got {counts}.")
+        raise ShapeMismatch(f"All inputs of a request have the same number of rows; {counted(counts)}.")
     if rows == {0}:
         raise EmptyInput("A request needs one row or more; got none.")
     return [_lengths(signature, {name: column[row] for name, column in columns.items()}, row) for row in range(*rows)]
@@ -144,9 +145,15 @@ def _lengths(signature: Signature, arrays: Mapping[str, Array], row: int) -> Len
             )  # fmt: skip
         for axis, length in zip(axes, array.shape, strict=True):
             if axis.ragged and found.setdefault(axis.name, length) != length:
-                lengths = {other: arrays[other].shape for other in signature.inputs}
+                lengths = {
+                    other: size
+                    for other, its in signature.inputs.items()
+                    for each, size in zip(its.axes[1:], arrays[other].shape, strict=False)
+                    if each.name == axis.name
+                }
                 raise ShapeMismatch(
-                    f"Row {row}: all inputs have the same length along the axis {axis.name!r}; shapes {lengths} came.",
+                    f"Row {row}: all inputs have the same length along the axis {axis.name!r}; {counted(lengths)}. "
+                    "Fill up the shorter ones as in training.",
                     row=row,
                 )
     for axis in signature.ragged_axes:

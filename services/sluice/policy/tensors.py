@@ -20,6 +20,7 @@ from sluice.policy.errors import (
     ShapeMismatch,
     UnknownInput,
 )
+from sluice.policy.nested import unevenness
 
 Array = NDArray[Any]
 
@@ -72,15 +73,31 @@ def read_tensor(
     try:
         array = np.array(value, object) if dtype.hasobject else np.asarray(value)
     except ValueError:
-        raise ShapeMismatch(
-            f"Input {tensor.name!r} takes {tensor}; the lists that came differ in length or are nested too deeply."
-        ) from None
+        raise uneven(value, tensor, "part") from None
     if not any_shape:
         _check_shape(array, tensor)
     if dtype.hasobject:
         return _encoded(array, tensor)
     _check_kind(array, dtype, tensor)
     return _cast(array, dtype, tensor, finite=finite)
+
+
+def uneven(value: Any, tensor: Tensor, item: str) -> ShapeMismatch:
+    """What lists of items, rows or parts of one, are refused with that are no array."""
+    advice = "Lists beside each other have the same length."
+    if item == "row" and any(axis.size is None for axis in tensor.axes[1:]):
+        advice = (
+            "Here all rows of a request have one length: send those of another length in a request of their own, or "
+            "fill them up as in training."
+        )
+    return ShapeMismatch(f"Input {tensor.name!r} takes {tensor}; {unevenness(value, item)}. {advice}")
+
+
+def counted(counts: Mapping[str, int | None]) -> str:
+    """How many of something each input has, as a part of a sentence; None: it is a single value."""
+    return ", ".join(
+        f"{name!r} is a single value" if count is None else f"{name!r} has {count}" for name, count in counts.items()
+    )
 
 
 def initial_row(initial: Any, shape: tuple[int, ...], dtype: str) -> Array:
@@ -97,7 +114,10 @@ def time_steps(inputs: Mapping[str, Array], signature: Signature) -> int:
     """
     lengths: dict[str, int] = {name: array.shape[0] for name, array in inputs.items()}
     if len(set(lengths.values())) != 1:
-        raise ShapeMismatch(f"All inputs of a scan share the time axis; got {lengths} time steps.")
+        raise ShapeMismatch(
+            f"All inputs of a scan have the same number of time steps; {counted(lengths)}. Send the steps that all of "
+            "them have, and keep the rest for the next scan."
+        )
     steps = next(iter(lengths.values()))
     if steps == 0:
         rows = "; ".join(f"{name} {tensor.row()}" for name, tensor in signature.inputs.items())
@@ -135,8 +155,11 @@ def _refuse_names(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     unknown = [name for name in value if name not in tensors]
     if unknown:
         raise UnknownInput(f"There is no input {', '.join(map(repr, unknown))}; this model has {_names(tensors)}.")
-    missing = {name: tensor for name, tensor in tensors.items() if name not in value}
-    raise MissingInput(" ".join(f"Input {name!r} is missing; it takes {tensor}." for name, tensor in missing.items()))
+    raise missing_inputs({name: tensor for name, tensor in tensors.items() if name not in value})
+
+
+def missing_inputs(missing: Mapping[str, Tensor]) -> MissingInput:
+    return MissingInput(" ".join(f"Input {name!r} is missing; it takes {tensor}." for name, tensor in missing.items()))
 
 
 def _check_shape(array: Array, tensor: Tensor) -> None:

@@ -1,10 +1,10 @@
 """Errors as JSON and headers, refused fields in words, server-sent events: as every HTTP door of ours writes them."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from sluice.policy.errors import SluiceError
+from sluice.wire.shown import as_json
 
 # Pydantic's type of an error → what the field takes.
 _TAKES = {
@@ -19,7 +19,7 @@ _TAKES = {
     "model_type": "an object",
     "model_attributes_type": "an object",
     "literal_error": "{expected}",
-    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_pattern_mismatch": "{words}",
     "string_too_long": "text of up to {max_length} characters",
     "greater_than_equal": "a number from {ge}",
     "less_than_equal": "a number up to {le}",
@@ -42,8 +42,8 @@ def error_headers(error: SluiceError) -> Mapping[str, str]:
     return {"Sluice-Code": error.code, **retry}
 
 
-def what_is_wrong(error: Mapping[str, Any]) -> str:
-    """A sentence, without its end, about one field; `error` is pydantic's."""
+def what_is_wrong(error: Mapping[str, Any], patterns: Mapping[str, str] | None = None) -> str:
+    """A sentence, without its end, about one field; `error` is pydantic's. `patterns` of text say the same in words."""
     kind, field = error["type"], ".".join(map(str, error["loc"][1:])) or error["loc"][0]
     if kind == "json_invalid":
         return f"the body is not JSON: {error['ctx']['error']} at character {field}"
@@ -53,6 +53,8 @@ def what_is_wrong(error: Mapping[str, Any]) -> str:
         return f"{field}: {error['ctx']['error']}"
     if kind not in _TAKES:
         return f"{field}: {error['msg']}"
-    came = json.dumps(error["input"], ensure_ascii=False, default=str)
     quotes = ": put it in quotes" if kind == "string_type" and isinstance(error["input"], int | float) else ""
-    return f"{field} takes {_TAKES[kind].format(**error.get('ctx', {}))}; {came:.80} came{quotes}"
+    about = error.get("ctx", {})
+    pattern = about.get("pattern", "")
+    takes = _TAKES[kind].format(**about, words=(patterns or {}).get(pattern, f"text that matches {pattern}"))
+    return f"{field} takes {takes}; {as_json(error['input'])} came{quotes}"

@@ -64,12 +64,12 @@ def _members_of(value: Any) -> int:
 
 
 def read_json(body: bytes) -> Any:
-    """The value of a text, in which `NaN` and `Infinity` are numbers.
+    """The value of a text, in which `NaN` and `Infinity` are numbers, and which may begin with a byte order mark.
 
     Raises:
         ValueError: it is none. RecursionError: it is nested too deeply.
     """
-    text = body.decode().lstrip(_SPACE)
+    text = body.decode("utf-8-sig").lstrip(_SPACE)
     value, end = _FINITE.raw_decode(text)
     if text[end:].strip(_SPACE):
         raise ValueError("text behind the value")

@@ -21,6 +21,7 @@ from sluice.wire.rest import (
     parse_as_tf_serving,
     write_json,
 )
+from sluice.wire.shown import as_json
 
 _INT64 = range(-(1 << 63), 1 << 63)
 
@@ -42,13 +43,13 @@ def parse_examples(body: bytes, method: str) -> ExamplesBody:
     fields = parse_as_tf_serving(body)
     signature = fields.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
-        raise BadRequest(f'"signature_name" is a name; got {signature!r:.80}.')
+        raise BadRequest(f'"signature_name" is a name; got {as_json(signature)}.')
     _check_name(signature)
     if "examples" not in fields:
         raise MissingInput(f'To {method}, the body has "examples", a list of objects of features; it has none.')
     examples = fields["examples"]
     if not isinstance(examples, list):
-        raise BadRequest(f'"examples" is a list of objects of features; got {examples!r:.80}.')
+        raise BadRequest(f'"examples" is a list of objects of features; got {as_json(examples)}.')
     if not examples:
         raise EmptyInput('"examples" is empty: send one example or more.')
     listed = [_example(each, f"example {i}") for i, each in enumerate(examples)]
@@ -90,7 +91,7 @@ def encode_regressions(result: Any) -> bytes:
 
 def _example(value: Any, where: str) -> tf.Example:
     if not isinstance(value, dict):
-        raise BadRequest(f"An example is an object of features; {where} is {value!r:.80}.")
+        raise BadRequest(f"An example is an object of features; {where} is {as_json(value)}.")
     made = tf.Example()
     made.features.SetInParent()
     for key, each in pairs_of(value):  # of a feature that comes twice the last one counts
@@ -131,7 +132,7 @@ def _kind(value: Any, where: str) -> str:
         return "fractions"
     if isinstance(value, str) or (isinstance(value, dict) and is_base64(value)):
         return "text"
-    raise BadRequest(f"{where} holds numbers or text, alone or in one list; got {value!r:.80}.")
+    raise BadRequest(f"{where} holds numbers or text, alone or in one list; got {as_json(value)}.")
 
 
 def _int64s(values: Iterable[int], where: str) -> list[int]:

@@ -18,6 +18,7 @@ from sluice.policy.tensors import read_tensor
 from sluice.wire.binary_tensors import DATATYPES, DTYPES, Raw, from_raw, raw_bytes
 from sluice.wire.messages.oip.v1 import inference_pb2 as messages
 from sluice.wire.rest import mixes_words, parse_json
+from sluice.wire.shown import as_json
 from sluice.wire.tensors import dtype_name
 
 Array = NDArray[Any]
@@ -235,10 +236,10 @@ def _options(parameters: Mapping[str, Any]) -> dict[str, Any]:
     priority, timeout = _get(parameters, "priority", 0), _get(parameters, "timeout", 0)
     for name, value in (("priority", priority), ("timeout", timeout)):
         if type(value) is not int or value < 0:
-            raise BadRequest(f'"{name}" is a whole number from 0; got {value!r:.80}.')
+            raise BadRequest(f'"{name}" is a whole number from 0; got {as_json(value)}.')
     signature = _get(parameters, "signature_name", "")
     if not isinstance(signature, str):
-        raise BadRequest(f'"signature_name" is a name; got {signature!r:.80}.')
+        raise BadRequest(f'"signature_name" is a name; got {as_json(signature)}.')
     return {
         "signature": signature, "sequence": _sequence(parameters), "timeout_s": timeout / 1e6 if timeout else None,
         "priority": priority,
@@ -249,7 +250,7 @@ def _sequence(parameters: Mapping[str, Any]) -> SequencePart | None:
     id = _get(parameters, "sequence_id", 0)
     start, end = (_flag(parameters, f"sequence_{name}") for name in ("start", "end"))
     if isinstance(id, bool) or not isinstance(id, int | str):
-        raise BadRequest(f'"sequence_id" is a whole number or text; got {id!r:.80}.')
+        raise BadRequest(f'"sequence_id" is a whole number or text; got {as_json(id)}.')
     if not id:
         if start or end:
             raise BadRequest("sequence_start and sequence_end need a sequence_id that is not 0 or empty.")
@@ -262,7 +263,7 @@ def _sequence(parameters: Mapping[str, Any]) -> SequencePart | None:
 def _flag(parameters: Mapping[str, Any], name: str, default: Any = False) -> Any:
     value = _get(parameters, name, default)
     if value is not default and not isinstance(value, bool):
-        raise BadRequest(f'"{name}" is true or false; got {value!r:.80}.')
+        raise BadRequest(f'"{name}" is true or false; got {as_json(value)}.')
     return value
 
 
@@ -281,7 +282,7 @@ def _get(fields: Mapping[str, Any], name: str, default: Any) -> Any:
 def _typed(fields: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
     value = _get(fields, name, default)
     if not isinstance(value, kind):
-        raise BadRequest(f'"{name}" is {_KINDS[kind]}; got {value!r:.80}.')
+        raise BadRequest(f'"{name}" is {_KINDS[kind]}; got {as_json(value)}.')
     return value
 
 
@@ -291,14 +292,14 @@ _KINDS: Mapping[type, str] = {str: "text", dict: "an object", list: "a list"}
 def _objects(fields: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
     value = _typed(fields, name, list, [])
     if not all(isinstance(each, dict) for each in value):
-        raise BadRequest(f'"{name}" is a list of objects; got {value!r:.80}.')
+        raise BadRequest(f'"{name}" is a list of objects; got {as_json(value)}.')
     return value  # type: ignore[no-any-return]
 
 
 def _name(value: Mapping[str, Any], what: str) -> str:
     name = value.get("name")
     if not isinstance(name, str) or not name:
-        raise BadRequest(f'Each {what} has a "name"; got {name!r:.80}.')
+        raise BadRequest(f'Each {what} has a "name"; got {as_json(name)}.')
     return name
 
 

@@ -11,6 +11,7 @@ import orjson
 from sluice.policy.errors import BadRequest, MissingInput
 from sluice.policy.recognition import Recognized
 from sluice.wire.rest import DEFAULT_SIGNATURE, PredictBody, has_words, parse_json
+from sluice.wire.shown import as_json
 
 TOP_K = 3
 _FIELDS = ("instances", "method", "level", "top_k", "sets")
@@ -41,16 +42,16 @@ def parse_recognize(body: bytes) -> RecognizeBody:
         raise MissingInput('The body must have "instances", the rows to recognize.')
     method, level = fields.get("method"), fields.get("level")
     if not isinstance(method, str | None):
-        raise BadRequest(f'"method" is a method\'s name; got {method!r:.80}.')
+        raise BadRequest(f'"method" is a method\'s name; got {as_json(method)}.')
     if level is not None and type(level) not in (int, float):
-        raise BadRequest(f'"level" is a number between 0 and 1; got {level!r:.80}.')
+        raise BadRequest(f'"level" is a number between 0 and 1; got {as_json(level)}.')
     top_k, sets = fields.get("top_k"), fields.get("sets")
     if top_k is None:
         top_k = TOP_K
     if type(top_k) is not int:
-        raise BadRequest(f'"top_k" is how many candidates to give, a whole number; got {top_k!r:.80}.')
+        raise BadRequest(f'"top_k" is how many candidates to give, a whole number; got {as_json(top_k)}.')
     if not isinstance(sets, bool | None):
-        raise BadRequest(f'"sets" is true or false; got {sets!r:.80}.')
+        raise BadRequest(f'"sets" is true or false; got {as_json(sets)}.')
     words = has_words(body, expected=sets is not None)
     rows = PredictBody(DEFAULT_SIGNATURE, row_format=True, value=fields["instances"], has_words=words)
     return RecognizeBody(rows, method, level, top_k, bool(sets))

@@ -25,10 +25,10 @@ from sluice.policy.errors import (
     UnsupportedByModel,
 )
 from sluice.policy.sequences import check_rows, text_values
-from sluice.policy.tensors import read_tensor
+from sluice.policy.tensors import missing_inputs, read_tensor, uneven
 from sluice.wire.content import check_plain
 from sluice.wire.exact_json import Members, may_repeat, read_as_tf_serving, read_json
-from sluice.wire.nested import unevenness
+from sluice.wire.shown import as_json
 
 Array = NDArray[Any]
 
@@ -101,7 +101,7 @@ class PredictBody(NamedTuple):
 
     def _read_rows(self, column: Any, tensor: Tensor) -> list[Array]:
         if not isinstance(column, list):
-            raise ShapeMismatch(f"Input {tensor.name!r} is a list of rows, each {tensor.row()}; got {column!r:.80}.")
+            raise ShapeMismatch(f"Input {tensor.name!r} is a list of rows, each {tensor.row()}; got {as_json(column)}.")
         row, found = tensor.row(), list[Array]()
         for number, value in enumerate(column):
             written = text_values(value, tensor) if tensor.text and isinstance(value, str) else value
@@ -167,7 +167,7 @@ def parse_as_tf_serving(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         fields = _reread(read_as_tf_serving, body, error)
     if not isinstance(fields, dict):
-        raise BadRequest(f"The body is a JSON object; got {fields!r:.80}.")
+        raise BadRequest(f"The body is a JSON object; got {as_json(fields)}.")
     return fields
 
 
@@ -175,8 +175,10 @@ def _reread(read: Callable[[bytes], Any], body: bytes, error: Exception) -> Any:
     check_plain(body)
     try:
         return read(body)
-    except (ValueError, RecursionError):
+    except ValueError:
         raise BadRequest(f"The body is not JSON: {error}.") from None
+    except RecursionError:
+        raise BadRequest("The body's JSON is nested too deeply; send lists as deep as the input has axes.") from None
 
 
 def parse_predict(body: bytes) -> PredictBody:
@@ -188,14 +190,15 @@ def parse_predict(body: bytes) -> PredictBody:
     fields = parse_as_tf_serving(body)
     name = fields.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(name, str):
-        raise BadRequest(f'"signature_name" is a name; got {name!r:.80}.')
+        raise BadRequest(f'"signature_name" is a name; got {as_json(name)}.')
     given = [each for each in ("instances", "inputs") if each in fields]
     value = fields[given[0]] if len(given) == 1 else _ambiguous(given)
     return PredictBody(name or DEFAULT_SIGNATURE, given == ["instances"], value, has_words(body))
 
 
 def _ambiguous(given: Sequence[str]) -> MissingInput:
-    return MissingInput(f'The body has either "instances" (rows) or "inputs" (columns); it has {given or "neither"}.')
+    has = "both" if given else "neither"
+    return MissingInput(f'The body has either "instances" (rows) or "inputs" (columns); it has {has}.')
 
 
 def encode_predict(outputs: Mapping[str, Array | list[Array]], *, row_format: bool) -> bytes:
@@ -231,11 +234,11 @@ def encode_part(row: int, start: int, outputs: Mapping[str, Array]) -> bytes:
 
 def check_names(given: Collection[str], inputs: Mapping[str, Tensor]) -> None:
     """Raises: UnknownInput, MissingInput."""
-    listed = ", ".join(map(repr, inputs))
     if unknown := [name for name in given if name not in inputs]:
+        listed = ", ".join(map(repr, inputs))
         raise UnknownInput(f"There is no input {', '.join(map(repr, unknown))}; the signature has {listed}.")
-    if missing := [name for name in inputs if name not in given]:
-        raise MissingInput(f"The inputs {', '.join(map(repr, missing))} are missing; the signature has {listed}.")
+    if missing := {name: tensor for name, tensor in inputs.items() if name not in given}:
+        raise missing_inputs(missing)
 
 
 def _is_object(value: Any) -> bool:
@@ -285,7 +288,7 @@ def _array(value: Any, tensor: Tensor, item: str, *, has_words: bool) -> Array:
             return _texts_of(value, tensor, item)
         array = np.asarray(value)
     except (ValueError, RecursionError):
-        raise _uneven(value, tensor, item) from None
+        raise uneven(value, tensor, item) from None
     if has_words and array.dtype.kind in "iuf" and mixes_words(value):
         raise DtypeMismatch(f"Input {tensor.name!r} takes {tensor}; numbers mixed with true or false came.")
     return _exact(value, array) if tensor.dtype == "uint64" and array.dtype.kind == "f" else array
@@ -294,12 +297,8 @@ def _array(value: Any, tensor: Tensor, item: str, *, has_words: bool) -> Array:
 def _texts_of(value: Any, tensor: Tensor, item: str) -> Array:
     array = np.array(_unwrapped(value), object)
     if list in set(map(type, array.ravel())):  # numpy takes lists of different lengths for objects
-        raise _uneven(value, tensor, item)
+        raise uneven(value, tensor, item)
     return array
-
-
-def _uneven(value: Any, tensor: Tensor, item: str) -> ShapeMismatch:
-    return ShapeMismatch(f"Input {tensor.name!r} takes {tensor}; {unevenness(value, item)}.")
 
 
 def _exact(value: Any, array: Array) -> Array:

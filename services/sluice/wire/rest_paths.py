@@ -20,6 +20,7 @@ _CALL = re.compile(
 _CHARACTERS = r"[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2}"
 _TARGET = re.compile(r"(?:C)*(?:\?(?:C|\?)*)?(?:#(?:C|\?)*)?".replace("C", _CHARACTERS))  # RFC 3986
 _VERSION = re.compile(r"0*[0-9]{1,19}")
+_NAMED_VERSION = re.compile("/v[12]/models/[^/:]+/versions/(?![0-9]+(?:[/:?#]|$))([^/:?#]+)", re.IGNORECASE)
 _VERSION_LIMIT = (1 << 63) - 1
 
 
@@ -29,6 +30,18 @@ class BadTarget(BadRequest):
 
 class BadVersion(BadRequest):
     """No model version can have this number."""
+
+
+class NoCall(BadRequest):
+    """There is no such call."""
+
+
+class WrongMethod(BadRequest):
+    """There is such a call, and it takes another method, `takes`."""
+
+    def __init__(self, takes: str, got: str) -> None:
+        super().__init__(f"This path takes {takes}; got {got}.")
+        self.takes = takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +60,17 @@ def rest_call(method: str, target: str) -> RestCall | None:
     None if it names nothing of this API, which answers 404 there.
 
     Raises:
-        BadTarget: it cannot be read. BadRequest: it is below /v1/, and no call. BadVersion: no version has its number.
+        BadTarget: it cannot be read. BadVersion: no version has its number.
+        NoCall, WrongMethod, BadRequest: it is below /v1/, and no call.
     """
     if not _TARGET.fullmatch(target):
         raise BadTarget(f"Characters of a path are percent-encoded as RFC 3986 says; {target!r:.200} came.")
     if not _ANY_CALL.fullmatch(target):
         return None
-    verb: Any
+    verb: Any = ""
     found = _CALL.fullmatch(target)  # names are decoded when they are known, so that they may hold any character
     if found is None or method != _METHODS.get(verb := _verb(found[4], found[5])):
-        raise BadRequest(
-            f"{method} {target:.200} is no call. There are POST /v1/models/NAME:predict (also :classify, :regress), "
-            "GET /v1/models/NAME and GET /v1/models/NAME/metadata; /versions/NUMBER or /labels/LABEL may follow NAME."
-        )
+        raise _no_call(method, target, verb)
     label = None if found[3] is None else unquote(found[3])
     return RestCall(verb, unquote(found[1]), read_version(found[2] or ""), label)
 
@@ -67,6 +78,24 @@ def rest_call(method: str, target: str) -> RestCall | None:
 def _verb(action: str | None, about: str | None) -> str:
     """As in TensorFlow Serving, an action counts in small letters only, and METADATA is the status."""
     return action or ("metadata" if about == "metadata" else "status")
+
+
+def _no_call(method: str, target: str, verb: str) -> BadRequest:
+    if verb in _METHODS:
+        return WrongMethod(_METHODS[verb], method)
+    return version_by_name(target) or NoCall(
+        f"{method} {target:.200} is no call. There are POST /v1/models/NAME:predict (also :classify, :regress), "
+        "GET /v1/models/NAME and GET /v1/models/NAME/metadata; /versions/NUMBER or /labels/LABEL may follow NAME."
+    )
+
+
+def version_by_name(target: str) -> BadRequest | None:
+    """What is wrong with a path that has something else than digits in the place of a version; None: it has not."""
+    if (named := _NAMED_VERSION.match(target)) is None:
+        return None
+    return BadRequest(
+        f"A version is a whole number, as in /versions/1; got {named[1]!r:.80}. A label stands behind /labels/."
+    )
 
 
 def read_version(text: str) -> int | None:

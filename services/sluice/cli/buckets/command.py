@@ -36,8 +36,8 @@ def run(model: str, url: str | None, lengths: Path | None, plot: Path | None) ->
             axes = [_with(columns, each, axes, lengths) for each in axes]
     if not any(each.counts for each in axes):
         raise CommandError(
-            f"{model}: nothing was observed yet; lengths are counted when sequences are sent (docs/sequences.md). Send "
-            "some, or give lengths with --lengths FILE"
+            f"{model}: nothing was observed yet; the gateway counts the lengths of sequences as they come. Send some, "
+            "or give lengths with --lengths FILE"
         )
     if plot is not None:
         from sluice.cli.buckets.picture import draw

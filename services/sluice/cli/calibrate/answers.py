@@ -112,8 +112,8 @@ def find(model: str, url: str) -> Recognizer:
             raise CommandError(f"{model} version {version}: {error}") from None
     if contract is None or contract.recognition is None:
         raise CommandError(
-            f'{model}: expected a contract with "recognition", which says what its logits mean (docs/recognition.md); '
-            "it has none"
+            f"{model} version {version}: expected a contract that names classes; it has none. Export it "
+            "with them, in the order of its logits: `sluice export FILE.keras --out DIR/NAME/VERSION --classes A,B,…`"
         )
     return Recognizer(url, model, version, contract.recognition)
 

@@ -21,6 +21,7 @@ from sluice.policy.recognition import (
     Calibration,
     check_logits,
     class_logits,
+    least_level,
     methods_of,
     parts_of,
     score_of,
@@ -84,7 +85,10 @@ def fit(
         check_logits(recognition, answers.logits)
     to_fit = every_other(labels)
     if to_fit.all():
-        raise ValueError("A calibration takes two rows or more of a class, one to fit to and one to compare with.")
+        raise ValueError(
+            "A calibration takes two rows or more of a class, one to fit to and one to compare with; "
+            f"{len(labels)} known rows came, no two of one class. Give more rows with --known."
+        )
     logits = class_logits(recognition, known.logits)
     right = logits.argmax(axis=1) == labels
     temperature = fit_temperature(logits[to_fit], labels[to_fit])
@@ -162,9 +166,9 @@ def _usable(calibration: Calibration, methods: Sequence[str], recognition: Recog
     """The methods that have rows enough for the calibration's own level.
 
     Raises:
-        BadRequest: none has.
+        ValueError: none has.
     """
-    usable, refused = [], list[BadRequest]()
+    usable, refused = [], dict[str, BadRequest]()
     for method in methods:
         parts = parts_of(method)
         try:
@@ -172,12 +176,37 @@ def _usable(calibration: Calibration, methods: Sequence[str], recognition: Recog
                 for label in recognition.classes:
                     calibration.methods[part].threshold(calibration.level, label, len(parts))
         except BadRequest as error:
-            refused.append(error)
+            refused[method] = error
         else:
             usable.append(method)
     if not usable:
-        raise refused[0]
+        raise ValueError(_too_few(calibration, refused, recognition.classes))
     return usable
+
+
+def _too_few(calibration: Calibration, refused: Mapping[str, BadRequest], classes: Sequence[str]) -> str:
+    """How many rows came, what for, and how many are needed, of the method that comes nearest to being usable."""
+    compared = {
+        method: min(len(calibration.methods[part].of(label)) for part in parts_of(method) for label in classes)
+        for method in refused
+    }
+    nearest = max(refused, key=lambda method: compared[method] / refused[method].details["needed"])
+    rows, parts = compared[nearest], parts_of(nearest)
+    fitted = {part: len(each.scores) for part, each in calibration.methods.items() if part in FITTED}
+    use = ""
+    if fitted.keys() & {*parts}:
+        use = ", as the others are for its fit"
+    elif fitted:
+        use = f" ({', '.join(fitted)}: {max(fitted.values())}, as the others are for their fit)"
+    each = "" if calibration.methods[parts[0]].by_class is None else " of each class"
+    agreeing = "" if len(parts) == 1 else f" of {len(parts)} methods that must agree"
+    needed, least = refused[nearest].details["needed"], least_level(rows, len(parts))
+    otherwise = f", or a --level of {least:g} or more" if least < 1 else ""
+    return (
+        f"{calibration.rows} known rows came; {nearest} compares with {rows} of them{use}. The level "
+        f"{calibration.level:g}{agreeing} takes {needed} or more{each} to compare with. Give more rows with "
+        f"--known{otherwise}."
+    )
 
 
 def _preferred(methods: Sequence[str]) -> str:

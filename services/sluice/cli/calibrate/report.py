@@ -27,11 +27,15 @@ def show(fitted: Fitted, file: Path, console: Console) -> None:
     if fitted.measures:
         console.print(
             "\nUnknown accepted: with a threshold that accepts 95 % of known rows. Known rejected: with one that "
-            "rejects 95 % of unknown rows. Both are called FPR at 95 % TPR (docs/recognition.md)."
+            "rejects 95 % of unknown rows. Both are called FPR at 95 % TPR."
         )
     for method, reason in fitted.left_out.items():
         console.print(f"Left out: {method}. {reason}")
-    why = "the greatest AUROC" if fitted.measures else "the first of the list in docs/recognition.md"
+    why = (
+        "the greatest AUROC"
+        if fitted.measures
+        else "which is best in published comparisons; with --unknown DATA, your own rows decide"
+    )
     console.print(f"\nDefault method (*): {made.default_method}, {why}\nWritten: {file}", soft_wrap=True)
 
 

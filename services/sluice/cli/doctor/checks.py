@@ -138,14 +138,24 @@ async def _labels(backend: Backend, name: str) -> str:
 
 
 async def _batching(backend: Backend, served: ServedVersion) -> AsyncIterator[Finding]:
-    """Whether the server batches, too, which it does not say: batches of two shapes that come at one time tell."""
-    probe = probe_of(served)
+    """Whether the server batches, too, which it does not say: batches of two shapes or a limit of rows tell."""
+    probe, size = probe_of(served), None
     if probe is None or not probe.uneven:
-        yield Finding("-", served.model, "batching in the model server was not tried: no signature takes two shapes")
+        words = "batching in the model server was not tried: no signature takes two shapes"
+        together = Finding("-", served.model, words)
     else:
-        yield await _collision(backend, served, probe)
+        together = await _collision(backend, served, probe)
     if probe is not None:
-        yield await _largest(backend, served, probe)
+        size = await _largest(backend, served, probe)
+    if probe is None or not _limit(backend, served, probe):  # which is proof, whatever batches of two shapes told
+        yield together
+    if size is not None:
+        yield size
+
+
+def _limit(backend: Backend, served: ServedVersion, probe: Probe) -> int | None:
+    """How many rows the server takes at once, if it has refused more, as one that batches does."""
+    return backend.largest.get((served.model, served.version, probe.signature.name, ()))
 
 
 async def _collision(backend: Backend, served: ServedVersion, probe: Probe) -> Finding:
@@ -176,7 +186,7 @@ async def _largest(backend: Backend, served: ServedVersion, probe: Probe) -> Fin
         raise
     except SluiceError as error:
         return Finding("FAIL", served.model, f"a batch of {rows} rows, the gateway's largest, is refused: {error}")
-    if largest := backend.largest.get((served.model, served.version, probe.signature.name, ())):
+    if largest := _limit(backend, served, probe):
         words = f"the model server batches, too, and takes {largest} rows at once; the gateway sends up to {rows}"
         return Finding("FAIL", served.model, f"{words}: start it without --enable_batching")
     return Finding("ok", served.model, f"a batch of {rows} rows, the gateway's largest, is taken")

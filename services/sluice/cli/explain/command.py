@@ -16,6 +16,8 @@ from sluice.cli.explain.subject import Subject
 from sluice.cli.model_folders import MODELS, versions_of
 from sluice.cli.text import heading, write
 
+_FILES = (".keras", ".h5", ".hdf5", ".py")  # what is a file by its name, even if it is not there; a .py file is told so
+
 
 def run(target: str, numbers: Numbers, url: str | None, imports: Sequence[str], safe_mode: bool) -> None:
     """Print the explanation of `target`.
@@ -36,7 +38,7 @@ def find(target: str, given_url: str | None, imports: Sequence[str], safe_mode: 
         CommandError: as `run`.
     """
     path, url = Path(target), (given_url or GATEWAY).rstrip("/")
-    if path.suffix == ".keras" or path.is_file():
+    if path.suffix in _FILES or path.is_file():
         from sluice.cli.explain.keras_file import from_keras
 
         return from_keras(path, url, imports, safe_mode)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 from sluice.cli.errors import CommandError
 from sluice.cli.explain.subject import Layer, Subject
@@ -29,11 +28,7 @@ def from_keras(file: Path, url: str, imports: Sequence[str], safe_mode: bool) ->
     Raises:
         CommandError: no such file, no Keras model, or a model whose input shape is not known.
     """
-    if not file.is_file():
-        raise CommandError(f"{file}: expected a Keras model file (.keras); there is no such file")
-    if file.suffix == ".keras" and not is_zipfile(file):
-        raise CommandError(f"{file}: expected a Keras model file, as `model.save` writes it; got another kind of file")
-    import_keras("explain FILE.keras")
+    import_keras("explain FILE.keras", file)
     model = _loaded(file, imports, safe_mode)
     contract, limits, obstacle = _exported(model)
     if not getattr(model, "inputs", None):

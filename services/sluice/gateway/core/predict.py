@@ -26,6 +26,7 @@ from sluice.policy.errors import (
 )
 from sluice.policy.scanning import DEFAULT_CHUNK, Tell, scanned
 from sluice.policy.sequences import Grouped, check_rows, grouped, rows_of, stacked
+from sluice.policy.tensors import counted
 
 Array = NDArray[Any]
 
@@ -126,7 +127,7 @@ class Predictions:
             check_shapes(served.model, signature, {name: array.shape for name, array in inputs.items()})
             if axis == "promised":
                 counts = {name: len(array) for name, array in inputs.items()}
-                raise ShapeMismatch(f"All inputs of a request have the same number of rows; got {counts}.")
+                raise ShapeMismatch(f"All inputs of a request have the same number of rows; {counted(counts)}.")
         lane = Lane(served.model, served.version, signature.name, rows_like(inputs), asked.outputs)
         if rows == 0:
             return [Ticket(lane._replace(rows_like=(), batch_axis="none"), inputs, 1, deadline)]

@@ -1,4 +1,4 @@
-"""Finds the model version that a request names, and has something begun on it.
+"""Finds the model version that a request names, and has something begun on it, or passed on to the model server.
 
 It does not know what is begun.
 """
@@ -11,7 +11,11 @@ from typing import Any, NamedTuple
 from sluice.gateway.core.pending import Pending, awaited, in_task
 from sluice.gateway.upstream.catalog import Catalog
 from sluice.gateway.upstream.served import ServedVersion
-from sluice.policy.errors import DeadlineExceeded, VersionNotFound
+from sluice.policy.errors import DeadlineExceeded, ModelNotFound, SluiceError, VersionNotFound
+from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
+
+# Calls whose requests do not name one model in their first field.
+_OTHERS = ("PredictionService/MultiInference", "ModelService/HandleReloadConfigRequest")
 
 Begin = Callable[[ServedVersion, Pending], None]  # may raise `SluiceError`: it is refused
 
@@ -58,6 +62,30 @@ class Resolver:
                 return await self._catalog.find(name, version)
         except TimeoutError:
             raise DeadlineExceeded(f"The model server did not say in time whether it serves model {name!r}.") from None
+
+    async def forward(self, method: str, request: bytes, timeout_s: float) -> bytes:
+        """Pass a call on to the model server as it is; see `Catalog.forward`.
+
+        Raises:
+            ModelNotFound: it found no version because it has no such model; as it says so itself.
+        """
+        try:
+            return await self._catalog.forward(method, request, timeout_s)
+        except VersionNotFound as error:
+            raise await self._what_is_missing(method, request, error) from None
+
+    async def _what_is_missing(self, method: str, request: bytes, error: VersionNotFound) -> SluiceError:
+        if method in _OTHERS:
+            return error
+        asked = tfs.GetModelStatusRequest.FromString(request)  # which reads that field of them all
+        try:
+            await self._catalog.find(asked.model_spec.name)
+        except ModelNotFound as unknown:
+            unknown.origin = error.origin
+            return unknown
+        except SluiceError:
+            pass
+        return error
 
     def _once_more(self, spec: ModelSpec, deadline: float, begin: Begin, pending: Pending) -> Pending:
         """A call whose outcome is that of `pending`, unless its version has gone: then it begins anew."""

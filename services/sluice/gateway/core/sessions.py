@@ -44,13 +44,14 @@ from sluice.policy.errors import (
 )
 from sluice.policy.session import Event, Session, Step
 from sluice.policy.slab import Slab
-from sluice.policy.tensors import bound_for, padded, read_inputs, read_row, time_steps
+from sluice.policy.tensors import bound_for, counted, padded, read_inputs, read_row, time_steps
 from sluice.wire.envelope import SavedState, open_envelope, seal
 
 Array = NDArray[Any]
 IfExists = Literal["error", "return", "restart"]
 
-_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+SESSION_ID = r"[A-Za-z0-9._~-]{1,128}"
+ID_IN_WORDS = "1 to 128 of the characters A-Z a-z 0-9 . _ ~ -"
 _ID_PREFIX = "s-"
 _MADE_ID = re.compile(r"s-([0-9a-f]+)-[0-9a-f]{16}")  # what `_new_id` gives, so that a client's own `s-7` is its own
 _STEP_HINT = "A step is one time step and has no batch axis; a scan takes several time steps."
@@ -285,7 +286,7 @@ class Sessions:
             inputs = read_inputs(value, signature.inputs)
             if lacking := {name: len(array) for name, array in inputs.items() if len(array) != len(ids)}:
                 raise ShapeMismatch(
-                    f"There are {len(ids)} sessions, and each input needs a row for each; got {lacking}."
+                    f"Each input needs as many rows as there are sessions, {len(ids)}; {counted(lacking)}."
                 )
             return signature, inputs
 
@@ -384,8 +385,8 @@ class Sessions:
 
 
 def _check_id(id: str | None) -> None:
-    if id is not None and not _ID.fullmatch(id):
-        raise BadRequest(f"A session's id has 1 to 128 of the characters A-Z a-z 0-9 . _ ~ -; got {id!r:.200}.")
+    if id is not None and not re.fullmatch(SESSION_ID, id):
+        raise BadRequest(f"A session's id has {ID_IN_WORDS}; got {id!r:.200}.")
 
 
 def _numbers(number: int | None) -> tuple[int] | None:

@@ -59,7 +59,7 @@ class Sessions:
             ModelSpec(request.model, read_version(request.version), request.label or None),
             terms.deadline,
             id=request.session or None,
-            state=_values(request.state),
+            state=arrays_of(request.state),
             ttl_s=request.ttl_s if request.HasField("ttl_s") else None,
             if_exists=_IF_EXISTS.get(request.if_exists, "error"),
         )

@@ -120,7 +120,7 @@ class TfServing:
 
     async def _passed_on(self, method: str, message: bytes, terms: Terms) -> bytes:
         left_s = terms.deadline - self._gateway.now()
-        return await self._gateway.catalog.forward(method.removeprefix("tensorflow.serving."), message, left_s)
+        return await self._gateway.resolver.forward(method.removeprefix("tensorflow.serving."), message, left_s)
 
     def _reload(self, message: bytes, terms: Terms, pending: Pending) -> None:
         if not self._gateway.settings.allow_reload:

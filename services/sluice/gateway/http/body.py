@@ -6,9 +6,15 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validato
 from pydantic_core import PydanticCustomError, PydanticUseDefault
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function, nullable_schema
 
+from sluice.gateway.core.sessions import ID_IN_WORDS, SESSION_ID
 from sluice.policy.errors import BodyTooLarge
 
 T = TypeVar("T")
+
+
+# Patterns of text, and what they say in words.
+ID, VERSION, LABEL = f"^{SESSION_ID}$", "^[0-9]{1,19}$", "^.+$"
+IN_WORDS = {ID: ID_IN_WORDS, VERSION: "a whole number, such as 1", LABEL: "text of one character or more"}
 
 
 def body_too_large(limit: int) -> BodyTooLarge:

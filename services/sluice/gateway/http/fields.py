@@ -8,6 +8,7 @@ from typing import Any
 
 from sluice.policy.errors import BadRequest, DtypeMismatch, MissingInput
 from sluice.wire.rest import mixes_words, parse_json
+from sluice.wire.shown import as_json
 
 _STEP_FIELDS = {"inputs", "step", "outputs"}
 _MANY_FIELDS = {"sessions", "inputs", "steps", "outputs"}
@@ -32,12 +33,12 @@ def read_many(body: bytes) -> tuple[list[str], Any, list[int] | None, list[str] 
     fields = _fields(body, _MANY_FIELDS, "A step of many sessions has sessions, inputs, steps and outputs.")
     ids = fields.get("sessions")
     if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
-        raise BadRequest(f'"sessions" is a list of session ids; got {ids!r:.80}.')
+        raise BadRequest(f'"sessions" is a list of session ids; got {as_json(ids)}.')
     steps = fields.get("steps")
     if steps is None:
         return ids, fields["inputs"], None, _wanted(fields.get("outputs"))
     if not isinstance(steps, list):
-        raise BadRequest(f'"steps" is a list with a whole number or null for each session; got {steps!r:.80}.')
+        raise BadRequest(f'"steps" is a list with a whole number or null for each session; got {as_json(steps)}.')
     numbers = [-1 if number is None else number for number in map(_number, steps)]
     return ids, fields["inputs"], numbers, _wanted(fields.get("outputs"))
 
@@ -58,13 +59,13 @@ def _fields(body: bytes, known: set[str], hint: str) -> dict[str, Any]:
 def _number(value: Any) -> int | None:
     if value is None or (type(value) is int and value >= 0):
         return value
-    raise BadRequest(f'"step" is the number of time steps done so far, a whole number from 0; got {value!r:.80}.')
+    raise BadRequest(f'"step" is the number of time steps done so far, a whole number from 0; got {as_json(value)}.')
 
 
 def _wanted(value: Any) -> list[str] | None:
     if value is None or (isinstance(value, list) and value and all(isinstance(name, str) for name in value)):
         return value
-    raise BadRequest(f'"outputs" is a list of output names; got {value!r:.80}.')
+    raise BadRequest(f'"outputs" is a list of output names; got {as_json(value)}.')
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -170,7 +170,7 @@ class Calls:
         status, code = error.http_status, error.code
         if target.tf_serving:
             status, code, sentence = as_tf_serving(error)
-            if target.spec.label is not None and isinstance(error, ModelNotFound):
+            if target.spec.label is not None and isinstance(error, ModelNotFound) and error.origin is None:
                 status = BadRequest.http_status  # as for a label that a model has not
             body = {"error": sentence}
         elif target.route.protocol == "oip":

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sluice.gateway.core.oip import Inference, server_metadata
 from sluice.gateway.core.pending import Terms
 from sluice.gateway.core.resolve import ModelSpec
+from sluice.gateway.http.body import VERSION
 from sluice.gateway.http.rest import Asked, ModelName
 from sluice.wire.rest_paths import read_version
 
@@ -67,7 +68,7 @@ def inference_of(request: Request) -> Inference:
 
 
 Here = Annotated[Inference, Depends(inference_of)]
-ModelVersion = Annotated[str, Path(description="The model's version.", examples=["1"], pattern="^[0-9]{1,19}$")]
+ModelVersion = Annotated[str, Path(description="The model's version.", examples=["1"], pattern=VERSION)]
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
 _MODEL = "/models/{model:model_name}"
 _VERSION = _MODEL + "/versions/{version}"

@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 from fastapi import FastAPI
 
+from sluice.gateway.http.body import VERSION
 from sluice.gateway.http.rest import PRIORITY, TIMEOUT, ErrorInfo
 from sluice.policy.errors import SluiceError, error_classes
 from sluice.policy.recognition import Reason
@@ -155,7 +156,7 @@ def _header(header: Any) -> dict[str, Any]:
 
 
 _TIMEOUT, _PRIORITY = _header(TIMEOUT), _header(PRIORITY)
-_VERSION = _path("version", "The model's version.", "1", pattern="^[0-9]{1,19}$")
+_VERSION = _path("version", "The model's version.", "1", pattern=VERSION)
 
 
 def _step(session: dict[str, Any]) -> dict[str, Any]:

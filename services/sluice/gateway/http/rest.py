@@ -11,14 +11,12 @@ from sluice.gateway.core.buckets import Buckets
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import Terms
 from sluice.gateway.core.resolve import ModelSpec
-from sluice.gateway.core.sessions import IfExists, SessionView
-from sluice.gateway.http.body import Body, OrNull
+from sluice.gateway.core.sessions import SESSION_ID, IfExists, SessionView
+from sluice.gateway.http.body import ID, LABEL, VERSION, Body, OrNull
 from sluice.gateway.http.headers import check_session_header, read_headers
 from sluice.gateway.http.websocket import serve_socket
 from sluice.policy.batch import PRIORITIES
 from sluice.wire.rest_paths import read_version
-
-SESSION_ID = r"[A-Za-z0-9._~-]{1,128}"
 
 
 class _SessionIdConvertor(Convertor[str]):
@@ -40,12 +38,10 @@ register_url_convertor("model_name", _ModelConvertor())
 
 
 class OpenSession(Body):
-    session: str | None = Field(None, pattern=f"^{SESSION_ID}$", description="Your own id; without it one is made.")
-    version: str | None = Field(
-        None, pattern=r"^[0-9]{1,19}$", description="Model version to stay on; without it the newest."
-    )
+    session: str | None = Field(None, pattern=ID, description="Your own id; without it one is made.")
+    version: str | None = Field(None, pattern=VERSION, description="Model version to stay on; without it the newest.")
     label: str | None = Field(
-        None, pattern="^.+$", description="Label of the version to stay on, where the model server has labels."
+        None, pattern=LABEL, description="Label of the version to stay on, where the model server has labels."
     )
     state: dict[str, Any] | None = Field(
         None, description="Initial state, name → row; states left out begin as the contract says."
@@ -60,7 +56,7 @@ class OpenSession(Body):
 
 
 class ForkSession(Body):
-    session: str | None = Field(None, pattern=f"^{SESSION_ID}$", description="The new session's id, or one is made.")
+    session: str | None = Field(None, pattern=ID, description="The new session's id, or one is made.")
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"session": "station-7-what-if"}, {}]})
 
@@ -180,9 +176,9 @@ def terms_of(
 
 Here = Annotated[Gateway, Depends(gateway_of)]
 Asked = Annotated[Terms, Depends(terms_of)]
-SessionId = Annotated[str, Path(pattern=f"^{SESSION_ID}$", description="The session's id.", examples=["station-7"])]
+SessionId = Annotated[str, Path(pattern=ID, description="The session's id.", examples=["station-7"])]
 ModelName = Annotated[str, Path(description="The model's name.", examples=["temperature"])]
-Version = Annotated[str | None, Query(pattern=r"^[0-9]{1,19}$", description="Model version; without it the newest.")]
+Version = Annotated[str | None, Query(pattern=VERSION, description="Model version; without it the newest.")]
 router = APIRouter()
 _SESSION = "/v1/sessions/{session:session_id}"
 _MODEL = "/v1/models/{model:model_name}"

@@ -70,7 +70,7 @@ def _specify(spec: tfs.ModelSpec, about: ModelSpec, signature: str = "") -> None
 
 
 async def _ask(gateway: Gateway, method: str, request: Message, kind: type[Any], deadline: float) -> Any:
-    answer = await gateway.catalog.forward(method, request.SerializeToString(), deadline - gateway.now())
+    answer = await gateway.resolver.forward(method, request.SerializeToString(), deadline - gateway.now())
     try:
         return kind.FromString(answer)
     except DecodeError:

@@ -17,6 +17,7 @@ from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
     DeadlineExceeded,
+    InputRejected,
     ModelNotFound,
     SluiceError,
     VersionNotFound,
@@ -33,7 +34,9 @@ _NAME_LIMIT = 256
 _LABELS = 64  # of one model that are remembered
 _AVAILABLE, _END = "AVAILABLE", "END"
 # What keeps one version from being called. One that has just been unloaded is not found.
-_UNUSABLE = (ContractError, NotServed, BackendError, BackendUnavailable, DeadlineExceeded, VersionNotFound)
+_UNUSABLE = (
+    ContractError, NotServed, BackendError, InputRejected, BackendUnavailable, DeadlineExceeded, VersionNotFound
+)  # fmt: skip
 _NOT_YET = "the model server has not answered yet"
 # The rest of a model's signatures are TensorFlow's own affair, or ours.
 _HIDDEN = "__saved_model_init_op"
@@ -66,7 +69,6 @@ class Catalog:
         self._look = look
         self._folder: Found | None = None
         self._required = required
-        self._found_any = False  # there has been a model to look at, or there need not be
         self._faults: dict[str, str] = {}  # what the back end says in place of a model's state
         self._welcome = welcome
         self._retire = retire
@@ -213,11 +215,10 @@ class Catalog:
     async def refresh(self) -> None:
         """Ask the back end about every known and wanted model once."""
         try:
-            found = self._folder = await asyncio.to_thread(self._look) if self._look else None
+            self._folder = await asyncio.to_thread(self._look) if self._look else None
             await self._backend.reach(_ASK_TIMEOUT_S)
             for name in self._names():
                 await self._refresh(name)
-            self._found_any |= found is None or bool(found.models)
             self.unreachable, self.reached, self._expected = "", True, ""
         except DeadlineExceeded as error:
             self.unreachable = error.message.rstrip(".")
@@ -250,8 +251,13 @@ class Catalog:
         """Why requests should go elsewhere; empty if they should come."""
         if self.unreachable:
             return self.unreachable
-        if not self._found_any:
-            return self._folder.nothing if self._folder else _NOT_YET
+        if self._look and not any(model.served for model in self.models.values()):
+            if self._folder is None:
+                return _NOT_YET
+            if not self._folder.models:
+                return self._folder.nothing
+            if all(name not in self.models or self._loads(name) for name in self._folder.models):
+                return "no model can be called yet"
         lacking = [name for name in self._required if name not in self.models or not self.models[name].served]
         return "; ".join(f"model {name!r}: {self._trouble_of(name)}" for name in lacking)
 
@@ -302,7 +308,7 @@ class Catalog:
         async with self._asking:
             try:
                 await self._ask(name)
-            except BackendError as error:  # it answers, though not about this model
+            except (BackendError, InputRejected) as error:  # it answers, though not about this model
                 self._faults[name] = error.message.rstrip(".")
             else:
                 self._faults.pop(name, None)
@@ -354,9 +360,9 @@ class Catalog:
         told = contract.signatures if contract else {}
         hidden = {_HIDDEN, *(["contract"] if contract else ())}
         hidden |= {each.name for each in told.values()} - told.keys()  # who says another name calls these
-        callable_ = {name: each for name, each in described.items() if name not in hidden and can_be_called(each)}
+        callable_ = [name for name, each in described.items() if name not in hidden and can_be_called(each)]
         plain = {name: plain_signature(name, each) for name, each in described.items()}
-        signatures = {**{name: plain[name] for name in callable_}, **told}
+        signatures = {**told, **{name: plain[name] for name in sorted(callable_) if name not in told}}
         rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
         model.broken.pop(version, None)
         model.served[version] = served = ServedVersion(model.name, version, contract, signatures, rows, plain)

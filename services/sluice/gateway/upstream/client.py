@@ -17,6 +17,7 @@ from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
     BatchCollision,
+    BatchRefused,
     DeadlineExceeded,
     InputRejected,
     SluiceError,
@@ -44,11 +45,9 @@ _CHANNEL_OPTIONS = [
 ]
 
 # What the model server says when the values of a batch, not the server, are at fault.
-_REJECTIONS = {
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.OUT_OF_RANGE,
-    grpc.StatusCode.FAILED_PRECONDITION,
-}
+_REJECTIONS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE}
+# What TensorFlow says of a number that it was to look up in a table, such as an embedding's, and that is no row there.
+_NOT_IN_TABLE = re.compile(r"\] = (-?\d+) is not in \[0, (\d+)\)")
 
 
 _CONNECTED, _REFUSED = grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE
@@ -107,7 +106,7 @@ class Backend:
         Where the model server batches, too, a batch larger than its own runs in parts.
 
         Raises:
-            BackendUnavailable, BackendError, InputRejected, DeadlineExceeded, VersionNotFound.
+            BackendUnavailable, BackendError, BatchRefused, InputRejected, DeadlineExceeded, VersionNotFound.
         """
         call = model, version, signature, tuple(outputs)
         if self.largest and (parts := self._parts(call, inputs)):
@@ -117,7 +116,7 @@ class Backend:
             reply = await self._call(self._predict, request, model, version, timeout_s)
         except InputRejected as error:
             if (said := _LARGEST.search(error.message)) is None:
-                raise
+                raise _explained(error, inputs) from None
             self.largest[call] = int(said[1])
             if not (parts := self._parts(call, inputs)):
                 raise
@@ -314,7 +313,26 @@ def _translated(error: grpc.aio.AioRpcError, model: str, version: int) -> Sluice
         return VersionNotFound(
             f"The model server found no version {version} of model {model!r}, or the model found nothing: {text}"
         )
-    kind = InputRejected if code in _REJECTIONS else BackendError
-    if code in _REJECTIONS and _COLLISION in text:
-        kind = BatchCollision
+    if code in _REJECTIONS:
+        return InputRejected(f"Model {model!r} does not take these values. The model server says {code.name}: {text}")
+    kind = BackendError
+    if code is grpc.StatusCode.FAILED_PRECONDITION:
+        kind = BatchCollision if _COLLISION in text else BatchRefused
     return kind(f"The model server refused a batch of model {model!r} with {code.name}: {text}")
+
+
+def _explained(error: InputRejected, inputs: Mapping[str, Array]) -> InputRejected:
+    """With the inputs and the numbers that they may hold ahead, if the model was to look up one that is beyond them."""
+    status, text = error.origin or ("", "")
+    if (said := _NOT_IN_TABLE.search(text)) is None:
+        return error
+    number, rows = int(said[1]), int(said[2])
+    numbers = {name: array for name, array in inputs.items() if array.dtype.kind in "iuf"}
+    holding = " or ".join(repr(name) for name, array in numbers.items() if (array == number).any())
+    if holding:
+        told = f"Input {holding} takes whole numbers from 0 to {rows - 1}; {number} came."
+    else:  # it was made of what came
+        told = f"The model looks up whole numbers from 0 to {rows - 1}; what came leads to {number}."
+    explained = InputRejected(f"{told} The model server says: {text}")
+    explained.origin = status, explained.message
+    return explained

@@ -54,9 +54,8 @@ class ServedVersion:
         """As `predicts`. Raises: SignatureNotFound."""
         signature = self.predicts(name)
         if signature is None:
-            raise SignatureNotFound(
-                f"Model {self.model!r} has no signature {name!r}; it has {', '.join(sorted(self.plain))}."
-            )
+            there_are = ", ".join(sorted(filter(self.predicts, self.signatures)))
+            raise SignatureNotFound(f"Model {self.model!r} has no signature {name!r}; it has {there_are}.")
         return signature
 
     def entry(self, signature: Signature) -> str:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.wire.nested import unevenness
+from sluice.policy.nested import unevenness
 
 UNEVEN = [
     ([[1, 2, 3], [4, 5]], "row 1 has 2 values where row 0 has 3 values"),
