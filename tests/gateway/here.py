@@ -15,9 +15,9 @@ from fastapi import FastAPI
 
 from sluice.gateway.app import create_app
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.listener import BACKLOG
 from sluice.gateway.server import Server, server_config
 from sluice.gateway.settings import Settings
+from sluice.listener import BACKLOG
 from tests.gateway.puppet import Puppet
 
 PATIENCE_S = 20.0

@@ -8,7 +8,7 @@ from sluice.cli.extras import DISTRIBUTION, NEEDS, installed, need, overview
 from sluice.signals import end_when_told
 from sluice.stderr import say
 
-_SERVERS = ("serve", "model-server")
+_SERVERS = ("serve", "model-server", "evaluator")
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -37,6 +37,10 @@ def _run(arguments: Sequence[str]) -> int:
         from sluice.cli.model_server import model_server
 
         return model_server(rest)
+    if command == "evaluator":
+        from sluice.cli.evaluator import evaluator
+
+        return evaluator(rest)
     if command == "--version":
         from importlib.metadata import version
 

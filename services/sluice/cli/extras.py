@@ -18,6 +18,7 @@ PROOF: Mapping[str, Sequence[str]] = {
 NEEDS: Mapping[str, Sequence[str]] = {
     "serve": ("gateway",),
     "model-server": ("model-server",),
+    "evaluator": ("evaluator",),
     "models": ("cli", "models"),
     "export": ("cli", "export"),
     "explain": ("cli",),

@@ -41,6 +41,14 @@ def model_server(context: typer.Context) -> None:
     raise typer.Exit(run(context.args))
 
 
+@app.command(context_settings=_FORWARDED)
+def evaluator(context: typer.Context) -> None:
+    """Evaluate models over HTTP, in a process of its own; `sluice evaluator --help` lists every setting."""
+    from sluice.cli.evaluator import evaluator as run
+
+    raise typer.Exit(run(context.args))
+
+
 @models.command("build")
 def build(
     names: Annotated[

@@ -25,9 +25,9 @@ def serve(arguments: Sequence[str]) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pydantic import ValidationError
 
-    from sluice.gateway.listener import CannotListen
     from sluice.gateway.server import serve as run
     from sluice.gateway.settings import SettingsError, load
+    from sluice.listener import CannotListen
     from sluice.wrong_settings import told
 
     try:

@@ -9,42 +9,19 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from sluice.data import Columns, DataSet, File, look
 from sluice.evaluator.asking import client_of, resident_memory
 from sluice.evaluator.document import DataFacts, Document, Run
 from sluice.evaluator.findings import Found, findings
 from sluice.evaluator.plan import plan_of
+from sluice.evaluator.progress import Kept, Progress
 from sluice.evaluator.spec import Spec
 from sluice.evaluator.subject import find
-from sluice.evaluator.tasks.task import Array, Subject, Values
+from sluice.evaluator.tasks.task import Subject, Values
 from sluice.evaluator.work import Work, in_order
 from sluice.policy.errors import BadRequest, TooLarge
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far an evaluation is, over all its runs; what `eta_s` is nobody knows before the first part is done."""
-
-    rows_done: int
-    rows: int
-    rows_per_s: float
-    eta_s: float | None
-
-
-class Kept(Protocol):
-    """Where one evaluation keeps the values of its parts, by run."""
-
-    def numbers(self, run: str) -> set[int]:
-        """The parts that are there."""
-
-    def keep(self, run: str, number: int, rows: int, values: Mapping[str, Array]) -> None:
-        """Keep the values of a part's rows, all or nothing."""
-
-    def read(self, run: str, number: int) -> Mapping[str, Array]:
-        """What was kept."""
-
 
 Told = Callable[[Progress], None]
 Now = Callable[[], float]

@@ -71,13 +71,13 @@ class Condition:
         )
 
 
-def parse(texts: Iterable[str], metrics: Iterable[str]) -> tuple[Condition, ...]:
-    """The conditions, of these metrics.
+def parse(texts: Iterable[str], metrics: Iterable[str] | None = None) -> tuple[Condition, ...]:
+    """The conditions, of these metrics, or of any.
 
     Raises:
         BadRequest: a text is no condition, or of another metric; says which one may be meant.
     """
-    known = tuple(metrics)
+    known = None if metrics is None else tuple(metrics)
     return tuple(_parsed(text, known) for text in texts)
 
 
@@ -103,7 +103,7 @@ def check_metric(name: str, known: Iterable[str]) -> None:
         raise BadRequest(f"Expected a metric of the task, one of {', '.join(names)}; got {name!r:.80}{hint}")
 
 
-def _parsed(text: str, known: tuple[str, ...]) -> Condition:
+def _parsed(text: str, known: tuple[str, ...] | None) -> Condition:
     kinds, tokens = _tokens(text)
     match kinds:
         case ("word", "sign", "number", *_) if tokens[1] in _SIGNS and _is_unit(tokens[3:]):
@@ -118,7 +118,8 @@ def _parsed(text: str, known: tuple[str, ...]) -> Condition:
             )  # fmt: skip
         case _:
             raise _refused(text)
-    check_metric(condition.metric, known)
+    if known is not None:
+        check_metric(condition.metric, known)
     return condition
 
 

@@ -18,8 +18,8 @@ from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.server import GrpcServer
 from sluice.gateway.http import calibrations, events, generate, oip, operation, rest
-from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
-from sluice.gateway.http.body import what_is_wrong
+from sluice.gateway.http.answers import is_tf_serving, plain_body
+from sluice.gateway.http.body import IN_WORDS
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
@@ -36,6 +36,7 @@ from sluice.gateway.upstream.served import ServedVersion
 from sluice.model_folder import look
 from sluice.policy.errors import BadRequest, SluiceError
 from sluice.policy.scheduler import Scheduler
+from sluice.wire.answers import error_headers, what_is_wrong
 from sluice.wire.rest_paths import METHODS, NoCall, WrongMethod, rest_call, version_by_name
 
 _NOT_ALLOWED = 405
@@ -148,7 +149,7 @@ async def _refuse(request: Request, error: SluiceError) -> JSONResponse:
 
 
 async def _refuse_fields(request: Request, error: RequestValidationError) -> JSONResponse:
-    wrong = "; ".join(map(what_is_wrong, error.errors()))
+    wrong = "; ".join(what_is_wrong(each, IN_WORDS) for each in error.errors())
     return _answer(request, BadRequest(f"The request cannot be read: {wrong}."))
 
 

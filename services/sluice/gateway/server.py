@@ -16,8 +16,8 @@ from fastapi import FastAPI
 
 from sluice.gateway.app import create_app
 from sluice.gateway.http.connection import Clocks, GatewayProtocol, SocketProtocol
-from sluice.gateway.listener import listen
 from sluice.gateway.settings import Settings
+from sluice.listener import listen
 from sluice.policy.errors import Draining
 from sluice.signals import SIGNALS
 

@@ -28,7 +28,7 @@ from sluice.policy.sessions import SessionOptions
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 _PREFIX = "SLUICE_"
-_MODEL_SERVER_PREFIX = "SLUICE_MODEL_SERVER_"  # the child's own settings
+_OTHERS = ("SLUICE_MODEL_SERVER_", "SLUICE_EVALUATOR_")  # the children's own settings
 _FOLDERS = {
     "--models": f"the folder of models, {LAYOUT}",
     "--calibrations": "the folder that `sluice calibrate` writes to, or an empty one (`mkdir -p DIR`)",
@@ -306,7 +306,7 @@ def _check_yaml(file: Path) -> None:
 
 def _refuse_unknown_environment() -> None:
     known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    ours = [name for name in os.environ if name.startswith(_PREFIX) and not name.startswith(_MODEL_SERVER_PREFIX)]
+    ours = [name for name in os.environ if name.startswith(_PREFIX) and not name.startswith(_OTHERS)]
     unknown = sorted(name for name in ours if name not in known)
     if unknown:
         raise SettingsError(

@@ -23,7 +23,7 @@ from sluice.data import files_of
 from sluice.evaluator import report
 from sluice.evaluator.document import Document
 from sluice.evaluator.evaluation import Engine, Memory, evaluate, here
-from sluice.evaluator.evaluation import Progress as Done
+from sluice.evaluator.progress import Progress as Done
 from sluice.policy.errors import BadRequest
 
 _WRITERS: Mapping[str, Callable[[Document], str]] = {

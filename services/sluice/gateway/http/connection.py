@@ -11,7 +11,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sluice.gateway.core.pending import Pending
-from sluice.gateway.http.answers import error_body
 from sluice.gateway.http.body import body_too_large
 from sluice.gateway.http.clocks import Clock
 from sluice.gateway.http.cors import Cors
@@ -21,6 +20,7 @@ from sluice.gateway.http.transport import DRAIN_S, GatedTransport, Lingering, Pa
 from sluice.gateway.settings import Settings
 from sluice.gateway.slices import Sliced
 from sluice.policy.errors import BadRequest, SluiceError
+from sluice.wire.answers import error_body
 
 _HEAD = b"content-type: %b\r\ncontent-length: %d"
 _LOOK_S = 0.05

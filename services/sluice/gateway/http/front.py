@@ -12,12 +12,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import BUG
-from sluice.gateway.http.answers import OUTCOME, error_headers, is_tf_serving, plain_body
+from sluice.gateway.http.answers import OUTCOME, is_tf_serving, plain_body
 from sluice.gateway.http.body import body_too_large
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import BodyTooLarge, Draining, Internal, SluiceError
+from sluice.wire.answers import error_headers
 from sluice.wire.content import check_plain, inflate
 
 log = structlog.get_logger()

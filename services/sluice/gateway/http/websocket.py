@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import Pending
-from sluice.gateway.http.answers import error_body, error_headers, step_body
+from sluice.gateway.http.answers import step_body
 from sluice.gateway.http.fields import read_step
 from sluice.gateway.http.headers import CallOptions, read_headers
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
+from sluice.wire.answers import error_body, error_headers
 
 
 async def serve_socket(socket: WebSocket, session: str) -> None:
