@@ -88,10 +88,10 @@ async def evaluate(
         subject = await find(client, spec)
     with await asyncio.to_thread(_looked, spec, files, subject) as data_set:
         plan = plan_of(spec, subject, data_set, gateway)
-        runs = _Runs(kept, _Clock(data_set.rows * plan.runs, told, now), engine)
+        runs = _Runs(data_set.sha256, kept, _Clock(data_set.rows * plan.runs, told, now), engine)
         main, other = await runs.values("main", plan.main), None
         if plan.other is not None:
-            other = plan.other.version, await runs.values(f"version-{plan.other.version}", plan.other)
+            other = plan.other.version, await runs.values("other", plan.other)
         sizes = await runs.at_sizes(plan.sizes, memory or partial(resident_memory, gateway))
         run = Run(
             evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -113,15 +113,19 @@ class _Sizes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Runs:
-    """Carries out runs: the parts that are missing are done now."""
+    """Carries out runs: the parts that are missing are done now.
 
+    Parts are kept under the checksum of the data and the version, so that those of others are never taken for them.
+    """
+
+    sha256: str
     kept: Kept
     clock: _Clock
     engine: Engine
 
     async def values(self, name: str, work: Work) -> Values:
         """The values of all rows, in order."""
-        parts = work.cut.parts
+        parts, name = work.cut.parts, f"{name} of version {work.version} on {self.sha256[:16]}"
         there = await asyncio.to_thread(self.kept.numbers, name)
         self.clock.there(sum(len(parts[number]) for number in there))
         missing = [number for number in range(len(parts)) if number not in there]
