@@ -113,11 +113,11 @@ async def test_only_the_metrics_that_are_asked_for_are_reported(run: Evaluations
 async def test_parts_of_another_version_or_of_other_data_are_not_taken_for_those_that_are_missing(
     run: Evaluations, puppet: Puppet
 ) -> None:
+    puppet.versions["plain"] = [1, 2]
     kept = Kept(limit=1)
     with pytest.raises(Killed):
-        await run(kept)
+        await run(kept, version=1)
     kept.limit = None
-    puppet.versions["plain"] = [1, 2]
     told = list[Progress]()
     assert (await run(kept, told.append)).version == 2
     assert told[-1].rows_done == ROWS

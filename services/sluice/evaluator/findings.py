@@ -92,6 +92,7 @@ def _at(size: int, task: Task, by_rows: Task, wanted: set[str], main: Values, va
 
 
 def _difference(one: Array, other: Array) -> float:
-    """The largest |a - b| / max(1, |a|) of any two outputs."""
-    own = one.astype(np.float64)
-    return float(np.max(np.abs(own - other) / np.maximum(1.0, np.abs(own)), initial=0.0))
+    """The largest |a - b| / max(1, |a|) of any two outputs; NaN fills rows that are shorter than others."""
+    own, others = one.astype(np.float64), other.astype(np.float64)
+    far = np.abs(own - others) / np.maximum(1.0, np.abs(own))
+    return float(np.max(far, initial=0.0, where=~(np.isnan(own) & np.isnan(others))))

@@ -17,6 +17,7 @@ from sluice.evaluator.spec import Spec
 from sluice.evaluator.subject import describe
 from sluice.evaluator.tasks import task_for
 from sluice.evaluator.tasks.task import Array, Subject, Task, Values
+from sluice.evaluator.tasks.values import joined
 
 PLACE, WEIGHT, GROUP, SESSION = "place", "weight", "group", "session"  # beside the task's own values
 
@@ -85,6 +86,6 @@ def task_of(spec: Spec, subject: Subject, data_set: DataSet, *, by_rows: bool = 
 
 def in_order(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """The values of all rows, in the order of the data set."""
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    order = np.argsort(joined[PLACE], kind="stable")
-    return {name: array[order] for name, array in joined.items()}
+    found = joined(parts)
+    order = np.argsort(found[PLACE], kind="stable")
+    return {name: array[order] for name, array in found.items()}
