@@ -18,6 +18,7 @@ from .puppet import FAR
 
 SIZES = ((1,), (1, 2, 4), (2, 3, 8), (1, 2, 3, 4, 5, 16))
 LANES = [Lane("m", 1, "a"), Lane("m", 1, "b"), Lane("m", 2, "a"), Lane("m", 1, "a", time_bound=4)]
+EXACT = Lane("m", 1, "a", exact=True)
 
 
 def ticket_of(rows: int = 1, lane: Lane = LANES[0], deadline: float = FAR, priority: str = "normal") -> Ticket:
@@ -50,14 +51,14 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @rule(
         rows=st.sampled_from([1, 1, 2, 3, 5, 7]),
-        lane=st.sampled_from(LANES),
+        lane=st.sampled_from([*LANES, EXACT]),
         allowed_s=st.one_of(st.integers(-3, 12), st.just(FAR)),
         priority=st.sampled_from(["normal", "normal", "high", "low"]),
     )
     def offer(self, rows: int, lane: Lane, allowed_s: float, priority: str) -> None:
         ticket = ticket_of(rows, lane, self.now + allowed_s, priority)
         refusal = None
-        if rows > self.options.max_rows:
+        if rows > self.options.max_rows and not lane.exact:
             refusal = BatchTooLarge
         elif sum(each.rows for each in self.waiting) + rows > self.options.queue_rows:
             refusal = QueueFull
@@ -97,8 +98,11 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert batch is not None
         assert batch.tickets == expected
         assert {ticket.lane for ticket in batch.tickets} == {batch.lane}
-        assert batch.rows == sum(ticket.rows for ticket in expected) <= self.options.max_rows
-        assert batch.size == min(size for size in self.options.allowed_batch_sizes if size >= batch.rows)
+        assert batch.rows == sum(ticket.rows for ticket in expected)
+        if batch.lane.exact:
+            assert batch.size == batch.rows
+        else:
+            assert batch.size == min(size for size in self.options.allowed_batch_sizes if size >= batch.rows)
         assert batch.started_at == self.now
         self.waiting = [ticket for ticket in self.waiting if ticket not in expected]
         self.running.append(batch)
@@ -162,6 +166,8 @@ class DispatcherMachine(RuleBasedStateMachine):
         if len(self.running) >= options.in_flight:
             return None
         for lane in self.lanes():  # the lane with the oldest deadline comes first, as its first ticket does
+            if lane[0].lane.exact:
+                return lane[:1]
             full = sum(ticket.rows for ticket in lane) >= options.max_rows
             if self.running or full or self.lingers_until(lane) <= self.now:
                 fitting = [sum(t.rows for t in lane[: n + 1]) <= options.max_rows for n in range(len(lane))]
@@ -181,7 +187,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     def lingers_until(self, lane: list[Ticket]) -> float:
         """Counted from the oldest row, but never so long that the oldest deadline could not be met."""
         oldest = min(ticket.queued_at for ticket in lane)
-        if not self.options.linger_s:
+        if not self.options.linger_s or lane[0].lane.exact:
             return oldest
         fastest = self.fastest.get((lane[0].lane.version, lane[0].lane.signature), 0)
         return min(oldest + self.options.linger_s, min(ticket.deadline for ticket in lane) - 2 * fastest)
@@ -319,6 +325,27 @@ def test_a_batch_with_more_rows_than_fit_is_refused_with_the_limit() -> None:
     with pytest.raises(BatchTooLarge, match="5 rows does not fit: the largest batch of model 'm' has 4") as caught:
         dispatcher_of().offer(ticket_of(5), 1.0)
     assert caught.value.details == {"limit": 4}
+
+
+def test_an_exact_request_runs_alone_and_as_large_as_it_is_whatever_else_waits() -> None:
+    exact = [ticket_of(rows, EXACT, deadline) for rows, deadline in ((3, 2.0), (7, 3.0), (1, 4.0))]
+    dispatcher = offered(dispatcher_of(linger_s=5.0), *exact, ticket_of(deadline=5.0), ticket_of(deadline=6.0))
+    found = []
+    for _ in range(4):
+        found.append(dispatcher.take(7.0))
+        dispatcher.finished(found[-1], 7.0, succeeded=True)
+    assert [batch.tickets for batch in found[:3]] == [[each] for each in exact]
+    assert [(batch.rows, batch.size) for batch in found] == [(3, 3), (7, 7), (1, 1), (2, 2)]
+
+
+def test_an_exact_request_takes_no_riders_and_is_none() -> None:
+    short, long = (Lane("m", 1, "a", bounds=(bound,)) for bound in (4, 8))
+    dispatcher = offered(dispatcher_of(), ticket_of(3, long._replace(exact=True), 2.0), ticket_of(1, short, 4.0))
+    first = dispatcher.take(1.0)
+    assert (first.rows, first.size) == (3, 3)
+    dispatcher.finished(first, 1.0, succeeded=True)
+    offered(dispatcher, ticket_of(3, long, 3.0), ticket_of(1, short._replace(exact=True), 3.5))
+    assert [ticket.lane for ticket in dispatcher.take(1.0).tickets] == [long, short]
 
 
 def test_a_full_queue_says_how_many_wait_and_how_many_came() -> None:

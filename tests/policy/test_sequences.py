@@ -211,6 +211,14 @@ def test_a_shorter_row_rides_in_the_place_of_filler() -> None:
     assert dispatcher.waiting_rows == 4  # three rows do not fit into what is left, and those of (8, 8) are longer
 
 
+def test_an_exact_run_says_nothing_of_how_many_rows_share_a_run() -> None:
+    dispatcher = Dispatcher(BatchingOptions())
+    for _ in range(20):
+        dispatcher.offer(Ticket(Lane("m", 1, "a", bounds=(4,), exact=True), {"x": np.zeros((50, 4))}, 50, FAR), 1.0)
+        dispatcher.finished(dispatcher.take(1.0), 2.0, succeeded=True)
+    assert dispatcher.cost(1, "a").rows == 1.0
+
+
 def test_a_whole_queue_rides_when_a_run_of_its_own_would_cost_more() -> None:
     dear, cheap = Dispatcher(BatchingOptions((1, 2, 8))), Dispatcher(BatchingOptions((1, 2, 8)))
     for dispatcher, fixed_s in ((dear, 5.0), (cheap, 0.0)):

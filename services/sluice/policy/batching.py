@@ -131,7 +131,7 @@ class Dispatcher:
         """Queue a ticket.
 
         Raises:
-            BatchTooLarge: more rows than the largest batch.
+            BatchTooLarge: more rows than the largest batch, and they are no batch of their own.
             QueueFull: too many rows wait already.
         Nothing has changed then.
         """
@@ -178,7 +178,7 @@ class Dispatcher:
         if succeeded:
             key = (batch.lane.version, batch.lane.signature)
             self._fastest_run_s[key] = min(now - batch.started_at, self._fastest_run_s.get(key, inf))
-            if batch.lane.bounds:
+            if batch.lane.bounds and not batch.lane.exact:  # which says nothing of how many rows share a run
                 cost = self._costs.setdefault(key, RunCost())
                 cost.observe(batch.size, batch.lane.elements, now - batch.started_at, batch.rows)
 
@@ -212,7 +212,7 @@ class Dispatcher:
     def _ready_at(self, lane: Lane, queue: Queue) -> float:
         """When a lane may run: at once, or after lingering, which must not cost the oldest deadline."""
         lingers = self.options.linger_s > 0 and not self.running and queue.rows < self.options.max_rows
-        if not lingers or lane.exclusive:
+        if not lingers or lane.exclusive or lane.exact:
             return queue.oldest_at
         queue.refresh()
         return min(queue.oldest_at + self.options.linger_s, queue.deadline - 2 * self._fastest(lane))
@@ -222,7 +222,7 @@ class Dispatcher:
 
     def _admit(self, ticket: Ticket) -> None:
         options, model = self.options, ticket.lane.model
-        if ticket.rows > options.max_rows:
+        if ticket.rows > options.max_rows and not ticket.lane.exact:
             raise BatchTooLarge(
                 f"A request of {ticket.rows} rows does not fit: the largest batch of model {model!r} has "
                 f"{options.max_rows}. Send fewer rows, or raise allowed_batch_sizes.",
@@ -244,18 +244,18 @@ class Dispatcher:
     def _form(self, lane: Lane, now: float) -> Batch:
         """The requests whose deadlines come first, as many as fit; then riders from shorter buckets."""
         queue = self._queues[lane]
-        tickets: list[Ticket] = []
-        rows = 0
-        as_it_is = lane.batch_axis == "none"
-        while queue.rows and rows + queue.heap[0][2].rows <= self.options.max_rows and not (as_it_is and tickets):
+        tickets = [queue.pop()]
+        rows = tickets[0].rows
+        while lane.shared and queue.rows and rows + queue.heap[0][2].rows <= self.options.max_rows:
             tickets.append(queue.pop())
             rows += tickets[-1].rows
-            self._count(tickets[-1], -tickets[-1].rows)
+        for ticket in tickets:
+            self._count(ticket, -ticket.rows)
         self._tidy(lane, queue)
-        if lane.bounds and not lane.alone:
+        if lane.bounds and lane.shared and not lane.alone:
             tickets += self._riders(lane, rows)
             rows = sum(ticket.rows for ticket in tickets)
-        return Batch(lane, tickets, rows, rows if as_it_is else self.options.size_for(rows), now)
+        return Batch(lane, tickets, rows, self.options.size_for(rows) if lane.shared else rows, now)
 
     def _riders(self, lane: Lane, rows: int) -> list[Ticket]:
         """Tickets of shorter buckets that had better run in this batch, which has `rows` rows, than later.

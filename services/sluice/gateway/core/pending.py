@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from sluice.policy.batch import PRIORITIES
+from sluice.policy.batch import PRIORITIES, Lane
 from sluice.policy.errors import BadRequest, Internal, SluiceError
 
 log = structlog.get_logger()
@@ -21,10 +21,18 @@ Done = Callable[[Any], None]  # gets an outcome, or a `SluiceError`
 
 
 class Terms(NamedTuple):
-    """Until when a call must be answered, in the engine's seconds, and its priority; see `PRIORITIES`."""
+    """Until when a call must be answered, in the engine's seconds, its priority, and whether its batch is its own.
+
+    See `PRIORITIES`, and `Lane.exact`.
+    """
 
     deadline: float
     priority_s: float = PRIORITIES["normal"]
+    exact: bool = False
+
+    def lane(self, lane: Lane) -> Lane:
+        """The lane in which rows of such a call wait."""
+        return lane._replace(exact=True) if self.exact else lane
 
 
 def read_priority(text: str) -> float:
@@ -36,6 +44,19 @@ def read_priority(text: str) -> float:
     if text not in PRIORITIES:
         raise BadRequest(f"Sluice-Priority is one of {', '.join(PRIORITIES)}; got {text!r:.80}.")
     return PRIORITIES[text]
+
+
+def read_batch(text: str) -> bool:
+    """`Sluice-Batch`, a header or metadata, as `Terms.exact`.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    if text != "exact":
+        raise BadRequest(
+            f"Sluice-Batch takes exact, for a batch of the request's own; got {text!r:.80}. Leave it out to share."
+        )
+    return True
 
 
 class Pending:

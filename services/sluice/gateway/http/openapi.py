@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from fastapi import FastAPI
 
-from sluice.gateway.http.rest import PRIORITY, TIMEOUT, ErrorInfo
+from sluice.gateway.http.rest import BATCH, PRIORITY, TIMEOUT, ErrorInfo
 from sluice.policy.errors import SluiceError, error_classes
 from sluice.policy.recognition import Reason
 
@@ -154,7 +154,7 @@ def _header(header: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_TIMEOUT, _PRIORITY = _header(TIMEOUT), _header(PRIORITY)
+_TIMEOUT, _PRIORITY, _BATCH = _header(TIMEOUT), _header(PRIORITY), _header(BATCH)
 _VERSION = _path("version", "The model's version.", "1", pattern="^[0-9]{1,19}$")
 
 
@@ -162,7 +162,7 @@ def _step(session: dict[str, Any]) -> dict[str, Any]:
     return _operation(
         "step_session", "Run one time step", "sessions",
         "Run one time step of a session and get the model's outputs for it.",
-        [session, _TIMEOUT, _PRIORITY],
+        [session, _TIMEOUT, _PRIORITY, _BATCH],
         _object({"inputs": _ROW, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [26.1], "step": 0}),
         _answer({"outputs": {"forecast": [25.8]}, "step": 1}),
     )  # fmt: skip
@@ -172,7 +172,7 @@ def _scan(session: dict[str, Any]) -> dict[str, Any]:
     chunk = {"description": "A chunk [time, ...] for each input by name; or the chunk itself where there is one input."}
     return _operation(
         "scan_session", "Run several time steps", "sessions", "Run a chunk of time steps of a session in one call.",
-        [session, _TIMEOUT, _PRIORITY],
+        [session, _TIMEOUT, _PRIORITY, _BATCH],
         _object({"inputs": chunk, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [[26.1], [25.8]]}),
         _answer({"outputs": {"forecast": [[25.8], [25.1]]}, "step": 2}),
     )  # fmt: skip
@@ -188,7 +188,7 @@ def _step_many(model: dict[str, Any]) -> dict[str, Any]:
         "step_sessions", "Run one time step of many sessions", "sessions",
         "Run one time step of many sessions of a model in one call. A session that cannot be stepped has `null` and an "
         "error; the others are answered.",
-        [model, _TIMEOUT, _PRIORITY],
+        [model, _TIMEOUT, _PRIORITY, _BATCH],
         _object(
             {"sessions": ids, "inputs": rows, "steps": numbers, "outputs": _WANTED}, ["sessions", "inputs"],
             {"sessions": ["station-7", "station-8"], "inputs": [[26.1], [25.8]], "steps": [0, None]},
@@ -220,7 +220,7 @@ def _predict(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         f"tf_serving_predict{suffix}", "Run rows or sequences through a model", "models",
         f"TensorFlow Serving's predict, batched with other clients' rows. {_ERRORS} With `Accept: text/event-stream` "
         "the parts of an answer come as events, for models whose sequences can run in chunks.",
-        [*parameters, _TIMEOUT, _PRIORITY], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
+        [*parameters, _TIMEOUT, _PRIORITY, _BATCH], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
     )  # fmt: skip
 
 
@@ -280,7 +280,7 @@ def _recognize(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         "Answer each row with one of the model's classes or with *unknown*, which is an answer and no error. The "
         "threshold is that of the model's calibration: known rows are called unknown with a probability of `level` "
         "at most.",
-        [*parameters, _TIMEOUT, _PRIORITY],
+        [*parameters, _TIMEOUT, _PRIORITY, _BATCH],
         _object(fields, ["instances"], {"instances": [[0.0, 0.5], [0.9, 0.1]], "method": "knn", "level": 0.05}),
         _object(answer, list(answer), example),
     )  # fmt: skip
@@ -304,7 +304,7 @@ def _infer(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         f"oip_infer{suffix}", "Run rows, or a sequence's next step", "open inference protocol",
         "The Open Inference Protocol's infer, batched with other clients' rows; or a sequence's next request, which is "
         f"a step of the session of that name. {_ERRORS}",
-        [*parameters, _TIMEOUT, _PRIORITY],
+        [*parameters, _TIMEOUT, _PRIORITY, _BATCH],
         {**_object(fields, ["inputs"], {"inputs": [given]}), "additionalProperties": True},
         {
             "type": "object", "required": ["model_name", "model_version", "outputs"],
