@@ -46,6 +46,7 @@ ADVICE = {
     "unsupported_by_model": "Export the model as the sentence says, or call `:predict`.",
     "model_not_found": "Look at `GET /v1/models`.",
     "version_not_found": "Leave the version out, or use one that the sentence lists.",
+    "evaluation_not_found": "Look at `GET /v1/evaluations`, or begin another one.",
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
     "session_exists": "Go on with it by `if_exists`, close it, or choose another id.",
     "step_mismatch": "Compare with `current`: go on from there, or open a new session.",

@@ -62,6 +62,13 @@ def _address(text: str) -> str:
     return text
 
 
+def _evaluator(text: str) -> str:
+    address = text.removeprefix("http://").rstrip("/")
+    if not (len(text) > len("unix:") and text.startswith("unix:")):
+        _address(address)
+    return address
+
+
 def _increasing_bounds(bounds: tuple[int, ...]) -> tuple[int, ...]:
     if not bounds or list(bounds) != sorted(set(bounds)):
         raise ValueError(f"expected increasing lengths, got {list(bounds)}")
@@ -104,6 +111,17 @@ class Settings(BaseSettings):
         None,
         description="Folder of calibrations, MODEL-VERSION.json, that `:recognize` decides by; files that change are "
         "read again.",
+    )
+    evaluator: Annotated[str, AfterValidator(_evaluator)] | None = Field(
+        None,
+        description="Evaluator that answers `/v1/evaluations`, HOST:PORT or unix:PATH. Without it one is started as a "
+        "child when it is first asked for.",
+    )
+    evaluations_database: str | None = Field(
+        None, description="Where that child keeps its evaluations, a URL as `sluice evaluator --database` takes it."
+    )
+    evaluations_data_roots: Names = Field(
+        (), description="Folders and URLs below which that child may read data; without any it reads uploads only."
     )
     config: Path | None = Field(None, description="YAML file of settings, one key for each flag, with underscores.")
 

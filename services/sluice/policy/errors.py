@@ -5,7 +5,8 @@
     │   ├── ShapeMismatch, DtypeMismatch, MissingInput, UnknownInput, InputNotFinite, EmptyInput
     │   └── SignatureNotFound, UnsupportedByModel
     ├── PermissionDenied       403 PERMISSION_DENIED
-    ├── NotFound               404 NOT_FOUND           ModelNotFound, VersionNotFound, SessionNotFound
+    ├── NotFound               404 NOT_FOUND           ModelNotFound, VersionNotFound, SessionNotFound,
+    │                                                  EvaluationNotFound
     ├── Conflict               409                     SessionExists, StepMismatch, SessionConflict, StateIncompatible,
     │                                                  NotCalibrated
     ├── SessionEnded           410 FAILED_PRECONDITION SessionClosed, -Expired, -Evicted, -Lost, -VersionGone
@@ -124,6 +125,12 @@ class SessionNotFound(NotFound):
     """No session of this id is open, and none is remembered to have ended."""
 
     code = "session_not_found"
+
+
+class EvaluationNotFound(NotFound):
+    """There is no evaluation of this id, or no upload; it may have been deleted."""
+
+    code = "evaluation_not_found"
 
 
 class Conflict(SluiceError):
@@ -265,7 +272,7 @@ class Unavailable(SluiceError):
 
 
 class BackendUnavailable(Unavailable):
-    """The model server cannot be reached, or no version of the model can be called now."""
+    """The model server or the evaluator cannot be reached, or no version of the model can be called now."""
 
     code = "backend_unavailable"
 

@@ -52,6 +52,11 @@ TAGS = [
         "name": "open inference protocol",
         "description": "For clients of Triton and KServe as they are (docs/open-inference-protocol.md).",
     },
+    {
+        "name": "evaluations",
+        "description": "A model measured on a data set, through this gateway. A process of its own answers, the "
+        "evaluator, whose page says what bodies hold.",
+    },
     {"name": "operation", "description": "Health, readiness, metrics (docs/operation.md)."},
     {
         "name": FOLDED,
@@ -69,7 +74,7 @@ def describe(app: FastAPI) -> None:
             schema = plain()
             schema["components"]["schemas"]["ErrorInfo"] = ErrorInfo.model_json_schema()
             paths = schema["paths"]
-            schema["paths"] = {_FIRST: paths.pop(_FIRST), **_hot_paths(), **paths}
+            schema["paths"] = {_FIRST: paths.pop(_FIRST), **_hot_paths(), **paths, **_evaluations()}
             for path, operations in schema["paths"].items():
                 for operation in operations.values():
                     _add_errors(operation)
@@ -337,6 +342,32 @@ def _about(call: str, parameters: list[dict[str, Any]], suffix: str, answer: dic
         "description": f"TensorFlow Serving's {call} of a model. {_ERRORS}", "parameters": [*parameters, _TIMEOUT],
         "responses": _responses({"type": "object", "example": answer}),
     }  # fmt: skip
+
+
+# Method, what follows /v1/evaluations, name, summary, and a sentence.
+_EVALUATIONS = (
+    ("post", "", "begin_evaluation", "Begin an evaluation", "Measure a model on a data set; the answer has its id."),
+    ("get", "", "list_evaluations", "List the evaluations", "All that are known, the newest first."),
+    ("post", "/uploads", "upload_data", "Upload a data set", "A file, as a form or as the body."),
+    ("get", "/{evaluation}", "get_evaluation", "Look at an evaluation", "How far it is, and at last its metrics."),
+    ("delete", "/{evaluation}", "delete_evaluation", "Delete an evaluation", "With its report and its upload."),
+    ("post", "/{evaluation}:cancel", "cancel_evaluation", "Cancel an evaluation", "It stops where it is."),
+    ("post", "/{evaluation}:resume", "resume_evaluation", "Resume an evaluation", "It goes on where it was."),
+    ("get", "/{evaluation}/events", "watch_evaluation", "Watch an evaluation", "Its progress, as server-sent events."),
+    ("get", "/{evaluation}/report", "get_report", "Read an evaluation's report", "As JSON, Markdown or a page."),
+)
+
+
+def _evaluations() -> dict[str, Any]:
+    """The evaluator's paths by name: what their bodies hold it says itself."""
+    one, paths = [_path("evaluation", "The evaluation's id.", "e-1", pattern="^[^/:]+$")], dict[str, Any]()
+    for method, path, name, summary, sentence in _EVALUATIONS:
+        paths.setdefault(f"/v1/evaluations{path}", {})[method] = {
+            "operationId": name, "summary": summary, "tags": ["evaluations"], "description": sentence,
+            "parameters": [*(one if "{" in path else []), _TIMEOUT],
+            "responses": {"2XX": {"description": "The evaluator's answer."}},
+        }  # fmt: skip
+    return paths
 
 
 def _object(properties: dict[str, Any], required: list[str], example: dict[str, Any]) -> dict[str, Any]:
