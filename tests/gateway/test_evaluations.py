@@ -12,8 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from sluice.gateway.settings import Settings
-from sluice.gateway.upstream import evaluator as upstream
 from sluice.gateway.upstream.evaluator import evaluator_arguments
 from tests.gateway.here import PATIENCE_S, Here, eventually, refused, running
 from tests.gateway.serve_evaluations import SAYS
@@ -195,10 +193,10 @@ async def _is_two(count: Any) -> bool:
 def child(monkeypatch, tmp_path) -> Callable[[str], None]:
     """Has the gateway start a small program in the evaluator's place; what it is told, that says as it ends at once."""
 
-    def arguments(settings: Settings, url: str, socket: Path) -> list[str]:
-        return [str(SERVE), str(tmp_path), str(socket), *evaluator_arguments(settings, url, socket)]
+    def arguments(*about: Any) -> list[str]:
+        return [str(SERVE), str(tmp_path), str(about[-1]), *evaluator_arguments(*about)]
 
-    monkeypatch.setattr(upstream, "evaluator_arguments", arguments)
+    monkeypatch.setattr("sluice.gateway.app.evaluator_arguments", arguments)
 
     def says(sentence: str) -> None:
         (tmp_path / SAYS).write_text(sentence)

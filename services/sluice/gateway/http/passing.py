@@ -31,8 +31,8 @@ _OURS_TOO = frozenset((b"date", b"server", b"x-request-id"))  # of an answer, as
 async def pass_on(scope: Scope, receive: Receive, send: Send) -> None:
     """Have the evaluator answer a request.
 
-    The evaluator has `Sluice-Timeout-Ms`, or the setting, to take a part of the request, and from its last part to begin
-    the answer. How long the answer takes then is its own affair.
+    It has `Sluice-Timeout-Ms`, or the setting, to take a part of the request, and from its last part to begin the
+    answer. How long that takes then is its own affair.
 
     Raises:
         BackendUnavailable, DeadlineExceeded, BadRequest: it is refused, and nothing has been sent.

@@ -5,12 +5,10 @@ It does not know what is evaluated, nor who asks.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import structlog
 
-from sluice.gateway.settings import Settings
 from sluice.gateway.upstream.child import Child
 from sluice.policy.errors import BackendUnavailable
 
@@ -19,32 +17,28 @@ log = structlog.get_logger()
 _LOOK_S = 0.05  # how often a child that starts is looked for
 
 
-def evaluator_arguments(settings: Settings, url: str, socket: Path) -> Sequence[str]:
+def evaluator_arguments(url: str, database: str | None, data_roots: Sequence[str], socket: Path) -> Sequence[str]:
     """Those of an evaluator for the gateway at `url`, which ends with its parent."""
     arguments = ["-m", "sluice.cli", "--end-with-parent", "evaluator", "--gateway", url, "--http", f"unix:{socket}"]
-    if settings.evaluations_database is not None:
-        arguments += ["--database", settings.evaluations_database]
-    if settings.evaluations_data_roots:
-        arguments += ["--data-roots", ",".join(settings.evaluations_data_roots)]
+    if database is not None:
+        arguments += ["--database", database]
+    if data_roots:
+        arguments += ["--data-roots", ",".join(data_roots)]
     return arguments
 
 
 class Evaluator:
-    """Where the evaluator is. Without the setting `evaluator` a child is started when it is first asked for.
+    """Where the evaluator is: at `address`, or else a child with these `arguments`, started when it is asked for."""
 
-    `url` gives the gateway's own address, for the child.
-    """
-
-    def __init__(self, settings: Settings, url: Callable[[], str]) -> None:
-        self._settings = settings
-        self._url = url
+    def __init__(self, address: str | None, arguments: Callable[[Path], Sequence[str]]) -> None:
+        self._address = address
+        self._arguments = arguments
         self._own: _Own | None = None
 
     @property
     def name(self) -> str:
         """What it is called in sentences."""
-        address = self._settings.evaluator
-        return "The evaluator" if address is None else f"The evaluator at {address}"
+        return "The evaluator" if self._address is None else f"The evaluator at {self._address}"
 
     @property
     def trouble(self) -> str:
@@ -57,7 +51,7 @@ class Evaluator:
         Raises:
             BackendUnavailable: it will not start.
         """
-        return self._settings.evaluator or f"unix:{await self._started()}"
+        return self._address or f"unix:{await self._started()}"
 
     async def close(self) -> None:
         """End the child, if there is one."""
@@ -68,7 +62,7 @@ class Evaluator:
         """The socket of a child that listens."""
         own, over = self._own, None
         if own is None or own.hopeless:  # what it lacked may have been installed by now
-            over, own = own, _Own(partial(evaluator_arguments, self._settings, self._url()))
+            over, own = own, _Own(self._arguments)
             self._own = own
         if over is not None:
             await over.stop()
