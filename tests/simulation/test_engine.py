@@ -168,6 +168,7 @@ class World:
             in_flight=random.choice([1, 2, 3]),
             linger_s=random.choice([0.0, 0.0, 0.003]),
             queue_rows=random.choice([8, 4096]),
+            low_priority_share=random.choice([0.2, 0.5, 1.0]),
         )
         self.options = SessionOptions(
             idle_s=random.choice([0.05, 600.0]),
@@ -225,7 +226,8 @@ class World:
         exact = random.random() < 0.25
         xs = [self._input(random) for _ in range(random.randint(1, self.batching.max_rows * (2 if exact else 1)))]
         ticket = rows(xs, deadline)
-        ticket.lane = ticket.lane._replace(exact=exact)
+        low = random.random() < 0.25
+        ticket.lane, ticket.priority_s = ticket.lane._replace(exact=exact, low=low), 10.0 if low else 0.0
         return self._called(xs, ticket, None, hurried=hurried)
 
     async def make(self, call: Call) -> None:
@@ -395,6 +397,10 @@ def met_by(seed: int) -> Counter[str]:
         met["moved without being told"] += isinstance(outcome, Answers) and call.told == [GONE]
     met["several in flight"] += world.runner.most_running > 1
     met["filler"] += any(batch.size > batch.rows for batch in world.ears.batches)
+    met["low alone"] += any(batch.lane.low for batch in world.ears.batches)
+    met["low as filler"] += any(
+        ticket.lane.low and not batch.lane.low for batch in world.ears.batches for ticket in batch.tickets
+    )
     met["exact"] += any(batch.lane.exact for batch in world.ears.batches)
     met["shared"] += any(len(batch.tickets) > 2 for batch in world.ears.batches)
     return met
@@ -410,6 +416,7 @@ def test_the_seeds_together_meet_every_outcome():
     met = sum(map(met_by, SEEDS), Counter())
     wanted = {
         "Answers", "dict", "replayed", "moved without being told", "several in flight", "filler", "shared", "exact",
+        "low alone", "low as filler",
         Cancelled.__name__, BackendError.__name__, BackendUnavailable.__name__, InputRejected.__name__,
         Internal.__name__, DeadlineExceeded.__name__, StateNotFinite.__name__, StepMismatch.__name__,
         QueueFull.__name__, SessionQueueFull.__name__, "SessionClosed", "SessionExpired", "SessionEvicted",

@@ -143,6 +143,13 @@ class Settings(BaseSettings):
     queue_rows: PositiveInt = Field(
         BatchingOptions().queue_rows, description="Rows of one model that may wait; beyond it: 429 queue_full."
     )
+    low_priority_share: float = Field(
+        BatchingOptions().low_priority_share,
+        gt=0,
+        le=1,
+        description="While other requests for a model come, the share of the time of one of its `in_flight` slots that "
+        "batches of low priority may take. The less, the less the others notice; without others they take all.",
+    )
     timeout_ms: PositiveInt = Field(
         30_000, description="How long a request may take when it does not say Sluice-Timeout-Ms, in milliseconds."
     )
@@ -227,7 +234,8 @@ class Settings(BaseSettings):
 
     @property
     def batching(self) -> BatchingOptions:
-        return BatchingOptions(self.allowed_batch_sizes, self.in_flight, self.linger_ms / 1000, self.queue_rows)
+        linger_s, share = self.linger_ms / 1000, self.low_priority_share
+        return BatchingOptions(self.allowed_batch_sizes, self.in_flight, linger_s, self.queue_rows, share)
 
     @property
     def bucket_options(self) -> BucketOptions:

@@ -42,6 +42,7 @@ class Lane(NamedTuple):
     batch_axis: BatchAxis = "promised"
     exclusive: int = 0  # how often it has been tried while nothing else of the model runs; 0: others may
     exact: bool = False  # each ticket is a batch of its own, of exactly its rows
+    low: bool = False  # of low priority: its rows yield to others'
 
     @property
     def shared(self) -> bool:
@@ -61,11 +62,16 @@ class Lane(NamedTuple):
             and all(bound >= short for bound, short in zip(self.bounds, other.bounds, strict=True))
         )
 
+    def fills(self, low: "Lane") -> bool:
+        """Whether rows of low priority can take the place of filler in this one's batches."""
+        other = low._replace(low=False)
+        return self == other or self.carries(other)
+
     @property
     def same_call(self) -> tuple[Any, ...]:
         """What rows of different buckets must agree in to share a batch."""
-        of_its_own = self.alone, self.exact
-        return self.model, self.version, self.signature, self.outputs, self.pads, len(self.bounds), of_its_own
+        apart = self.alone, self.exact, self.low
+        return self.model, self.version, self.signature, self.outputs, self.pads, len(self.bounds), apart
 
 
 def rows_like(inputs: Rows) -> tuple[tuple[str, Any, tuple[int, ...]], ...]:

@@ -129,7 +129,7 @@ class Generations:
         columns = asked.read(encode, self._rows_limit)
         width = options.beam.width if options.beam else 1
         check_rows(max(map(len, columns.values()), default=0) * width, self._rows_limit)
-        lane = Lane(served.model, served.version, encode.name)
+        lane = terms.lane(Lane(served.model, served.version, encode.name))
         buckets = self._buckets.of(served, encode)
         found = grouped(lane, encode, columns, buckets.bounds_for, 1, terms.deadline)
         buckets.observe(found.lengths)
@@ -198,5 +198,5 @@ class _Instance:
         if decoding.done:
             return decoding.results()
         inputs, lane = decoding.inputs(), self.ticket.lane
-        decode = Lane(lane.model, lane.version, self._generation.decode.name, rows_like(inputs))
+        decode = Lane(lane.model, lane.version, self._generation.decode.name, rows_like(inputs), low=lane.low)
         return Stage(decode, inputs, decoding.rows)

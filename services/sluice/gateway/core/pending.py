@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import structlog
 
 from sluice.policy.batch import PRIORITIES, Lane
+from sluice.policy.batching import LOW_ROWS
 from sluice.policy.errors import BadRequest, Internal, SluiceError
 
 log = structlog.get_logger()
 
 BUG = "Something went wrong inside the gateway; it has been logged."
+
+_NORMAL = PRIORITIES["normal"]
 
 Done = Callable[[Any], None]  # gets an outcome, or a `SluiceError`
 
@@ -23,16 +26,29 @@ Done = Callable[[Any], None]  # gets an outcome, or a `SluiceError`
 class Terms(NamedTuple):
     """Until when a call must be answered, in the engine's seconds, its priority, and whether its batch is its own.
 
-    See `PRIORITIES`, and `Lane.exact`.
+    See `PRIORITIES`, and of a lane `exact` and `low`.
     """
 
     deadline: float
-    priority_s: float = PRIORITIES["normal"]
+    priority_s: float = _NORMAL
     exact: bool = False
 
     def lane(self, lane: Lane) -> Lane:
         """The lane in which rows of such a call wait."""
-        return lane._replace(exact=True) if self.exact else lane
+        if not self.exact and self.priority_s <= _NORMAL:
+            return lane
+        return lane._replace(exact=self.exact, low=self.low)
+
+    def part(self, largest: int, limit: int) -> int:
+        """The most rows of one part of such a call, where the largest batch has `largest` and a request `limit`."""
+        if self.exact:
+            return limit
+        return min(largest, LOW_ROWS) if self.low else largest
+
+    @property
+    def low(self) -> bool:
+        """Whether it is of low priority, and yields to others."""
+        return self.priority_s > _NORMAL
 
 
 def read_priority(text: str) -> float:

@@ -112,13 +112,14 @@ class Predictions:
     def _grouped(self, served: ServedVersion, asked: Predict, terms: Terms) -> Grouped:
         """Sequences by bucket, or row by row where they run in chunks."""
         signature, columns, deadline = asked.signature, self._columns(asked), terms.deadline
-        lane = Lane(served.model, served.version, signature.name, outputs=asked.outputs)
+        lane = terms.lane(Lane(served.model, served.version, signature.name, outputs=asked.outputs))
         buckets = self._buckets.of(served, signature)
         chunk = self.chunk(served, signature)
         if chunk or asked.tell:
             found = scanned(lane, signature, columns, buckets.bounds_for, chunk or DEFAULT_CHUNK, deadline, asked.tell)
         else:
-            found = grouped(lane, signature, columns, buckets.bounds_for, self._largest, deadline)
+            largest = terms.part(self._largest, self.rows_limit)
+            found = grouped(lane, signature, columns, buckets.bounds_for, largest, deadline)
         buckets.observe(found.lengths)
         return found
 
@@ -163,7 +164,7 @@ class Predictions:
         if rows == 0:
             return [Ticket(lane._replace(rows_like=(), batch_axis="none"), inputs, 1, deadline)]
         check_rows(rows, self.rows_limit)
-        lane, largest = lane._replace(batch_axis=axis), self.rows_limit if terms.exact else self._largest
+        lane, largest = lane._replace(batch_axis=axis), terms.part(self._largest, self.rows_limit)
         parts = [slice(start, min(start + largest, rows)) for start in range(0, rows, largest)]
         return [
             Ticket(lane, {name: array[part] for name, array in inputs.items()}, part.stop - part.start, deadline)

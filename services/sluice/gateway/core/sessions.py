@@ -290,7 +290,7 @@ class Sessions:
             return signature, inputs
 
         sessions = [self._session_of(model, id) for id in ids]
-        largest = self._settings.queue_rows if terms.exact else self._settings.batching.max_rows
+        largest = terms.part(self._settings.batching.max_rows, self._settings.queue_rows)
         columns = divided(sessions, read, terms.deadline, numbers, largest)
         steps = [step for _, step in columns.steps]
         for step in steps:
