@@ -233,8 +233,8 @@ async def test_why_an_evaluator_cannot_be_started_is_told_and_the_next_request_t
     monkeypatch.setattr("sluice.gateway.upstream.child._BACKOFF_S", (0.0,))
     child("sluice: `sluice evaluator` needs the extra evaluator")
     async with running(puppet, evaluator=None) as here:
-        for sentence in ("needs the extra evaluator", "needs a disk"):
-            child(sentence)
+        for sentence in ("needs the extra evaluator", "No such option: --http"):
+            child(sentence if "extra" in sentence else f"╭─ Error ───╮\n│ {sentence} │\n╰───────────╯")
             answer = await here.http.get("/v1/evaluations")
             told = refused(answer, 503, "backend_unavailable")["error"]
             ended = f"the evaluator ended with code 1: {sentence}, 3 times in a row"

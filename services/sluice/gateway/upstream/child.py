@@ -113,9 +113,10 @@ def model_server_arguments(models: Path, intra_op_threads: int, inter_op_threads
 
 
 async def _passed_on(said: StreamReader) -> str:
-    """Pass on what the child says until it ends; the last line of it."""
+    """Pass on what the child says until it ends; the last line of it that has words, without the frame around it."""
     last = b""
     while chunk := await said.read(_TOLD_BYTES):
         pass_on(chunk)
         last = (last + chunk)[-_TOLD_BYTES:]
-    return last.decode(errors="replace").rstrip().rpartition("\n")[2]
+    lines = [line.strip(" │") for line in last.decode(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if any(map(str.isalnum, line))), "")
