@@ -49,6 +49,7 @@ ADVICE = {
     "unsupported_by_model": "Export the model as the sentence says, or call `:predict`.",
     "model_not_found": "Look at `GET /v1/models`.",
     "version_not_found": "Leave the version out, or use one that the sentence lists.",
+    "evaluation_not_found": "Look at `GET /v1/evaluations`, or begin another one.",
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
     "evaluation_not_found": "Look at `GET /v1/evaluations`; it may have been deleted.",
     "evaluation_conflict": "Look at its status and reason, `GET /v1/evaluations/{id}`; wait, or resume it.",

@@ -21,7 +21,7 @@ def serve(arguments: Sequence[str]) -> int:
 
         show()
     gc.disable()  # until it listens: what is imported stays
-    # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
+    # The gateway forks only to start its children, which need none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pydantic import ValidationError
 

@@ -153,7 +153,7 @@ class Calls:
 
     def _begin(self, target: Target, headers: list[Header], body: bytes, pending: Pending) -> None:
         said = read_headers(headers, target.session)
-        terms = self.gateway.terms(said.timeout_s, said.priority_s)
+        terms = self.gateway.terms(said.timeout_s, said.priority_s, said.exact)
         body = inflate(body, said.encoding, self.body_limit)
         target.route.begin(self, Request(target, headers, body, terms), pending)
 

@@ -111,7 +111,7 @@ class SocketStream:
     def _step(self, body: bytes, pending: Pending) -> None:
         inputs, number, wanted = read_step(body)
         pending.make = lambda answers: step_body(answers, wanted)
-        terms = self._gateway.terms(self._said.timeout_s, self._said.priority_s)
+        terms = self._gateway.terms(self._said.timeout_s, self._said.priority_s, self._said.exact)
         self._gateway.sessions.step(self._session, inputs, number, wanted, terms, pending)
 
     def _answer(self, slot: _Slot, outcome: bytes | SluiceError) -> None:
