@@ -51,7 +51,6 @@ ADVICE = {
     "version_not_found": "Leave the version out, or use one that the sentence lists.",
     "evaluation_not_found": "Look at `GET /v1/evaluations`, or begin another one.",
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
-    "evaluation_not_found": "Look at `GET /v1/evaluations`; it may have been deleted.",
     "evaluation_conflict": "Look at its status and reason, `GET /v1/evaluations/{id}`; wait, or resume it.",
     "session_exists": "Go on with it by `if_exists`, close it, or choose another id.",
     "step_mismatch": "Compare with `current`: go on from there, or open a new session.",
