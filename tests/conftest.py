@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from sluice_models import train
 
@@ -16,8 +18,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "var" / "models"
-# Files that run first: those that train a model each, then the longest ones. Whoever only uses a model comes later, so
-# that nobody waits for another worker to train it, and a long file is not the last one.
+# What runs first: files that train a model each, then the longest files and folders. Whoever only uses a model comes
+# later, so that nobody waits for another worker to train it, and what is long is not what comes last.
 FIRST = [
     "models/test_glyphs.py",
     "models/test_dates.py",
@@ -26,10 +28,11 @@ FIRST = [
     "models/test_language.py",
     "models/test_temperature.py",
     "export/test_equality.py",
+    "docs/test_requests.py",
+    "model_server/test_process.py",
     "contract/test_openapi.py",
     "export/test_folder.py",
     "export/test_whole_sequences.py",
-    "model_server/test_process.py",
     "client/test_generate.py",
     "simulation/test_cancellation.py",
     "end_to_end/test_sequences.py",
@@ -37,10 +40,22 @@ FIRST = [
     "end_to_end/test_demo.py",
     "end_to_end/test_keras.py",
     "end_to_end/test_export.py",
-    "docs/test_requests.py",
-    "docs/test_clients.py",
     "cli/test_explain.py",
 ]
+# Folders whose files ask the same processes, each of which starts once for every worker that has one of the files.
+TOGETHER = ("tests/client/", "tests/docs/", "tests/model_server/")
+
+
+class FolderOrFile(LoadFileScheduling):
+    """Gives a worker a whole file, or a whole folder of those that stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        together = (folder for folder in TOGETHER if nodeid.startswith(folder))
+        return next(together, super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderOrFile | None:
+    return FolderOrFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
