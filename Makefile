@@ -31,7 +31,7 @@ test: $(BIN)/.dev ## Run all tests, in about ten minutes on two cores
 	coverage report
 	pytest --ignore=tests/policy --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 
-test-deep: $(BIN)/.dev ## Run the tests that draw examples with far more of them, about a quarter of an hour
+test-deep: $(BIN)/.dev ## Run the tests with far more examples, and those marked deep, about twenty minutes
 	TEST_DEEP=1 pytest $(DEEP) tests/wheel -m "" --numprocesses $(WORKERS) --dist loadfile --timeout 1800 --durations 25
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
