@@ -111,7 +111,7 @@ def test_the_detector_catches_what_it_never_saw(served):
 
 
 def test_one_network_is_built_alone_by_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(model, "RECIPE", replace(model.RECIPE, epochs=1))
+    monkeypatch.setattr(model, "RECIPE", replace(model.RECIPE, filters=(4,), strides=(2,), epochs=1))
     done = told("models", "build", "digits_detector", "--out", tmp_path)
     assert done.code == 0, done.error
     assert [each.name for each in tmp_path.iterdir()] == ["digits_detector"]
