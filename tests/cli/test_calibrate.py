@@ -366,8 +366,7 @@ def test_a_detector_that_is_not_served_is_left_out_of_all_and_refused_by_name(
     assert (refused.code, reason in refused.reason) == (1, True)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
-@pytest.mark.parametrize("with_unknown", [False, True])
+@pytest.mark.parametrize(("suffix", "with_unknown"), [(".png", True), (".svg", False)])
 def test_scores_are_drawn(
     calibrate: Calibrate, tmp_path: Path, known: Path, unknown: Path, suffix: str, with_unknown: bool
 ) -> None:

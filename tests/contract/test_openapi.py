@@ -121,7 +121,7 @@ def test_every_answer_is_as_documented(label, mode, url, session):
     met = set()
 
     @settings(
-        max_examples=size(15, 200), derandomize=True, database=None, deadline=None,
+        max_examples=size(12, 200), derandomize=True, database=None, deadline=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=operation.as_strategy(generation_mode=mode))

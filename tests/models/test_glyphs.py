@@ -144,6 +144,7 @@ def test_the_report_says_what_the_served_network_does(served):
 @pytest.mark.deep
 def test_all_contracts_name_classes_scores_codes_and_the_detector(all_served, schema):
     openset_contract.contracts_are_whole(all_served, data.load(), schema)
+    openset_contract.codes_are_named(all_served, data.load(), schema)
 
 
 @slow

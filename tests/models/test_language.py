@@ -250,7 +250,18 @@ def test_where_a_text_changes_its_language_the_order_of_words_decides(report):
     accuracy = report["held_out_accuracy"]
     assert accuracy["model"]["switching"] >= 0.9
     assert accuracy["model"]["switching_shuffled"] <= 0.55
-    assert accuracy["bag_of_words"]["switching"] <= 0.5
+
+
+@pytest.mark.deep
+def test_a_bag_of_words_is_no_better_than_chance_where_a_text_changes_its_language(by_split, tmp_path):
+    known = vocabulary.vocabulary(language.WORDS)
+    word_rows = lookup.WordRows(known.words, tmp_path / "words.txt")
+    texts = language.training_texts([text for found in by_split.values() for text in found])
+    bag, _ = language.trained(known, look_up(texts, word_rows), ordered=False)
+    answers, groups = {"bag": evaluation.by_model(bag)}, evaluation.groups(by_split["held_out"])
+    accuracy = evaluation.accuracies(answers, groups, word_rows)["bag"]
+    assert accuracy["switching"] <= 0.5
+    assert accuracy["sentences"] >= 0.95
 
 
 def test_served_it_answers_as_often_right_as_reported(served, report, by_split):
