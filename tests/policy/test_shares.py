@@ -88,6 +88,23 @@ def test_while_others_come_low_priority_runs_small_batches_one_at_a_time_and_res
     assert dispatcher.take(1.95).rows == LOW_ROWS
 
 
+def test_while_others_come_no_queue_rides_in_a_batch_of_low_priority_that_is_not_small() -> None:
+    short, long = (Lane("m", 1, "a", bounds=(bound,), low=True) for bound in (4, 8))
+    dispatcher = dispatcher_of(low_priority_share=1.0)
+    for n in range(48):  # what a run costs is learned: always the same, so that it is cheaper to share one
+        dispatcher.offer(low(4, (short, long)[n % 2]), 1.0)
+        dispatcher.finished(dispatcher.take(1.0), 2.0, succeeded=True)
+    for rows, others in ((4 + 2 * LOW_ROWS, False), (LOW_ROWS, True)):
+        if others:
+            ran(dispatcher, 1.0, 1.0)
+        dispatcher.offer(low(4, long), 1.0)
+        for _ in range(LOW_ROWS):
+            dispatcher.offer(low(2, short, 31.0), 1.0)
+        batch = dispatcher.take(1.0)
+        assert (batch.lane, batch.rows) == (long, rows if not others else 4)
+        dispatcher.finished(batch, 1.0, succeeded=True)
+
+
 def test_a_rest_ends_when_others_have_not_come_for_a_second() -> None:
     dispatcher = dispatcher_of(low_priority_share=0.01)
     ran(dispatcher, 1.0, 9.0, LOW)

@@ -284,14 +284,14 @@ class Dispatcher:
         if not lane.shared:
             return Batch(lane, tickets, rows, rows, now)
         if lane.bounds and not lane.alone:
-            rows = self._add_riders(lane, tickets, rows)
+            rows = self._add_riders(lane, tickets, rows, room)
         size = self.options.size_for(rows)
         if self._low and not lane.low:
             rows = self._add_fillers(lane, tickets, rows, size)
         return Batch(lane, tickets, rows, size, now)
 
-    def _add_riders(self, lane: Lane, tickets: list[Ticket], rows: int) -> int:
-        """Add tickets of shorter buckets that had better run in this batch, which has `rows` rows, than later.
+    def _add_riders(self, lane: Lane, tickets: list[Ticket], rows: int, most: int) -> int:
+        """Add tickets of shorter buckets that had better run in this batch, of `rows` rows and of `most`, than later.
 
         In the place of filler rows they cost nothing. Beyond that a whole queue rides along if that is cheaper than a
         batch of its own. Whose first deadline is older goes first.
@@ -299,10 +299,8 @@ class Dispatcher:
         cost = self.cost(lane.version, lane.signature)
         for other in self._by_deadline(other for other in self._queues if lane.carries(other)):
             waiting = self._queues[other].rows
-            fits = rows + waiting <= self.options.max_rows
-            rides = fits and cost.rides(waiting, other.elements, lane.elements)
-            room = self.options.max_rows if rides else self.options.size_for(rows)
-            riders, more = self._popped(other, room - rows)
+            rides = rows + waiting <= most and cost.rides(waiting, other.elements, lane.elements)
+            riders, more = self._popped(other, (most if rides else self.options.size_for(rows)) - rows)
             tickets += riders
             rows += more
         return rows
