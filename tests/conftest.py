@@ -43,6 +43,7 @@ FIRST = [
     "end_to_end/test_keras.py",
     "end_to_end/test_export.py",
     "cli/test_explain.py",
+    "end_to_end/test_evaluate.py",
     "evaluator/test_process.py",
     "evaluator/test_dask.py",
     "evaluator/test_evaluation.py",

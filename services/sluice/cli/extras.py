@@ -26,7 +26,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "calibrate": ("cli",),
     "evaluate": ("cli", "evaluator"),
     "doctor": ("cli", "gateway"),
-    "demo": ("cli", "gateway", "export", "model-server", "models"),
+    "demo": ("cli", "gateway", "export", "model-server", "models", "evaluator"),
 }
 
 

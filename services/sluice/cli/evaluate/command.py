@@ -77,18 +77,39 @@ def run(model: str, flags: Flags, where: Where, reports: Sequence[Path]) -> None
     own = own_gateway("evaluate", model, where.models or MODELS, *calibrated) if where.url is None else nullcontext()
     with own as gateway:
         url = gateway.http if gateway else (where.url or "").rstrip("/")
-        with _progress() as told, _told_errors(url):
-            document = asyncio.run(
-                evaluate(
-                    spec, files_of(data), url, InMemory(), told, id="", now=time.time, engine=engine,
-                    memory=_memory_of(gateway),
-                )
-            )  # fmt: skip
+        document = evaluated(spec, data, url, engine, memory_of(gateway) if gateway else None)
     show(document, Console(highlight=False, emoji=False, markup=False))
     for file in reports:
-        _write(file, _WRITERS[file.suffix](document))
+        write(file, document)
     if document.failed:
         raise CommandError("; ".join(f"{gate.text}: {gate.found}" for gate in document.gates if gate.failed), FAILED)
+
+
+def evaluated(spec: Spec, data: Path, url: str, engine: Engine = here, memory: Memory | None = None) -> Document:
+    """What the gateway at `url` answers to the rows in `data`, with a bar on standard error meanwhile.
+
+    Raises:
+        CommandError: it cannot be evaluated.
+    """
+    with _progress() as told, _told_errors(url):
+        evaluation = evaluate(
+            spec, files_of(data), url, InMemory(), told, id="", now=time.time, engine=engine, memory=memory
+        )
+        return asyncio.run(evaluation)
+
+
+def write(file: Path, document: Document) -> None:
+    """Write a report, of the kind that the file's name ends in.
+
+    Raises:
+        CommandError: it cannot be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(_WRITERS[file.suffix](document), encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"--report: {file} cannot be written; {error}") from None
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Written: {file}")
 
 
 def _engine(where: Where) -> Engine:
@@ -109,10 +130,8 @@ def _engine(where: Where) -> Engine:
     )
 
 
-def _memory_of(gateway: Embedded | None) -> Memory | None:
+def memory_of(gateway: Embedded) -> Memory:
     """The resident memory of a gateway of one's own and its model server, in bytes."""
-    if gateway is None:
-        return None
     first = psutil.Process(gateway.process.pid)
 
     async def memory() -> int:
@@ -146,12 +165,3 @@ def _progress() -> Iterator[Callable[[Done], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("rows through the gateway", total=None)
         yield lambda done: progress.update(task, completed=done.rows_done, total=done.rows)
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"--report: {file} cannot be written; {error}") from None
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"Written: {file}")
