@@ -13,6 +13,7 @@ from sluice_models.train import data
 from tests.end_to_end.serving import sluice
 
 BATCH_SIZES = (1, 7, 32, 60)
+REQUEST = "temperature.evaluation.json"
 STATEFUL_BATCH_SIZE = 10  # with which the model was trained
 
 
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(temperature_dir: Path, folder: Path) -> Any:
     """What the command writes, from a gateway of its own."""
     done = sluice(
-        "evaluate", "temperature", "--models", str(temperature_dir), "--data", str(folder / "temperature.evaluation.json"),
+        "evaluate", "temperature", "--models", str(temperature_dir), "--data", str(folder / REQUEST),
         "--batch-sizes", ",".join(map(str, BATCH_SIZES)), "--fail-if", "mae > 0.4", "--report", str(folder / "t.json"),
         "--report", str(folder / "t.html"), "--report", str(folder / "t.md"),
     )  # fmt: skip
@@ -84,7 +85,7 @@ def test_rows_by_themselves_give_what_keras_gives_at_every_batch_size(report: An
 
 def test_a_condition_that_holds_ends_the_command_with_code_1(temperature_dir: Path, folder: Path) -> None:
     done = sluice(
-        "evaluate", "temperature", "--models", str(temperature_dir), "--data", str(folder / "temperature.evaluation.json"),
+        "evaluate", "temperature", "--models", str(temperature_dir), "--data", str(folder / REQUEST),
         "--batch-sizes", "", "--fail-if", "mae < 0.4",
     )  # fmt: skip
     assert done.returncode == 1

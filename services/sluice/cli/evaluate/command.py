@@ -24,6 +24,7 @@ from sluice.evaluator import report
 from sluice.evaluator.document import Document
 from sluice.evaluator.evaluation import Engine, Memory, evaluate, here
 from sluice.evaluator.progress import Progress as Done
+from sluice.evaluator.spec import Spec
 from sluice.policy.errors import BadRequest
 
 _WRITERS: Mapping[str, Callable[[Document], str]] = {
