@@ -26,6 +26,7 @@ _STYLE: Any = {
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
     "legend.frameon": False, "axes.prop_cycle": cycler(color=SERIES), "axes.unicode_minus": True,
 }  # fmt: skip
+_FINER = re.compile(r"(\d\.\d\d)\d+")  # than a hundredth of a point
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _NUMBER = re.compile(r"-?[0-9.]+(e-?[0-9]+)?")
 _LIGHT, _DARK_FROM = "#ffffff", 0.5  # the text of a matrix' darker cells
@@ -46,7 +47,7 @@ def svg(plot: Lines | Bars | Matrix) -> str:
                 _matrix(axes, plot)
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawn = _METADATA.sub("", out.getvalue())
+    drawn = _FINER.sub(r"\1", _METADATA.sub("", out.getvalue()))
     drawn = drawn[drawn.index("<svg") :].replace(_INK, "var(--ink)").replace(_FAINT, "var(--faint)")
     return drawn.replace("<svg ", f'<svg role="img" aria-label="{_attribute(plot.title)}" ', 1)
 
