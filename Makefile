@@ -6,7 +6,9 @@ HTTP ?= 127.0.0.1:8080
 GRPC ?= $(shell at='$(HTTP)'; port=$${at/*:/}; echo $${at%:*}:$$((port ? port + 1 : 0)))# one port higher, so that both move
 CALIBRATIONS = $(wildcard var/calibrations)
 WORKERS ?= $(shell expr $$(nproc) + 1)# one more than cores, as tests wait for processes that start
-DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py tests/models/test_glyphs.py
+DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py \
+  tests/export/test_equality.py tests/models/test_clips.py tests/models/test_digits.py tests/models/test_glyphs.py \
+  tests/models/test_language.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
@@ -29,7 +31,7 @@ test: $(BIN)/.dev ## Run all tests, in about ten minutes on two cores
 	coverage report
 	pytest --ignore=tests/policy --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 25
 
-test-deep: $(BIN)/.dev ## Run the tests that draw examples with far more of them, about a quarter of an hour
+test-deep: $(BIN)/.dev ## Run the tests with far more examples, and those marked deep, about twenty minutes
 	TEST_DEEP=1 pytest $(DEEP) tests/wheel -m "" --numprocesses $(WORKERS) --dist loadfile --timeout 1800 --durations 25
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"

@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic_settings import BaseSettings
 
+from sluice.evaluator.jobs.life_cycle import LIFE_CYCLE as EVALUATION_LIFE_CYCLE
+from sluice.evaluator.settings import Settings as EvaluatorSettings
 from sluice.gateway.core.decisions import Rule, Verdicts
 from sluice.gateway.core.engine import BatchEnded
 from sluice.gateway.grpc.life_cycle import LIFE_CYCLE as CALL_LIFE_CYCLE
@@ -46,7 +49,9 @@ ADVICE = {
     "unsupported_by_model": "Export the model as the sentence says, or call `:predict`.",
     "model_not_found": "Look at `GET /v1/models`.",
     "version_not_found": "Leave the version out, or use one that the sentence lists.",
+    "evaluation_not_found": "Look at `GET /v1/evaluations`, or begin another one.",
     "session_not_found": "Open a session; an id that a client chose is also unknown after the gateway has restarted.",
+    "evaluation_conflict": "Look at its status and reason, `GET /v1/evaluations/{id}`; wait, or resume it.",
     "session_exists": "Go on with it by `if_exists`, close it, or choose another id.",
     "step_mismatch": "Compare with `current`: go on from there, or open a new session.",
     "session_conflict": "Wait until the session's steps are answered, then send the state again.",
@@ -79,14 +84,15 @@ def table(head: str, rows: Iterator[tuple[object, ...]]) -> str:
     return "\n".join([head, re.sub(r"[^|]+", "---", head), *lines])
 
 
-def settings() -> str:
-    return table("| setting | flag | environment variable | default | meaning |", _settings())
+def settings(kind: type[BaseSettings]) -> str:
+    return table("| setting | flag | environment variable | default | meaning |", _settings(kind))
 
 
-def _settings() -> Iterator[tuple[object, ...]]:
-    for name, field in Settings.model_fields.items():
+def _settings(kind: type[BaseSettings]) -> Iterator[tuple[object, ...]]:
+    prefix = kind.model_config["env_prefix"]
+    for name, field in kind.model_fields.items():
         flag = name.replace("_", "-")
-        yield f"`{name}`", f"`--{flag}`", f"`SLUICE_{name.upper()}`", _written(field.default), field.description
+        yield f"`{name}`", f"`--{flag}`", f"`{prefix}{name.upper()}`", _written(field.default), field.description
 
 
 def _written(default: Any) -> str:
@@ -315,7 +321,11 @@ def system_picture() -> str:
 
 # page → name of the part → what writes it
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
-    "settings.md": {"settings": settings},
+    "settings.md": {"settings": partial(settings, Settings)},
+    "evaluator.md": {
+        "settings": partial(settings, EvaluatorSettings),
+        "life cycle": partial(life_cycle, EVALUATION_LIFE_CYCLE, "ask"),
+    },
     "errors.md": {"errors": errors},
     "metrics.md": {"metrics": metrics},
     "sessions.md": {"life cycle": partial(life_cycle, LIFE_CYCLE, "open")},

@@ -1,13 +1,17 @@
-"""Fixtures that several folders of tests share: the trained example models."""
+"""Fixtures that several folders of tests share: the trained example models. No event loop is left behind by any."""
 
+import asyncio
+import contextlib
 import fcntl
 import os
-import subprocess
-import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from sluice_models import train
 
@@ -16,8 +20,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "var" / "models"
-# Files that run first: those that train a model each, then the longest ones. Whoever only uses a model comes later, so
-# that nobody waits for another worker to train it, and a long file is not the last one.
+# What runs first: files that train a model each, then the longest files and folders. Whoever only uses a model comes
+# later, so that nobody waits for another worker to train it, and what is long is not what comes last.
 FIRST = [
     "models/test_glyphs.py",
     "models/test_dates.py",
@@ -26,10 +30,11 @@ FIRST = [
     "models/test_language.py",
     "models/test_temperature.py",
     "export/test_equality.py",
+    "docs/test_requests.py",
+    "model_server/test_process.py",
     "contract/test_openapi.py",
     "export/test_folder.py",
     "export/test_whole_sequences.py",
-    "model_server/test_process.py",
     "client/test_generate.py",
     "simulation/test_cancellation.py",
     "end_to_end/test_sequences.py",
@@ -37,10 +42,26 @@ FIRST = [
     "end_to_end/test_demo.py",
     "end_to_end/test_keras.py",
     "end_to_end/test_export.py",
-    "docs/test_requests.py",
-    "docs/test_clients.py",
     "cli/test_explain.py",
+    "end_to_end/test_evaluate.py",
+    "evaluator/test_process.py",
+    "evaluator/test_dask.py",
+    "evaluator/test_evaluation.py",
 ]
+# Folders whose files ask the same processes, each of which starts once for every worker that has one of the files.
+TOGETHER = ("tests/client/", "tests/docs/", "tests/model_server/")
+
+
+class FolderOrFile(LoadFileScheduling):
+    """Gives a worker a whole file, or a whole folder of those that stay together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        together = (folder for folder in TOGETHER if nodeid.startswith(folder))
+        return next(together, super()._split_scope(nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FolderOrFile | None:
+    return FolderOrFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,23 +70,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path, len(FIRST)))
 
 
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """By name of an example or network, a models directory with it alone; trained if `var/models` lacks it."""
+@pytest.fixture(scope="session", autouse=True)
+def _no_loop() -> None:
+    """Otherwise looptime makes one before the first test that has none, here or before, and nobody closes it."""
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):  # none, and none to be made: a test was here
+        warnings.simplefilter("ignore", DeprecationWarning)  # that there was none
+        asyncio.get_event_loop_policy().get_event_loop().close()
+    asyncio.set_event_loop(None)
 
-    def models_dir(name: str) -> Path:
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """By name of an example or network, a models directory with it alone; trained if `var/models` lacks it.
+
+    Without the network `but`, if that is given by the end of its name.
+    """
+
+    def models_dir(name: str, but: str | None = None) -> Path:
+        networks = [each for each in train._networks(name) if each.suffix != but]
         MODELS.mkdir(parents=True, exist_ok=True)
         with (MODELS.parent / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not train.is_built([name], MODELS):
-                command = [sys.executable, "-m", "sluice.cli", "models", "build", name, "--out", MODELS]
-                subprocess.run(command, cwd=ROOT, check=True)
+            if not all(each.is_fresh(MODELS) for each in networks):
+                build(networks)
         folder = tmp_path_factory.mktemp(name)
-        for built in MODELS.glob(f"{name}*"):
+        for built in (each.folder(MODELS).parent for each in networks):
             (folder / built.name).symlink_to(built)
         return folder
 
     return models_dir
+
+
+def build(networks: Iterable[train._Network]) -> None:
+    """As `sluice models build` does, in this process: starting TensorFlow twice more takes as long as some training."""
+    from tests.export.served import Opened, verified_by
+
+    with warnings.catch_warnings(), closing(Opened()) as opened, verified_by(opened):
+        warnings.simplefilter("ignore")  # what a training warns of is no test's failure
+        for network in networks:
+            network.build(MODELS)
 
 
 @pytest.fixture(scope="session")
@@ -94,8 +137,8 @@ def language_dir(trained: Callable[[str], Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_dir(trained: Callable[[str], Path]) -> Path:
-    """A models directory with the four trained networks of `digits`."""
-    return trained("digits")
+    """A models directory with three trained networks of `digits`; the one with output codes is judged deep."""
+    return trained("digits", but="_codes")
 
 
 @pytest.fixture(scope="session")

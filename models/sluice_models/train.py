@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
-from sluice_models import fingerprint
+from sluice_models import fingerprint, labelled
 
 EXAMPLES = ("temperature", "clips", "dates", "language", "digits", "glyphs")
 # Examples of several networks: the name builds all of them, NAME_other and so on one.
@@ -47,11 +47,15 @@ def is_built(names: Iterable[str], out: Path) -> bool:
 def data(name: str, out: Path) -> Path:
     """Write an example model's data as OUT/NAME.csv, beside it what does not fit into a table, and return that file.
 
+    Beside it, too, are labelled rows, and the request to evaluate the model on them.
+
     Raises:
         UnknownExample: the name is none of `EXAMPLES`.
     """
     _known(name)
-    return _module(name, "data").write_csv(Path(out))
+    file: Path = _module(name, "data").write_csv(Path(out))
+    labelled.write(_module(name, "labelled").labelled(), Path(out), name)
+    return file
 
 
 @dataclass(frozen=True, slots=True)

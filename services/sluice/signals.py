@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sys
+import threading
+import time
 from types import FrameType
 
 _HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # a terminal that closes; Windows has none
@@ -9,6 +12,7 @@ _HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # a terminal that closes; W
 SIGNALS = (
     signal.SIGTERM, signal.SIGINT, *(() if signal.getsignal(_HANGUP) is signal.SIG_IGN else (_HANGUP,))
 )  # fmt: skip
+_GRACE_S = 5.0
 EXIT = 128  # an exit code tells a signal by this and its number
 
 
@@ -20,6 +24,22 @@ def end_when_told() -> None:
     """
     for each in SIGNALS:
         signal.signal(each, _end)
+
+
+def end_with_parent() -> None:
+    """End as at SIGTERM when standard input ends, whose other end the parent holds; at once if that takes too long.
+
+    The parent's death ends it, too, however that came.
+    """
+    threading.Thread(target=_await_parent, name="parent", daemon=True).start()
+
+
+def _await_parent() -> None:
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S)
+    os._exit(EXIT + signal.SIGTERM)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -366,8 +366,7 @@ def test_a_detector_that_is_not_served_is_left_out_of_all_and_refused_by_name(
     assert (refused.code, reason in refused.reason) == (1, True)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
-@pytest.mark.parametrize("with_unknown", [False, True])
+@pytest.mark.parametrize(("suffix", "with_unknown"), [(".png", True), (".svg", False)])
 def test_scores_are_drawn(
     calibrate: Calibrate, tmp_path: Path, known: Path, unknown: Path, suffix: str, with_unknown: bool
 ) -> None:
@@ -611,7 +610,7 @@ def test_a_method_that_cannot_be_fitted_is_left_out_of_all_and_refused_by_name(
         ("a.jsonl", '{"x": [[0, 0], [0, 255]], "label": 0}', "Row 0 of input 'picture' has values from 0 to 255"),
         ("a.csv", "", "expected the input picture"),
         ("a.csv", "a,a\n", "line 1: expected the columns' names, all different"),
-        ("a.csv", "label,b,c\n0,1\n", "row 2: expected 3 values, as in line 1; got 2"),
+        ("a.csv", "label,a,b,c,d\n0,1\n", "line 2: expected 5 values, as in line 1; got 2"),
         ("a.csv", "label,b,c\n0,1,2\n", "expected 4 columns for the input picture"),
         ("a.csv", "label,a,b,c,d\n0,1,2,3,x\n", "expected numbers for the input picture"),
     ],

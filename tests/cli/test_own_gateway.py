@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from sluice.cli.calibrate.own_gateway import own_gateway
 from sluice.cli.embedded import embedded
 from sluice.cli.errors import CommandError
+from sluice.cli.own_gateway import own_gateway
 from sluice.export import Classes, Detector, export_recognizer
 from sluice.policy.calibration_document import parse_calibration
 from tests.cli.conftest import told
@@ -104,7 +104,7 @@ def test_a_model_may_name_itself_as_its_detector(tmp_path: Path, monkeypatch: py
     own = recognition_document(2, classes=["known", "unknown"], detector={"model": "guard", "known": 0})
     (tmp_path / "guard" / "1" / "assets.extra").mkdir(parents=True)
     (tmp_path / "guard" / "1" / "assets.extra" / "contract.json").write_text(json.dumps(own))
-    with pytest.raises(CommandError, match="guard: the gateway "), own_gateway("guard", tmp_path):
+    with pytest.raises(CommandError, match="guard: the gateway "), own_gateway("calibrate", "guard", tmp_path):
         pass
 
 

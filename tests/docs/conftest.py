@@ -38,6 +38,21 @@ def recognition_gateway(recognition_workplace: Path) -> Iterator[Gateway]:
         yield gateway
 
 
+@pytest.fixture(scope="session")
+def questions_workplace(
+    tmp_path_factory: pytest.TempPathFactory, temperature_dir: Path, dates_dir: Path, digits_dir: Path, clips_dir: Path
+) -> Path:
+    """The same folder after `sluice models build`, as far as the questions go."""
+    names = (temperature_dir / "temperature", dates_dir / "dates", digits_dir / "digits", clips_dir / "clips")
+    return _workplace(tmp_path_factory, *names)
+
+
+@pytest.fixture(scope="session")
+def questions_gateway(questions_workplace: Path) -> Iterator[Gateway]:
+    with serving(questions_workplace / "var" / "models", questions_workplace) as gateway:
+        yield gateway
+
+
 def _workplace(tmp_path_factory: pytest.TempPathFactory, *models: Path) -> Path:
     folder = tmp_path_factory.mktemp("docs")
     for model in models:

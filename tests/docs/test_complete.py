@@ -12,6 +12,8 @@ import typer.main
 import yaml
 
 from sluice.cli.main import app
+from sluice.evaluator.settings import Settings as EvaluatorSettings
+from sluice.evaluator.settings import load as load_evaluator
 from sluice.gateway.settings import Settings, load
 from sluice.policy import errors
 from tests.docs.pages import ROOT, blocks, pages, shell_lines, text_of
@@ -36,11 +38,15 @@ def first_column(page: str) -> list[str]:
     return re.findall(r"^\| `([^`]+)` \|", text_of(page), re.MULTILINE)
 
 
-def test_every_setting_is_documented_with_its_flag_and_its_variable() -> None:
-    text = text_of("docs/settings.md")
-    assert first_column("docs/settings.md") == list(Settings.model_fields)
-    for name in Settings.model_fields:
-        assert f"| `--{name.replace('_', '-')}` | `SLUICE_{name.upper()}` |" in text
+@pytest.mark.parametrize(
+    ("page", "kind", "prefix"),
+    [("docs/settings.md", Settings, "SLUICE_"), ("docs/evaluator.md", EvaluatorSettings, "SLUICE_EVALUATOR_")],
+    ids=["gateway", "evaluator"],
+)
+def test_every_setting_is_documented_with_its_flag_and_its_variable(page: str, kind: Any, prefix: str) -> None:
+    assert [name for name in first_column(page) if " " not in name] == list(kind.model_fields)
+    for name in kind.model_fields:
+        assert f"| `--{name.replace('_', '-')}` | `{prefix}{name.upper()}` |" in text_of(page)
 
 
 def test_the_settings_file_on_the_page_can_be_used(pasted: Path) -> None:
@@ -77,7 +83,7 @@ def detail_keys() -> set[str]:
 
 def test_the_metrics_on_the_page_are_those_of_a_running_gateway(gateway: Gateway) -> None:
     running = re.findall(r"^# HELP (\w+)", gateway.call("GET", "/metrics").body.decode(), re.MULTILINE)
-    documented = [name for name in first_column("docs/metrics.md") if name.startswith("sluice_")]
+    documented = [name for name in first_column("docs/metrics.md") if name.startswith(("sluice_", "process_"))]
     assert sorted(documented) == sorted(running)
 
 
@@ -109,6 +115,8 @@ def test_a_command_on_a_page_has_its_flags(line: str, pasted: Path) -> None:
     args = shlex.split(line, comments=True)[1:]
     if args[0] == "serve":
         load(args[1:])
+    elif args[0] == "evaluator":
+        load_evaluator(args[1:])
     elif args[0] != "model-server":
         parsed(args)
 

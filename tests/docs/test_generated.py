@@ -9,7 +9,7 @@ import pytest
 from sluice.policy.session import Event, Phase
 from tests.docs.pages import ROOT, text_of
 
-LIMIT_BYTES = 30 * 1024
+LIMIT_BYTES = 40 * 1024
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,14 @@ from tests.docs.pages import Block, blocks, pages
 from tests.docs.programs import WRITTEN_AS, file_name, here
 from tests.end_to_end.serving import Gateway, environment, eventually
 
-RUN = ("curl ", ".venv/bin/python ", ".venv/bin/sluice export ", ".venv/bin/sluice calibrate ")
+RUN = (
+    "curl ",
+    ".venv/bin/python ",
+    *(f".venv/bin/sluice {each} " for each in ("export", "calibrate", "evaluate", "explain")),
+)
 SHOWN = ("json", "http", "text")
-RECOGNITION = Path("docs/recognition.md")  # asks another model than the other pages
+# Pages that ask other models than the rest; their fixtures begin so.
+OTHERS = {Path("docs/recognition.md"): "recognition_", Path("docs/questions.md"): "questions_"}
 PAGES = [page for page in pages() if any(WRITTEN_AS in each.text for each in blocks(page) if each.language == "sh")]
 PAGES.sort(key=lambda page: page.name == "README.md")  # the last one, as it leaves a model of its own behind
 
@@ -37,8 +42,8 @@ class Answer(NamedTuple):
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_the_requests_of_a_page_are_answered_as_it_shows(page: Path, request: pytest.FixtureRequest) -> None:
     need_curl()
-    fixtures = ("recognition_gateway", "recognition_workplace") if page == RECOGNITION else ("gateway", "workplace")
-    gateway, workplace = map(request.getfixturevalue, fixtures)
+    theirs = OTHERS.get(page, "")
+    gateway, workplace = (request.getfixturevalue(theirs + name) for name in ("gateway", "workplace"))
     before = metrics(gateway)
     for block, following in pairwise([*blocks(page), Block("", "", "")]):
         if block.language == "python":
@@ -58,7 +63,18 @@ def test_the_requests_of_a_page_are_answered_as_it_shows(page: Path, request: py
 
 
 def test_the_readme_and_the_pages_about_requests_are_among_those_that_run() -> None:
-    named = ("batching", "errors", "generation", "metrics", "recognition", "sequences", "sessions", "tour")
+    named = (
+        "batching",
+        "errors",
+        "generation",
+        "evaluation",
+        "metrics",
+        "questions",
+        "recognition",
+        "sequences",
+        "sessions",
+        "tour",
+    )
     assert {"README.md", *(f"docs/{name}.md" for name in named)} <= set(map(str, PAGES))
 
 

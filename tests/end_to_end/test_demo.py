@@ -34,6 +34,10 @@ def test_the_demo_equals_keras_and_leaves_pictures(
         *((f"a known {letter}", letter) for letter in "ABC"), *((shows, "unknown") for shows in strange),
         *((f"a known {digit}", digit) for digit in "035"), *((shows, "unknown") for shows in stranger),
     ]  # fmt: skip
+    assert re.search(r"temperature version 1: forecasting\n.*\n    mae +0\.3563 °C", done.stdout, re.DOTALL), (
+        done.stdout
+    )
+    assert "<h2>Batch size is only a knob</h2>" in (tmp_path / "evaluation.html").read_text()
     for name in ("forecast.png", "sequences.png", "recognized.png"):
         picture = (tmp_path / name).read_bytes()
         assert picture.startswith(b"\x89PNG")

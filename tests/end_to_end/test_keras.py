@@ -15,7 +15,7 @@ import pytest
 from sluice.client import Client
 from sluice.export import export
 from tests.cli.conftest import told
-from tests.end_to_end.serving import Gateway, serving, sluice
+from tests.end_to_end.serving import Gateway, serving
 from tests.export.served import opened, quick_verification
 
 __all__ = ["opened", "quick_verification"]
@@ -92,9 +92,7 @@ def gateway(
     for name, model in strangers.items():
         version = folder / "models" / name / "1"
         if name == "stacked":
-            model.save(folder / "stacked.keras")
-            done = sluice("export", str(folder / "stacked.keras"), "--out", str(version))
-            assert done.returncode == 0, done.stderr
+            export_file(folder, name, model)
         else:
             export(model, version)
     with serving(folder / "models", folder, "--calibrations", str(folder / "calibrations")) as running:

@@ -11,12 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sluice_models.clips import data as clips
 from sluice_models.dates import data as dates
+from sluice_models.dates import measure
+from sluice_models.dates.buckets import END, TOKENS, buckets, tokens
 from sluice_models.language import data as language
 
 from .serving import Gateway, serving
@@ -143,6 +146,38 @@ def test_a_row_gets_what_it_gets_alone_and_unpadded(
                 same(found[key], values)
     ran = running.call("GET", f"/v1/models/{name}/buckets").body["chunks"]["serving_default"]
     assert ran == (IN_CHUNKS.get(name, 0) if way == "in chunks" else 0)
+
+
+def test_perplexity_of_what_is_served_is_that_of_the_network(gateway: tuple[str, Gateway], models: Path) -> None:
+    _, running = gateway
+    written = _dates()[:100]
+    rows = [
+        {"text": each.text, "target": target[1:].tolist()}
+        for each, target in zip(written, tokens([each.iso for each in written]), strict=True)
+    ]
+    body = {"signature_name": "score", "instances": rows}
+    scores = np.array(running.call("POST", "/v1/models/dates:predict", body).body["predictions"])
+    network = keras.models.load_model(models / "dates" / "1" / "assets.extra" / "model.keras")
+    losses = [
+        measure.token_losses(measure.logits(network, bucket), bucket.tokens[:, 1:])
+        for bucket in buckets(written).values()
+    ]
+    expected = measure.perplexity(np.concatenate(losses))
+    assert np.exp(-scores.sum() / scores.size) == pytest.approx(expected, rel=1e-6)
+    assert expected > 1.0001  # or two networks that are always certain would be the same
+
+
+def test_the_score_of_what_is_generated_is_the_sum_of_its_tokens_scores(gateway: tuple[str, Gateway]) -> None:
+    _, running = gateway
+    texts = [each.text for each in _dates()[:20]]
+    generated = running.call("POST", "/v1/models/dates:generate", {"instances": texts}).body["results"]
+    rows = [
+        {"text": text, "target": [*map(TOKENS.index, result["text"]), END]}
+        for text, result in zip(texts, generated, strict=True)
+    ]
+    body = {"signature_name": "score", "instances": rows}
+    scores = np.array(running.call("POST", "/v1/models/dates:predict", body).body["predictions"])
+    np.testing.assert_allclose(scores.sum(axis=1), [result["score"] for result in generated], rtol=0, atol=1e-5)
 
 
 def same(found: Any, expected: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,8 @@ class Opened:
 
 @pytest.fixture(scope="session")
 def opened() -> Iterator[Opened]:
-    opened = Opened()
-    yield opened
-    opened.close()
+    with closing(Opened()) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
@@ -86,8 +86,8 @@ def serve(opened: Opened) -> Callable[[Path], Served]:
     return opened.folder
 
 
-@pytest.fixture(scope="session")
-def quick_verification(opened: Opened) -> Iterator[None]:
+@contextmanager
+def verified_by(opened: Opened) -> Iterator[None]:
     """Exports verify themselves in this process, which saves a start of TensorFlow each."""
 
     def replayed(folder: Path, *files: Path) -> None:
@@ -95,6 +95,12 @@ def quick_verification(opened: Opened) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verify, "_run_replay", replayed)
+        yield
+
+
+@pytest.fixture(scope="session")
+def quick_verification(opened: Opened) -> Iterator[None]:
+    with verified_by(opened):
         yield
 
 

@@ -1,5 +1,6 @@
 """Models with classes of their own: by the command line as a stranger would, and what is said if one is missing."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,11 @@ def stranger(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("stranger")
     (folder / "leaky.py").write_text(STRANGER, encoding="utf-8")
     (folder / "rates.py").write_text("RATE = 0.75\n", encoding="utf-8")
-    subprocess.run([sys.executable, folder / "leaky.py", folder / "leaky.keras"], check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["leaky.py", str(folder / "leaky.keras")])
+        patch.syspath_prepend(folder)
+        runpy.run_path(str(folder / "leaky.py"), run_name="__main__")
+    del sys.modules["rates"]
     return folder
 
 

@@ -15,6 +15,8 @@ from sluice.export.plan import Plan, plan_for
 from tests.export.examples import MODELS, STEPS
 
 ROWS = 3
+# What these models are made of is in others, too.
+DEEP = {"simple_rnn", "gru_reset_after", "last_step", "words", "pictures", "mixed_float16"}
 MASKED_VALUES = {"masked_last_step": 0.25, "masked_convolution": 0.25}
 ALLOWED = {"mixed_float16": 2**-7, "mixed_bfloat16": 2**-4}
 
@@ -72,7 +74,9 @@ class Case:
         np.testing.assert_array_less(np.abs(answer - expected), self.allowed * np.maximum(1, np.abs(expected)))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.deep] if name in DEEP else []) for name in MODELS]
+)
 def case(request, tmp_path_factory, serve, quick_verification) -> Case:
     keras.utils.set_random_seed(3)
     model = MODELS[request.param]()

@@ -96,12 +96,13 @@ class Case:
         return len(axes) > 1 and axes[1]["name"] == "time"
 
     def alone(self, row: int) -> Arrays:
-        """What Keras predicts for one row at its own length."""
+        """What Keras answers to one row alone, at its own length."""
         ends = {name: LENGTHS[row] if self.timed("inputs", name) else None for name in self.x}
         given = {name: x[row : row + 1, : ends[name]] for name, x in self.x.items()}
-        answers = self.model.predict(given if len(given) > 1 else next(iter(given.values())), verbose=0)
+        answers = self.model(given if len(given) > 1 else next(iter(given.values())), training=False)
         graph = getattr(self.model, "_functional", self.model)
-        return dict(zip(graph.output_names, keras.tree.flatten(answers), strict=True))
+        found = map(keras.ops.convert_to_numpy, keras.tree.flatten(answers))
+        return dict(zip(graph.output_names, found, strict=True))
 
     def together(self, x: Arrays) -> Arrays:
         return self.served.call("sequences", x | {self.signature["lengths"]["time"]: LENGTHS})

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 
 from sluice.gateway.app import create_app
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.listener import BACKLOG
 from sluice.gateway.server import Server, server_config
 from sluice.gateway.settings import Settings
+from sluice.listener import BACKLOG
 from tests.gateway.puppet import Puppet
 
 PATIENCE_S = 20.0
@@ -180,6 +180,7 @@ def unread(here: Here) -> Iterator[None]:
 async def running(puppet: Puppet, *, reached: bool = True, **more: Any) -> AsyncIterator[Here]:
     """A gateway on ports of its own, served in this loop as in production, once it has `reached` its model server."""
     ours = {"backend": puppet.address, "poll_s": 0.02, "half_closed_s": 0.05, "grpc": "127.0.0.1:0"}
+    ours |= {"evaluator": "unix:/nowhere"}  # none is started where a test does not say so
     settings = Settings(**{**ours, **more})
     app = create_app(settings)
     server = Server(server_config(app, settings), app, settings.drain_s)

@@ -168,7 +168,7 @@ async def test_a_gateway_that_is_told_to_stop_before_it_has_started_stops_when_i
     app = create_app(settings)
     server = Server(server_config(app, settings), app, settings.drain_s)
     server.handle_exit(SIGTERM, None)
-    from sluice.gateway.listener import listen
+    from sluice.listener import listen
 
     await asyncio.wait_for(server.serve([listen("127.0.0.1:0", "--http")]), PATIENCE_S)
     assert server.started

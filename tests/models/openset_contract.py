@@ -13,9 +13,9 @@ from scipy.special import expit
 from sluice.export.scores import METHODS
 from sluice.policy.measures import auroc
 from sluice_models.openset.data import Data
+from tests.models.labelled_rows import read
 
 LEVEL = 0.05
-NETWORKS = ("", "_other", "_codes", "_detector")
 
 
 def parts_are_disjoint(data: Data) -> None:
@@ -44,6 +44,19 @@ def pictures_are_pictures(data: Data) -> None:
         assert len(split.labels) == len(split.pictures)
 
 
+def rows_of_an_evaluation_are_the_test(folder: Path, name: str, data: Data) -> None:
+    request, rows = read(folder, name)
+    assert (request["task"], request["options"]) == ("open_set", {"classes": [*data.classes]})
+    far = np.concatenate([*data.far.values()])
+    groups = {"known": data.test.pictures, "near": data.near, "far": far}
+    assert {*rows["group"]} == {*groups}
+    for group, pictures in groups.items():
+        np.testing.assert_array_equal(rows["picture"][rows["group"] == group], pictures, strict=True)
+    known = rows["group"] == "known"
+    assert rows["label"][known].tolist() == [data.classes[label] for label in data.test.labels]
+    assert {*rows["label"][~known]} == {""}
+
+
 class Served:
     """The networks of a model by suffix, each opened when it is first asked for, and what they answer."""
 
@@ -64,13 +77,18 @@ class Served:
 
 
 def contracts_are_whole(served: Served, data: Data, schema: Draft202012Validator) -> None:
-    for suffix in NETWORKS:
+    """Of all networks but the one with output codes."""
+    for suffix in ("", "_other", "_detector"):
         schema.validate(served.network(suffix).contract)
     assert served.contract("")["classes"] == [*data.classes]
     assert served.contract("")["detector"] == {"model": f"{served.name}_detector", "known": 0}
-    assert np.array(served.contract("_codes")["codes"]).shape == (len(data.classes), 15)
     assert served.contract("_detector")["classes"] == ["known", "unknown"]
     other_is_a_class(served, data)
+
+
+def codes_are_named(served: Served, data: Data, schema: Draft202012Validator) -> None:
+    schema.validate(served.network("_codes").contract)
+    assert np.array(served.contract("_codes")["codes"]).shape == (len(data.classes), 15)
 
 
 def other_is_a_class(served: Served, data: Data) -> None:

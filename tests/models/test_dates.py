@@ -18,6 +18,7 @@ from sluice_models import train
 from sluice_models.dates import data, measure, model
 from sluice_models.dates.buckets import BOUNDS, END, START, TOKENS, batches, bucket_for, buckets, iso, padded, tokens
 from sluice_models.dates.network import MAX_STEPS, UNITS, rewriter
+from tests.models.labelled_rows import read
 
 # Training takes about half a minute where nothing else runs.
 trained = pytest.mark.timeout(1200)
@@ -193,6 +194,48 @@ def test_the_last_byte_counts(served):
     assert np.abs(found[0] - found[2]).max() > 1e-3
 
 
+def scored(served, text: np.ndarray, lengths: np.ndarray, target: np.ndarray, target_lengths: list[int]) -> np.ndarray:
+    given = {"text": text, "lengths": lengths, "target": target, "target_lengths": np.array(target_lengths, np.int32)}
+    return served.call("score", given)["log_probabilities"]
+
+
+def test_the_score_of_each_token_is_its_log_probability_after_the_right_ones(served, untrained, held_out):
+    for bucket in buckets(held_out[:200]).values():
+        target = bucket.tokens[:, 1:]
+        found = scored(served, bucket.text, bucket.lengths, target, [target.shape[1]] * len(target))
+        assert (found.dtype, found.shape) == (np.float32, target.shape)
+        losses = measure.token_losses(measure.logits(untrained, bucket), target)
+        assert np.ptp(losses) > 0.01
+        np.testing.assert_allclose(found, -losses, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("garbage", [0, 99, -7])
+def test_padding_of_the_text_and_of_the_target_changes_no_score(served, garbage):
+    target, ends = tokens(["2024-03-03", "1999-12-24", "1907-05-01"])[:, 1:], [11, 4, 1]
+    alone = [
+        scored(served, *padded([text], len(text.encode())), target[row : row + 1, :end], [end])[0]
+        for row, (text, end) in enumerate(zip(SHORT, ends, strict=False))
+    ]
+    for bound in BOUNDS:
+        for width in (0, 1, 5):
+            wide = np.pad(target, ((0, 0), (0, width)))
+            wide = np.where(np.arange(wide.shape[1]) < np.array(ends)[:, np.newaxis], wide, garbage).astype(np.int32)
+            found = scored(served, *padded(SHORT[:3], bound), wide, ends)
+            for row, end in enumerate(ends):
+                np.testing.assert_allclose(found[row, :end], alone[row], rtol=0, atol=1e-5)
+                assert not found[row, end:].any()
+
+
+def test_a_token_that_there_is_not_has_no_probability_and_harms_no_other_row(served):
+    text, lengths = padded(SHORT[:2], BOUNDS[0])
+    target = tokens(["2024-03-03", "1999-12-24"])[:, 1:]
+    right = scored(served, text, lengths, target, [11, 11])
+    for strange in (len(TOKENS), -1):
+        found = scored(served, text, lengths, np.where([[True], [False]], strange, target).astype(np.int32), [11, 11])
+        assert (found[0] == -math.inf).all()
+        np.testing.assert_array_equal(found[1], right[1])
+
+
 def generated(served, texts: list[str], bound: int) -> list[str]:
     """What a client of the contract does: encode, then decode each text by itself until its end token comes."""
     text, lengths = padded(texts, bound)
@@ -309,3 +352,14 @@ def test_the_data_are_written_as_a_table(tmp_path, monkeypatch):
         for split in ("training", "held_out")
         for each in data.texts(split)
     ]
+
+
+def test_an_evaluation_takes_the_held_out_texts_and_their_dates(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "TEXTS", {"training": 30, "held_out": 200})
+    train.data("dates", tmp_path)
+    request, rows = read(tmp_path, "dates")
+    held_out = data.texts("held_out")
+    assert rows["text"] == [each.text for each in held_out]
+    assert rows["label"] == [each.iso for each in held_out]
+    assert rows["group"] == [each.locale for each in held_out]
+    assert (request["task"], request["options"]) == ("sequences", {"output": "iso"})

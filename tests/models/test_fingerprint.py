@@ -79,7 +79,7 @@ def test_another_version_of_a_library_tells(toy: Path, monkeypatch: pytest.Monke
 def test_an_example_stands_on_the_exporter_and_on_what_keras_and_its_data_come_from() -> None:
     found = fingerprint._parsed("sluice_models.temperature.model")
     assert found is not None
-    assert {"keras", "sluice.export", "sluice_models.progress", "sluice_models.temperature.data"} <= {*found[1]}
+    assert {"keras", "sluice.export", "sluice_models.fitting", "sluice_models.temperature.data"} <= {*found[1]}
     assert "statsmodels" in {*fingerprint._parsed("sluice_models.temperature.data")[1]}
 
 

@@ -121,6 +121,7 @@ def test_the_data_are_written_as_a_table_with_the_pictures_beside_it(tmp_path):
     assert {row["class"] for row in rows if row["part"] == "near"} == {""}
     with np.load(file.with_suffix(".npz")) as arrays:
         np.testing.assert_allclose(arrays["test"] / 255, found.test.pictures[..., 0], atol=1e-6)
+    openset_contract.rows_of_an_evaluation_are_the_test(tmp_path, "glyphs", found)
 
 
 @slow
@@ -143,6 +144,7 @@ def test_the_report_says_what_the_served_network_does(served):
 @pytest.mark.deep
 def test_all_contracts_name_classes_scores_codes_and_the_detector(all_served, schema):
     openset_contract.contracts_are_whole(all_served, data.load(), schema)
+    openset_contract.codes_are_named(all_served, data.load(), schema)
 
 
 @slow

@@ -15,6 +15,7 @@ from sluice_models.language import model as language
 from sluice_models.language.batches import BUCKETS, batches, in_buckets, look_up
 from sluice_models.language.catalogues import LANGUAGES, clean, messages
 from sluice_models.language.embedding import WordVectors
+from tests.models.labelled_rows import read
 
 pytestmark = pytest.mark.timeout(1200)  # the first test that needs the model trains it
 
@@ -126,11 +127,30 @@ def test_switching_texts_are_made_of_one_part_of_the_split(by_split):
         assert any(one in held_out and other in held_out for one, other in cuts)
 
 
-def test_the_data_are_written_as_a_table(tmp_path, texts):
+def test_the_data_are_written_as_a_table(tmp_path, texts, monkeypatch):
+    monkeypatch.setattr(data, "texts", lambda: texts)
     rows = list(csv.DictReader(train.data("language", tmp_path).read_text(encoding="utf-8").splitlines()))
     assert len(rows) == len(texts)
     assert list(rows[0]) == ["text", "language", "split"]
     assert {row["split"] for row in rows} == set(data.SPLITS)
+
+
+def test_an_evaluation_takes_the_held_out_texts_by_kind(tmp_path, texts, by_split, monkeypatch):
+    monkeypatch.setattr(data, "texts", lambda: texts)
+    train.data("language", tmp_path)
+    request, rows = read(tmp_path, "language")
+    held_out = by_split["held_out"]
+    assert (rows["words"], rows["label"]) == ([each.text for each in held_out], [each.language for each in held_out])
+    assert {*rows["words"]}.isdisjoint(text.text for text in by_split["training"])
+    assert [[word.decode() for word in text.encode().split()] for text in rows["words"]] == [
+        text.split(" ") for text in rows["words"]
+    ]
+    kinds = evaluation.groups(held_out)
+    for kind in ("one_word", "two_or_three_words", "sentences"):
+        of_kind = [text for text, group in zip(rows["words"], rows["group"], strict=True) if group == kind]
+        assert of_kind == [text.text for text in kinds[kind]]
+    assert len({*rows["group"]}) == 3
+    assert request["options"] == {"classes": [*LANGUAGES], "output": "probabilities"}
 
 
 @pytest.mark.parametrize(
@@ -230,7 +250,18 @@ def test_where_a_text_changes_its_language_the_order_of_words_decides(report):
     accuracy = report["held_out_accuracy"]
     assert accuracy["model"]["switching"] >= 0.9
     assert accuracy["model"]["switching_shuffled"] <= 0.55
-    assert accuracy["bag_of_words"]["switching"] <= 0.5
+
+
+@pytest.mark.deep
+def test_a_bag_of_words_is_no_better_than_chance_where_a_text_changes_its_language(by_split, tmp_path):
+    known = vocabulary.vocabulary(language.WORDS)
+    word_rows = lookup.WordRows(known.words, tmp_path / "words.txt")
+    texts = language.training_texts([text for found in by_split.values() for text in found])
+    bag, _ = language.trained(known, look_up(texts, word_rows), ordered=False)
+    answers, groups = {"bag": evaluation.by_model(bag)}, evaluation.groups(by_split["held_out"])
+    accuracy = evaluation.accuracies(answers, groups, word_rows)["bag"]
+    assert accuracy["switching"] <= 0.5
+    assert accuracy["sentences"] >= 0.95
 
 
 def test_served_it_answers_as_often_right_as_reported(served, report, by_split):

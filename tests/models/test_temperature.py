@@ -8,6 +8,7 @@ import pytest
 
 from sluice_models import train
 from sluice_models.temperature import data, model
+from tests.models.labelled_rows import read
 
 
 def test_the_series_has_732_months_and_ends_in_2010():
@@ -80,6 +81,30 @@ def test_the_data_are_written_as_a_table(tmp_path):
     assert len(rows) == 732
     assert rows[0] == {"month": "1950-01", "temperature": "23.11", "split": "training"}
     assert sum(row["split"] == "held_out" for row in rows) == 120
+
+
+def test_an_evaluation_takes_the_windows_as_the_stateful_model_does(tmp_path):
+    train.data("temperature", tmp_path)
+    request, rows = read(tmp_path, "temperature")
+    inputs, targets = model.batches(data.temperatures())
+    np.testing.assert_array_equal(rows["temperature"], inputs, strict=True)
+    np.testing.assert_array_equal(rows["label"], targets, strict=True)
+    assert rows["session"].tolist() == [*range(model.STRETCHES)] * (len(inputs) // model.STRETCHES)
+    assert (request["task"], request["options"]) == ("forecasting", {"period": 12, "horizon": 12})
+
+
+def test_the_groups_of_an_evaluation_are_the_decades_that_are_forecast(tmp_path):
+    train.data("temperature", tmp_path)
+    _, rows = read(tmp_path, "temperature")
+    one_after_another = np.argsort(rows["session"], kind="stable")
+    series, months = data.temperatures(), 720
+    np.testing.assert_array_equal(rows["label"][one_after_another].ravel(), series[-months:])
+    decades = np.repeat(rows["group"][one_after_another], model.WINDOW_MONTHS)
+    for i, decade in enumerate(decades, len(series) - months):
+        first, last = map(int, decade.split("-"))
+        assert first <= data.month(i).year <= last == first + 9
+    _, held_out = data.split(series)
+    np.testing.assert_array_equal(rows["label"][one_after_another].ravel()[decades == "2001-2010"], held_out)
 
 
 def test_an_unknown_example_is_refused_before_anything_is_built(tmp_path):

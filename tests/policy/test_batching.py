@@ -1,204 +1,14 @@
-"""Batching: which rows run together and when. One machine against a sorted list, and the rules as sentences."""
+"""Batching: which rows run together and when, as sentences."""
 
 from itertools import groupby
-from math import inf
 
-import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sluice.policy.batch import PRIORITIES, Batch, Lane, Ticket, too_late
+from sluice.policy.batch import Batch, Lane, Ticket, too_late
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.errors import BatchTooLarge, QueueFull
-from tests.size import size
 
-from .puppet import FAR
-
-SIZES = ((1,), (1, 2, 4), (2, 3, 8), (1, 2, 3, 4, 5, 16))
-LANES = [Lane("m", 1, "a"), Lane("m", 1, "b"), Lane("m", 2, "a"), Lane("m", 1, "a", time_bound=4)]
-
-
-def ticket_of(rows: int = 1, lane: Lane = LANES[0], deadline: float = FAR, priority: str = "normal") -> Ticket:
-    ticket = Ticket(lane, {"x": np.arange(rows)}, rows, deadline)
-    ticket.priority_s = PRIORITIES[priority]
-    return ticket
-
-
-class DispatcherMachine(RuleBasedStateMachine):
-    """The oracle is the list of waiting tickets in order, looked through from the start each time.
-
-    They are ordered by deadline, as their priority counts it, then by arrival.
-    """
-
-    @initialize(
-        sizes=st.sampled_from(SIZES),
-        in_flight=st.integers(1, 3),
-        linger_s=st.sampled_from([0.0, 4.0, 20.0]),
-        queue_rows=st.integers(1, 30),
-    )
-    def begin(self, sizes: tuple[int, ...], in_flight: int, linger_s: float, queue_rows: int) -> None:
-        self.options = BatchingOptions(sizes, in_flight, linger_s, queue_rows)
-        self.dispatcher = Dispatcher(self.options)
-        self.now = 1.0
-        self.waiting: list[Ticket] = []
-        self.running: list[Batch] = []
-        self.gone: list[Ticket] = []
-        self.offered = 0
-        self.fastest: dict[tuple[int, str], float] = {}
-
-    @rule(
-        rows=st.sampled_from([1, 1, 2, 3, 5, 7]),
-        lane=st.sampled_from(LANES),
-        allowed_s=st.one_of(st.integers(-3, 12), st.just(FAR)),
-        priority=st.sampled_from(["normal", "normal", "high", "low"]),
-    )
-    def offer(self, rows: int, lane: Lane, allowed_s: float, priority: str) -> None:
-        ticket = ticket_of(rows, lane, self.now + allowed_s, priority)
-        refusal = None
-        if rows > self.options.max_rows:
-            refusal = BatchTooLarge
-        elif sum(each.rows for each in self.waiting) + rows > self.options.queue_rows:
-            refusal = QueueFull
-        if refusal is None:
-            self.dispatcher.offer(ticket, self.now)
-            self.offered += 1
-            self.waiting.append(ticket)
-            self.waiting.sort(key=lambda each: each.deadline + each.priority_s)  # stable: arrival decides among equals
-        else:
-            before = self.seen()
-            with pytest.raises(refusal):
-                self.dispatcher.offer(ticket, self.now)
-            assert self.seen() == before
-
-    @precondition(lambda self: self.waiting)
-    @rule(data=st.data())
-    def withdraw(self, data: st.DataObject) -> None:
-        ticket = data.draw(st.sampled_from(self.waiting))
-        self.dispatcher.withdraw(ticket)
-        self.waiting.remove(ticket)
-        self.gone.append(ticket)
-
-    @precondition(lambda self: self.running or self.gone)
-    @rule(data=st.data())
-    def withdraw_what_does_not_wait(self, data: st.DataObject) -> None:
-        before = self.seen()
-        self.dispatcher.withdraw(data.draw(st.sampled_from(self.gone + [t for b in self.running for t in b.tickets])))
-        assert self.seen() == before
-
-    @rule()
-    def take(self) -> None:
-        expected = self.expected()
-        batch = self.dispatcher.take(self.now)
-        if expected is None:
-            assert batch is None
-            return
-        assert batch is not None
-        assert batch.tickets == expected
-        assert {ticket.lane for ticket in batch.tickets} == {batch.lane}
-        assert batch.rows == sum(ticket.rows for ticket in expected) <= self.options.max_rows
-        assert batch.size == min(size for size in self.options.allowed_batch_sizes if size >= batch.rows)
-        assert batch.started_at == self.now
-        self.waiting = [ticket for ticket in self.waiting if ticket not in expected]
-        self.running.append(batch)
-
-    @precondition(lambda self: self.running)
-    @rule(data=st.data(), succeeded=st.booleans())
-    def finish(self, data: st.DataObject, succeeded: bool) -> None:
-        batch = data.draw(st.sampled_from(self.running))
-        self.dispatcher.finished(batch, self.now, succeeded=succeeded)
-        self.running.remove(batch)
-        self.gone += batch.tickets
-        if succeeded:
-            key, run_s = (batch.lane.version, batch.lane.signature), self.now - batch.started_at
-            self.fastest[key] = min(run_s, self.fastest.get(key, inf))
-
-    @rule(seconds=st.integers(1, 5))
-    def wait(self, seconds: int) -> None:
-        self.now += seconds
-
-    @invariant()
-    def counts_are_the_oracles(self) -> None:
-        assert self.dispatcher.waiting_rows == sum(ticket.rows for ticket in self.waiting) <= self.options.queue_rows
-        assert self.dispatcher.running == self.running
-        assert len(self.running) <= self.options.in_flight
-        assert [ticket.queue is not None for ticket in self.waiting] == [True] * len(self.waiting)
-
-    @invariant()
-    def hopeless_are_those_that_no_run_was_ever_fast_enough_for(self) -> None:
-        late = [ticket for ticket in self.waiting if ticket.deadline <= self.now + self.horizon(ticket.lane)]
-        found = self.dispatcher.hopeless(self.now)
-        assert len(found) == len(late)
-        assert set(found) == set(late)
-
-    @invariant()
-    def it_wakes_up_when_a_lane_becomes_ready(self) -> None:
-        wakeup = self.dispatcher.next_wakeup()
-        if len(self.running) >= self.options.in_flight or not self.waiting:
-            assert wakeup == inf
-        elif self.expected() is not None:
-            assert wakeup <= self.now
-        else:
-            assert wakeup == min(self.lingers_until(lane) for lane in self.lanes()) > self.now
-
-    def teardown(self) -> None:
-        """Everything that was taken on comes out, exactly once."""
-        if not hasattr(self, "dispatcher"):
-            return
-        self.now += self.options.linger_s
-        while self.waiting or self.running:
-            while self.expected() is not None:
-                self.take()
-            batch = self.running.pop()
-            self.dispatcher.finished(batch, self.now, succeeded=True)
-            self.gone += batch.tickets
-        assert self.dispatcher.take(self.now) is None
-        assert len(self.gone) == len(set(self.gone)) == self.offered
-
-    def expected(self) -> list[Ticket] | None:
-        """The tickets of the batch that must be given now."""
-        options = self.options
-        if len(self.running) >= options.in_flight:
-            return None
-        for lane in self.lanes():  # the lane with the oldest deadline comes first, as its first ticket does
-            full = sum(ticket.rows for ticket in lane) >= options.max_rows
-            if self.running or full or self.lingers_until(lane) <= self.now:
-                fitting = [sum(t.rows for t in lane[: n + 1]) <= options.max_rows for n in range(len(lane))]
-                return lane[: fitting.count(True)]
-        return None
-
-    def horizon(self, lane: Lane) -> float:
-        """While nothing runs only the past counts."""
-        return self.fastest.get((lane.version, lane.signature), 0) if self.running else 0
-
-    def lanes(self) -> list[list[Ticket]]:
-        lanes: dict[Lane, list[Ticket]] = {}
-        for ticket in self.waiting:
-            lanes.setdefault(ticket.lane, []).append(ticket)
-        return list(lanes.values())
-
-    def lingers_until(self, lane: list[Ticket]) -> float:
-        """Counted from the oldest row, but never so long that the oldest deadline could not be met."""
-        oldest = min(ticket.queued_at for ticket in lane)
-        if not self.options.linger_s:
-            return oldest
-        fastest = self.fastest.get((lane[0].lane.version, lane[0].lane.signature), 0)
-        return min(oldest + self.options.linger_s, min(ticket.deadline for ticket in lane) - 2 * fastest)
-
-    def seen(self) -> tuple[object, ...]:
-        found = self.dispatcher
-        return (
-            found.waiting_rows,
-            list(found.running),
-            found.next_wakeup(),
-            found.hopeless(self.now),
-            found.hopeless(FAR * 2),
-        )
-
-
-DispatcherMachine.TestCase.settings = settings(max_examples=size(100, 3000), stateful_step_count=40)
-TestDispatcher = DispatcherMachine.TestCase
+from .lanes import EXACT, LANES, ticket_of
 
 
 def dispatcher_of(**options: object) -> Dispatcher:
@@ -319,6 +129,27 @@ def test_a_batch_with_more_rows_than_fit_is_refused_with_the_limit() -> None:
     with pytest.raises(BatchTooLarge, match="5 rows does not fit: the largest batch of model 'm' has 4") as caught:
         dispatcher_of().offer(ticket_of(5), 1.0)
     assert caught.value.details == {"limit": 4}
+
+
+def test_an_exact_request_runs_alone_and_as_large_as_it_is_whatever_else_waits() -> None:
+    exact = [ticket_of(rows, EXACT, deadline) for rows, deadline in ((3, 2.0), (7, 3.0), (1, 4.0))]
+    dispatcher = offered(dispatcher_of(linger_s=5.0), *exact, ticket_of(deadline=5.0), ticket_of(deadline=6.0))
+    found = []
+    for _ in range(4):
+        found.append(dispatcher.take(7.0))
+        dispatcher.finished(found[-1], 7.0, succeeded=True)
+    assert [batch.tickets for batch in found[:3]] == [[each] for each in exact]
+    assert [(batch.rows, batch.size) for batch in found] == [(3, 3), (7, 7), (1, 1), (2, 2)]
+
+
+def test_an_exact_request_takes_no_riders_and_is_none() -> None:
+    short, long = (Lane("m", 1, "a", bounds=(bound,)) for bound in (4, 8))
+    dispatcher = offered(dispatcher_of(), ticket_of(3, long._replace(exact=True), 2.0), ticket_of(1, short, 4.0))
+    first = dispatcher.take(1.0)
+    assert (first.rows, first.size) == (3, 3)
+    dispatcher.finished(first, 1.0, succeeded=True)
+    offered(dispatcher, ticket_of(3, long, 3.0), ticket_of(1, short._replace(exact=True), 3.5))
+    assert [ticket.lane for ticket in dispatcher.take(1.0).tickets] == [long, short]
 
 
 def test_a_full_queue_says_how_many_wait_and_how_many_came() -> None:

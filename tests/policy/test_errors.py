@@ -21,6 +21,7 @@ TABLE = {
     "version_not_found": (404, "NOT_FOUND"),
     "session_not_found": (404, "NOT_FOUND"),
     "evaluation_not_found": (404, "NOT_FOUND"),
+    "evaluation_conflict": (409, "FAILED_PRECONDITION"),
     "session_exists": (409, "ALREADY_EXISTS"),
     "state_incompatible": (409, "FAILED_PRECONDITION"),
     "not_calibrated": (409, "FAILED_PRECONDITION"),

@@ -1,5 +1,7 @@
 """How well scores tell known from unknown: against scikit-learn, scipy, and formulas that go row by row."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,3 +73,13 @@ def test_scores_that_tell_everything_and_nothing() -> None:
     low, high = np.arange(3.0), np.arange(3.0) + 5
     assert (auroc(low, high), auroc(high, low), auroc(low, low)) == (1.0, 0.0, 0.5)
     assert oscr(low, np.zeros(3, bool), high) == 0.0
+
+
+@given(SCORES, SCORES, st.integers(0, 2**30))
+def test_a_row_of_weight_3_counts_as_three_rows(known: np.ndarray, unknown: np.ndarray, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    right = rng.random(len(known)) < 0.7
+    ours, theirs = (np.append(rng.integers(0, 4, len(each) - 1), 1) for each in (known, unknown))
+    weighted = measured(known, right, unknown, ours.astype(float), theirs.astype(float))
+    repeated = measured(np.repeat(known, ours), np.repeat(right, ours), np.repeat(unknown, theirs))
+    assert astuple(weighted) == pytest.approx(astuple(repeated))

@@ -410,6 +410,19 @@ def test_a_poisonous_row_is_found_also_in_a_batch_that_met_others(puppet: Puppet
     assert isinstance(poison.outcome, InputRejected)
 
 
+def test_an_exact_batch_that_met_others_runs_again_as_it_was_and_one_that_is_refused_does_not(puppet: Puppet) -> None:
+    fine, poison = row_ticket(1.0, 2.0, 3.0), row_ticket(1.0, POISON, 3.0)
+    for ticket in (fine, poison):
+        ticket.lane = ticket.lane._replace(exact=True)
+        puppet.offered(ticket)
+    puppet.rows(1.0)
+    puppet.finish(puppet.taken(), COLLISION)
+    puppet.run()
+    assert fine.outcome["y"].tolist() == [[3, 3], [5, 5], [7, 7]]
+    assert isinstance(poison.outcome, InputRejected)
+    assert [(batch.rows, batch.size) for batch in puppet.ran] == [(3, 3), (3, 3), (3, 3), (1, 1)]
+
+
 def test_a_state_that_becomes_nan_marks_that_session_only(puppet: Puppet) -> None:
     a, b = puppet.open(), puppet.open("b")
     fine, spoiled = puppet.step(a), puppet.step(b, SPOIL)

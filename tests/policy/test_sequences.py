@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sluice.policy.batch import Batch, Lane, Ticket
+from sluice.policy.batch import Batch, Lane, Ticket, row_bytes
 from sluice.policy.batching import BatchingOptions, Dispatcher
 from sluice.policy.buckets import bucket_for
 from sluice.policy.contract import Signature
@@ -21,7 +21,7 @@ from sluice.policy.errors import (
     SequenceTooLong,
     ShapeMismatch,
 )
-from sluice.policy.sequences import Grouped, grouped, rows_of, text_values
+from sluice.policy.sequences import Grouped, grouped, lane_of, rows_of, text_values
 from tests.size import size
 
 from .puppet import FAR
@@ -209,6 +209,20 @@ def test_a_shorter_row_rides_in_the_place_of_filler() -> None:
     assert batch is not None
     assert (batch.tickets, batch.rows, batch.size, batch.lane) == ([long, short], 4, 4, long.lane)
     assert dispatcher.waiting_rows == 4  # three rows do not fit into what is left, and those of (8, 8) are longer
+
+
+def test_the_bytes_of_a_row_are_those_that_it_has_when_it_is_padded() -> None:
+    lane = lane_of(Lane("m", 1, "a"), SEQUENCES, (3, 5))
+    columns = {name: np.zeros((1, *shape), dtype) for name, dtype, shape in lane.rows_like}
+    assert row_bytes(lane) == sum(array.nbytes for array in columns.values()) > 0
+
+
+def test_an_exact_run_says_nothing_of_how_many_rows_share_a_run() -> None:
+    dispatcher = Dispatcher(BatchingOptions())
+    for _ in range(20):
+        dispatcher.offer(Ticket(Lane("m", 1, "a", bounds=(4,), exact=True), {"x": np.zeros((50, 4))}, 50, FAR), 1.0)
+        dispatcher.finished(dispatcher.take(1.0), 2.0, succeeded=True)
+    assert dispatcher.cost(1, "a").rows == 1.0
 
 
 def test_a_whole_queue_rides_when_a_run_of_its_own_would_cost_more() -> None:

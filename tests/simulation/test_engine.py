@@ -63,9 +63,8 @@ GONE = "the client has gone"
 class MoodyRunner:
     """A back end in moods: slow, gone, crashed, wrong, spoiled or hanging beyond the deadline."""
 
-    def __init__(self, random: Random, sizes: tuple[int, ...], calm: float) -> None:
+    def __init__(self, random: Random, calm: float) -> None:
         self.random = random
-        self.sizes = sizes
         self.calm = calm
         self.running = self.most_running = 0
         self.ran: list[int] = []
@@ -74,7 +73,7 @@ class MoodyRunner:
         self, model: str, version: int, signature: str, inputs: dict[str, np.ndarray], outputs: Any, timeout_s: float
     ) -> dict[str, np.ndarray]:
         assert (model, version) == (MODEL, VERSION)
-        assert {len(array) for array in inputs.values()} <= set(self.sizes)
+        assert len({len(array) for array in inputs.values()}) == 1
         assert timeout_s > 0
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -118,7 +117,8 @@ class MoodyRunner:
 class Ears:
     """Hears what the engine tells, and looks into each batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        self.sizes = sizes
         self.batches: list[Batch] = []
         self.ended: Counter[Session] = Counter()
 
@@ -126,6 +126,10 @@ class Ears:
         batch = event.batch
         self.batches.append(batch)
         assert batch.rows == sum(ticket.rows for ticket in batch.tickets)
+        if batch.lane.exact:
+            assert [ticket.rows for ticket in batch.tickets] == [batch.size]
+        else:
+            assert batch.size in self.sizes
         assert event.run_s >= 0
         assert min(batch.waited_s) >= 0
         steps = [ticket for ticket in batch.tickets if isinstance(ticket, Step)]
@@ -164,6 +168,7 @@ class World:
             in_flight=random.choice([1, 2, 3]),
             linger_s=random.choice([0.0, 0.0, 0.003]),
             queue_rows=random.choice([8, 4096]),
+            low_priority_share=random.choice([0.2, 0.5, 1.0]),
         )
         self.options = SessionOptions(
             idle_s=random.choice([0.05, 600.0]),
@@ -173,10 +178,8 @@ class World:
             queue_steps=3,
         )
         self.scheduler = RecordingScheduler(self.batching, self.options)
-        self.runner = MoodyRunner(
-            Random(seed + 1), self.batching.allowed_batch_sizes, calm=random.choice([1.0, 0.9, 0.6])
-        )
-        self.ears = Ears()
+        self.runner = MoodyRunner(Random(seed + 1), calm=random.choice([1.0, 0.9, 0.6]))
+        self.ears = Ears(self.batching.allowed_batch_sizes)
         self.engine = Engine(self.scheduler, self.runner, self.ears)
         self.calls: list[Call] = []
         self.sessions: list[Session] = []
@@ -220,8 +223,12 @@ class World:
 
     def predicting(self, random: Random) -> Call:
         deadline, hurried = self.deadline(random)
-        xs = [self._input(random) for _ in range(random.randint(1, self.batching.max_rows))]
-        return self._called(xs, rows(xs, deadline), None, hurried=hurried)
+        exact = random.random() < 0.25
+        xs = [self._input(random) for _ in range(random.randint(1, self.batching.max_rows * (2 if exact else 1)))]
+        ticket = rows(xs, deadline)
+        low = random.random() < 0.25
+        ticket.lane, ticket.priority_s = ticket.lane._replace(exact=exact, low=low), 10.0 if low else 0.0
+        return self._called(xs, ticket, None, hurried=hurried)
 
     async def make(self, call: Call) -> None:
         try:
@@ -390,6 +397,11 @@ def met_by(seed: int) -> Counter[str]:
         met["moved without being told"] += isinstance(outcome, Answers) and call.told == [GONE]
     met["several in flight"] += world.runner.most_running > 1
     met["filler"] += any(batch.size > batch.rows for batch in world.ears.batches)
+    met["low alone"] += any(batch.lane.low for batch in world.ears.batches)
+    met["low as filler"] += any(
+        ticket.lane.low and not batch.lane.low for batch in world.ears.batches for ticket in batch.tickets
+    )
+    met["exact"] += any(batch.lane.exact for batch in world.ears.batches)
     met["shared"] += any(len(batch.tickets) > 2 for batch in world.ears.batches)
     return met
 
@@ -403,7 +415,8 @@ def test_the_seeds_together_meet_every_outcome():
     """A simulation that never meets a fault shows nothing; this one is known to meet all of them."""
     met = sum(map(met_by, SEEDS), Counter())
     wanted = {
-        "Answers", "dict", "replayed", "moved without being told", "several in flight", "filler", "shared",
+        "Answers", "dict", "replayed", "moved without being told", "several in flight", "filler", "shared", "exact",
+        "low alone", "low as filler",
         Cancelled.__name__, BackendError.__name__, BackendUnavailable.__name__, InputRejected.__name__,
         Internal.__name__, DeadlineExceeded.__name__, StateNotFinite.__name__, StepMismatch.__name__,
         QueueFull.__name__, SessionQueueFull.__name__, "SessionClosed", "SessionExpired", "SessionEvicted",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from loadtests.bench.cases.case import Case, Measure, python_load, watched
 from loadtests.bench.cases.generation import generation_cases
 from loadtests.bench.cases.lengths import length_cases
+from loadtests.bench.cases.neighbour import neighbour_cases
 from loadtests.bench.cases.recognition import recognition_cases
 from loadtests.bench.loads import wrk
 from loadtests.bench.loads.load import Load
@@ -38,6 +39,7 @@ def all_cases() -> list[Case]:
     return [
         *_limits(), *_echoes(), *_http(), *_grpc(), *_websockets(), *_columns(), *_open(), *_wide(), *_predict(),
         *_single(), *length_cases(), *generation_cases(), *recognition_cases(),
+        *neighbour_cases(),
     ]  # fmt: skip
 
 

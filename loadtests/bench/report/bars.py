@@ -116,6 +116,7 @@ def bars(outcomes: Outcomes) -> list[Bar]:
         ratio("recognize by nearest neighbours / predict", rates("recognition-knn-64"), predicted, 0.85),
         ratio("recognize with a detector / predict", rates("recognition-detector-64"), predicted, 0.5),
         most("added by recognize to one predict's p50", recognized_ms, 0.3, "ms"),
+        most("live p99 beside an evaluation / alone", values("neighbour", "beside_over_alone_p99"), 1.2, ""),
     ]
 
 

@@ -5,7 +5,7 @@ then makes the position in every later frame equally likely everywhere too, what
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from sluice_models.clips.sheet import contact_sheet
 
 # In a picture y goes down. Direction i is i eighths of a turn from the first.
 DIRECTIONS = ("right", "down-right", "down", "down-left", "left", "up-left", "up", "up-right")
-SHAPES = ("disc", "square", "diamond", "cross")
+# How far a place is from the middle of each shape: across and down, both positive, and half the width of a cross's arm.
+_DISTANCES: Mapping[str, Callable[[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]], Any]] = {
+    "disc": lambda x, y, _: np.hypot(x, y),
+    "square": lambda x, y, _: np.maximum(x, y),
+    "diamond": lambda x, y, _: (x + y) / np.float32(np.sqrt(2)),
+    "cross": lambda x, y, arm: np.maximum(np.maximum(x, y), np.minimum(x, y) + arm),
+}
+SHAPES = tuple(_DISTANCES)
 SIZE = 32
 # Clips of up to so many frames are served in one group; the last number is the longest clip.
 LENGTHS = (3, 6, 12, 24)
@@ -121,10 +128,11 @@ def _inside(scenes: Scenes, centres: Frames) -> Frames:
     pixels = np.arange(SIZE, dtype=np.float32)
     x, y = np.moveaxis(np.abs((pixels - centres[..., None] + SIZE / 2) % SIZE - SIZE / 2), 2, 0)
     x, y = x[:, :, None, :], y[:, :, :, None]
-    radius, shape = (each[:, None, None, None] for each in (scenes.radius.astype(np.float32), scenes.shape))
-    longer, shorter = np.maximum(x, y), np.minimum(x, y)
-    distances = np.hypot(x, y), longer, (x + y) / np.float32(np.sqrt(2)), np.maximum(longer, shorter + radius / 2)
-    distance = np.select([shape == i for i in range(len(SHAPES))], distances)
+    radius = scenes.radius.astype(np.float32)[:, None, None, None]
+    distance = np.empty((*centres.shape[:2], SIZE, SIZE), np.float32)
+    for i, distances in enumerate(_DISTANCES.values()):
+        those = scenes.shape == i
+        distance[those] = distances(x[those], y[those], radius[those] / 2)
     return np.clip(radius - distance + 0.5, 0, 1)
 
 

@@ -148,7 +148,6 @@ def _report(model: keras.Model, seconds: float) -> dict[str, Any]:
     return {
         "held_out_accuracy": {str(frames): round(accuracy(model, frames), 4) for frames in data.LENGTHS},
         "held_out": f"{data.HELD_OUT_CLIPS} clips of each number of frames",
-        "single_frame_accuracy": round(single_frame_accuracy(), 4),
         "chance": 1 / len(data.DIRECTIONS),
         "seed": SEED,
         "batch_size": BATCH_SIZE,

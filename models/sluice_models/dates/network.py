@@ -1,4 +1,6 @@
-"""The encoder-decoder: what is trained, one step of decoding with its weights, and the whole greedy decode."""
+"""The encoder-decoder: what is trained, and what runs with its weights: a step, the whole greedy decode, a score."""
+
+import math
 
 import keras
 import tensorflow as tf
@@ -72,3 +74,19 @@ def greedy(model: keras.Model, text: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor
         ended |= token == END
         answer.append(token)
     return tf.stack(answer, axis=1)
+
+
+def log_probabilities(
+    model: keras.Model, text: tf.Tensor, lengths: tf.Tensor, target: tf.Tensor, target_lengths: tf.Tensor
+) -> tf.Tensor:
+    """With teacher forcing: of each token of `target` after the right ones before it, float32 [batch, token], in nats.
+
+    0 beyond a target's end, so that sums are right, and minus infinity for a token that there is not.
+    """
+    within = tf.sequence_mask(target_lengths, tf.shape(target)[1])
+    exists = (target >= 0) & (target < len(TOKENS))
+    answer = tf.where(exists, target, PAD)
+    before = tf.pad(answer[:, :-1], [[0, 0], [1, 0]], constant_values=START)
+    logits, *_ = model.get_layer("decoder")([before, *encode(model, text, lengths)])
+    given = tf.gather(tf.nn.log_softmax(logits), answer, axis=2, batch_dims=2)
+    return tf.where(within, tf.where(exists, given, -math.inf), 0.0)

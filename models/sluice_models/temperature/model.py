@@ -1,7 +1,7 @@
 """Trains the forecaster with a running state, ten stretches of the series side by side, and exports it."""
 
 import json
-import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.export import Description, Meaning, export
-from sluice_models.progress import EpochProgress
+from sluice_models.fitting import fit
 from sluice_models.temperature import data
 
 SEED = 7
@@ -97,13 +97,6 @@ def _side_by_side(months: Array, windows: int) -> Array:
     return stretches.swapaxes(0, 1).reshape(-1, WINDOW_MONTHS, 1)
 
 
-class _ResetStates(keras.callbacks.Callback):
-    """Each epoch starts at the beginning of the stretches, from zero state."""
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        _reset(self.model)
-
-
 def _reset(model: keras.Model) -> None:
     model.get_layer("lstm").reset_state()
 
@@ -111,20 +104,18 @@ def _reset(model: keras.Model) -> None:
 def _train(model: keras.Model, training: Array) -> float:
     """Train in place; the seconds it took."""
     inputs, targets = batches(training)
-    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, EPOCHS * len(inputs) // STRETCHES)
+    an_epoch = len(inputs) // STRETCHES
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, EPOCHS * an_epoch)
     model.compile(keras.optimizers.Adam(rate), loss="mse")
-    started = time.monotonic()
-    model.optimizer.build(model.trainable_variables)  # or the training step is traced twice
-    model.fit(
-        inputs,
-        targets,
-        batch_size=STRETCHES,
-        shuffle=False,
-        epochs=EPOCHS,
-        verbose=0,
-        callbacks=[_ResetStates(), EpochProgress("temperature", EPOCHS)],
-    )
-    return time.monotonic() - started
+    lessons = _lessons(model, np.split(inputs, an_epoch), np.split(targets, an_epoch))
+    return fit(model, lessons, EPOCHS, an_epoch, "temperature")
+
+
+def _lessons(model: keras.Model, inputs: Sequence[Array], targets: Sequence[Array]) -> Iterator[tuple[Array, Array]]:
+    """Batches without end; each epoch starts at the beginning of the stretches, from zero state."""
+    while True:
+        _reset(model)
+        yield from zip(inputs, targets, strict=True)
 
 
 def _report(model: keras.Model, seconds: float) -> dict[str, Any]:

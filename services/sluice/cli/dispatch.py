@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 from sluice.cli.errors import FAILED, WRONG_USAGE, CommandError
 from sluice.cli.extras import DISTRIBUTION, NEEDS, installed, need, overview
-from sluice.signals import end_when_told
+from sluice.signals import end_when_told, end_with_parent
 from sluice.stderr import say
 
-_SERVERS = ("serve", "model-server")
+_SERVERS = ("serve", "model-server", "evaluator")
+_CHILD = "--end-with-parent"  # before the command: the process is another one's child, which holds its standard input
 
 
 def dispatch(arguments: Sequence[str]) -> int:
@@ -25,6 +26,9 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     """Importing the other commands' framework would take a third of the start of `serve`."""
+    if arguments and arguments[0] == _CHILD:
+        end_with_parent()
+        arguments = arguments[1:]
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", arguments)
     if command in _SERVERS:
         end_when_told()
@@ -37,6 +41,10 @@ def _run(arguments: Sequence[str]) -> int:
         from sluice.cli.model_server import model_server
 
         return model_server(rest)
+    if command == "evaluator":
+        from sluice.cli.evaluator import evaluator
+
+        return evaluator(rest)
     if command == "--version":
         from importlib.metadata import version
 

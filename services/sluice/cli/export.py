@@ -19,8 +19,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from sluice.cli.ask import GATEWAY
-from sluice.cli.data_files import files_of, places_of, read_data
 from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.labelled_rows import check_data, places_of, read_data
 from sluice.cli.model_folders import contract_file
 from sluice.cli.requests import requests
 from sluice.export import Classes, ExportError, export, export_recognizer
@@ -126,7 +126,7 @@ def _check(asked: Recognition, steps: bool) -> None:
     if len(given) == 1:
         raise CommandError(f"expected --features LAYER and --train DATA, or neither; got --{given[0]}", WRONG_USAGE)
     if asked.train is not None:
-        files_of(asked.train)  # a wrong name is told before anything is loaded
+        check_data(asked.train)  # a wrong name is told before anything is loaded
 
 
 def _names(classes: str) -> list[str]:

@@ -13,17 +13,20 @@ PROOF: Mapping[str, Sequence[str]] = {
     "export": ("keras", "tensorflow"),
     "model-server": ("tensorflow_serving", "tensorflow"),
     "models": ("wordfreq",),
+    "evaluator": ("sqlalchemy", "sklearn"),
 }
 NEEDS: Mapping[str, Sequence[str]] = {
     "serve": ("gateway",),
     "model-server": ("model-server",),
+    "evaluator": ("evaluator",),
     "models": ("cli", "models"),
     "export": ("cli", "export"),
     "explain": ("cli",),
     "buckets": ("cli",),
     "calibrate": ("cli",),
+    "evaluate": ("cli", "evaluator"),
     "doctor": ("cli", "gateway"),
-    "demo": ("cli", "gateway", "export", "model-server", "models"),
+    "demo": ("cli", "gateway", "export", "model-server", "models", "evaluator"),
 }
 
 

@@ -41,6 +41,14 @@ def model_server(context: typer.Context) -> None:
     raise typer.Exit(run(context.args))
 
 
+@app.command(context_settings=_FORWARDED)
+def evaluator(context: typer.Context) -> None:
+    """Evaluate models over HTTP, in a process of its own; `sluice evaluator --help` lists every setting."""
+    from sluice.cli.evaluator import evaluator as run
+
+    raise typer.Exit(run(context.args))
+
+
 @models.command("build")
 def build(
     names: Annotated[
@@ -70,7 +78,7 @@ def data(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The model whose data is wanted.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder that gets the data.")] = Path("var/data"),
 ) -> None:
-    """Write a model's data as CSV."""
+    """Write a model's data as CSV, and beside it labelled rows and the request for its evaluation on these."""
     from sluice_models.train import UnknownExample, data
 
     try:
@@ -234,6 +242,72 @@ def calibrate(
     from sluice.cli.calibrate.command import ALL, Options, run
 
     run(name, url, models_dir, Options(known, unknown, method or [ALL], level, by_class, calibrations, plot))
+
+
+@app.command()
+def evaluate(
+    name: Annotated[str, typer.Argument(help="The name of a model; an example model brings its own data.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Rows with a `label`: .npz, .csv, .jsonl, .parquet, or a folder of these; or NAME.evaluation.json, "
+            "which names them, the task and more.",
+            show_default="the example's, written to var/data",
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="classification, regression, forecasting, sequences or open_set."),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help="The gateway that serves NAME.", show_default="one of its own, stopped again afterwards"),
+    ] = None,
+    models_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--models", metavar="DIR", help="Without --url: the folder that holds NAME.", show_default="var/models"
+        ),
+    ] = None,
+    batch_sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,…",
+            help="Measure everything again at these batch sizes, to see that only time and memory change.",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Batches of one shape throughout, so that results are bit-identical.")
+    ] = False,
+    compare_to: Annotated[int | None, typer.Option(metavar="V", help="Compare with this version, row by row.")] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EXPR",
+            help='"accuracy < 0.97", "accuracy drops > 0.5pt vs 3": ends with code 1 if it holds; may be repeated.',
+        ),
+    ] = None,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Write the report as .html, .md or .json; may be repeated."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, or dask: the workers of a Dask cluster ask.")] = "local",
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="With --engine dask: tcp://HOST:PORT.")
+    ] = None,
+) -> None:
+    """Measure a model the way it is served: metrics with intervals, at several batch sizes, against other versions.
+
+    Without --url a gateway and a model server are started for it, and stopped again.
+
+    Exit codes: 0 done, 1 failed or a condition of --fail-if holds, 2 wrong usage, 3 no gateway that answers.
+    """
+    from sluice.cli.evaluate.command import Where, run
+    from sluice.cli.evaluate.request import Flags
+
+    flags = Flags(data, task, batch_sizes, exact, compare_to, fail_if or ())
+    run(name, flags, Where(url, models_dir, engine, scheduler), report or ())
 
 
 @app.command()

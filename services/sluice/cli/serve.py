@@ -21,13 +21,13 @@ def serve(arguments: Sequence[str]) -> int:
 
         show()
     gc.disable()  # until it listens: what is imported stays
-    # The gateway forks only to start the model server, which needs none of gRPC's care for forks.
+    # The gateway forks only to start its children, which need none of gRPC's care for forks.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     from pydantic import ValidationError
 
-    from sluice.gateway.listener import CannotListen
     from sluice.gateway.server import serve as run
     from sluice.gateway.settings import SettingsError, load
+    from sluice.listener import CannotListen
     from sluice.wrong_settings import told
 
     try:

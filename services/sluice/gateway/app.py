@@ -17,9 +17,9 @@ from starlette.routing import Match
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.server import GrpcServer
-from sluice.gateway.http import calibrations, events, generate, oip, operation, rest
-from sluice.gateway.http.answers import error_headers, is_tf_serving, plain_body
-from sluice.gateway.http.body import what_is_wrong
+from sluice.gateway.http import calibrations, evaluations, events, generate, oip, operation, rest
+from sluice.gateway.http.answers import is_tf_serving, plain_body
+from sluice.gateway.http.body import IN_WORDS
 from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.front import Front
 from sluice.gateway.http.headers import RequestIds
@@ -30,12 +30,14 @@ from sluice.gateway.http.websocket import refuse_socket
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.gateway.settings import Settings
 from sluice.gateway.upstream.catalog import Catalog
-from sluice.gateway.upstream.child import ModelServerChild
+from sluice.gateway.upstream.child import Child, model_server_arguments
 from sluice.gateway.upstream.client import Backend
+from sluice.gateway.upstream.evaluator import Evaluator, evaluator_arguments
 from sluice.gateway.upstream.served import ServedVersion
 from sluice.model_folder import look
 from sluice.policy.errors import BadRequest, SluiceError
 from sluice.policy.scheduler import Scheduler
+from sluice.wire.answers import error_headers, what_is_wrong
 from sluice.wire.rest_paths import METHODS, NoCall, WrongMethod, rest_call, version_by_name
 
 _NOT_ALLOWED = 405
@@ -72,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     for part in (rest, operation, events, generate, calibrations, oip):
         app.include_router(part.router)
+    app.router.routes.extend(evaluations.routes())
     app.add_api_websocket_route("/{path:path}", refuse_socket)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
@@ -90,10 +93,9 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
     async with AsyncExitStack() as stack:
         address, expected = settings.backend, ""
         if address is None and settings.models is not None:
-            child = ModelServerChild(
-                settings.models,
-                intra_op_threads=settings.intra_op_threads,
-                inter_op_threads=settings.inter_op_threads,
+            child = Child(
+                "embedded model server",
+                partial(model_server_arguments, settings.models, settings.intra_op_threads, settings.inter_op_threads),
                 reached=lambda: catalog.reached,
                 died=lambda reason: catalog.lose(reason),  # noqa: PLW0108 - it is made below
                 hopeless=app.state.give_up,
@@ -101,6 +103,11 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             child.start()  # in a task, which begins when all is made
             stack.push_async_callback(child.stop)
             address, expected = child.address, "the embedded model server is starting"
+        about = settings.evaluations_database, settings.evaluations_data_roots
+        evaluator = app.state.evaluator = Evaluator(
+            settings.evaluator, lambda socket: evaluator_arguments(app.state.url, *about, socket)
+        )
+        stack.push_async_callback(evaluator.close)
         backend = Backend(address or "")
         stack.push_async_callback(backend.close)
         scheduler = Scheduler(settings.batching, settings.sessions)
@@ -148,7 +155,7 @@ async def _refuse(request: Request, error: SluiceError) -> JSONResponse:
 
 
 async def _refuse_fields(request: Request, error: RequestValidationError) -> JSONResponse:
-    wrong = "; ".join(map(what_is_wrong, error.errors()))
+    wrong = "; ".join(what_is_wrong(each, IN_WORDS) for each in error.errors())
     return _answer(request, BadRequest(f"The request cannot be read: {wrong}."))
 
 

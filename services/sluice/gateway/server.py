@@ -16,8 +16,8 @@ from fastapi import FastAPI
 
 from sluice.gateway.app import create_app
 from sluice.gateway.http.connection import Clocks, GatewayProtocol, SocketProtocol
-from sluice.gateway.listener import listen
 from sluice.gateway.settings import Settings
+from sluice.listener import listen
 from sluice.policy.errors import Draining
 from sluice.signals import SIGNALS
 
@@ -42,6 +42,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         spare_the_collector()
         host, port = self.servers[0].sockets[0].getsockname()[:2]
+        self._app.state.url = f"http://{_reachable(host)}:{port}"
         log.info(
             "listening",
             http=f"http://{host}:{port}",
@@ -98,6 +99,12 @@ class Server(uvicorn.Server):
     def _give_up(self, reason: str) -> None:
         log.error("cannot serve", reason=reason)
         self.should_exit = self.failed = True
+
+
+def _reachable(host: str) -> str:
+    """An address of this machine at which a server that listens there is reached."""
+    found = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - it is not listened on
+    return f"[{found}]" if ":" in found else found
 
 
 def serve(settings: Settings) -> int:

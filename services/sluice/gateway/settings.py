@@ -28,7 +28,7 @@ from sluice.policy.sessions import SessionOptions
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 _PREFIX = "SLUICE_"
-_MODEL_SERVER_PREFIX = "SLUICE_MODEL_SERVER_"  # the child's own settings
+_OTHERS = ("SLUICE_MODEL_SERVER_", "SLUICE_EVALUATOR_")  # the children's own settings
 _FOLDERS = {
     "--models": f"the folder of models, {LAYOUT}",
     "--calibrations": "the folder that `sluice calibrate` writes to, or an empty one (`mkdir -p DIR`)",
@@ -68,6 +68,13 @@ def _address(text: str) -> str:
     if not host or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:8080, got {text!r}")
     return text
+
+
+def _evaluator(text: str) -> str:
+    address = text.removeprefix("http://").rstrip("/")
+    if not (len(text) > len("unix:") and text.startswith("unix:")):
+        _address(address)
+    return address
 
 
 def _increasing_bounds(bounds: tuple[int, ...]) -> tuple[int, ...]:
@@ -114,6 +121,17 @@ class Settings(BaseSettings):
         description="Folder of calibrations, MODEL-VERSION.json, that `:recognize` decides by; files that change are "
         "read again.",
     )
+    evaluator: Annotated[str, AfterValidator(_evaluator)] | None = Field(
+        None,
+        description="Evaluator that answers `/v1/evaluations`, HOST:PORT or unix:PATH. Without it one is started as a "
+        "child when it is first asked for.",
+    )
+    evaluations_database: str | None = Field(
+        None, description="Where that child keeps its evaluations, a URL as `sluice evaluator --database` takes it."
+    )
+    evaluations_data_roots: Names = Field(
+        (), description="Folders and URLs below which that child may read data; without any it reads uploads only."
+    )
     config: Path | None = Field(None, description="YAML file of settings, one key for each flag, with underscores.")
 
     allowed_batch_sizes: Sizes = Field(
@@ -133,6 +151,13 @@ class Settings(BaseSettings):
     )
     queue_rows: PositiveInt = Field(
         BatchingOptions().queue_rows, description="Rows of one model that may wait; beyond it: 429 queue_full."
+    )
+    low_priority_share: float = Field(
+        BatchingOptions().low_priority_share,
+        gt=0,
+        le=1,
+        description="While other requests for a model come, the share of the time of one of its `in_flight` slots that "
+        "batches of low priority may take. The less, the less the others notice; without others they take all.",
     )
     timeout_ms: PositiveInt = Field(
         30_000, description="How long a request may take when it does not say Sluice-Timeout-Ms, in milliseconds."
@@ -218,7 +243,8 @@ class Settings(BaseSettings):
 
     @property
     def batching(self) -> BatchingOptions:
-        return BatchingOptions(self.allowed_batch_sizes, self.in_flight, self.linger_ms / 1000, self.queue_rows)
+        linger_s, share = self.linger_ms / 1000, self.low_priority_share
+        return BatchingOptions(self.allowed_batch_sizes, self.in_flight, linger_s, self.queue_rows, share)
 
     @property
     def bucket_options(self) -> BucketOptions:
@@ -306,7 +332,7 @@ def _check_yaml(file: Path) -> None:
 
 def _refuse_unknown_environment() -> None:
     known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    ours = [name for name in os.environ if name.startswith(_PREFIX) and not name.startswith(_MODEL_SERVER_PREFIX)]
+    ours = [name for name in os.environ if name.startswith(_PREFIX) and not name.startswith(_OTHERS)]
     unknown = sorted(name for name in ours if name not in known)
     if unknown:
         raise SettingsError(

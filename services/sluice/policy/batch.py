@@ -41,6 +41,13 @@ class Lane(NamedTuple):
     alone: int = 0  # tells apart the lanes of tickets that must run alone
     batch_axis: BatchAxis = "promised"
     exclusive: int = 0  # how often it has been tried while nothing else of the model runs; 0: others may
+    exact: bool = False  # each ticket is a batch of its own, of exactly its rows
+    low: bool = False  # of low priority: its rows yield to others'
+
+    @property
+    def shared(self) -> bool:
+        """Whether its tickets share batches, which are filled up to an allowed size."""
+        return not self.exact and self.batch_axis != "none"
 
     @property
     def elements(self) -> int:
@@ -55,15 +62,26 @@ class Lane(NamedTuple):
             and all(bound >= short for bound, short in zip(self.bounds, other.bounds, strict=True))
         )
 
+    def fills(self, low: "Lane") -> bool:
+        """Whether rows of low priority can take the place of filler in this one's batches."""
+        other = low._replace(low=False)
+        return self == other or self.carries(other)
+
     @property
     def same_call(self) -> tuple[Any, ...]:
         """What rows of different buckets must agree in to share a batch."""
-        return self.model, self.version, self.signature, self.outputs, self.pads, len(self.bounds), self.alone
+        apart = self.alone, self.exact, self.low
+        return self.model, self.version, self.signature, self.outputs, self.pads, len(self.bounds), apart
 
 
 def rows_like(inputs: Rows) -> tuple[tuple[str, Any, tuple[int, ...]], ...]:
     """The form of rows, name → `[rows, ...]`, for `Lane`: only rows of one form can be stacked."""
     return tuple([(name, array.dtype, array.shape[1:]) for name, array in inputs.items()])
+
+
+def row_bytes(lane: Lane) -> int:
+    """How many bytes a lane's row has, padded; those of texts, which are elsewhere, are not counted."""
+    return sum(prod(shape) * np.dtype(dtype).itemsize for _, dtype, shape in lane.rows_like)
 
 
 def corners(shape: tuple[int, ...], pad: Any, dtype: np.dtype[Any], parts: Sequence[Array]) -> Array:

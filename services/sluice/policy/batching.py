@@ -5,15 +5,19 @@ It does not know what rows mean, who asked, how a model is called, or what time 
 
 import heapq
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from operator import itemgetter
 
 from sluice.policy.batch import Batch, Lane, Ticket
 from sluice.policy.cost import RunCost
 from sluice.policy.errors import BatchTooLarge, QueueFull
 
 _SWEEP_FROM = 64
+# Rows of low priority are offered in parts of so many at most. Where filler would be there is room for a part now and
+# then, and whoever comes while one runs alone does not notice much of it.
+LOW_ROWS = 8
+_LIVE_S = 1.0  # after a batch of other rows, they are expected to come again for so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class BatchingOptions:
     linger_s: how long the oldest row waits for company while the model server is idle, in seconds. While the server
         is busy batches grow by themselves, so 0 is right unless requests are rare and running one is dear.
     queue_rows: rows that may wait; beyond it a request is refused at once.
+    low_priority_share: while other rows come, the share of one slot's time that batches of low priority may take, more
+        than 0 and at most 1. The less, the less the others notice.
     """
 
     allowed_batch_sizes: tuple[int, ...] = (
@@ -41,6 +47,7 @@ class BatchingOptions:
     in_flight: int = 2
     linger_s: float = 0.0
     queue_rows: int = 4096
+    low_priority_share: float = 0.5
 
     @property
     def max_rows(self) -> int:
@@ -111,6 +118,10 @@ class Queue:
 class Dispatcher:
     """The lanes of one model, which share its model server: oldest deadline first, so no lane starves.
 
+    Rows of low priority wait in lanes of their own. They take the place of filler in others' batches. While other rows
+    come, their own batches are small and run one at a time, with a rest after each, so that they keep to their share;
+    while none come they run as any do.
+
     `offer` and `withdraw` tickets, `take` batches until it gives none, and say `finished` for each of them.
     """
 
@@ -121,6 +132,9 @@ class Dispatcher:
         self.running: list[Batch] = []
         self._queues: dict[Lane, Queue] = {}
         self._exclusive: set[Lane] = set()  # those of the lanes that run while nothing else does
+        self._low: set[Lane] = set()  # those of the lanes that are of low priority
+        self._low_from = -inf  # when a batch of theirs may start while other rows come
+        self._live_until = -inf  # until then other rows are expected, should none run
         self._arrivals = 0
         # (version, signature) → the shortest run so far: what no deadline can beat.
         self._fastest_run_s: dict[tuple[int, str], float] = {}
@@ -131,7 +145,7 @@ class Dispatcher:
         """Queue a ticket.
 
         Raises:
-            BatchTooLarge: more rows than the largest batch.
+            BatchTooLarge: more rows than the largest batch, and they are no batch of their own.
             QueueFull: too many rows wait already.
         Nothing has changed then.
         """
@@ -145,6 +159,8 @@ class Dispatcher:
             queue = self._queues[ticket.lane] = Queue()
             if ticket.lane.exclusive:
                 self._exclusive.add(ticket.lane)
+            if ticket.lane.low:
+                self._low.add(ticket.lane)
         ticket.queued_at = ticket.queued_at or now  # a step has waited behind others of its session before
         ticket.began_at = ticket.began_at or ticket.queued_at
         self._arrivals += 1
@@ -175,10 +191,14 @@ class Dispatcher:
     def finished(self, batch: Batch, now: float, *, succeeded: bool) -> None:
         """Free the slot of a batch that has ended."""
         self.running.remove(batch)
+        if batch.lane.low:
+            self._low_from = now + (now - batch.started_at) * (1 / self.options.low_priority_share - 1)
+        else:
+            self._live_until = now + _LIVE_S
         if succeeded:
             key = (batch.lane.version, batch.lane.signature)
             self._fastest_run_s[key] = min(now - batch.started_at, self._fastest_run_s.get(key, inf))
-            if batch.lane.bounds:
+            if batch.lane.bounds and not batch.lane.exact:  # which says nothing of how many rows share a run
                 cost = self._costs.setdefault(key, RunCost())
                 cost.observe(batch.size, batch.lane.elements, now - batch.started_at, batch.rows)
 
@@ -210,19 +230,31 @@ class Dispatcher:
         return bool(alone) or len(running) >= self.options.in_flight
 
     def _ready_at(self, lane: Lane, queue: Queue) -> float:
-        """When a lane may run: at once, or after lingering, which must not cost the oldest deadline."""
-        lingers = self.options.linger_s > 0 and not self.running and queue.rows < self.options.max_rows
-        if not lingers or lane.exclusive:
-            return queue.oldest_at
-        queue.refresh()
-        return min(queue.oldest_at + self.options.linger_s, queue.deadline - 2 * self._fastest(lane))
+        """When a lane may run: at once; after lingering, which must not cost the oldest deadline; or at its share."""
+        ready_at, options = queue.oldest_at, self.options
+        lingers = options.linger_s > 0 and not self.running and queue.rows < options.max_rows
+        if lingers and not lane.exclusive and not lane.exact:
+            queue.refresh()
+            ready_at = min(queue.oldest_at + options.linger_s, queue.deadline - 2 * self._fastest(lane))
+        return max(ready_at, self._low_at) if lane.low else ready_at
+
+    @property
+    def _low_at(self) -> float:
+        """When a batch of low priority may start; `inf`: not before another has ended."""
+        low_runs, until = any(batch.lane.low for batch in self.running), self._others_until
+        return until if low_runs else min(self._low_from, until)
+
+    @property
+    def _others_until(self) -> float:
+        """Until when other rows than those of low priority are expected."""
+        return inf if any(not batch.lane.low for batch in self.running) else self._live_until
 
     def _fastest(self, lane: Lane) -> float:
         return self._fastest_run_s.get((lane.version, lane.signature), 0.0)
 
     def _admit(self, ticket: Ticket) -> None:
         options, model = self.options, ticket.lane.model
-        if ticket.rows > options.max_rows:
+        if ticket.rows > options.max_rows and not ticket.lane.exact:
             raise BatchTooLarge(
                 f"A request of {ticket.rows} rows does not fit: the largest batch of model {model!r} has "
                 f"{options.max_rows}. Send fewer rows, or raise allowed_batch_sizes.",
@@ -242,41 +274,59 @@ class Dispatcher:
             self._further_rows += rows
 
     def _form(self, lane: Lane, now: float) -> Batch:
-        """The requests whose deadlines come first, as many as fit; then riders from shorter buckets."""
-        queue = self._queues[lane]
-        tickets: list[Ticket] = []
-        rows = 0
-        as_it_is = lane.batch_axis == "none"
-        while queue.rows and rows + queue.heap[0][2].rows <= self.options.max_rows and not (as_it_is and tickets):
-            tickets.append(queue.pop())
-            rows += tickets[-1].rows
-            self._count(tickets[-1], -tickets[-1].rows)
-        self._tidy(lane, queue)
+        """The requests whose deadlines come first, as many as fit; then riders from shorter buckets, and fillers."""
+        first, room = self._queues[lane].heap[0][2].rows, self.options.max_rows
+        if not lane.shared:
+            room = first
+        elif lane.low and now < self._others_until:
+            room = max(first, self.options.size_for(min(LOW_ROWS, room)))
+        tickets, rows = self._popped(lane, room)
+        if not lane.shared:
+            return Batch(lane, tickets, rows, rows, now)
         if lane.bounds and not lane.alone:
-            tickets += self._riders(lane, rows)
-            rows = sum(ticket.rows for ticket in tickets)
-        return Batch(lane, tickets, rows, rows if as_it_is else self.options.size_for(rows), now)
+            rows = self._add_riders(lane, tickets, rows, room)
+        size = self.options.size_for(rows)
+        if self._low and not lane.low:
+            rows = self._add_fillers(lane, tickets, rows, size)
+        return Batch(lane, tickets, rows, size, now)
 
-    def _riders(self, lane: Lane, rows: int) -> list[Ticket]:
-        """Tickets of shorter buckets that had better run in this batch, which has `rows` rows, than later.
+    def _add_riders(self, lane: Lane, tickets: list[Ticket], rows: int, most: int) -> int:
+        """Add tickets of shorter buckets that had better run in this batch, of `rows` rows and of `most`, than later.
 
         In the place of filler rows they cost nothing. Beyond that a whole queue rides along if that is cheaper than a
         batch of its own. Whose first deadline is older goes first.
         """
         cost = self.cost(lane.version, lane.signature)
-        shorter = [(queue.heap[0][:2], other, queue) for other, queue in self._queues.items() if lane.carries(other)]
-        riders: list[Ticket] = []
-        for _, other, queue in sorted(shorter, key=itemgetter(0)):
-            fits = rows + queue.rows <= self.options.max_rows
-            rides = fits and cost.rides(queue.rows, other.elements, lane.elements)
-            room = self.options.max_rows - rows if rides else self.options.size_for(rows) - rows
-            while queue.rows and queue.heap[0][2].rows <= room:
-                riders.append(queue.pop())
-                room -= riders[-1].rows
-                rows += riders[-1].rows
-                self._count(riders[-1], -riders[-1].rows)
-            self._tidy(other, queue)
-        return riders
+        for other in self._by_deadline(other for other in self._queues if lane.carries(other)):
+            waiting = self._queues[other].rows
+            rides = rows + waiting <= most and cost.rides(waiting, other.elements, lane.elements)
+            riders, more = self._popped(other, (most if rides else self.options.size_for(rows)) - rows)
+            tickets += riders
+            rows += more
+        return rows
+
+    def _add_fillers(self, lane: Lane, tickets: list[Ticket], rows: int, size: int) -> int:
+        """Add tickets of low priority in the place of filler rows, where they cost nothing."""
+        for low in self._by_deadline(low for low in self._low if lane.fills(low)):
+            fillers, more = self._popped(low, size - rows)
+            tickets += fillers
+            rows += more
+        return rows
+
+    def _by_deadline(self, lanes: Iterable[Lane]) -> list[Lane]:
+        return sorted(lanes, key=lambda lane: self._queues[lane].heap[0][:2])
+
+    def _popped(self, lane: Lane, room: int) -> tuple[list[Ticket], int]:
+        """The first tickets of a lane, as many as have room for their rows, and how many rows these are."""
+        queue = self._queues[lane]
+        tickets: list[Ticket] = []
+        rows = 0
+        while queue.rows and rows + queue.heap[0][2].rows <= room:
+            tickets.append(queue.pop())
+            rows += tickets[-1].rows
+            self._count(tickets[-1], -tickets[-1].rows)
+        self._tidy(lane, queue)
+        return tickets, rows
 
     def _tidy(self, lane: Lane, queue: Queue) -> None:
         """After tickets have left: a lane exists only while something waits in it."""
@@ -284,3 +334,5 @@ class Dispatcher:
             del self._queues[lane]
             if lane.exclusive:
                 self._exclusive.discard(lane)
+            if lane.low:
+                self._low.discard(lane)

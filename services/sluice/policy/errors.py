@@ -5,9 +5,10 @@
     │   ├── ShapeMismatch, DtypeMismatch, MissingInput, UnknownInput, InputNotFinite, EmptyInput, InputRejected
     │   └── SignatureNotFound, UnsupportedByModel
     ├── PermissionDenied       403 PERMISSION_DENIED
-    ├── NotFound               404 NOT_FOUND           ModelNotFound, VersionNotFound, SessionNotFound
+    ├── NotFound               404 NOT_FOUND           ModelNotFound, VersionNotFound, SessionNotFound,
+    │                                                  EvaluationNotFound
     ├── Conflict               409                     SessionExists, StepMismatch, SessionConflict, StateIncompatible,
-    │                                                  NotCalibrated
+    │                                                  NotCalibrated, EvaluationConflict
     ├── SessionEnded           410 FAILED_PRECONDITION SessionClosed, -Expired, -Evicted, -Lost, -VersionGone
     ├── TooLarge               413 INVALID_ARGUMENT    BodyTooLarge, SequenceTooLong, BatchTooLarge
     ├── StateNotFinite         422 FAILED_PRECONDITION
@@ -132,6 +133,12 @@ class SessionNotFound(NotFound):
     code = "session_not_found"
 
 
+class EvaluationNotFound(NotFound):
+    """There is no evaluation of this id, or no upload; it may have been deleted."""
+
+    code = "evaluation_not_found"
+
+
 class Conflict(SluiceError):
     code, http_status, grpc_status = "conflict", 409, "ABORTED"
 
@@ -164,6 +171,12 @@ class NotCalibrated(Conflict):
     """No calibration is in use for this model version, so it is not known from which score on a row is rejected."""
 
     code, grpc_status = "not_calibrated", "FAILED_PRECONDITION"
+
+
+class EvaluationConflict(Conflict):
+    """The evaluation's status does not allow it: there is no report yet, or it has ended."""
+
+    code, grpc_status = "evaluation_conflict", "FAILED_PRECONDITION"
 
 
 class SessionEnded(SluiceError):
@@ -271,7 +284,7 @@ class Unavailable(SluiceError):
 
 
 class BackendUnavailable(Unavailable):
-    """The model server cannot be reached, or no version of the model can be called now."""
+    """The model server or the evaluator cannot be reached, or no version of the model can be called now."""
 
     code = "backend_unavailable"
 

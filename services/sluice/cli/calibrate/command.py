@@ -16,11 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sluice.cli.calibrate.answers import Recognizer, find
 from sluice.cli.calibrate.fit import Fitted, all_methods, fit
-from sluice.cli.calibrate.own_gateway import own_gateway
 from sluice.cli.calibrate.report import show
-from sluice.cli.data_files import Data, files_of, places_of, read_data
 from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.labelled_rows import Data, check_data, places_of, read_data
 from sluice.cli.model_folders import MODELS
+from sluice.cli.own_gateway import own_gateway
 from sluice.cli.plot import check_plot, plotting
 from sluice.policy.calibration_document import parse_calibration, write_calibration
 from sluice.policy.contract import Recognition
@@ -59,9 +59,9 @@ def run(model: str, url: str | None, models: Path | None, options: Options) -> N
         raise CommandError("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
     for path in (options.known, options.unknown):
         if path is not None:
-            files_of(path)  # a wrong name is told before anything is started
-    with own_gateway(model, models or MODELS) if url is None else nullcontext(url.rstrip("/")) as address:
-        fitted = _fitted(find(model, address), options)
+            check_data(path)  # a wrong name is told before anything is started
+    with own_gateway("calibrate", model, models or MODELS) if url is None else nullcontext() as own:
+        fitted = _fitted(find(model, own.http if own else (url or "").rstrip("/")), options)
     file = write(fitted.calibration, options.calibrations)
     show(fitted, file, Console(highlight=False, emoji=False, markup=False))
     if options.plot is not None:

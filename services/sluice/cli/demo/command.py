@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 
-from sluice.cli.demo import judge, recognition, sequences, sessions
+from sluice.cli.demo import evaluation, judge, recognition, sequences, sessions
 from sluice.cli.embedded import Embedded, embedded, exits_at_sigterm
 from sluice.cli.errors import NOT_REACHABLE, CommandError
+from sluice.cli.evaluate.command import write
+from sluice.cli.evaluate.show import show
 from sluice.cli.keras_import import import_keras
 from sluice.client import AsyncClient, SluiceError
 
@@ -52,6 +54,7 @@ def run(models_dir: Path, out: Path, count: int) -> None:
             result, shown = asyncio.run(_serve(gateway, clients, rows, console))
             with console.status("Calibrating, and asking about pictures …"):
                 pictured = recognition.ask(gateway.http, out)
+            measured = evaluation.ask(gateway, out)
     except (SluiceError, CommandError) as error:
         reason = str(error).rstrip(".")
         raise CommandError(f"the demo could not be served: {reason}. The log is in {log}", NOT_REACHABLE) from None
@@ -62,12 +65,15 @@ def run(models_dir: Path, out: Path, count: int) -> None:
     sessions.show(console, clients, temperatures(), month, result, difference)
     sequences.show(console, shown)
     recognition.show(console, pictured)
+    console.print("\nWhat `sluice evaluate temperature` finds, through the same gateway:\n", markup=False)
+    show(measured, Console(highlight=False, emoji=False, markup=False))
     pictures = (
         sessions.draw(clients, temperatures(), month, out / "forecast.png"),
         sequences.draw(shown.batch, out / "sequences.png"),
         recognition.draw(pictured, out / "recognized.png"),
     )
     console.print("The pictures of it:", escape(", ".join(map(str, pictures))))
+    write(out / "evaluation.html", measured)
     letters = recognition.write(pictured[0], out / "letters.json")
     console.print("To ask about the letters yourself, serve the models and send them:")
     for command in (

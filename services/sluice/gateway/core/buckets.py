@@ -52,6 +52,22 @@ class Buckets:
             bucket_for(max(length, 1), axis.bounds) for length, axis in zip(lengths, self._bounds, strict=True)
         )
 
+    def bounds_together(self, rows: Sequence[Lengths]) -> Lengths:
+        """To what rows are padded that are a batch of their own: given bounds, or else the longest row's own lengths.
+
+        Bounds that are learned may be others the next time, when an equal request would get other last bits.
+
+        Raises:
+            SequenceTooLong: a row is longer than the last bound.
+        """
+        longest = tuple(map(max, zip(*rows, strict=True)))
+        bounds = zip(self.axes, longest, self.bounds_for(longest), strict=True)
+        return tuple(bound if axis in self.given else max(length, 1) for axis, length, bound in bounds)
+
+    @property
+    def last_bounds(self) -> Lengths:
+        return tuple(axis.bounds[-1] for axis in self._bounds)
+
     def observe(self, rows: Iterable[Lengths]) -> None:
         """Count the rows of a request that was accepted."""
         for lengths in rows:

@@ -38,7 +38,7 @@ class Gateway:
         self.resolver = Resolver(catalog)
         self.sessions = Sessions(settings, catalog, engine, self.resolver)
         largest, rows_limit = settings.batching.max_rows, settings.queue_rows
-        self.predictions = Predictions(engine, self.buckets, largest, rows_limit)
+        self.predictions = Predictions(engine, self.buckets, largest, rows_limit, settings.body_bytes)
         self.generations = Generations(engine, self.resolver, self.buckets, watcher, Limits(), largest, rows_limit)
         self.calibrations = Calibrations(settings.calibrations, catalog.at_hand)
         self.recognitions = Recognitions(self.resolver, self.predictions, self.calibrations, watcher)
@@ -61,9 +61,11 @@ class Gateway:
         """The engine's time, in seconds."""
         return self.engine.now()
 
-    def terms(self, timeout_s: float | None = None, priority_s: float = PRIORITIES["normal"]) -> Terms:
+    def terms(
+        self, timeout_s: float | None = None, priority_s: float = PRIORITIES["normal"], exact: bool = False
+    ) -> Terms:
         """Those of a call that has arrived now; without a timeout the setting's."""
-        return Terms(self.engine.now() + (self.timeout_s if timeout_s is None else timeout_s), priority_s)
+        return Terms(self.engine.now() + (self.timeout_s if timeout_s is None else timeout_s), priority_s, exact)
 
     def forget(self, model: str, version: int) -> None:
         """A version has gone."""

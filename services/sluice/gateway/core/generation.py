@@ -19,7 +19,7 @@ from sluice.gateway.core.resolve import ModelSpec, Resolver
 from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.batch import Lane, Rows, Stage, Ticket, rows_like
 from sluice.policy.contract import Generation, Signature
-from sluice.policy.errors import BatchTooLarge, SluiceError, UnsupportedByModel
+from sluice.policy.errors import BadRequest, BatchTooLarge, SluiceError, UnsupportedByModel
 from sluice.policy.generation import Decoding, Limits, Options, Result, check_options
 from sluice.policy.sequences import Columns, check_rows, grouped
 from sluice.policy.slab import state_rows
@@ -103,6 +103,11 @@ class Generations:
         Raises:
             SluiceError: it is refused.
         """
+        if terms.exact:
+            raise BadRequest(
+                "Sluice-Batch: exact is for calls that run once: what is generated joins and leaves the decoder's "
+                "batches at every token. Leave it out."
+            )
         served = await self._resolver.find(asked.spec, terms.deadline)
         generation = served.contract.generation if served.contract else None
         if generation is None:
@@ -124,7 +129,7 @@ class Generations:
         columns = asked.read(encode, self._rows_limit)
         width = options.beam.width if options.beam else 1
         check_rows(max(map(len, columns.values()), default=0) * width, self._rows_limit)
-        lane = Lane(served.model, served.version, encode.name)
+        lane = terms.lane(Lane(served.model, served.version, encode.name))
         buckets = self._buckets.of(served, encode)
         found = grouped(lane, encode, columns, buckets.bounds_for, 1, terms.deadline)
         buckets.observe(found.lengths)
@@ -193,5 +198,5 @@ class _Instance:
         if decoding.done:
             return decoding.results()
         inputs, lane = decoding.inputs(), self.ticket.lane
-        decode = Lane(lane.model, lane.version, self._generation.decode.name, rows_like(inputs))
+        decode = Lane(lane.model, lane.version, self._generation.decode.name, rows_like(inputs), low=lane.low)
         return Stage(decode, inputs, decoding.rows)

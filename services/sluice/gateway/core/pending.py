@@ -10,21 +10,45 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from sluice.policy.batch import PRIORITIES
+from sluice.policy.batch import PRIORITIES, Lane
+from sluice.policy.batching import LOW_ROWS
 from sluice.policy.errors import BadRequest, Internal, SluiceError
 
 log = structlog.get_logger()
 
 BUG = "Something went wrong inside the gateway; it has been logged."
 
+_NORMAL = PRIORITIES["normal"]
+
 Done = Callable[[Any], None]  # gets an outcome, or a `SluiceError`
 
 
 class Terms(NamedTuple):
-    """Until when a call must be answered, in the engine's seconds, and its priority; see `PRIORITIES`."""
+    """Until when a call must be answered, in the engine's seconds, its priority, and whether its batch is its own.
+
+    See `PRIORITIES`, and of a lane `exact` and `low`.
+    """
 
     deadline: float
-    priority_s: float = PRIORITIES["normal"]
+    priority_s: float = _NORMAL
+    exact: bool = False
+
+    def lane(self, lane: Lane) -> Lane:
+        """The lane in which rows of such a call wait."""
+        if not self.exact and self.priority_s <= _NORMAL:
+            return lane
+        return lane._replace(exact=self.exact, low=self.low)
+
+    def part(self, largest: int, limit: int) -> int:
+        """The most rows of one part of such a call, where the largest batch has `largest` and a request `limit`."""
+        if self.exact:
+            return limit
+        return min(largest, LOW_ROWS) if self.low else largest
+
+    @property
+    def low(self) -> bool:
+        """Whether it is of low priority, and yields to others."""
+        return self.priority_s > _NORMAL
 
 
 def read_priority(text: str) -> float:
@@ -36,6 +60,19 @@ def read_priority(text: str) -> float:
     if text not in PRIORITIES:
         raise BadRequest(f"Sluice-Priority is one of {', '.join(PRIORITIES)}; got {text!r:.80}.")
     return PRIORITIES[text]
+
+
+def read_batch(text: str) -> bool:
+    """`Sluice-Batch`, a header or metadata, as `Terms.exact`.
+
+    Raises:
+        BadRequest: it is something else.
+    """
+    if text != "exact":
+        raise BadRequest(
+            f"Sluice-Batch takes exact, for a batch of the request's own; got {text!r:.80}. Leave it out to share."
+        )
+    return True
 
 
 class Pending:

@@ -15,17 +15,18 @@ from sluice.gateway.core.buckets import BucketTable
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.pending import Pending, Terms
 from sluice.gateway.upstream.served import ServedVersion
-from sluice.policy.batch import Lane, Ticket, rows_like
+from sluice.policy.batch import Lane, Ticket, row_bytes, rows_like
 from sluice.policy.contract import Signature, fits
 from sluice.policy.errors import (
     BackendError,
     BadRequest,
+    BatchTooLarge,
     EmptyInput,
     ShapeMismatch,
     UnsupportedByModel,
 )
 from sluice.policy.scanning import DEFAULT_CHUNK, Tell, scanned
-from sluice.policy.sequences import Grouped, check_rows, grouped, rows_of, stacked
+from sluice.policy.sequences import Columns, Grouped, check_rows, grouped, lane_of, lengths_of, rows_of, stacked
 from sluice.policy.tensors import counted
 
 Array = NDArray[Any]
@@ -61,10 +62,15 @@ class Predict(NamedTuple):
 
 
 class Predictions:
-    """Carries out predict requests. `largest` is the largest batch, `rows_limit` the most rows of one request."""
+    """Carries out predict requests.
 
-    def __init__(self, engine: Engine, buckets: BucketTable, largest: int, rows_limit: int) -> None:
+    `largest` is the largest batch that requests share, `rows_limit` the most rows of one request. Sequences that are a
+    batch of their own are padded to `padded_bytes` at most, or to what the largest batch may have.
+    """
+
+    def __init__(self, engine: Engine, buckets: BucketTable, largest: int, rows_limit: int, padded_bytes: int) -> None:
         self.rows_limit = rows_limit
+        self._padded_bytes = padded_bytes
         self._buckets = buckets
         self._engine = engine
         self._largest = largest
@@ -75,7 +81,7 @@ class Predictions:
         Raises:
             SluiceError: it is refused.
         """
-        tickets, joined = self._planned(served, asked, terms.deadline)
+        tickets, joined = self._planned(served, asked, terms)
         for ticket in tickets:
             ticket.priority_s = terms.priority_s
         self._engine.submit_all(tickets, pending.then(joined))
@@ -88,7 +94,7 @@ class Predictions:
         return self._buckets.of(served, signature).chunk(of(signature.scanning.signature.name), of(signature.name))
 
     def _planned(
-        self, served: ServedVersion, asked: Predict, deadline: float
+        self, served: ServedVersion, asked: Predict, terms: Terms
     ) -> tuple[Sequence[Ticket], Callable[[Sequence[Inputs]], Prediction]]:
         """The tickets of a request, and what makes one answer of theirs."""
         signature = asked.signature
@@ -99,27 +105,53 @@ class Predictions:
                 "contract names no scan for it. Ask without Accept: text/event-stream."
             )
         if signature.kind == "sequences":
-            found = self._grouped(served, asked, deadline)
+            found = self._together(served, asked, terms) if terms.exact else self._grouped(served, asked, terms)
             return found.tickets, lambda outcomes: Prediction(served.version, found.joined(outcomes))
-        tickets = self._tickets(served, asked, deadline)
+        tickets = self._tickets(served, asked, terms)
         return tickets, partial(_joined, served, tickets)
 
-    def _grouped(self, served: ServedVersion, asked: Predict, deadline: float) -> Grouped:
+    def _grouped(self, served: ServedVersion, asked: Predict, terms: Terms) -> Grouped:
         """Sequences by bucket, or row by row where they run in chunks."""
-        signature, given = asked.signature, asked.inputs
-        ragged = any(isinstance(column, list) for column in given.values())
-        columns = given if ragged else rows_of(signature, given, self.rows_limit)
-        lane = Lane(served.model, served.version, signature.name, outputs=asked.outputs)
+        signature, columns, deadline = asked.signature, self._columns(asked), terms.deadline
+        lane = terms.lane(Lane(served.model, served.version, signature.name, outputs=asked.outputs))
         buckets = self._buckets.of(served, signature)
         chunk = self.chunk(served, signature)
         if chunk or asked.tell:
             found = scanned(lane, signature, columns, buckets.bounds_for, chunk or DEFAULT_CHUNK, deadline, asked.tell)
         else:
-            found = grouped(lane, signature, columns, buckets.bounds_for, self._largest, deadline)
+            largest = terms.part(self._largest, self.rows_limit)
+            found = grouped(lane, signature, columns, buckets.bounds_for, largest, deadline)
         buckets.observe(found.lengths)
         return found
 
-    def _tickets(self, served: ServedVersion, asked: Predict, deadline: float) -> list[Ticket]:
+    def _together(self, served: ServedVersion, asked: Predict, terms: Terms) -> Grouped:
+        """Sequences in a batch of their own, whole. They teach the buckets nothing, which are not theirs."""
+        signature, columns = asked.signature, self._columns(asked)
+        if asked.tell:
+            raise BadRequest(
+                "Sluice-Batch: exact runs sequences whole, and gives no parts of the answer. Ask without it, or "
+                "without Accept: text/event-stream."
+            )
+        buckets, lengths = self._buckets.of(served, signature), lengths_of(signature, columns)
+        lane = terms.lane(Lane(served.model, served.version, signature.name, outputs=asked.outputs))
+        bounds = buckets.bounds_together(lengths)
+        largest_bytes = self._largest * row_bytes(lane_of(lane, signature, buckets.last_bounds))
+        limit = max(largest_bytes, self._padded_bytes) // row_bytes(lane_of(lane, signature, bounds))
+        if len(lengths) > limit:
+            raise BatchTooLarge(
+                f"A batch of sequences may have {limit} rows where the longest row needs {list(bounds)}, to which all "
+                f"are padded; {len(lengths)} came with Sluice-Batch: exact. Send fewer at once, or raise body_bytes.",
+                limit=limit,
+            )
+        return grouped(lane, signature, columns, lambda _: bounds, self.rows_limit, terms.deadline)
+
+    def _columns(self, asked: Predict) -> Columns:
+        """Each row's own arrays."""
+        given = asked.inputs
+        ragged = any(isinstance(column, list) for column in given.values())
+        return given if ragged else rows_of(asked.signature, given, self.rows_limit)
+
+    def _tickets(self, served: ServedVersion, asked: Predict, terms: Terms) -> list[Ticket]:
         """A request as rows that can be batched, in parts where it has more than a batch; or as it is."""
         signature, inputs = asked.signature, asked.inputs
         rows, axis = _rows(signature, inputs), signature.batch_axis
@@ -128,11 +160,12 @@ class Predictions:
             if axis == "promised":
                 counts = {name: len(array) for name, array in inputs.items()}
                 raise ShapeMismatch(f"All inputs of a request have the same number of rows; {counted(counts)}.")
-        lane = Lane(served.model, served.version, signature.name, rows_like(inputs), asked.outputs)
+        deadline = terms.deadline
+        lane = terms.lane(Lane(served.model, served.version, signature.name, rows_like(inputs), asked.outputs))
         if rows == 0:
             return [Ticket(lane._replace(rows_like=(), batch_axis="none"), inputs, 1, deadline)]
         check_rows(rows, self.rows_limit)
-        lane, largest = lane._replace(batch_axis=axis), self._largest
+        lane, largest = lane._replace(batch_axis=axis), terms.part(self._largest, self.rows_limit)
         parts = [slice(start, min(start + largest, rows)) for start in range(0, rows, largest)]
         return [
             Ticket(lane, {name: array[part] for name, array in inputs.items()}, part.stop - part.start, deadline)

@@ -238,7 +238,7 @@ class Sessions:
         rows = read_row(value, served.rows[signature.name], _STEP_HINT)
         inputs = {name: row[np.newaxis] for name, row in rows.items()}
         step = Step([session], signature, inputs, terms.deadline, slab=session.slab, numbers=_numbers(number))
-        step.priority_s = terms.priority_s
+        step.priority_s, step.lane = terms.priority_s, terms.lane(step.lane)
         self._engine.submit(step, pending)
 
     def scan(
@@ -254,7 +254,7 @@ class Sessions:
             [session], signature, padded(chunk, bound) | lengths, terms.deadline,
             slab=session.slab, length=length, time_bound=bound, numbers=_numbers(number),
         )  # fmt: skip
-        step.priority_s = terms.priority_s
+        step.priority_s, step.lane = terms.priority_s, terms.lane(step.lane)
         self._engine.submit(step, pending)
 
     def step_many(
@@ -291,10 +291,11 @@ class Sessions:
             return signature, inputs
 
         sessions = [self._session_of(model, id) for id in ids]
-        columns = divided(sessions, read, terms.deadline, numbers, self._settings.batching.max_rows)
+        largest = terms.part(self._settings.batching.max_rows, self._settings.queue_rows)
+        columns = divided(sessions, read, terms.deadline, numbers, largest)
         steps = [step for _, step in columns.steps]
         for step in steps:
-            step.priority_s = terms.priority_s
+            step.priority_s, step.lane = terms.priority_s, terms.lane(step.lane)
         self._engine.submit_all(steps, pending.then(columns.joined), each=True)
 
     def _stepping(self, id: str, kind: str, wanted: Sequence[str] | None) -> tuple[Session, ServedVersion, Signature]:

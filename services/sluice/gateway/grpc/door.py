@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from sluice.gateway.core.backlog import check_unread
 from sluice.gateway.core.gateway import Gateway
-from sluice.gateway.core.pending import BUG, Pending, Terms, in_task, read_priority
+from sluice.gateway.core.pending import BUG, Pending, Terms, in_task, read_batch, read_priority
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.grpc.call import Call, Handler
 from sluice.gateway.grpc.failures import failure
@@ -77,11 +77,13 @@ class Door:
         """Those of a call, or of one request of a stream, that has come now.
 
         Raises:
-            BadRequest: its priority is none.
+            BadRequest: its priority is none, or its batch neither shared nor its own.
         """
         left_s = call.time_left() if timeout_s is None else timeout_s
         priority = call.metadata.get(b"sluice-priority", b"normal").decode("latin-1")
-        return self.gateway.terms(left_s, read_priority(priority))
+        batch = call.metadata.get(b"sluice-batch")
+        exact = batch is not None and read_batch(batch.decode("latin-1"))
+        return self.gateway.terms(left_s, read_priority(priority), exact)
 
     def count(self, call: str, request: Any, outcome: Any) -> None:
         """Count a call by what its request is about, and by its outcome."""

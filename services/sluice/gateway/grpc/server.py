@@ -9,8 +9,8 @@ from sluice.gateway.grpc import generation, oip, recognition, sessions, tf_servi
 from sluice.gateway.grpc.connection import GrpcProtocol
 from sluice.gateway.grpc.door import Door
 from sluice.gateway.grpc.standard import Health, reflection_methods
-from sluice.gateway.listener import BACKLOG, listen
 from sluice.gateway.metrics.metrics import Metrics
+from sluice.listener import BACKLOG, listen
 from sluice.wire.messages.oip.v1 import inference_pb2
 from sluice.wire.messages.tfs.v1 import serving_pb2
 from sluice.wire.messages.v1 import generation_pb2, recognition_pb2, sessions_pb2

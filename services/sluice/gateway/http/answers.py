@@ -1,7 +1,6 @@
 """Turns answers and errors into JSON bodies and headers: the same rules for hot paths and for FastAPI's."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from starlette.requests import Request
 from sluice.policy.contract import BFLOAT16
 from sluice.policy.errors import SluiceError
 from sluice.policy.session import Answers
+from sluice.wire.answers import error_body
 
 Array = NDArray[Any]
 
@@ -72,28 +72,12 @@ def is_tf_serving(path: str) -> bool:
     return _TF_SERVING.fullmatch(path) is not None
 
 
-def sse(name: str, data: bytes) -> bytes:
-    """A server-sent event; `data` is JSON."""
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
-
-
 def ended_with(request: Request, error: SluiceError) -> None:
     """A stream of events has failed after it began: its request is counted by this error, the first one."""
     request.scope.setdefault(OUTCOME, error.code)
-
-
-def error_body(error: SluiceError) -> dict[str, Any]:
-    """`{"error": sentence, "code": code, "details"?: {...}}`."""
-    details = {"details": dict(error.details)} if error.details else {}
-    return {"error": error.message, "code": error.code, **details}
 
 
 def plain_body(error: SluiceError, path: str) -> dict[str, Any]:
     """An error's body: on paths of other servers' protocols `{"error": sentence}`, as there."""
     theirs = is_tf_serving(path) or path.startswith("/v2/")
     return {"error": error.message} if theirs else error_body(error)
-
-
-def error_headers(error: SluiceError) -> Mapping[str, str]:
-    retry = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return {"Sluice-Code": error.code, **retry}

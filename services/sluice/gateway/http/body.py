@@ -1,6 +1,5 @@
-"""What the bodies of requests have in common: a limit, fields that are known, `null` for a default, and sentences."""
+"""What the bodies of requests have in common: a limit, fields that are known, and `null` for a default."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, model_validator
@@ -9,32 +8,13 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 
 from sluice.gateway.core.sessions import ID_IN_WORDS, SESSION_ID
 from sluice.policy.errors import BodyTooLarge
-from sluice.wire.shown import as_json
 
 T = TypeVar("T")
 
 
 # Patterns of text, and what they say in words.
 ID, VERSION, LABEL = f"^{SESSION_ID}$", "^[0-9]{1,19}$", "^.+$"
-_IN_WORDS = {ID: ID_IN_WORDS, VERSION: "a whole number, such as 1", LABEL: "text of one character or more"}
-# Pydantic's type of an error → what the field takes.
-_TAKES = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "list_type": "a list",
-    "dict_type": "an object",
-    "model_type": "an object",
-    "model_attributes_type": "an object",
-    "literal_error": "{expected}",
-    "string_pattern_mismatch": "{words}",
-    "string_too_long": "text of up to {max_length} characters",
-    "greater_than_equal": "a number from {ge}",
-    "less_than_equal": "a number up to {le}",
-}
+IN_WORDS = {ID: ID_IN_WORDS, VERSION: "a whole number, such as 1", LABEL: "text of one character or more"}
 
 
 def body_too_large(limit: int) -> BodyTooLarge:
@@ -75,18 +55,3 @@ def _given(value: Any) -> Any:
 
 
 OrNull = Annotated[T, _OrNull()]
-
-
-def what_is_wrong(error: Mapping[str, Any]) -> str:
-    """A sentence, without its end, about one field; `error` is pydantic's."""
-    kind, field = error["type"], ".".join(map(str, error["loc"][1:])) or error["loc"][0]
-    if kind == "json_invalid":
-        return f"the body is not JSON: {error['ctx']['error']} at character {field}"
-    if kind == "missing":
-        return f"{field} is missing"
-    if kind not in _TAKES:
-        return f"{field}: {error['msg']}"
-    quotes = ": put it in quotes" if kind == "string_type" and isinstance(error["input"], int | float) else ""
-    about = error.get("ctx", {})
-    takes = _TAKES[kind].format(**about, words=_IN_WORDS.get(about.get("pattern", "")))
-    return f"{field} takes {takes}; {as_json(error['input'])} came{quotes}"

@@ -11,16 +11,17 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sluice.gateway.core.pending import Pending
-from sluice.gateway.http.answers import error_body
 from sluice.gateway.http.body import body_too_large
 from sluice.gateway.http.clocks import Clock
 from sluice.gateway.http.cors import Cors
+from sluice.gateway.http.evaluations import is_evaluation
 from sluice.gateway.http.headers import RequestIds
 from sluice.gateway.http.hot import Calls, MethodNotAllowed, Reply, Target, target_of, wants_events
 from sluice.gateway.http.transport import DRAIN_S, GatedTransport, Lingering, PartingTransport, is_reset
 from sluice.gateway.settings import Settings
 from sluice.gateway.slices import Sliced
 from sluice.policy.errors import BadRequest, SluiceError
+from sluice.wire.answers import error_body
 
 _HEAD = b"content-type: %b\r\ncontent-length: %d"
 _LOOK_S = 0.05
@@ -75,6 +76,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         self._field_bytes = 0  # that have come of the request since its beginning or its body's last part
         self._unread = False  # the next request waits until the client has read the last answer
         self._half_closed = False  # the client sends nothing any more
+        self._passed_on = False  # the last request's body that was not a hot call's is, part by part, as it comes
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(PartingTransport(transport, self, self._clocks.lingering))  # type: ignore[arg-type]
@@ -149,6 +151,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         if self.cors is not None and self.cors.preflight(method, self.headers):
             target = None
         if target is None or wants_events(target, self.headers):
+            self._passed_on = is_evaluation(self.url.partition(b"?")[0].decode("latin-1"))
             super().on_headers_complete()
             return
         previous, exchange = self.cycle, Exchange(self, target)
@@ -166,6 +169,8 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         if isinstance(self.cycle, Exchange):
             self.cycle.feed(body)
         else:
+            if self._passed_on:  # it may be as large as the evaluator allows: each part has the time of a whole request
+                self._clocks.arriving.stop(self)
             super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -255,7 +260,11 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def hurry(self) -> None:
         """A request has not come in time; that is the client's fault unless requests before it are still answered."""
         running, limit_s = self._running, self._clocks.arriving.limit_s
-        if self.pipeline or not (running is None or running.response_complete or running.more_body):
+        if (
+            self.pipeline
+            or (self._passed_on and self.flow.read_paused)
+            or not (running is None or running.response_complete or running.more_body)
+        ):
             self._clocks.arriving.begin(self)
         elif running is not None and running.response_complete and running.more_body:
             self.transport.abort()  # it has its answer, and was to be read to its end

@@ -13,13 +13,14 @@ from fastapi.responses import StreamingResponse
 from sluice.gateway.core.backlog import Backlog
 from sluice.gateway.core.pending import Pending
 from sluice.gateway.core.predict import Predict, Prediction
-from sluice.gateway.http.answers import ended_with, error_body, sse
+from sluice.gateway.http.answers import ended_with
 from sluice.gateway.http.generate import client_gone, unless_left
 from sluice.gateway.http.hot import inputs_of, target_of, wants_events
 from sluice.gateway.http.rest import Here, terms_of
 from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.errors import SluiceError
 from sluice.policy.scanning import Part
+from sluice.wire.answers import error_body, sse
 from sluice.wire.rest import encode_part, parse_predict
 
 Outcome = Prediction | SluiceError

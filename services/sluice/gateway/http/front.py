@@ -12,12 +12,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import BUG
-from sluice.gateway.http.answers import OUTCOME, error_headers, is_tf_serving, plain_body
+from sluice.gateway.http.answers import OUTCOME, is_tf_serving, plain_body
 from sluice.gateway.http.body import body_too_large
 from sluice.gateway.http.cors import Cors
+from sluice.gateway.http.evaluations import is_evaluation
 from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import BodyTooLarge, Draining, Internal, SluiceError
+from sluice.wire.answers import error_headers
 from sluice.wire.content import check_plain, inflate
 
 log = structlog.get_logger()
@@ -43,18 +45,27 @@ class Front:
         self._cors = cors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, its body whole, within the limit, and called JSON unless the header says bytes."""
+        """Pass a request on; one about evaluations as it comes."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = self._ids(scope["headers"])
-        headers = dict(scope["headers"])
         if self._cors is not None:
             send = _saying(self._cors.headers(scope["headers"]), send)
             if said := self._cors.preflight(scope["method"].encode(), scope["headers"]):
                 self._metrics.request("preflight", "", "ok")
                 await _answer(send, 200, [*said, (b"x-request-id", request_id)], b"")
                 return
+        if is_evaluation(scope["path"]):  # whose bodies may be large, and are the evaluator's to read
+            others = [header for header in scope["headers"] if header[0] != b"x-request-id"]
+            scope = {**scope, "headers": [*others, (b"x-request-id", request_id)]}
+            await self._pass_on(scope, receive, send, request_id)
+        else:
+            await self._pass_on_whole(scope, receive, send, request_id)
+
+    async def _pass_on_whole(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> None:
+        """Pass a request on, its body whole, within the limit, and called JSON unless the header says bytes."""
+        headers = dict(scope["headers"])
         try:
             body = await self._body(receive, headers)
         except ClientGone:

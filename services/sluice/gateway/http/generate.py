@@ -18,12 +18,13 @@ from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.generation import Begun, Ended, Event, Generate, Token, failure_of
 from sluice.gateway.core.pending import Terms
 from sluice.gateway.core.resolve import ModelSpec
-from sluice.gateway.http.answers import ended_with, error_body, sse
+from sluice.gateway.http.answers import ended_with
 from sluice.gateway.http.body import Body, OrNull
 from sluice.gateway.http.rest import Asked, Here, ModelName
 from sluice.policy.contract import Generation
 from sluice.policy.errors import SluiceError
 from sluice.policy.generation import Beam, Options, Result, Sampling, said
+from sluice.wire.answers import error_body, sse
 from sluice.wire.rest import PredictBody
 
 router = APIRouter()

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import NamedTuple
 
-from sluice.gateway.core.pending import read_priority
+from sluice.gateway.core.pending import read_batch, read_priority
 from sluice.policy.batch import PRIORITIES
 from sluice.policy.errors import BadRequest
 
@@ -30,6 +30,7 @@ class CallOptions(NamedTuple):
     timeout_s: float | None = None
     encoding: str = ""
     priority_s: float = PRIORITIES["normal"]
+    exact: bool = False
 
 
 class RequestIds:
@@ -53,17 +54,19 @@ def read_headers(headers: Iterable[Header], session: str | None = None) -> CallO
     Raises:
         BadRequest: one cannot be read, or names another session than the path.
     """
-    timeout_s, encoding, priority_s = CallOptions()
+    timeout_s, encoding, priority_s, exact = CallOptions()
     for name, value in headers:
         if name == b"sluice-timeout-ms":
             timeout_s = read_timeout(value)
         elif name == b"sluice-priority":
             priority_s = read_priority(value.decode("latin-1"))
+        elif name == b"sluice-batch":
+            exact = read_batch(value.decode("latin-1"))
         elif name == b"sluice-session" and session is not None:
             check_session_header(value.decode("latin-1"), session)
         elif name == b"content-encoding":
             encoding = value.decode("latin-1")
-    return CallOptions(timeout_s, encoding, priority_s)
+    return CallOptions(timeout_s, encoding, priority_s, exact)
 
 
 def read_timeout(value: bytes) -> float:

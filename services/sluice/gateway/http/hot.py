@@ -19,7 +19,7 @@ from sluice.gateway.core.pending import Pending, Terms, in_task
 from sluice.gateway.core.predict import Predict, Prediction
 from sluice.gateway.core.recognition import Options
 from sluice.gateway.core.resolve import ModelSpec
-from sluice.gateway.http.answers import error_body, error_headers, many_body, step_body
+from sluice.gateway.http.answers import many_body, step_body
 from sluice.gateway.http.fields import read_many, read_step
 from sluice.gateway.http.headers import INFERENCE_HEADER, Header, accepts_events, header_length, read_headers
 from sluice.gateway.http.tf_serving import FORWARDED
@@ -28,6 +28,7 @@ from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.contract import Signature
 from sluice.policy.errors import BadRequest, ModelNotFound, SluiceError
 from sluice.policy.session import Answers
+from sluice.wire.answers import error_body, error_headers
 from sluice.wire.content import inflate
 from sluice.wire.oip import InferRequest, encode_infer, parse_infer
 from sluice.wire.recognition import encode_recognized, parse_recognize
@@ -152,7 +153,7 @@ class Calls:
 
     def _begin(self, target: Target, headers: list[Header], body: bytes, pending: Pending) -> None:
         said = read_headers(headers, target.session)
-        terms = self.gateway.terms(said.timeout_s, said.priority_s)
+        terms = self.gateway.terms(said.timeout_s, said.priority_s, said.exact)
         body = inflate(body, said.encoding, self.body_limit)
         target.route.begin(self, Request(target, headers, body, terms), pending)
 

@@ -5,7 +5,7 @@ from typing import Any, get_args
 from fastapi import FastAPI
 
 from sluice.gateway.http.body import VERSION
-from sluice.gateway.http.rest import PRIORITY, TIMEOUT, ErrorInfo
+from sluice.gateway.http.rest import BATCH, PRIORITY, TIMEOUT, ErrorInfo
 from sluice.policy.errors import SluiceError, error_classes
 from sluice.policy.recognition import Reason
 
@@ -53,6 +53,11 @@ TAGS = [
         "name": "open inference protocol",
         "description": "For clients of Triton and KServe as they are (docs/open-inference-protocol.md).",
     },
+    {
+        "name": "evaluations",
+        "description": "A model measured on a data set, through this gateway. A process of its own answers, the "
+        "evaluator, whose page says what bodies hold.",
+    },
     {"name": "operation", "description": "Health, readiness, metrics (docs/operation.md)."},
     {
         "name": FOLDED,
@@ -70,7 +75,7 @@ def describe(app: FastAPI) -> None:
             schema = plain()
             schema["components"]["schemas"]["ErrorInfo"] = ErrorInfo.model_json_schema()
             paths = schema["paths"]
-            schema["paths"] = {_FIRST: paths.pop(_FIRST), **_hot_paths(), **paths}
+            schema["paths"] = {_FIRST: paths.pop(_FIRST), **_hot_paths(), **paths, **_evaluations()}
             for path, operations in schema["paths"].items():
                 for operation in operations.values():
                     _add_errors(operation)
@@ -155,7 +160,7 @@ def _header(header: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_TIMEOUT, _PRIORITY = _header(TIMEOUT), _header(PRIORITY)
+_TIMEOUT, _PRIORITY, _BATCH = _header(TIMEOUT), _header(PRIORITY), _header(BATCH)
 _VERSION = _path("version", "The model's version.", "1", pattern=VERSION)
 
 
@@ -163,7 +168,7 @@ def _step(session: dict[str, Any]) -> dict[str, Any]:
     return _operation(
         "step_session", "Run one time step", "sessions",
         "Run one time step of a session and get the model's outputs for it.",
-        [session, _TIMEOUT, _PRIORITY],
+        [session, _TIMEOUT, _PRIORITY, _BATCH],
         _object({"inputs": _ROW, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [26.1], "step": 0}),
         _answer({"outputs": {"forecast": [25.8]}, "step": 1}),
     )  # fmt: skip
@@ -173,7 +178,7 @@ def _scan(session: dict[str, Any]) -> dict[str, Any]:
     chunk = {"description": "A chunk [time, ...] for each input by name; or the chunk itself where there is one input."}
     return _operation(
         "scan_session", "Run several time steps", "sessions", "Run a chunk of time steps of a session in one call.",
-        [session, _TIMEOUT, _PRIORITY],
+        [session, _TIMEOUT, _PRIORITY, _BATCH],
         _object({"inputs": chunk, "step": _NUMBER, "outputs": _WANTED}, ["inputs"], {"inputs": [[26.1], [25.8]]}),
         _answer({"outputs": {"forecast": [[25.8], [25.1]]}, "step": 2}),
     )  # fmt: skip
@@ -189,7 +194,7 @@ def _step_many(model: dict[str, Any]) -> dict[str, Any]:
         "step_sessions", "Run one time step of many sessions", "sessions",
         "Run one time step of many sessions of a model in one call. A session that cannot be stepped has `null` and an "
         "error; the others are answered.",
-        [model, _TIMEOUT, _PRIORITY],
+        [model, _TIMEOUT, _PRIORITY, _BATCH],
         _object(
             {"sessions": ids, "inputs": rows, "steps": numbers, "outputs": _WANTED}, ["sessions", "inputs"],
             {"sessions": ["station-7", "station-8"], "inputs": [[26.1], [25.8]], "steps": [0, None]},
@@ -221,7 +226,7 @@ def _predict(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         f"tf_serving_predict{suffix}", "Run rows or sequences through a model", "models",
         f"TensorFlow Serving's predict, batched with other clients' rows. {_ERRORS} With `Accept: text/event-stream` "
         "the parts of an answer come as events, for models whose sequences can run in chunks.",
-        [*parameters, _TIMEOUT, _PRIORITY], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
+        [*parameters, _TIMEOUT, _PRIORITY, _BATCH], _object(fields, [], {"instances": [[[26.1], [25.8]]]}), answer,
     )  # fmt: skip
 
 
@@ -281,7 +286,7 @@ def _recognize(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         "Answer each row with one of the model's classes or with *unknown*, which is an answer and no error. The "
         "threshold is that of the model's calibration: known rows are called unknown with a probability of `level` "
         "at most.",
-        [*parameters, _TIMEOUT, _PRIORITY],
+        [*parameters, _TIMEOUT, _PRIORITY, _BATCH],
         _object(fields, ["instances"], {"instances": [[0.0, 0.5], [0.9, 0.1]], "method": "knn", "level": 0.05}),
         _object(answer, list(answer), example),
     )  # fmt: skip
@@ -305,7 +310,7 @@ def _infer(parameters: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
         f"oip_infer{suffix}", "Run rows, or a sequence's next step", "open inference protocol",
         "The Open Inference Protocol's infer, batched with other clients' rows; or a sequence's next request, which is "
         f"a step of the session of that name. {_ERRORS}",
-        [*parameters, _TIMEOUT, _PRIORITY],
+        [*parameters, _TIMEOUT, _PRIORITY, _BATCH],
         {**_object(fields, ["inputs"], {"inputs": [given]}), "additionalProperties": True},
         {
             "type": "object", "required": ["model_name", "model_version", "outputs"],
@@ -338,6 +343,32 @@ def _about(call: str, parameters: list[dict[str, Any]], suffix: str, answer: dic
         "description": f"TensorFlow Serving's {call} of a model. {_ERRORS}", "parameters": [*parameters, _TIMEOUT],
         "responses": _responses({"type": "object", "example": answer}),
     }  # fmt: skip
+
+
+# Method, what follows /v1/evaluations, name, summary, and a sentence.
+_EVALUATIONS = (
+    ("post", "", "begin_evaluation", "Begin an evaluation", "Measure a model on a data set; the answer has its id."),
+    ("get", "", "list_evaluations", "List the evaluations", "All that are known, the newest first."),
+    ("post", "/uploads", "upload_data", "Upload a data set", "A file, as a form or as the body."),
+    ("get", "/{evaluation}", "get_evaluation", "Look at an evaluation", "How far it is, and at last its metrics."),
+    ("delete", "/{evaluation}", "delete_evaluation", "Delete an evaluation", "With its report and its upload."),
+    ("post", "/{evaluation}:cancel", "cancel_evaluation", "Cancel an evaluation", "It stops where it is."),
+    ("post", "/{evaluation}:resume", "resume_evaluation", "Resume an evaluation", "It goes on where it was."),
+    ("get", "/{evaluation}/events", "watch_evaluation", "Watch an evaluation", "Its progress, as server-sent events."),
+    ("get", "/{evaluation}/report", "get_report", "Read an evaluation's report", "As JSON, Markdown or a page."),
+)
+
+
+def _evaluations() -> dict[str, Any]:
+    """The evaluator's paths by name: what their bodies hold it says itself."""
+    one, paths = [_path("evaluation", "The evaluation's id.", "e-1", pattern="^[^/:]+$")], dict[str, Any]()
+    for method, path, name, summary, sentence in _EVALUATIONS:
+        paths.setdefault(f"/v1/evaluations{path}", {})[method] = {
+            "operationId": name, "summary": summary, "tags": ["evaluations"], "description": sentence,
+            "parameters": [*(one if "{" in path else []), _TIMEOUT],
+            "responses": {"2XX": {"description": "The evaluator's answer."}},
+        }  # fmt: skip
+    return paths
 
 
 def _object(properties: dict[str, Any], required: list[str], example: dict[str, Any]) -> dict[str, Any]:

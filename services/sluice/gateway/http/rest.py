@@ -164,6 +164,12 @@ PRIORITY = Header(
     description="Which request goes first where requests wait for one model.",
     json_schema_extra={"type": "string", "enum": list(PRIORITIES), "default": "normal"},
 )
+# Where a call's rows run in one batch.
+BATCH = Header(
+    alias="Sluice-Batch",
+    description="exact: the rows run as a batch of their own, of exactly their size; else they share batches.",
+    json_schema_extra={"type": "string", "enum": ["exact"]},
+)
 
 
 def terms_of(
@@ -171,7 +177,7 @@ def terms_of(
 ) -> Terms:
     """Until when the client wants its answer, and how urgently."""
     said, gateway = read_headers(request.headers.raw), gateway_of(request)
-    return gateway.terms(said.timeout_s, said.priority_s)
+    return gateway.terms(said.timeout_s, said.priority_s, said.exact)
 
 
 Here = Annotated[Gateway, Depends(gateway_of)]

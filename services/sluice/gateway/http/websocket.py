@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import Pending
-from sluice.gateway.http.answers import error_body, error_headers, step_body
+from sluice.gateway.http.answers import step_body
 from sluice.gateway.http.fields import read_step
 from sluice.gateway.http.headers import CallOptions, read_headers
 from sluice.gateway.metrics.metrics import Metrics
 from sluice.policy.errors import BadRequest, NotFound, SluiceError
+from sluice.wire.answers import error_body, error_headers
 
 
 async def serve_socket(socket: WebSocket, session: str) -> None:
@@ -110,7 +111,7 @@ class SocketStream:
     def _step(self, body: bytes, pending: Pending) -> None:
         inputs, number, wanted = read_step(body)
         pending.make = lambda answers: step_body(answers, wanted)
-        terms = self._gateway.terms(self._said.timeout_s, self._said.priority_s)
+        terms = self._gateway.terms(self._said.timeout_s, self._said.priority_s, self._said.exact)
         self._gateway.sessions.step(self._session, inputs, number, wanted, terms, pending)
 
     def _answer(self, slot: _Slot, outcome: bytes | SluiceError) -> None:

@@ -1,4 +1,4 @@
-"""The embedded model server as a child process: started, watched, restarted when it dies, ended with the gateway."""
+"""A child process on a Unix socket: started, watched, restarted when it dies, ended with the gateway."""
 
 import asyncio
 import signal
@@ -6,7 +6,7 @@ import sys
 import tempfile
 from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,32 +22,26 @@ _HOPELESS = 3  # so often in a row for the same reason, and it will not start
 _TOLD_BYTES = 4096  # of what it says, so much is remembered
 
 
-class ModelServerChild:
-    """Runs `python -m sluice.model_server` on a Unix socket.
+class Child:
+    """Runs Python, with the arguments that `arguments` gives for the path of its socket, under `name`.
 
-    `died` is told at once when it ends by itself, and `hopeless` when it will not start: it has not been `reached` yet,
-    and has ended three times for the same reason.
+    It must end when its standard input does. `died` is told at once when it ends by itself, and `hopeless` when it will
+    not start: it has not been `reached` yet, and has ended three times for the same reason.
     """
 
     def __init__(
         self,
-        models: Path,
+        name: str,
+        arguments: Callable[[Path], Sequence[str]],
         *,
-        intra_op_threads: int,
-        inter_op_threads: int,
         reached: Callable[[], bool],
         died: Callable[[str], None],
         hopeless: Callable[[str], None],
     ) -> None:
+        self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="sluice-")
-        self.socket = Path(self._folder.name) / "model_server.sock"
-        self._command = [
-            sys.executable, "-m", "sluice.model_server",
-            f"--models={models}", "--port=0", "--rest_api_port=0",
-            f"--grpc_socket_path={self.socket}", "--stop_with_parent=true",
-            f"--tensorflow_intra_op_parallelism={intra_op_threads}",
-            f"--tensorflow_inter_op_parallelism={inter_op_threads}",
-        ]  # fmt: skip
+        self.socket = Path(self._folder.name) / "child.sock"
+        self._arguments = arguments(self.socket)
         self._reached = reached
         self._died = died
         self._hopeless = hopeless
@@ -81,10 +75,10 @@ class ModelServerChild:
             times = times + 1 if ended == before else 1
             before = ended
             if times == _HOPELESS and not self._reached():
-                self._hopeless(f"the embedded model server {ended}, {times} times in a row")
+                self._hopeless(f"the {self.name} {ended}, {times} times in a row")
                 return
-            self._died(f"the embedded model server {ended}; it is being restarted")
-            log.error("model server gone", reason=ended)
+            self._died(f"the {self.name} {ended}; it is being restarted")
+            log.error("gone", child=self.name, reason=ended)
             failures = 0 if loop.time() - started > _STEADY_S else failures + 1
             await asyncio.sleep(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
 
@@ -92,13 +86,14 @@ class ModelServerChild:
         """Run it once; how it ended."""
         # The child hears no signals that are meant for the gateway. It stops when its standard input ends, so a
         # gateway that is killed takes it along.
+        self.socket.unlink(missing_ok=True)  # of the one before it
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stderr=PIPE, start_new_session=True
+                sys.executable, *self._arguments, stdin=PIPE, stderr=PIPE, start_new_session=True
             )
         except OSError as error:
             return f"cannot be started: {error}"
-        log.info("model server started", pid=process.pid)
+        log.info("started", child=self.name, pid=process.pid)
         said = await _passed_on(process.stderr) if process.stderr else ""
         code = await process.wait()
         if code < 0:
@@ -106,10 +101,22 @@ class ModelServerChild:
         return f"ended with code {code}" + (f": {said}" if said else "")
 
 
+def model_server_arguments(models: Path, intra_op_threads: int, inter_op_threads: int, socket: Path) -> Sequence[str]:
+    """Those of the embedded model server."""
+    return [
+        "-m", "sluice.model_server",
+        f"--models={models}", "--port=0", "--rest_api_port=0",
+        f"--grpc_socket_path={socket}", "--stop_with_parent=true",
+        f"--tensorflow_intra_op_parallelism={intra_op_threads}",
+        f"--tensorflow_inter_op_parallelism={inter_op_threads}",
+    ]  # fmt: skip
+
+
 async def _passed_on(said: StreamReader) -> str:
-    """Pass on what the child says until it ends; the last line of it."""
+    """Pass on what the child says until it ends; the last line of it that has words, without the frame around it."""
     last = b""
     while chunk := await said.read(_TOLD_BYTES):
         pass_on(chunk)
         last = (last + chunk)[-_TOLD_BYTES:]
-    return last.decode(errors="replace").rstrip().rpartition("\n")[2]
+    lines = [line.strip(" │") for line in last.decode(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if any(map(str.isalnum, line))), "")

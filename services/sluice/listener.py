@@ -2,8 +2,12 @@
 
 import errno
 import socket
+import stat
+from pathlib import Path
 
 BACKLOG = 2048
+UNIX = "unix:"
+_OWNER_ONLY = 0o600
 
 
 class CannotListen(OSError):
@@ -22,6 +26,35 @@ def listen(address: str, flag: str) -> socket.socket:
         return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=BACKLOG)
     except OSError as error:
         raise CannotListen(f"{flag} {address}: {_reason(error, flag, host, port)}") from None
+
+
+def listen_at(path: Path, flag: str) -> socket.socket:
+    """A Unix socket at a path, for this user alone, in place of one that a killed process left behind.
+
+    Raises:
+        CannotListen: something else is there, another process listens on it, or it cannot be made.
+    """
+    where = f"{flag} {UNIX}{path}"
+    if path.exists():
+        _remove_left_behind(path, where)
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(str(path))
+        path.chmod(_OWNER_ONLY)
+        made.listen(BACKLOG)
+    except OSError as error:  # among them: too long for the address of a socket
+        made.close()
+        raise CannotListen(f"{where}: {error.strerror or error}. Give a short path in a folder that is there") from None
+    return made
+
+
+def _remove_left_behind(path: Path, where: str) -> None:
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise CannotListen(f"{where}: there is a file that is no socket. Move it, or choose another path")
+    with socket.socket(socket.AF_UNIX) as asking:
+        if asking.connect_ex(str(path)) != errno.ECONNREFUSED:
+            raise CannotListen(f"{where}: another program listens there. End that one, or choose another path")
+    path.unlink()
 
 
 def _reason(error: OSError, flag: str, host: str, port: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sluice.cli.embedded import embedded
+from sluice.cli.embedded import Embedded, embedded
 from sluice.cli.errors import CommandError
 from sluice.cli.extras import need
 from sluice.cli.model_folders import contract_file, versions_of
@@ -24,13 +24,13 @@ _LAST_LINES = 12  # of the gateway's log, where it did not become ready
 
 
 @contextmanager
-def own_gateway(model: str, folder: Path) -> Iterator[str]:
-    """The address of a gateway that serves FOLDER/MODEL until the end of the block, and says so on standard error.
+def own_gateway(command: str, model: str, folder: Path, *flags: str) -> Iterator[Embedded]:
+    """A gateway that serves FOLDER/MODEL until the end of the block, with these flags; says so on standard error.
 
     Raises:
-        CommandError: there is no such model, or it cannot be served.
+        CommandError: there is no such model, or it cannot be served; or `command` lacks what that takes.
     """
-    need("calibrate", "gateway", "model-server", otherwise=", or name a gateway that runs: --url URL")
+    need(command, "gateway", "model-server", otherwise=", or name a gateway that runs: --url URL")
     names = _needed(model, folder)
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
         f"Starting a gateway and a model server for {' and '.join(names)}, from {folder} (--url asks one that runs)"
@@ -40,13 +40,13 @@ def own_gateway(model: str, folder: Path) -> Iterator[str]:
         models.mkdir()
         for name in names:
             (models / name).symlink_to((folder / name).resolve())
-        with embedded(models, log) as gateway:
+        with embedded(models, log, *flags) as gateway:
             try:
                 gateway.until_ready()
             except CommandError as error:
                 last = "".join(deque(log.read_text(errors="replace").splitlines(keepends=True), _LAST_LINES))
                 raise CommandError(f"{model}: {error}. Its log ends with\n{last}", error.code) from None
-            yield gateway.http
+            yield gateway
 
 
 def _needed(model: str, folder: Path) -> Sequence[str]:

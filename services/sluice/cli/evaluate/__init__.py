@@ -1,0 +1,1 @@
+"""`sluice evaluate`: a data set through a gateway by the evaluator's engine, what was found printed and written."""

@@ -1,0 +1,18 @@
+"""How much is too much, whatever the format: so that no file takes more memory or time than its own size explains."""
+
+LINE_BYTES = 16 << 20  # of a row of text, which takes many times as much once it is parsed
+ROW_BYTES = 64 << 20  # of a row of an array
+AT_ONCE_BYTES = 4 << 20  # about as much as is read before it is turned into arrays
+AT_ONCE_ROWS = 1024
+DIRECTORY_BYTES = 1 << 20  # of the list of arrays in an .npz file
+COLUMN_ORDER_BYTES = 64 << 20  # of a compressed array in Fortran order, which can only be read whole
+
+# Pictures on a plain ground come to 50, arrays that are mostly padding to 200; nothing but one value over and over, to
+# the 1032 of deflate.
+_EXPANSION = 300
+_ALWAYS_BYTES = 256 << 20
+
+
+def is_bomb(expanded: int, size: int) -> bool:
+    """Whether a file of `size` bytes holds more than any rows would."""
+    return expanded > max(_ALWAYS_BYTES, _EXPANSION * size)

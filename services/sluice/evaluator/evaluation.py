@@ -1,0 +1,165 @@
+"""Carries out one evaluation: what is not there yet is asked for, part by part, and the document is made of all values.
+
+It does not know where values are kept, who asked, or how a document is shown.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import NamedTuple
+
+from sluice.data import Columns, DataSet, File, look
+from sluice.evaluator.asking import client_of, resident_memory
+from sluice.evaluator.document import DataFacts, Document, Run
+from sluice.evaluator.findings import Found, findings
+from sluice.evaluator.plan import plan_of
+from sluice.evaluator.progress import Kept, Progress
+from sluice.evaluator.spec import Spec
+from sluice.evaluator.subject import find
+from sluice.evaluator.tasks.task import Subject, Values
+from sluice.evaluator.work import Work, in_order
+from sluice.policy.errors import BadRequest, TooLarge
+
+Told = Callable[[Progress], None]
+Now = Callable[[], float]
+Memory = Callable[[], Awaitable[int | None]]  # bytes that serving takes now, where that is known
+Speed = Mapping[str, float | int | None]
+Engine = Callable[[Work, Sequence[int]], AsyncGenerator[tuple[int, Values]]]
+
+
+async def here(work: Work, numbers: Sequence[int]) -> AsyncGenerator[tuple[int, Values]]:
+    """The engine "local": one part after another, in this process."""
+    async with work.client() as client:
+        for number in numbers:
+            yield number, await work.values(number, client)
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Rows that are done, and how fast: of those done since the start, which may be a restart."""
+
+    rows: int
+    told: Told
+    now: Now
+    began: float = field(init=False)
+    done: int = 0
+    since: int = 0
+
+    def __post_init__(self) -> None:
+        self.began = self.now()
+
+    def there(self, rows: int) -> None:
+        self.done += rows
+
+    def add(self, rows: int) -> None:
+        self.done, self.since = self.done + rows, self.since + rows
+        self.told(Progress(self.done, self.rows, self.rate, (self.rows - self.done) / self.rate if self.rate else None))
+
+    @property
+    def rate(self) -> float:
+        return self.since / max(1e-9, self.now() - self.began) if self.since else 0.0
+
+
+async def evaluate(
+    spec: Spec,
+    files: Sequence[File],
+    gateway: str,
+    kept: Kept,
+    told: Told,
+    *,
+    id: str,
+    now: Now,
+    engine: Engine = here,
+    memory: Memory | None = None,
+) -> Document:
+    """The document of an evaluation; what `kept` holds of it already is not asked for again.
+
+    `now` gives seconds since 1970, and `memory` the bytes that serving takes: without it, what the gateway's own does.
+
+    Raises:
+        BadRequest: the data is not as the task and the model need it.
+        NotFound, Unavailable, NoAnswer: the model or the gateway is away, and it can go on later.
+    """
+    began = now()
+    async with client_of(gateway, exact=spec.exact) as client:
+        subject = await find(client, spec)
+    with await asyncio.to_thread(_looked, spec, files, subject) as data_set:
+        plan = plan_of(spec, subject, data_set, gateway)
+        runs = _Runs(data_set.sha256, kept, _Clock(data_set.rows * plan.runs, told, now), engine)
+        main, other = await runs.values("main", plan.main), None
+        if plan.other is not None:
+            other = plan.other.version, await runs.values("other", plan.other)
+        sizes = await runs.at_sizes(plan.sizes, memory or partial(resident_memory, gateway))
+        run = Run(
+            evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            seconds=now() - began, rows_per_s=runs.clock.rate, batch_sizes=sizes.speeds,
+        )  # fmt: skip
+        named = ", ".join(file.name for file in files)
+        facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
+    found = Found(main, sizes.values, other)
+    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, sizes.notes, run)
+
+
+class _Sizes(NamedTuple):
+    """What was found by batch size: values, speed and memory, and why a size was left out."""
+
+    values: Mapping[int, Values]
+    speeds: tuple[Speed, ...]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Carries out runs: the parts that are missing are done now.
+
+    Parts are kept under the checksum of the data and the version, so that those of others are never taken for them.
+    """
+
+    sha256: str
+    kept: Kept
+    clock: _Clock
+    engine: Engine
+
+    async def values(self, name: str, work: Work) -> Values:
+        """The values of all rows, in order."""
+        parts, name = work.cut.parts, f"{name} of version {work.version} on {self.sha256[:16]}"
+        there = await asyncio.to_thread(self.kept.numbers, name)
+        self.clock.there(sum(len(parts[number]) for number in there))
+        missing = [number for number in range(len(parts)) if number not in there]
+        async with aclosing(self.engine(work, missing)) as done:
+            async for number, values in done:
+                await asyncio.to_thread(self.kept.keep, name, number, len(parts[number]), values)
+                self.clock.add(len(parts[number]))
+        return await asyncio.to_thread(self._all, name, len(parts))
+
+    async def at_sizes(self, works: Mapping[int, Work], memory: Memory) -> _Sizes:
+        """The values at each batch size; one that the gateway does not take is left out."""
+        clock = self.clock
+        values, speeds, notes = dict[int, Values](), list[Speed](), list[str]()
+        for size, work in works.items():
+            started, before = clock.now(), clock.since
+            try:
+                values[size] = await self.values(f"batch-{size}", work)
+            except TooLarge as error:
+                notes.append(f"Batches of {size} rows were not measured: {error.message}")
+                continue
+            whole = clock.since - before == work.cut.rows  # and not only what an earlier run had left
+            rate = work.cut.rows / (clock.now() - started) if whole else None
+            speeds.append({"batch_size": size, "rows_per_s": rate, "memory_bytes": await memory()})
+        return _Sizes(values, tuple(speeds), notes)
+
+    def _all(self, name: str, parts: int) -> Values:
+        return in_order([self.kept.read(name, number) for number in range(parts)])
+
+
+def _looked(spec: Spec, files: Sequence[File], subject: Subject) -> DataSet:
+    signature = subject.signatures.get(spec.options.signature)
+    if signature is None:
+        raise BadRequest(
+            f"Model {subject.model!r} has no signature {spec.options.signature!r}; it has "
+            f"{', '.join(subject.signatures)}. Name one in options.signature."
+        )
+    return look(files, signature.inputs, signature.length_inputs, Columns(**spec.columns.model_dump()))

@@ -1,0 +1,103 @@
+"""Plans an evaluation: which runs over the data set it has, and how the data set is cut for each of them.
+
+For the same data set and spec it is always the same plan, so that what a killed evaluator has left fits in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from sluice.data import DataSet
+from sluice.evaluator import gates
+from sluice.evaluator.spec import Spec
+from sluice.evaluator.tasks.task import Subject, Task
+from sluice.evaluator.work import Cut, Places, Work, task_of
+
+_LARGEST_BATCH = 100
+_NUMBERS_IN_REQUEST = 80_000  # about a megabyte of JSON
+_ROWS_IN_PART, _NUMBERS_IN_PART = 1000, 4_000_000
+_LOOKED_AT = 100  # rows
+
+
+class Plan(NamedTuple):
+    """The runs: the main one, of another version, by batch size; `tasks` are the main one's and that of batch sizes."""
+
+    tasks: tuple[Task, Task]
+    main: Work
+    other: Work | None
+    sizes: Mapping[int, Work]
+
+    @property
+    def runs(self) -> int:
+        return 1 + (self.other is not None) + len(self.sizes)
+
+
+def plan_of(spec: Spec, subject: Subject, data_set: DataSet, gateway: str) -> Plan:
+    """The plan; what the spec asks of metrics is judged, too.
+
+    Raises:
+        BadRequest: the model is not one for the task, or the task has no such metric, or a condition cannot be read.
+    """
+    task = task_of(spec, subject, data_set)
+    version = _other_version(spec, task)
+    by_rows = bool(task.stateless)
+    alone = task_of(spec, subject, data_set, by_rows=by_rows)
+    cut = _cut(data_set, spec.batch_size, whole_sessions=task.whole_sessions)
+    main = Work(spec, data_set, gateway, subject.version, cut, exact=spec.exact, filled=spec.exact)
+    at = replace(main, exact=True, filled=False, by_rows=by_rows)
+    cuts = {size: _cut(data_set, size, whole_sessions=alone.whole_sessions) for size in _sizes(spec, data_set)}
+    return Plan(
+        tasks=(task, alone),
+        main=main,
+        other=None if version is None else replace(main, version=version),
+        sizes={size: replace(at, cut=cut) for size, cut in cuts.items()},
+    )
+
+
+def _other_version(spec: Spec, task: Task) -> int | None:
+    for name in spec.metrics or ():
+        gates.check_metric(name, task.measures)
+    return gates.version_compared(gates.parse(spec.fail_if, task.measures), spec.compare_to)
+
+
+def _sizes(spec: Spec, data_set: DataSet) -> Sequence[int]:
+    """The batch sizes that are compared, no larger than the data set."""
+    wanted = (data_set.rows if size == "whole" else size for size in spec.batch_sizes)
+    return [*dict.fromkeys(min(size, data_set.rows) for size in wanted)]
+
+
+def _cut(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> Cut:
+    """Parts in the order of the data set, or of whole sessions; always the same for the same data set.
+
+    Without a batch size it is chosen so that requests are about a megabyte.
+    """
+    numbers = _numbers_of_row(data_set)
+    size = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
+    rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
+    rows = max(1, rows // size) * size
+    return Cut(size, [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)])
+
+
+def _numbers_of_row(data_set: DataSet) -> float:
+    """How many numbers the inputs of a row have, about: those of the first ones."""
+    rows = data_set.read(0, min(data_set.rows, _LOOKED_AT))
+    return max(1.0, sum(np.size(row) for column in rows.inputs.values() for row in column) / len(rows))
+
+
+def _ranges(total: int, rows: int) -> Iterator[range]:
+    for start in range(0, total, rows):
+        yield range(start, min(start + rows, total))
+
+
+def _sessions(data_set: DataSet, rows: int) -> Iterator[Places]:
+    """Sessions as they begin, as many as have about so many rows."""
+    chosen = list[Places]()
+    for session in data_set.sessions:
+        chosen.append(session.places)
+        if sum(map(len, chosen)) >= rows:
+            yield np.sort(np.concatenate(chosen))
+            chosen = []
+    if chosen:
+        yield np.sort(np.concatenate(chosen))

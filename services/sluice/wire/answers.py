@@ -1,0 +1,60 @@
+"""Errors as JSON and headers, refused fields in words, server-sent events: as every HTTP door of ours writes them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sluice.policy.errors import SluiceError
+from sluice.wire.shown import as_json
+
+# Pydantic's type of an error → what the field takes.
+_TAKES = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "{words}",
+    "string_too_long": "text of up to {max_length} characters",
+    "greater_than_equal": "a number from {ge}",
+    "less_than_equal": "a number up to {le}",
+}
+
+
+def sse(name: str, data: bytes) -> bytes:
+    """A server-sent event; `data` is JSON."""
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+
+
+def error_body(error: SluiceError) -> dict[str, Any]:
+    """`{"error": sentence, "code": code, "details"?: {...}}`."""
+    details = {"details": dict(error.details)} if error.details else {}
+    return {"error": error.message, "code": error.code, **details}
+
+
+def error_headers(error: SluiceError) -> Mapping[str, str]:
+    retry = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return {"Sluice-Code": error.code, **retry}
+
+
+def what_is_wrong(error: Mapping[str, Any], patterns: Mapping[str, str] | None = None) -> str:
+    """A sentence, without its end, about one field; `error` is pydantic's. `patterns` of text say the same in words."""
+    kind, field = error["type"], ".".join(map(str, error["loc"][1:])) or error["loc"][0]
+    if kind == "json_invalid":
+        return f"the body is not JSON: {error['ctx']['error']} at character {field}"
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind == "value_error":
+        return f"{field}: {error['ctx']['error']}"
+    if kind not in _TAKES:
+        return f"{field}: {error['msg']}"
+    quotes = ": put it in quotes" if kind == "string_type" and isinstance(error["input"], int | float) else ""
+    about = error.get("ctx", {})
+    pattern = about.get("pattern", "")
+    takes = _TAKES[kind].format(**about, words=(patterns or {}).get(pattern, f"text that matches {pattern}"))
+    return f"{field} takes {takes}; {as_json(error['input'])} came{quotes}"

@@ -1,0 +1,124 @@
+"""An evaluation from its data set to its document, through a gateway that runs."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import mean_absolute_error, mean_squared_error
+
+from sluice.evaluator.progress import Progress
+from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
+from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
+from tests.gateway.puppet import Puppet
+
+
+async def test_metrics_are_those_of_scikit_learn(run: Evaluations) -> None:
+    document, rows = await run(), made_up()
+    predicted, weights = 2 * rows["x"].astype(np.float64), rows["weight"]
+    mse = mean_squared_error(rows["label"], predicted, sample_weight=weights)
+    assert document.metrics["mse"].value == pytest.approx(mse, rel=1e-9)
+    mae = mean_absolute_error(rows["label"], predicted, sample_weight=weights)
+    assert document.metrics["mae"].value == pytest.approx(mae, rel=1e-9)
+    assert document.data.rows == ROWS
+    assert [row[0] for row in document.sections[-1].rows] == ["<img onerror=alert(1)>", "thirds"]
+
+
+@pytest.mark.parametrize("batch_size", [7, 100, 1000])
+async def test_metrics_are_the_same_at_every_batch_size(run: Evaluations, batch_size: int) -> None:
+    assert (await run(batch_size=batch_size)).metrics == (await run()).metrics
+
+
+async def test_batch_sizes_are_those_that_the_model_server_sees(run: Evaluations, puppet: Puppet) -> None:
+    document = await run(batch_sizes=[7, 100, "whole"])
+    assert [each.batch_size for each in document.batch_sizes] == [7, 100, ROWS]
+    assert all(each.largest_difference == 0 and not each.changed_rows for each in document.batch_sizes)
+    assert all(each.metrics["mse"] == document.metrics["mse"].value for each in document.batch_sizes)
+    sizes = [rows for _, rows in puppet.batches]
+    assert sizes.count(7) >= ROWS // 7
+    assert sizes.count(ROWS) == 1
+    assert [each["batch_size"] for each in document.run.batch_sizes] == [7, 100, ROWS]
+    assert all(each["memory_bytes"] > 1e6 for each in document.run.batch_sizes)
+
+
+async def test_a_model_whose_answers_change_with_the_batch_is_found_out(run: Evaluations, puppet: Puppet) -> None:
+    puppet.twist = lambda outputs: {name: array + (len(array) == 7) * 1e-3 for name, array in outputs.items()}
+    document = await run(batch_sizes=[7, 100])
+    assert [each.largest_difference > 1e-5 for each in document.batch_sizes] == [True, False]
+
+
+async def test_exact_batches_all_have_the_same_shape(run: Evaluations, puppet: Puppet) -> None:
+    await run(batch_size=32, exact=True)
+    assert {rows for _, rows in puppet.batches} == {32}
+
+
+@pytest.mark.parametrize("parts", [0, 1, 3])
+async def test_an_evaluation_that_was_killed_goes_on_where_it_was(run: Evaluations, puppet: Puppet, parts: int) -> None:
+    asked = {"batch_size": 50, "exact": True, "batch_sizes": [50, 125]}
+    whole = await run(**asked)
+    kept = Kept(limit=parts)
+    with pytest.raises(Killed):
+        await run(kept, **asked)
+    there = set(kept.parts)
+    assert len(there) == parts
+    kept.limit = None
+    told = list[Progress]()
+    assert but_for_the_run(await run(kept, told.append, **asked)) == but_for_the_run(whole)
+    assert told[-1].rows_done == told[-1].rows == 3 * ROWS
+    assert told[0].rows_done > len(there)
+
+
+async def test_progress_only_grows_and_ends_with_all_rows(run: Evaluations) -> None:
+    told = list[Progress]()
+    await run(None, told.append, batch_sizes=[100])
+    done = [each.rows_done for each in told]
+    assert done == sorted(set(done))
+    assert told[-1] == Progress(2 * ROWS, 2 * ROWS, told[-1].rows_per_s, 0.0)
+
+
+async def test_a_version_is_compared_with_another_row_by_row(run: Evaluations, puppet: Puppet) -> None:
+    puppet.versions["plain"] = [1, 2]
+    document = await run(version=2, compare_to=1, fail_if=["mae rises > 0 vs 1", "mse > 100"])
+    assert document.comparison is not None
+    assert document.comparison.differences["mae"].value == 0.0
+    assert [gate.failed for gate in document.gates] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "sentence"),
+    [
+        ({"model": "plane"}, ModelNotFound, "no model .plane.; the gateway serves"),
+        ({"version": 9}, VersionNotFound, "no version 9; it has version 1"),
+        ({"label": "stable"}, VersionNotFound, "no label 'stable'"),
+        ({"options": {"signature": "nothing"}}, BadRequest, "no signature 'nothing'; it has .*serving_default"),
+        ({"fail_if": ["maes > 1"]}, BadRequest, "did you mean 'mae'"),
+        ({"metrics": ["accuracy"]}, BadRequest, "accuracy"),
+        ({"columns": {"label": "truth"}}, BadRequest, "expected the column truth for the label; got .*x"),
+        ({"task": "sequences"}, BadRequest, "output"),
+    ],
+)
+async def test_what_cannot_be_evaluated_says_why_before_anything_runs(
+    run: Evaluations, puppet: Puppet, fields: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        await run(**fields)
+    assert not puppet.batches
+
+
+async def test_only_the_metrics_that_are_asked_for_are_reported(run: Evaluations) -> None:
+    document = await run(metrics=["mse"], fail_if=["mae > 0.001"])
+    assert set(document.metrics) == {"mse", "mae"}
+    assert document.failed
+
+
+async def test_parts_of_another_version_or_of_other_data_are_not_taken_for_those_that_are_missing(
+    run: Evaluations, puppet: Puppet
+) -> None:
+    puppet.versions["plain"] = [1, 2]
+    kept = Kept(limit=1)
+    with pytest.raises(Killed):
+        await run(kept, version=1)
+    kept.limit = None
+    told = list[Progress]()
+    assert (await run(kept, told.append)).version == 2
+    assert told[-1].rows_done == ROWS
+    assert len(kept.parts) == 1 + len(told)
