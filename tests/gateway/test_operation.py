@@ -60,6 +60,17 @@ async def test_a_contract_is_shown_as_written_and_in_words(here):
 
 
 METRICS = {
+    **{
+        f"process_{name}": set()
+        for name in (
+            "cpu_seconds_total",
+            "max_fds",
+            "open_fds",
+            "resident_memory_bytes",
+            "start_time_seconds",
+            "virtual_memory_bytes",
+        )
+    },
     "sluice_ready": set(),
     "sluice_model_troubled": {"model"},
     "sluice_requests_total": {"call", "model", "outcome"},

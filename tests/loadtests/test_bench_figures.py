@@ -156,6 +156,7 @@ def test_every_case_that_a_bar_or_a_picture_needs_exists() -> None:
                 padding_over_optimum=1.0,
                 padding_share_over_optimum=1.0,
                 open70_short_p99_ms=1.0,
+                beside_over_alone_p99=1.0,
             )
             for name in names
         )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 from loadtests.bench.cases.case import Case, python_loads
 from loadtests.bench.loads import wrk
@@ -58,8 +59,8 @@ def _evaluation(stage: Stage, gateway: Gateway) -> Iterator[None]:
     before = gateway.batches(SEQUENCES, RAGGED)[0]
     child = Child(
         python(
-            "sluice.cli", "evaluate", SEQUENCES, "--url", f"http://{gateway.address}", "--task", "regression",
-            "--data", _data(stage.models.parent), "--batch-sizes", "",
+            "sluice.cli", "evaluate", SEQUENCES, "--url", f"http://{gateway.address}",
+            "--data", _request(stage.models.parent), "--batch-sizes", "",
         ),
         stage.models.parent / "logs" / "evaluate.log",
     )  # fmt: skip
@@ -76,14 +77,16 @@ def _evaluation(stage: Stage, gateway: Gateway) -> Iterator[None]:
         child.stop()
 
 
-def _data(folder: Path) -> Path:
-    """The mix's sequences with made-up labels, as an evaluation reads them."""
-    file = folder / "neighbour.npz"
-    if not file.exists():
-        rows = sequences_of(LOG_NORMAL) * _REPEATED
-        block = np.zeros((len(rows), LONGEST, FEATURES), np.float32)
-        for into, row in zip(block, rows, strict=True):
+def _request(folder: Path) -> Path:
+    """The mix's sequences with made-up labels, and the request that evaluates them."""
+    rows, request = folder / "neighbour.npz", folder / "neighbour.evaluation.json"
+    if not request.exists():
+        sequences = sequences_of(LOG_NORMAL) * _REPEATED
+        block = np.zeros((len(sequences), LONGEST, FEATURES), np.float32)
+        for into, row in zip(block, sequences, strict=True):
             into[: len(row)] = row
-        lengths = np.array([len(row) for row in rows], np.int32)
-        np.savez(file, **{INPUT: block, LENGTHS: lengths, "label": np.zeros(len(rows), np.float32)})
-    return file
+        lengths = np.array([len(row) for row in sequences], np.int32)
+        np.savez(rows, **{INPUT: block, LENGTHS: lengths, "label": np.zeros((len(sequences), FEATURES), np.float32)})
+        fields = {"data": {"path": rows.name}, "task": "regression", "options": {"signature": RAGGED}}
+        request.write_bytes(orjson.dumps(fields))
+    return request

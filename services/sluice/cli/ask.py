@@ -16,11 +16,22 @@ def asking(url: str, otherwise: str, *, attempts: int = 1, timeout_s: float = 10
     """A client of the gateway at `url`, with these options of `Client`.
 
     Raises:
+        CommandError: as `telling`.
+    """
+    with telling(url, otherwise), _client(url, attempts, timeout_s) as client:
+        yield client
+
+
+@contextmanager
+def telling(url: str, otherwise: str) -> Iterator[None]:
+    """Calls of the gateway at `url`.
+
+    Raises:
         CommandError: no gateway is there, which ends the sentence with `otherwise`; or it refuses.
     """
+    check_url(url)
     try:
-        with _client(url, attempts, timeout_s) as client:
-            yield client
+        yield
     except OtherProtocol:
         raise CommandError(
             f"{url}: expected the HTTP port of a gateway; what listens there speaks another protocol, as its gRPC port "
@@ -39,9 +50,13 @@ def asking(url: str, otherwise: str, *, attempts: int = 1, timeout_s: float = 10
         raise CommandError(f"{url} answered {error.http_status}: {error}{hint}", code) from None
 
 
-def _client(url: str, attempts: int, timeout_s: float) -> Client:
+def check_url(url: str) -> None:
+    """Raises: CommandError: it is no address for HTTP."""
     if not url.startswith(("http://", "https://")):
         raise CommandError(f"--url: expected the gateway's HTTP port, http://HOST:PORT, got {url!r}", WRONG_USAGE)
+
+
+def _client(url: str, attempts: int, timeout_s: float) -> Client:
     try:
         return Client(url, attempts=attempts, timeout_s=timeout_s)
     except ValueError as error:

@@ -8,7 +8,7 @@ from sluice.cli.errors import WRONG_USAGE, CommandError
 DISTRIBUTION = "sluice-serving"
 # Modules that come with this extra alone, and TensorFlow, which can be missing beside what needs it.
 PROOF: Mapping[str, Sequence[str]] = {
-    "gateway": ("fastapi",),
+    "gateway": ("h2",),
     "cli": ("typer",),
     "export": ("keras", "tensorflow"),
     "model-server": ("tensorflow_serving", "tensorflow"),

@@ -246,7 +246,9 @@ def calibrate(
 
 @app.command()
 def evaluate(
-    name: Annotated[str, typer.Argument(help="The name of a model; an example model brings its own data.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of a model; an example model brings its own data.")
+    ],
     data: Annotated[
         Path | None,
         typer.Option(
@@ -262,7 +264,9 @@ def evaluate(
     ] = None,
     url: Annotated[
         str | None,
-        typer.Option(help="The gateway that serves NAME.", show_default="one of its own, stopped again afterwards"),
+        typer.Option(
+            metavar="URL", help="The gateway that serves NAME.", show_default="one of its own, stopped again afterwards"
+        ),
     ] = None,
     models_dir: Annotated[
         Path | None,
@@ -292,7 +296,9 @@ def evaluate(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Write the report as .html, .md or .json; may be repeated."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="local, or dask: the workers of a Dask cluster ask.")] = "local",
+    engine: Annotated[
+        str, typer.Option(metavar="E", help="local, or dask: the workers of a Dask cluster ask.")
+    ] = "local",
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="With --engine dask: tcp://HOST:PORT.")
     ] = None,

@@ -23,10 +23,10 @@ _ROWS_IN_FLIGHT = 128  # beyond two requests: enough that the gateway's batches 
 _WITHIN_S, _TOTAL_S, _ATTEMPTS = 60.0, 120.0, 1000  # a gateway that is away may be restarting
 
 
-def client_of(url: str, *, exact: bool) -> AsyncClient:
+def client_of(url: str, *, exact: bool, attempts: int = _ATTEMPTS) -> AsyncClient:
     """A client whose calls wait for others; with `exact`, what a call holds runs as a batch of its own."""
     headers = {"Sluice-Priority": "low"} | ({"Sluice-Batch": "exact"} if exact else {})
-    return AsyncClient(url, headers=headers, attempts=_ATTEMPTS, timeout_s=_WITHIN_S, total_s=_TOTAL_S)
+    return AsyncClient(url, headers=headers, attempts=attempts, timeout_s=_WITHIN_S, total_s=_TOTAL_S)
 
 
 async def resident_memory(url: str) -> int | None:

@@ -23,6 +23,8 @@ from sluice.evaluator.tasks.task import Subject, Values
 from sluice.evaluator.work import Work, in_order
 from sluice.policy.errors import BadRequest, TooLarge
 
+_FIRST_ATTEMPTS = 3  # who is not there at the beginning is told so soon
+
 Told = Callable[[Progress], None]
 Now = Callable[[], float]
 Memory = Callable[[], Awaitable[int | None]]  # bytes that serving takes now, where that is known
@@ -84,7 +86,7 @@ async def evaluate(
         NotFound, Unavailable, NoAnswer: the model or the gateway is away, and it can go on later.
     """
     began = now()
-    async with client_of(gateway, exact=spec.exact) as client:
+    async with client_of(gateway, exact=False, attempts=_FIRST_ATTEMPTS) as client:
         subject = await find(client, spec)
     with await asyncio.to_thread(_looked, spec, files, subject) as data_set:
         plan = plan_of(spec, subject, data_set, gateway)

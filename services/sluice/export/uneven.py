@@ -70,6 +70,12 @@ def _seen(model: keras.Model, plan: Plan, x: Arrays) -> str:
                 return _sentence(operation, astray)
             if any(_differs(answer, each) > allowed for answer, each in pairs):
                 astray.append(operation)
+            if (
+                not timed
+                and not getattr(operation, "supports_masking", False)
+                and not _given(operation).isdisjoint(astray)
+            ):
+                return _sentence(operation, astray)  # of other rows or weights the answer may differ
     return ""
 
 
@@ -85,10 +91,14 @@ def _differs(answer: np.ndarray, alone: tf.Tensor, valid: np.ndarray | None = No
 
 def _sentence(layer: keras.Operation, astray: Sequence[keras.Operation] = ()) -> str:
     """Why a layer answers otherwise; `astray` are those that do so at masked steps, where no layer should look."""
-    given = {each._keras_history.operation for node in layer._inbound_nodes for each in node.input_tensors}
-    if given.isdisjoint(astray):
+    if _given(layer).isdisjoint(astray):
         return f"{named(layer)} sees the padding behind shorter rows"
     return (
         f"{named(layer)} takes no mask, and sees what {named(astray[0])} gives at masked steps, which depends on the "
         "padding"
     )
+
+
+def _given(layer: keras.Operation) -> set[keras.Operation]:
+    """The layers whose outputs it takes."""
+    return {each._keras_history.operation for node in layer._inbound_nodes for each in node.input_tensors}

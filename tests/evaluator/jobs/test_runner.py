@@ -21,6 +21,7 @@ from sluice.policy.errors import (
     VersionNotFound,
 )
 from tests.evaluator.puppet import PARTS, PATIENCE_S, ROWS, Puppet, refused, running
+from tests.gateway.here import eventually
 
 
 async def test_an_evaluation_runs_part_by_part_to_its_report(here):
@@ -267,4 +268,4 @@ async def test_one_that_is_cancelled_while_it_is_being_started_does_not_run(here
     assert (await cancelling).json()["status"] == "cancelled"
     other = await here.ask(model="other")
     await here.until(other, status="running")
-    assert here.puppet.running == 1
+    await eventually(lambda: here.puppet.running == 1)

@@ -12,13 +12,13 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sluice.cli.ask import check_url, telling
 from sluice.cli.embedded import Embedded
-from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
+from sluice.cli.errors import FAILED, WRONG_USAGE, CommandError
 from sluice.cli.evaluate.request import Flags, request_of
 from sluice.cli.evaluate.show import show
 from sluice.cli.model_folders import MODELS
 from sluice.cli.own_gateway import own_gateway
-from sluice.client import NoAnswer, SluiceError, Unavailable
 from sluice.data import files_of
 from sluice.evaluator import report
 from sluice.evaluator.document import Document
@@ -32,6 +32,7 @@ _WRITERS: Mapping[str, Callable[[Document], str]] = {
     ".md": report.markdown,
     ".json": lambda document: document.model_dump_json(indent=2) + "\n",
 }
+_OTHERWISE = "Without --url, `sluice evaluate` starts one of its own"
 _CALIBRATIONS = Path("var/calibrations")
 
 
@@ -73,7 +74,11 @@ def run(model: str, flags: Flags, where: Where, reports: Sequence[Path]) -> None
             raise CommandError(f"--report: expected a file that ends in {', '.join(_WRITERS)}, got {file}", WRONG_USAGE)
     if where.url is not None and where.models is not None:
         raise CommandError("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
-    spec, data = request_of(model, flags)
+    if where.url is not None:
+        check_url(where.url)
+    with _bad_requests():
+        spec, data = request_of(model, flags)
+        files_of(data)  # a wrong name is told before anything is started
     calibrated = ("--calibrations", str(_CALIBRATIONS)) if _CALIBRATIONS.is_dir() else ()
     own = own_gateway("evaluate", model, where.models or MODELS, *calibrated) if where.url is None else nullcontext()
     with own as gateway:
@@ -92,7 +97,7 @@ def evaluated(spec: Spec, data: Path, url: str, engine: Engine = here, memory: M
     Raises:
         CommandError: it cannot be evaluated.
     """
-    with _progress() as told, _told_errors(url):
+    with _progress() as told, telling(url, _OTHERWISE), _bad_requests():
         evaluation = evaluate(
             spec, files_of(data), url, InMemory(), told, id="", now=time.time, engine=engine, memory=memory
         )
@@ -142,20 +147,12 @@ def memory_of(gateway: Embedded) -> Memory:
 
 
 @contextmanager
-def _told_errors(url: str) -> Iterator[None]:
+def _bad_requests() -> Iterator[None]:
+    """What is wrong with the data, or with what is asked of it, nobody has answered."""
     try:
         yield
-    except NoAnswer as error:
-        raise CommandError(
-            f"{url}: expected a gateway there. {error} Start one with `sluice serve`, give another --url, or none",
-            NOT_REACHABLE,
-        ) from None
-    except Unavailable as error:
-        raise CommandError(f"{url} answered {error.http_status}: {error.message}", NOT_REACHABLE) from None
     except BadRequest as error:
         raise CommandError(error.message) from None
-    except SluiceError as error:
-        raise CommandError(f"{url} answered {error.http_status}: {error.message}") from None
 
 
 @contextmanager

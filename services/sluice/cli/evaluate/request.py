@@ -12,6 +12,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.evaluator import gates
 from sluice.evaluator.spec import Spec, TaskName
 
 SUFFIX = ".evaluation.json"
@@ -37,6 +38,7 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
 
     Raises:
         CommandError: there is no data, or a flag cannot be used.
+        BadRequest: --fail-if is no condition.
     """
     file = _file(model, flags.data)
     fields: dict[str, Any] = {"model": model, "batch_sizes": _BATCH_SIZES}
@@ -59,13 +61,15 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
         if value is not None
     }
     try:
-        return Spec.model_validate(fields), data
+        spec = Spec.model_validate(fields)
     except ValidationError as error:
         where = f"{file}: " if file else ""
         first = error.errors()[0]
         raise CommandError(
             f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r:.80}", WRONG_USAGE
         ) from None
+    gates.parse(spec.fail_if)
+    return spec, data
 
 
 def _file(model: str, data: Path | None) -> Path | None:
