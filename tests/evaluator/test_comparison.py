@@ -133,3 +133,9 @@ def test_of_very_many_groups_the_largest_are_shown() -> None:
     assert len(table.rows) == 100
     assert table.rows[-1][:2] == ("g149", 2)
     assert table.text.startswith("The 100 largest of 150 groups. ")
+
+
+def test_groups_that_are_numbers_stand_by_size() -> None:
+    groups = np.array(["12", "3", "all", "24", "-1.5"])
+    table = slices({}, {"weight": np.ones(5)}, groups)
+    assert [row[0] for row in table.rows] == ["-1.5", "3", "12", "24", "all"]
