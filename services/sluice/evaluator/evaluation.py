@@ -87,7 +87,7 @@ async def evaluate(
     async with client_of(gateway, exact=spec.exact) as client:
         subject = await find(client, spec)
     with await asyncio.to_thread(_looked, spec, files, subject) as data_set:
-        plan = plan_of(spec, subject, data_set, gateway)
+        plan = await asyncio.to_thread(plan_of, spec, subject, data_set, gateway)
         runs = _Runs(data_set.sha256, kept, _Clock(data_set.rows * plan.runs, told, now), engine)
         main, other = await runs.values("main", plan.main), None
         if plan.other is not None:
