@@ -122,3 +122,9 @@ async def test_parts_of_another_version_or_of_other_data_are_not_taken_for_those
     assert (await run(kept, told.append)).version == 2
     assert told[-1].rows_done == ROWS
     assert len(kept.parts) == 1 + len(told)
+
+
+async def test_a_batch_has_no_more_rows_than_the_data(run: Evaluations, puppet: Puppet) -> None:
+    document = await run(batch_size=10**12, exact=True)
+    assert [rows for _, rows in puppet.batches] == [ROWS]
+    assert document.metrics == (await run()).metrics

@@ -44,10 +44,12 @@ def plan_of(spec: Spec, subject: Subject, data_set: DataSet, gateway: str) -> Pl
     version = _other_version(spec, task)
     by_rows = bool(task.stateless)
     alone = task_of(spec, subject, data_set, by_rows=by_rows)
-    cut = _cut(data_set, spec.batch_size, whole_sessions=task.whole_sessions)
+    numbers = _numbers_of_row(data_set)
+    cut = _cut(data_set, numbers, spec.batch_size, whole_sessions=task.whole_sessions)
     main = Work(spec, data_set, gateway, subject.version, cut, exact=spec.exact, filled=spec.exact)
     at = replace(main, exact=True, filled=False, by_rows=by_rows)
-    cuts = {size: _cut(data_set, size, whole_sessions=alone.whole_sessions) for size in _sizes(spec, data_set)}
+    sizes = _sizes(spec, data_set)
+    cuts = {size: _cut(data_set, numbers, size, whole_sessions=alone.whole_sessions) for size in sizes}
     return Plan(
         tasks=(task, alone),
         main=main,
@@ -68,13 +70,13 @@ def _sizes(spec: Spec, data_set: DataSet) -> Sequence[int]:
     return [*dict.fromkeys(min(size, data_set.rows) for size in wanted)]
 
 
-def _cut(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> Cut:
+def _cut(data_set: DataSet, numbers: float, batch_size: int | None, *, whole_sessions: bool) -> Cut:
     """Parts in the order of the data set, or of whole sessions; always the same for the same data set.
 
-    Without a batch size it is chosen so that requests are about a megabyte.
+    Rows have so many `numbers` each. Without a batch size it is chosen so that requests are about a megabyte.
     """
-    numbers = _numbers_of_row(data_set)
-    size = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
+    wanted = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
+    size = min(wanted, data_set.rows)  # the last request of a part may be filled up to it
     rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
     rows = max(1, rows // size) * size
     return Cut(size, [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)])
