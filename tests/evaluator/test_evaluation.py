@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
+from sluice.evaluator import plan
 from sluice.evaluator.progress import Progress
 from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
 from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
@@ -128,3 +129,17 @@ async def test_a_batch_has_no_more_rows_than_the_data(run: Evaluations, puppet: 
     document = await run(batch_size=10**12, exact=True)
     assert [rows for _, rows in puppet.batches] == [ROWS]
     assert document.metrics == (await run()).metrics
+
+
+async def test_no_more_rows_are_read_at_once_than_memory_has_room_for(
+    run: Evaluations, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_NUMBERS_IN_BATCH", 1000)
+    document = await run(batch_sizes=[500, "whole"])
+    assert [each.batch_size for each in document.batch_sizes] == [500]
+    assert (
+        f"Batches of {ROWS} rows cannot be measured: rows like these are read 500 at a time at most." in document.notes
+    )
+    assert max(rows for _, rows in puppet.batches) == 500
+    with pytest.raises(BadRequest, match=r"batch_size.*501 rows"):
+        await run(batch_size=501)

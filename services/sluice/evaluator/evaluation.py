@@ -100,7 +100,7 @@ async def evaluate(
         named = ", ".join(file.name for file in files)
         facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
     found = Found(main, sizes.values, other)
-    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, sizes.notes, run)
+    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, [*plan.notes, *sizes.notes], run)
 
 
 class _Sizes(NamedTuple):
