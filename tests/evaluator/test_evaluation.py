@@ -125,6 +125,17 @@ async def test_parts_of_another_version_or_of_other_data_are_not_taken_for_those
     assert len(kept.parts) == 1 + len(told)
 
 
+async def test_parts_that_were_cut_otherwise_are_not_taken_for_those_that_are_missing(
+    run: Evaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, whole = Kept(limit=1), await run()
+    with pytest.raises(Killed):
+        await run(kept)
+    kept.limit = None
+    monkeypatch.setattr(plan, "_ROWS_IN_PART", 700)  # as another version of the evaluator may have it
+    assert (await run(kept)).metrics == whole.metrics
+
+
 async def test_a_batch_has_no_more_rows_than_the_data(run: Evaluations, puppet: Puppet) -> None:
     document = await run(batch_size=10**12, exact=True)
     assert [rows for _, rows in puppet.batches] == [ROWS]

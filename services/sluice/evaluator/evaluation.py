@@ -4,6 +4,7 @@ It does not know where values are kept, who asked, or how a document is shown.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -115,7 +116,8 @@ class _Sizes(NamedTuple):
 class _Runs:
     """Carries out runs: the parts that are missing are done now.
 
-    Parts are kept under the checksum of the data and the version, so that those of others are never taken for them.
+    Parts are kept under the version, the checksum of the data and its cut, so that those of others are never taken for
+    them: not even those of an evaluator that cut it otherwise.
     """
 
     sha256: str
@@ -125,7 +127,7 @@ class _Runs:
 
     async def values(self, name: str, work: Work) -> Values:
         """The values of all rows, in order."""
-        parts, name = work.cut.parts, f"{name} of version {work.version} on {self.sha256[:16]}"
+        parts, name = work.cut.parts, f"{name} {self._digest(work)}"
         there = await asyncio.to_thread(self.kept.numbers, name)
         self.clock.there(sum(len(parts[number]) for number in there))
         missing = [number for number in range(len(parts)) if number not in there]
@@ -150,6 +152,10 @@ class _Runs:
             rate = work.cut.rows / (clock.now() - started) if whole else None
             speeds.append({"batch_size": size, "rows_per_s": rate, "memory_bytes": await memory()})
         return _Sizes(values, tuple(speeds), notes)
+
+    def _digest(self, work: Work) -> str:
+        what = work.version, self.sha256, work.cut.batch_size, *map(len, work.cut.parts)
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
     def _all(self, name: str, parts: int) -> Values:
         return in_order([self.kept.read(name, number) for number in range(parts)])
