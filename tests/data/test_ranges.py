@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -102,6 +103,18 @@ def test_any_rows_of_a_file_are_those_that_were_written(tmp_path: Path, name: st
                 place for place, row in enumerate(rows) if row["session"] == session.name
             ]
         check_everywhere(data_set, rows, random)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_threads_that_read_take_turns(tmp_path: Path, name: str) -> None:
+    suffix, write = FORMATS[name]
+    rows, file = rows_of(Random(name), 60), tmp_path / f"rows{suffix}"
+    write(file, rows)
+    with look(files_of(file), INPUTS) as data_set, ThreadPoolExecutor(4) as threads:
+        own = [threads.submit(check_everywhere, data_set, rows, Random(seed)) for seed in range(8)]
+        closed = threads.submit(data_set.close)
+        for each in (*own, closed):
+            each.result()
 
 
 @pytest.mark.parametrize("seed", range(size(6, 100)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
+from sluice.evaluator import plan
 from sluice.evaluator.progress import Progress
 from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
 from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
@@ -122,3 +123,34 @@ async def test_parts_of_another_version_or_of_other_data_are_not_taken_for_those
     assert (await run(kept, told.append)).version == 2
     assert told[-1].rows_done == ROWS
     assert len(kept.parts) == 1 + len(told)
+
+
+async def test_parts_that_were_cut_otherwise_are_not_taken_for_those_that_are_missing(
+    run: Evaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, whole = Kept(limit=1), await run()
+    with pytest.raises(Killed):
+        await run(kept)
+    kept.limit = None
+    monkeypatch.setattr(plan, "_ROWS_IN_PART", 700)  # as another version of the evaluator may have it
+    assert (await run(kept)).metrics == whole.metrics
+
+
+async def test_a_batch_has_no_more_rows_than_the_data(run: Evaluations, puppet: Puppet) -> None:
+    document = await run(batch_size=10**12, exact=True)
+    assert [rows for _, rows in puppet.batches] == [ROWS]
+    assert document.metrics == (await run()).metrics
+
+
+async def test_no_more_rows_are_read_at_once_than_memory_has_room_for(
+    run: Evaluations, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_NUMBERS_IN_BATCH", 1000)
+    document = await run(batch_sizes=[500, "whole"])
+    assert [each.batch_size for each in document.batch_sizes] == [500]
+    assert (
+        f"Batches of {ROWS} rows cannot be measured: rows like these are read 500 at a time at most." in document.notes
+    )
+    assert max(rows for _, rows in puppet.batches) == 500
+    with pytest.raises(BadRequest, match=r"batch_size.*501 rows"):
+        await run(batch_size=501)

@@ -4,6 +4,7 @@ It does not know where values are kept, who asked, or how a document is shown.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ async def evaluate(
     async with client_of(gateway, exact=False, attempts=_FIRST_ATTEMPTS) as client:
         subject = await find(client, spec)
     with await asyncio.to_thread(_looked, spec, files, subject) as data_set:
-        plan = plan_of(spec, subject, data_set, gateway)
+        plan = await asyncio.to_thread(plan_of, spec, subject, data_set, gateway)
         runs = _Runs(data_set.sha256, kept, _Clock(data_set.rows * plan.runs, told, now), engine)
         main, other = await runs.values("main", plan.main), None
         if plan.other is not None:
@@ -102,7 +103,7 @@ async def evaluate(
         named = ", ".join(file.name for file in files)
         facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
     found = Found(main, sizes.values, other)
-    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, sizes.notes, run)
+    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, [*plan.notes, *sizes.notes], run)
 
 
 class _Sizes(NamedTuple):
@@ -117,7 +118,8 @@ class _Sizes(NamedTuple):
 class _Runs:
     """Carries out runs: the parts that are missing are done now.
 
-    Parts are kept under the checksum of the data and the version, so that those of others are never taken for them.
+    Parts are kept under the version, the checksum of the data and its cut, so that those of others are never taken for
+    them: not even those of an evaluator that cut it otherwise.
     """
 
     sha256: str
@@ -127,7 +129,7 @@ class _Runs:
 
     async def values(self, name: str, work: Work) -> Values:
         """The values of all rows, in order."""
-        parts, name = work.cut.parts, f"{name} of version {work.version} on {self.sha256[:16]}"
+        parts, name = work.cut.parts, f"{name} {self._digest(work)}"
         there = await asyncio.to_thread(self.kept.numbers, name)
         self.clock.there(sum(len(parts[number]) for number in there))
         missing = [number for number in range(len(parts)) if number not in there]
@@ -152,6 +154,10 @@ class _Runs:
             rate = work.cut.rows / (clock.now() - started) if whole else None
             speeds.append({"batch_size": size, "rows_per_s": rate, "memory_bytes": await memory()})
         return _Sizes(values, tuple(speeds), notes)
+
+    def _digest(self, work: Work) -> str:
+        what = work.version, self.sha256, work.cut.batch_size, *map(len, work.cut.parts)
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
     def _all(self, name: str, parts: int) -> Values:
         return in_order([self.kept.read(name, number) for number in range(parts)])

@@ -9,7 +9,6 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 TaskName = Literal["classification", "regression", "forecasting", "sequences", "open_set"]
-BATCH_SIZES = (1, 7, 32, 100)
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
