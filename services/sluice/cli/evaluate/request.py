@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
-from sluice.evaluator import gates
+from sluice.evaluator.parts import check
 from sluice.evaluator.spec import Spec, TaskName
 
 SUFFIX = ".evaluation.json"
@@ -38,7 +38,7 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
 
     Raises:
         CommandError: there is no data, or a flag cannot be used.
-        BadRequest: --fail-if is no condition.
+        BadRequest: --fail-if is no condition, or of a metric that the task has not.
     """
     file = _file(model, flags.data)
     fields: dict[str, Any] = {"model": model, "batch_sizes": _BATCH_SIZES}
@@ -68,7 +68,7 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
         raise CommandError(
             f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r:.80}", WRONG_USAGE
         ) from None
-    gates.parse(spec.fail_if)
+    check(spec)
     return spec, data
 
 

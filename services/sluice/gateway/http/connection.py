@@ -260,11 +260,8 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def hurry(self) -> None:
         """A request has not come in time; that is the client's fault unless requests before it are still answered."""
         running, limit_s = self._running, self._clocks.arriving.limit_s
-        if (
-            self.pipeline
-            or (self._passed_on and self.flow.read_paused)
-            or not (running is None or running.response_complete or running.more_body)
-        ):
+        waits = self.pipeline or (self._passed_on and self.flow.read_paused)  # for others, and not for its client
+        if waits or not (running is None or running.response_complete or running.more_body):
             self._clocks.arriving.begin(self)
         elif running is not None and running.response_complete and running.more_body:
             self.transport.abort()  # it has its answer, and was to be read to its end
