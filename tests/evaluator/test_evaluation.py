@@ -1,5 +1,6 @@
 """An evaluation from its data set to its document, through a gateway that runs."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sluice.evaluator import plan
 from sluice.evaluator.progress import Progress
 from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
 from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
+from tests.gateway.here import running
 from tests.gateway.puppet import Puppet
 
 
@@ -154,3 +156,14 @@ async def test_no_more_rows_are_read_at_once_than_memory_has_room_for(
     assert max(rows for _, rows in puppet.batches) == 500
     with pytest.raises(BadRequest, match=r"batch_size.*501 rows"):
         await run(batch_size=501)
+
+
+async def test_a_batch_size_that_the_gateway_does_not_take_is_left_out_and_told(puppet: Puppet, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", **made_up())
+    told = list[Progress]()
+    async with running(puppet, body_bytes=4000) as here:
+        evaluations = Evaluations(f"http://127.0.0.1:{here.port}", tmp_path / "rows.npz")
+        document = await evaluations(None, told.append, batch_size=25, batch_sizes=[25, 100])
+    assert [each.batch_size for each in document.batch_sizes] == [25]
+    assert any(note.startswith("Batches of 100 rows were not measured: ") for note in document.notes)
+    assert told[-1].rows_done == 2 * ROWS

@@ -144,11 +144,12 @@ class _Runs:
         clock = self.clock
         values, speeds, notes = dict[int, Values](), list[Speed](), list[str]()
         for size, work in works.items():
-            started, before = clock.now(), clock.since
+            started, before, done = clock.now(), clock.since, clock.done
             try:
                 values[size] = await self.values(f"batch-{size}", work)
             except TooLarge as error:
                 notes.append(f"Batches of {size} rows were not measured: {error.message}")
+                clock.rows -= work.cut.rows - (clock.done - done)
                 continue
             whole = clock.since - before == work.cut.rows  # and not only what an earlier run had left
             rate = work.cut.rows / (clock.now() - started) if whole else None
