@@ -253,6 +253,12 @@ def test_a_parquet_file_of_one_value_over_and_over_is_a_bomb(tmp_path: Path, mon
         ("a.jsonl", b'{"x": 1, "weight": [1]}', "line 1: expected 'weight' to hold .* got a list"),
         ("a.jsonl", b'{"x": 1, "group": 0.5}', "line 1: expected 'group' to hold a name or a whole number .* got 0.5"),
         ("a.jsonl", b'{"x": 1, "session": null}', "line 1: expected 'session' to hold .* got null"),
+        (
+            "a.csv",
+            b"age,group\n1,a\n1," + b"g" * 256,
+            "line 3: expected 'group' to hold names of at most 255 .* of 256",
+        ),
+        ("a.jsonl", b'{"x": 1, "session": %d}' % 10**256, "line 1: expected 'session' to hold names of at most 255"),
     ],
 )
 def test_a_row_that_is_wrong_is_told_by_its_line(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
