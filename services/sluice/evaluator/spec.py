@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 TaskName = Literal["classification", "regression", "forecasting", "sequences", "open_set"]
 BATCH_SIZES = (1, 7, 32, 100)
+Version = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -63,7 +64,7 @@ class Spec(_Fields):
     """One evaluation."""
 
     model: Name
-    version: Annotated[int, Field(ge=0)] | None = Field(None, description="Without it and `label`: the newest one.")
+    version: Version | None = Field(None, description="Without it and `label`: the newest one.")
     label: Name | None = None
     data: DataSource
     columns: Columns = Columns()
@@ -74,9 +75,7 @@ class Spec(_Fields):
         (), description="Everything is measured again at each of these batch sizes, exactly, and compared."
     )
     exact: bool = Field(False, description="Batches of one shape throughout, so that results are bit-identical.")
-    compare_to: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Version to compare with, on the same rows."
-    )
+    compare_to: Version | None = Field(None, description="Version to compare with, on the same rows.")
     fail_if: tuple[Name, ...] = Field((), description="`accuracy < 0.97`, `accuracy drops > 0.5pt vs 3`.")
     level: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Of the confidence intervals.")
     options: Options = Options()
