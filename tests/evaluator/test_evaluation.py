@@ -51,6 +51,11 @@ async def test_exact_batches_all_have_the_same_shape(run: Evaluations, puppet: P
     assert {rows for _, rows in puppet.batches} == {32}
 
 
+async def test_a_batch_holds_no_more_rows_than_there_are(run: Evaluations, puppet: Puppet) -> None:
+    await run(batch_size=10**9, exact=True)
+    assert {rows for _, rows in puppet.batches} == {ROWS}
+
+
 @pytest.mark.parametrize("parts", [0, 1, 3])
 async def test_an_evaluation_that_was_killed_goes_on_where_it_was(run: Evaluations, puppet: Puppet, parts: int) -> None:
     asked = {"batch_size": 50, "exact": True, "batch_sizes": [50, 125]}
