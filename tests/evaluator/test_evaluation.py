@@ -1,5 +1,7 @@
 """An evaluation from its data set to its document, through a gateway that runs."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,16 @@ async def test_exact_batches_all_have_the_same_shape(run: Evaluations, puppet: P
 async def test_a_batch_holds_no_more_rows_than_there_are(run: Evaluations, puppet: Puppet) -> None:
     await run(batch_size=10**9, exact=True)
     assert {rows for _, rows in puppet.batches} == {ROWS}
+
+
+async def test_data_that_changes_meanwhile_is_not_reported_under_its_old_checksum(
+    run: Evaluations, tmp_path: Path
+) -> None:
+    def change(_: Progress) -> None:
+        os.utime(tmp_path / "rows.npz", ns=(0, 0))
+
+    with pytest.raises(BadRequest, match="it has changed since"):
+        await run(None, change)
 
 
 @pytest.mark.parametrize("parts", [0, 1, 3])

@@ -133,6 +133,7 @@ class _Runs:
             async for number, values in done:
                 await asyncio.to_thread(self.kept.keep, name, number, len(parts[number]), values)
                 self.clock.add(len(parts[number]))
+        await asyncio.to_thread(work.data_set.check_unchanged)  # the report says of which bytes these values are
         return await asyncio.to_thread(self._all, name, len(parts))
 
     async def at_sizes(self, works: Mapping[int, Work], memory: Memory) -> _Sizes:
