@@ -1,13 +1,16 @@
 """An evaluation from its data set to its document, through a gateway that runs."""
 
+import asyncio
 import os
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
+from sluice.evaluator import evaluation
 from sluice.evaluator.progress import Progress
 from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
 from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
@@ -66,6 +69,27 @@ async def test_data_that_changes_meanwhile_is_not_reported_under_its_old_checksu
 
     with pytest.raises(BadRequest, match="it has changed since"):
         await run(None, change)
+
+
+async def test_a_cancelled_evaluation_leaves_no_thread_at_work(
+    run: Evaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = Event(), Event()
+
+    def endless(*given: Any) -> None:
+        *_, stopped = given
+        begun.set()
+        while not stopped():
+            pass
+        ended.set()
+
+    monkeypatch.setattr(evaluation, "findings", endless)
+    asked = asyncio.create_task(run())
+    await asyncio.to_thread(begun.wait)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert await asyncio.to_thread(ended.wait, 10)
 
 
 @pytest.mark.parametrize("parts", [0, 1, 3])

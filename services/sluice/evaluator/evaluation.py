@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from threading import Event
 from typing import NamedTuple
 
 from sluice.data import Columns, DataSet, File, look
@@ -100,7 +101,13 @@ async def evaluate(
         named = ", ".join(file.name for file in files)
         facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
     found = Found(main, sizes.values, other)
-    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, sizes.notes, run)
+    stopped = Event()
+    try:
+        return await asyncio.to_thread(
+            findings, spec, subject, plan.tasks, facts, found, sizes.notes, run, stopped.is_set
+        )
+    finally:
+        stopped.set()  # a thread that goes on takes its place from others
 
 
 class _Sizes(NamedTuple):
