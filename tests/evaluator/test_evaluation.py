@@ -12,7 +12,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error
 
 from sluice.evaluator import evaluation
 from sluice.evaluator.progress import Progress
-from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
+from sluice.policy.errors import BadRequest, ModelNotFound, TooLarge, VersionNotFound
 from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
 from tests.gateway.puppet import Puppet
 
@@ -59,6 +59,20 @@ async def test_exact_batches_all_have_the_same_shape(run: Evaluations, puppet: P
 async def test_a_batch_holds_no_more_rows_than_there_are(run: Evaluations, puppet: Puppet) -> None:
     await run(batch_size=10**9, exact=True)
     assert {rows for _, rows in puppet.batches} == {ROWS}
+
+
+async def test_batches_are_no_larger_than_a_gateway_takes(
+    run: Evaluations, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "_NUMBERS_IN_REQUEST", 1000)
+    document = await run(batch_sizes=[7, "whole"])
+    assert [each.batch_size for each in document.batch_sizes] == [7]
+    assert "Batches of 2500 rows were not measured: A request of 2,500 rows would have 5,000 numbers" in str(
+        document.notes
+    )
+    with pytest.raises(TooLarge, match=r"of 1,000 that it may have\. Choose a smaller batch size"):
+        await run(batch_size=2500)
+    assert max(rows for _, rows in puppet.batches) <= 500
 
 
 async def test_data_that_changes_meanwhile_is_not_reported_under_its_old_checksum(

@@ -30,6 +30,8 @@ Memory = Callable[[], Awaitable[int | None]]  # bytes that serving takes now, wh
 Speed = Mapping[str, float | int | None]
 Engine = Callable[[Work, Sequence[int]], AsyncGenerator[tuple[int, Values]]]
 
+_NUMBERS_IN_REQUEST = 8 << 20  # of one digit each, 16 MiB, which is the gateway's default of `body_bytes`
+
 
 async def here(work: Work, numbers: Sequence[int]) -> AsyncGenerator[tuple[int, Values]]:
     """The engine "local": one part after another, in this process."""
@@ -131,7 +133,16 @@ class _Runs:
     engine: Engine
 
     async def values(self, name: str, work: Work) -> Values:
-        """The values of all rows, in order."""
+        """The values of all rows, in order.
+
+        Raises:
+            TooLarge: requests would be larger than a gateway takes by default, and than memory may.
+        """
+        if work.cut.numbers > _NUMBERS_IN_REQUEST:
+            raise TooLarge(
+                f"A request of {work.cut.batch_size:,} rows would have {work.cut.numbers:,.0f} numbers, of "
+                f"{_NUMBERS_IN_REQUEST:,} that it may have. Choose a smaller batch size."
+            )
         parts, name = work.cut.parts, f"{name} of version {work.version} on {self.sha256[:16]}"
         there = await asyncio.to_thread(self.kept.numbers, name)
         self.clock.there(sum(len(parts[number]) for number in there))

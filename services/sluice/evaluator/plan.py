@@ -77,7 +77,8 @@ def _cut(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> 
     size = min(batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH)), data_set.rows)
     rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
     rows = max(1, rows // size) * size
-    return Cut(size, [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)])
+    parts = [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)]
+    return Cut(size, parts, size * numbers)
 
 
 def _numbers_of_row(data_set: DataSet) -> float:

@@ -30,6 +30,7 @@ class Cut(NamedTuple):
 
     batch_size: int
     parts: Sequence[range | Places]
+    numbers: float = 0.0  # in the inputs of a request, about
 
     @property
     def rows(self) -> int:
