@@ -50,7 +50,9 @@ class Options(_Fields):
     top_k: PositiveInt = Field(3, description="Among how many likeliest classes the right one may be for top_k.")
     bins: Annotated[int, Field(ge=2, le=1000)] = Field(15, description="Bins of confidence, of equal width, for ECE.")
     period: PositiveInt | None = Field(None, description="Season of a series in time steps, for the seasonal naive.")
-    horizon: PositiveInt | None = Field(None, description="Time steps that are forecast free-running.")
+    horizon: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="Time steps that are forecast free-running."
+    )
     score: Name = Field("score", description="The signature that gives targets' log-probabilities, for perplexity.")
     method: Name | None = Field(None, description="Method of recognition; without it the calibration's.")
     recognition_level: Annotated[float, Field(gt=0, lt=1)] | None = Field(

@@ -76,6 +76,7 @@ async def test_the_newest_are_listed_first_in_pages(here):
         (SPEC | {"data": {}}, "data: expected `path` or `upload`, one of them"),
         (SPEC | {"version": 1, "label": "stable"}, "body: expected `version` or `label`, got both"),
         (SPEC | {"version": "x"}, "version takes a whole number"),
+        (SPEC | {"options": {"horizon": 10**9}}, "options.horizon takes a number up to 1000"),
         (SPEC | {"version": 2**63}, "version: Input should be less than 9223372036854775808"),
         (SPEC | {"compare_to": 10**30}, "compare_to: Input should be less than 9223372036854775808"),
         ({"model": "digits"}, "data is missing; task is missing"),
