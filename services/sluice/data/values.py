@@ -109,14 +109,14 @@ def weights_of(values: Values, column: str) -> NDArray[np.float64]:
     """float64 `[rows]`.
 
     Raises:
-        Wrong: a row has something else than a finite number of 0 or more.
+        Wrong: a row has something else than a number from 0 to `bounds.WEIGHT`.
     """
     expected = f"expected {column!r} to hold a number of 0 or more for each row"
     found = np.array([at_row(row, expected, _number, value) for row, value in enumerate(values)], np.float64)
-    right = np.isfinite(found) & (found >= 0)
+    right = (found >= 0) & (found <= bounds.WEIGHT)
     if not right.all():
         row = int(right.argmin())
-        raise Wrong(f"{expected}; got {found[row]:g}", row)
+        raise Wrong(f"{expected}, up to {bounds.WEIGHT:g}; got {found[row]:g}", row)
     return found
 
 
