@@ -179,6 +179,8 @@ def test_columns_may_have_names_of_their_own(tmp_path: Path) -> None:
             look(files_of(tmp_path / "rows.npz"), INPUTS, columns=Columns(own.inputs, label="truth"))
         with pytest.raises(BadRequest, match=r"expected the column no for the input age, int32 .*; got years"):
             look(files_of(tmp_path / "rows.npz"), INPUTS, columns=Columns({**own.inputs, "age": "no"}))
+        with pytest.raises(BadRequest, match="a column is named for the input 'ages'; there is age, place, name"):
+            look(files_of(tmp_path / "rows.npz"), INPUTS, columns=Columns({**own.inputs, "ages": "years"}))
 
 
 def test_an_input_called_weight_is_no_weight(tmp_path: Path) -> None:
