@@ -12,6 +12,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from sluice.cli.ask import asking
 from sluice.cli.embedded import Embedded
 from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
 from sluice.cli.evaluate.request import Flags, request_of
@@ -20,7 +21,7 @@ from sluice.cli.model_folders import MODELS
 from sluice.cli.own_gateway import own_gateway
 from sluice.client import NoAnswer, SluiceError, Unavailable
 from sluice.data import files_of
-from sluice.evaluator import report
+from sluice.evaluator import gates, report
 from sluice.evaluator.document import Document
 from sluice.evaluator.evaluation import Engine, Memory, evaluate, here
 from sluice.evaluator.progress import Progress as Done
@@ -74,6 +75,13 @@ def run(model: str, flags: Flags, where: Where, reports: Sequence[Path]) -> None
     if where.url is not None and where.models is not None:
         raise CommandError("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
     spec, data = request_of(model, flags)
+    try:
+        gates.parse(spec.fail_if)  # what is no condition must not look like one that holds
+    except BadRequest as error:
+        raise CommandError(f"--fail-if: {error.message}", WRONG_USAGE) from None
+    if where.url is not None:
+        with asking(where.url, "Without --url it starts one for the model.") as client:
+            client.models()  # an evaluation waits for a gateway, as that may be restarting
     calibrated = ("--calibrations", str(_CALIBRATIONS)) if _CALIBRATIONS.is_dir() else ()
     own = own_gateway("evaluate", model, where.models or MODELS, *calibrated) if where.url is None else nullcontext()
     with own as gateway:
