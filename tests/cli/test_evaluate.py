@@ -31,7 +31,7 @@ def data(tmp_path: Path) -> Path:
         ),
         (("--data", "{data}", "--task", "regression", "--batch-sizes", "0"), 2, "batch_sizes"),
         (("--data", "{data}", "--task", "regression", "--report", "r.pdf"), 2, "ends in .html, .md, .json, got r.pdf"),
-        (("--data", "{data}", "--task", "regression", "--fail-if", "mae >"), 1, "`METRIC < NUMBER`"),
+        (("--data", "{data}", "--task", "regression", "--fail-if", "mae >"), 2, "`METRIC < NUMBER`"),
         (
             ("--data", "{data}", "--task", "regression", "--engine", "dask"),
             2,

@@ -218,7 +218,8 @@ def test_a_parquet_file_of_one_value_over_and_over_is_a_bomb(tmp_path: Path, mon
         ("a.csv", b"age\n1\n\xff\n", "line 3: expected text in UTF-8; 'utf-8' codec can't decode byte 0xff"),
         ("a.jsonl", b'{"x": 1}\n{"x": "\xc3"}\n', "line 2: expected text in UTF-8"),
         ("a.csv", "age\n1\n".encode("utf-16"), "line 1: expected text in UTF-8"),
-        ("a.csv", b'age,b\n1,2\n"3,4\n5,6\n', "line 4: expected 2 values, as in line 1; got 1"),
+        ("a.csv", b'age,b\n1,2\n"3,4\n5,6\n', "line 4: expected a CSV file; unexpected end of data"),
+        ("a.csv", b'age,b\n1,2\n3,"4', "line 3: expected a CSV file; unexpected end of data"),
         ("a.csv", b"age,b\n1,2\n3", "line 3: expected 2 values, as in line 1; got 1"),
         ("a.csv", b"age\n1\n\nx\n", "line 4: expected numbers for the input age; invalid literal .* 'x'"),
         ("a.csv", b"age\n1\n99999999999\n", "line 3: expected numbers for the input age"),
@@ -249,10 +250,17 @@ def test_a_parquet_file_of_one_value_over_and_over_is_a_bomb(tmp_path: Path, mon
             b'{"x": 1, "weight": Infinity}',
             "line 1: expected 'weight' to hold a number of 0 or more .* got inf",
         ),
+        ("a.csv", b"age,weight\n1,1e308\n", r"line 2: expected 'weight' to hold .* up to 1e\+100; got 1e\+308"),
         ("a.csv", b"age,weight\n1,much\n", "line 2: expected 'weight' to hold .* could not convert"),
         ("a.jsonl", b'{"x": 1, "weight": [1]}', "line 1: expected 'weight' to hold .* got a list"),
         ("a.jsonl", b'{"x": 1, "group": 0.5}', "line 1: expected 'group' to hold a name or a whole number .* got 0.5"),
         ("a.jsonl", b'{"x": 1, "session": null}', "line 1: expected 'session' to hold .* got null"),
+        (
+            "a.csv",
+            b"age,group\n1,a\n1," + b"g" * 256,
+            "line 3: expected 'group' to hold names of at most 255 .* of 256",
+        ),
+        ("a.jsonl", b'{"x": 1, "session": %d}' % 10**256, "line 1: expected 'session' to hold names of at most 255"),
     ],
 )
 def test_a_row_that_is_wrong_is_told_by_its_line(tmp_path: Path, name: str, content: bytes, reason: str) -> None:

@@ -1,13 +1,16 @@
 """An evaluation from its data set to its document, through a gateway that runs."""
 
+import asyncio
+import os
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
-from sluice.evaluator import plan
+from sluice.evaluator import evaluation, plan
 from sluice.evaluator.progress import Progress
 from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
 from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
@@ -52,6 +55,42 @@ async def test_a_model_whose_answers_change_with_the_batch_is_found_out(run: Eva
 async def test_exact_batches_all_have_the_same_shape(run: Evaluations, puppet: Puppet) -> None:
     await run(batch_size=32, exact=True)
     assert {rows for _, rows in puppet.batches} == {32}
+
+
+async def test_a_batch_holds_no_more_rows_than_there_are(run: Evaluations, puppet: Puppet) -> None:
+    await run(batch_size=10**9, exact=True)
+    assert {rows for _, rows in puppet.batches} == {ROWS}
+
+
+async def test_data_that_changes_meanwhile_is_not_reported_under_its_old_checksum(
+    run: Evaluations, tmp_path: Path
+) -> None:
+    def change(_: Progress) -> None:
+        os.utime(tmp_path / "rows.npz", ns=(0, 0))
+
+    with pytest.raises(BadRequest, match="it has changed since"):
+        await run(None, change)
+
+
+async def test_a_cancelled_evaluation_leaves_no_thread_at_work(
+    run: Evaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = Event(), Event()
+
+    def endless(*given: Any) -> None:
+        *_, stopped = given
+        begun.set()
+        while not stopped():
+            pass
+        ended.set()
+
+    monkeypatch.setattr(evaluation, "findings", endless)
+    asked = asyncio.create_task(run())
+    await asyncio.to_thread(begun.wait)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert await asyncio.to_thread(ended.wait, 10)
 
 
 @pytest.mark.parametrize("parts", [0, 1, 3])
@@ -161,7 +200,7 @@ async def test_no_more_rows_are_read_at_once_than_memory_has_room_for(
 async def test_a_batch_size_that_the_gateway_does_not_take_is_left_out_and_told(puppet: Puppet, tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", **made_up())
     told = list[Progress]()
-    async with running(puppet, body_bytes=4000) as here:
+    async with running(puppet, body_bytes=1500) as here:
         evaluations = Evaluations(f"http://127.0.0.1:{here.port}", tmp_path / "rows.npz")
         document = await evaluations(None, told.append, batch_size=25, batch_sizes=[25, 100])
     assert [each.batch_size for each in document.batch_sizes] == [25]

@@ -61,8 +61,11 @@ def layout(found: Found, inputs: Mapping[str, Tensor], lengths: Mapping[str, str
     `lengths` are, by ragged axis, the inputs that hold rows' lengths along it: so are the columns of padded arrays.
 
     Raises:
-        BadRequest: an input is nowhere, or a column that was named; the sentence says which columns there are.
+        BadRequest: an input is nowhere, or a column that was named; the sentence says which columns there are. Or a
+            column is named for an input that there is not.
     """
+    if unknown := next((name for name in columns.inputs if name not in {*inputs, *lengths.values()}), None):
+        raise BadRequest(f"{found.file}: a column is named for the input {unknown!r:.80}; there is {', '.join(inputs)}")
     named = {columns.inputs.get(name, name) for name in inputs}
     beside = dict(_beside(found, columns, named))
     measures = {axis: name for axis, name in lengths.items() if name in found.names and name not in named}

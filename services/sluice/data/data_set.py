@@ -89,6 +89,12 @@ class DataSet:
             while self._tables:
                 self._tables.popitem()[1].close()
 
+    def check_unchanged(self) -> None:
+        """Raises: BadRequest: a file is no more as it was; rows that were read since may not be those of `sha256`."""
+        for part in self._facts.parts:
+            if fingerprint_of(part.file) != part.fingerprint:
+                raise _changed(part)
+
     def read(self, start: int, stop: int) -> Rows:
         """The rows from `start` up to `stop`; from where the last call stopped, it goes on without a detour.
 

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from threading import Event
 from typing import NamedTuple
 
 from sluice.data import Columns, DataSet, File, look
@@ -103,7 +104,21 @@ async def evaluate(
         named = ", ".join(file.name for file in files)
         facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
     found = Found(main, sizes.values, other)
-    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, [*plan.notes, *sizes.notes], run)
+    stopped = Event()
+    try:
+        return await asyncio.to_thread(
+            findings,
+            spec,
+            subject,
+            plan.tasks,
+            facts,
+            found,
+            [*plan.notes, *sizes.notes],
+            run,
+            stopped.is_set,
+        )
+    finally:
+        stopped.set()  # a thread that goes on takes its place from others
 
 
 class _Sizes(NamedTuple):
@@ -137,6 +152,7 @@ class _Runs:
             async for number, values in done:
                 await asyncio.to_thread(self.kept.keep, name, number, len(parts[number]), values)
                 self.clock.add(len(parts[number]))
+        await asyncio.to_thread(work.data_set.check_unchanged)  # the report says of which bytes these values are
         return await asyncio.to_thread(self._all, name, len(parts))
 
     async def at_sizes(self, works: Mapping[int, Work], memory: Memory) -> _Sizes:

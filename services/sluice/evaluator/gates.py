@@ -105,7 +105,7 @@ def _parsed(text: str, known: tuple[str, ...]) -> Condition:
         case ("word", "sign", "number", *_) if tokens[1] in _SIGNS and _is_unit(tokens[3:]):
             condition = Condition(text, tokens[0], tokens[1], _number(text, tokens[2]), _unit(tokens[3:]))
         case ("word", "word", "sign", "number", *_, "word", "number") if (
-            tokens[1] in _CHANGES and tokens[2] in {">", ">="} and tokens[-2] == "vs" and tokens[-1].isdecimal()
+            tokens[1] in _CHANGES and tokens[2] in {">", ">="} and tokens[-2] == "vs" and _is_version(tokens[-1])
             and _is_unit(tokens[4:-2])
         ):  # fmt: skip
             number, direction = _number(text, tokens[3]), _CHANGES[tokens[1]]
@@ -130,6 +130,10 @@ def _tokens(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         tokens.append(found[found.lastgroup])
         place = found.end()
     return tuple(kinds), tuple(tokens)
+
+
+def _is_version(token: str) -> bool:
+    return token.isdecimal() and float(token) < 2**63
 
 
 def _is_unit(tokens: tuple[str, ...]) -> bool:

@@ -19,7 +19,7 @@ from sluice.policy.errors import BadRequest
 _LARGEST_BATCH = 100
 _NUMBERS_IN_REQUEST = 80_000  # about a megabyte of JSON
 _ROWS_IN_PART, _NUMBERS_IN_PART = 1000, 4_000_000
-_NUMBERS_IN_BATCH = 64_000_000  # which are read at once; a gateway takes fewer unless it is told otherwise
+_NUMBERS_IN_BATCH = 8 << 20  # which are read at once; of one digit each, as many as a gateway takes by default
 _LOOKED_AT = 100  # rows
 
 
@@ -95,7 +95,8 @@ def _cut(data_set: DataSet, numbers: float, batch_size: int | None, *, whole_ses
     size = min(wanted, data_set.rows)  # the last request of a part may be filled up to it
     rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
     rows = max(1, rows // size) * size
-    return Cut(size, [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)])
+    parts = [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)]
+    return Cut(size, parts)
 
 
 def _numbers_of_row(data_set: DataSet) -> float:

@@ -26,17 +26,29 @@ _BATCH = 16  # resamples that are drawn at a time
 Metrics = Callable[[NDArray[np.int64]], Array]  # places of rows, some of them several times → float64 `[metric]`
 
 
+class Stopped(Exception):
+    """Nobody waits for the intervals any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How intervals are found: `level` is their coverage; `sessions` are those of the rows, by name, `[rows]`."""
+    """How intervals are found: `level` is their coverage; `sessions` are those of the rows, by name, `[rows]`.
+
+    `stopped` is asked between resamples, so that a thread which is at it can be ended.
+    """
 
     level: float
     resamples: int
     seed: int
     sessions: NDArray[Any] | None = None
+    stopped: Callable[[], bool] = bool
 
     def intervals(self, metrics: Metrics, rows: int) -> tuple[Array, Array, str]:
-        """Low and high of each metric, NaN where there are none, and why there are none for any."""
+        """Low and high of each metric, NaN where there are none, and why there are none for any.
+
+        Raises:
+            Stopped.
+        """
         units = _Units.of(rows, self.sessions)
         if len(units) < 2:
             return *np.full((2, len(metrics(np.arange(rows)))), np.nan), f"no interval: {units.name} alone"
@@ -46,6 +58,8 @@ class Bootstrap:
             drawn = np.sort(rng.choice(len(units), _MOST, replace=False))
 
         def of_resamples(resamples: NDArray[np.int64], axis: int) -> Array:  # noqa: ARG001 - scipy names the last one
+            if self.stopped():
+                raise Stopped
             found = np.stack([metrics(units.rows(each)) for each in resamples], axis=-1)
             return np.where(np.isfinite(found), found, np.nan)
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sluice.cli.errors import WRONG_USAGE, CommandError
 from sluice.evaluator.parts import check
 from sluice.evaluator.spec import Spec, TaskName
+from sluice.policy.errors import BadRequest
 
 SUFFIX = ".evaluation.json"
 DATA = Path("var/data")
@@ -38,7 +39,6 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
 
     Raises:
         CommandError: there is no data, or a flag cannot be used.
-        BadRequest: --fail-if is no condition, or of a metric that the task has not.
     """
     file = _file(model, flags.data)
     fields: dict[str, Any] = {"model": model, "batch_sizes": _BATCH_SIZES}
@@ -68,7 +68,10 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
         raise CommandError(
             f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r:.80}", WRONG_USAGE
         ) from None
-    check(spec)
+    try:
+        check(spec)  # what is no condition must not end as one that holds
+    except BadRequest as error:
+        raise CommandError(error.message, WRONG_USAGE) from None
     return spec, data
 
 
