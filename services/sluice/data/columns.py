@@ -82,7 +82,7 @@ def _beside(found: Found, columns: Columns, named: Collection[str]) -> Iterator[
         elif side_by_side:
             yield role, Source(side_by_side, (len(side_by_side),))
         elif name != role:
-            raise BadRequest(f"{found.file}: expected the column {name} for the {role}; got {_names(found.names)}")
+            raise BadRequest(f"{found.file}: expected the column {name} for the {role}; got {listed(found.names)}")
 
 
 def _input(found: Found, inputs: Mapping[str, Tensor], name: str, columns: Columns, rest: Sequence[str]) -> Source:
@@ -97,7 +97,7 @@ def _input(found: Found, inputs: Mapping[str, Tensor], name: str, columns: Colum
         cells = tuple(rest)
     if not cells:
         what = f"the column {asked} for the input {name}" if asked else f"the input {name}"
-        raise BadRequest(f"{found.file}: expected {what}, {tensor}; got {_names(found.names) or 'no rows'}")
+        raise BadRequest(f"{found.file}: expected {what}, {tensor}; got {listed(found.names) or 'no rows'}")
     if wanted is None:
         raise BadRequest(
             f"{found.file}: expected rows of one fixed shape, as columns are; the input {name}, {tensor.row()}, has "
@@ -106,7 +106,7 @@ def _input(found: Found, inputs: Mapping[str, Tensor], name: str, columns: Colum
     if len(cells) != wanted:
         raise BadRequest(
             f"{found.file}: expected {wanted} columns for the input {name}, {tensor.row()}; got {len(cells)}: "
-            f"{_names(cells)}"
+            f"{listed(cells)}"
         )
     return Source(cells, tuple(size for size in tensor.shape[1:] if size is not None))
 
@@ -116,6 +116,8 @@ def _numbered(found: Found, name: str) -> tuple[str, ...]:
     return tuple(takewhile(lambda each: each in found.flat, (f"{name}.{place}" for place in count())))
 
 
-def _names(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names of columns, for a sentence."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    commas = ". Separate columns by commas" if len(names) == 1 and {*names[0]} & {*";\t|"} else ""
+    return ", ".join(names[:_SHOWN]) + more + commas
