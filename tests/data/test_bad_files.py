@@ -216,6 +216,12 @@ def test_a_parquet_file_of_one_value_over_and_over_is_a_bomb(tmp_path: Path, mon
     refused(tmp_path / "rows.parquet", AGE, "they expand to 2,\\d+,\\d+ bytes or more from a file of")
 
 
+def test_a_column_too_many_is_refused_with_the_names_of_those_beside_inputs(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b,labels\n1,2,0\n")
+    refused(file, X, "got 3: a, b, labels. Columns that are no inputs are named label, weight, group, session$")
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_columns_that_no_comma_separates_are_refused_with_that_advice(tmp_path: Path, separator: str) -> None:
     file = tmp_path / "rows.csv"

@@ -104,9 +104,11 @@ def _input(found: Found, inputs: Mapping[str, Tensor], name: str, columns: Colum
             "none. Give the rows as .npz or .jsonl"
         )
     if len(cells) != wanted:
+        others = ", ".join(filter(None, (columns.label, columns.weight, columns.group, columns.session)))
+        advice = f". Columns that are no inputs are named {others}" if len(cells) > wanted else ""
         raise BadRequest(
             f"{found.file}: expected {wanted} columns for the input {name}, {tensor.row()}; got {len(cells)}: "
-            f"{listed(cells)}"
+            f"{listed(cells)}{advice}"
         )
     return Source(cells, tuple(size for size in tensor.shape[1:] if size is not None))
 

@@ -104,7 +104,7 @@ async def test_a_label_outside_the_classes_is_refused_with_its_row_and_the_class
     [
         (np.array([7]), r"got 7\.$"),
         (np.array([0.25], np.float32), r"got 0\.25\.$"),
-        (np.array([[2]]), r"got \[2\]\.$"),
+        (np.array([[2]]), r"got \[2\]\. Give a label for each row, not a list: `labels.ravel\(\)`\.$"),
         (np.eye(4)[[1]], r"got \[0\.0, 1\.0, 0\.0, 0\.0\]\. Of one-hot labels, .* `argmax\(axis=-1\)`\.$"),
     ],
 )

@@ -21,6 +21,7 @@ from sluice.policy.scores import softmax
 LEAST = float(np.finfo(np.float64).eps)  # a probability below it counts as this much, as in scikit-learn's log_loss
 _SUMS_TO_1 = 1e-3  # as near to it as probabilities in float16 come
 _AS_PLACES = "Of one-hot labels, give the classes' places: `argmax(axis=-1)`."
+_AS_COLUMN = "Give a label for each row, not a list: `labels.ravel()`."
 _SHOWN = 12  # names of classes, in a refusal
 
 
@@ -118,7 +119,8 @@ def places_of(rows: Rows, names: Sequence[str], *, none: bool = False) -> NDArra
         if np.ndim(label) or (place := places.get(text_of(label).strip())) is None:
             by_place = "" if _are_numbers(names) else f", or a place from 0 to {len(names) - 1}"
             expected = f"a label that is one of the classes {_listed(names)}{by_place}"
-            raise refused(rows, number, expected, label, _AS_PLACES if np.size(label) > 1 else "")
+            advice = "" if not np.ndim(label) else _AS_PLACES if np.size(label) > 1 else _AS_COLUMN
+            raise refused(rows, number, expected, label, advice)
         found[number] = place
     return found
 
