@@ -86,7 +86,11 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "sprung",)  # type: ignore[return-value]
 
     np.savez(tmp_path / "rows.npz", x=np.array([Trap()], object))
-    refused(tmp_path / "rows.npz", X, "numbers or text; got Python objects or records, which are not read")
+    refused(
+        tmp_path / "rows.npz",
+        X,
+        "numbers or text; got Python objects or records, which are not read. .* `.astype.str.`",
+    )
     with zipfile.ZipFile(tmp_path / "rows.npz") as made:
         forged = header((1, 2)) + made.read("x.npy").partition(b"\n")[2]
     refused(archive(tmp_path / "rows.npz", x=forged), X, "as large as its header says")
@@ -210,6 +214,19 @@ def test_a_parquet_file_of_one_value_over_and_over_is_a_bomb(tmp_path: Path, mon
     monkeypatch.setattr(bounds, "_ALWAYS_BYTES", 1 << 20)
     parquet.write_table(pa.table({"age": pa.array(np.zeros(1 << 19, np.int32))}), tmp_path / "rows.parquet")
     refused(tmp_path / "rows.parquet", AGE, "they expand to 2,\\d+,\\d+ bytes or more from a file of")
+
+
+def test_a_column_too_many_is_refused_with_the_names_of_those_beside_inputs(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b,labels\n1,2,0\n")
+    refused(file, X, "got 3: a, b, labels. Columns that are no inputs are named label, weight, group, session$")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_columns_that_no_comma_separates_are_refused_with_that_advice(tmp_path: Path, separator: str) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("x.0,x.1\n1,2\n".replace(",", separator))
+    refused(file, X, "expected 2 columns for the input x, .* Separate columns by commas$")
 
 
 @pytest.mark.parametrize(

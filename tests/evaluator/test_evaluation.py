@@ -135,7 +135,12 @@ async def test_a_version_is_compared_with_another_row_by_row(run: Evaluations, p
         ({"fail_if": ["maes > 1"]}, BadRequest, "did you mean 'mae'"),
         ({"metrics": ["accuracy"]}, BadRequest, "accuracy"),
         ({"columns": {"label": "truth"}}, BadRequest, "expected the column truth for the label; got .*x"),
-        ({"task": "sequences"}, BadRequest, "output"),
+        (
+            {"columns": {"inputs": {"x": "label"}}},
+            BadRequest,
+            'expected a column \'label\', .*; got x, label, group, weight.* "columns": {"label": "x"}; over HTTP, in',
+        ),
+        ({"task": "sequences"}, BadRequest, r"y is float32 .*\. Is the task (classification|regression)\?"),
     ],
 )
 async def test_what_cannot_be_evaluated_says_why_before_anything_runs(

@@ -62,6 +62,8 @@ class DataSet:
         sha256: of all bytes of the files, one after the other, in hex.
         bytes: how many these are.
         given: which of `label`, `weight`, `group` and `session` the rows have.
+        found: the columns of the first file.
+        unused: those of them that hold nothing of these, and no input.
         sessions: in the order in which they begin; none without such a column.
     """
 
@@ -72,7 +74,9 @@ class DataSet:
         self._lock = RLock()  # of the tables, which are read from where they are
         self.rows = facts.parts[-1].begin + facts.parts[-1].rows
         self.sha256, self.bytes, self.sessions = facts.sha256, facts.bytes, facts.sessions
-        self.given = frozenset(facts.parts[0].layout.beside)
+        self.found, plan = facts.parts[0].found, facts.parts[0].layout
+        self.given = frozenset(plan.beside)
+        self.unused = [name for name in self.found.names if name not in plan.columns()]
 
     def __reduce__(self) -> tuple[type["DataSet"], tuple[_Facts]]:
         return DataSet, (self._facts,)

@@ -5,6 +5,7 @@ It does not know where values are kept, who asked, or how a document is shown.
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from threading import Event
 from typing import NamedTuple
 
 from sluice.data import Columns, DataSet, File, look
+from sluice.data.columns import listed
 from sluice.evaluator.asking import client_of, resident_memory
 from sluice.evaluator.document import DataFacts, Document, Run
 from sluice.evaluator.findings import Found, findings
@@ -187,4 +189,16 @@ def _looked(spec: Spec, files: Sequence[File], subject: Subject) -> DataSet:
             f"Model {subject.model!r} has no signature {spec.options.signature!r}; it has "
             f"{', '.join(subject.signatures)}. Name one in options.signature."
         )
-    return look(files, signature.inputs, signature.length_inputs, Columns(**spec.columns.model_dump()))
+    data_set = look(files, signature.inputs, signature.length_inputs, Columns(**spec.columns.model_dump()))
+    _check_labels(data_set, spec.columns.label)
+    return data_set
+
+
+def _check_labels(data_set: DataSet, column: str) -> None:
+    if "label" not in data_set.given:
+        other = data_set.unused[0] if data_set.unused else "COLUMN"
+        raise BadRequest(
+            f"{data_set.found.file}: expected a column {column!r}, what is right for each row; got "
+            f"{listed(data_set.found.names)}. Name it so, or say in NAME.evaluation.json which it is: "
+            f'"columns": {{"label": {json.dumps(other)}}}; over HTTP, in `columns.label`.'
+        )

@@ -85,18 +85,18 @@ def metrics_of(measures: Mapping[str, Measure], values: Values, bootstrap: Boots
         len(values["weight"]),
     )
     return {
-        name: metric(measure, *each, no_interval)
+        name: metric(measure, *each, no_interval, measure.missing(values))
         for (name, measure), each in zip(
             measures.items(), zip(found.tolist(), low.tolist(), high.tolist(), strict=True), strict=True
         )
     }
 
 
-def metric(measure: Measure, value: float, low: float, high: float, no_interval: str) -> Metric:
+def metric(measure: Measure, value: float, low: float, high: float, no_interval: str, missing: str) -> Metric:
     """A number and its bounds as a document has them: what is not finite is None, and says why."""
     about = Metric(value=None, better=measure.better, share=measure.share, unit=measure.unit)
     if not np.isfinite(value):
-        reason = "it is infinite" if np.isinf(value) else measure.undefined or "these rows do not define it"
+        reason = "it is infinite" if np.isinf(value) else missing or "these rows do not define it"
         return about.model_copy(update={"note": f"Undefined: {reason}."})
     if not (np.isfinite(low) and np.isfinite(high)):
         reason = no_interval or "no interval: undefined for too many resamples"

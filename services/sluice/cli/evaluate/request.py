@@ -20,6 +20,11 @@ SUFFIX = ".evaluation.json"
 DATA = Path("var/data")
 WHOLE = "whole"
 _BATCH_SIZES = (1, 7, 32, 100, WHOLE)
+_EXPECTED = {
+    "data": "a path of at most 255 characters",
+    "compare_to": "a version, a whole number from 0",
+    "fail_if": '"accuracy < 0.97" and the like, of at most 255 characters',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,10 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
     except ValidationError as error:
         where = f"{file}: " if file else ""
         first = error.errors()[0]
+        flag = str(first["loc"][0])
+        if flag in _EXPECTED and getattr(flags, flag) and (flag != "data" or file is None):
+            got = f"got {first['input']!r:.80}"
+            raise CommandError(f"--{flag.replace('_', '-')}: expected {_EXPECTED[flag]}, {got}", WRONG_USAGE) from None
         raise CommandError(
             f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r:.80}", WRONG_USAGE
         ) from None
@@ -119,7 +128,7 @@ def _task(task: str | None) -> str:
 
 
 def _sizes(text: str) -> tuple[int | str, ...]:
-    try:
-        return tuple(size if size == WHOLE else int(size) for size in text.split(",") if size)
-    except ValueError:
-        raise CommandError(f"--batch-sizes: expected 1,32,{WHOLE} and the like, got {text!r}", WRONG_USAGE) from None
+    sizes = [size.strip() for size in text.split(",") if size.strip()]
+    if not all(size == WHOLE or (size.isdecimal() and int(size) > 0) for size in sizes):
+        raise CommandError(f"--batch-sizes: expected 1,32,{WHOLE} and the like, got {text!r}", WRONG_USAGE)
+    return tuple(size if size == WHOLE else int(size) for size in sizes)
