@@ -74,7 +74,7 @@ class Evaluator:
             over, own = own, _Own(self._arguments, self._environment)
             self._own = own
         if over is not None:
-            await over.stop()
+            await asyncio.shield(over.stop())  # also if nobody waits any more
         await own.known.wait()
         if own.hopeless:
             raise BackendUnavailable(f"Evaluations cannot be run here: {own.trouble}.")
