@@ -276,6 +276,26 @@ async def test_an_url_ends_after_the_port(scheme: str, path: str) -> None:
         AsyncClient(f"{scheme}://gateway:80{path}")
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc"])
+async def test_a_port_that_is_none_is_refused(scheme: str, port: str) -> None:
+    with pytest.raises(ValueError, match=rf"^A port is 1 to 65535; got {port} in '{scheme}://gateway:{port}'\.$"):
+        AsyncClient(f"{scheme}://gateway:{port}")
+    async with AsyncClient(f"{scheme}://gateway:65535"):
+        pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "gateway", "gateway:"])
+async def test_an_url_of_grpc_names_its_port(host: str) -> None:
+    with pytest.raises(ValueError, match="names its port, as in grpc://"):
+        AsyncClient(f"grpc://{host}")
+
+
+async def test_an_url_of_grpc_has_no_path() -> None:
+    with pytest.raises(ValueError, match="grpc://HOST:PORT"):
+        AsyncClient("grpc://gateway:8081/sluice")
+
+
 async def test_an_url_may_have_the_path_that_a_proxy_gives_the_gateway() -> None:
     async with AsyncClient("http://proxy/sluice"), AsyncClient("https://proxy:8443/teams/v1"):
         pass
