@@ -1,6 +1,7 @@
 """The same calls and answers over HTTP and gRPC, against a real gateway."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC
 from uuid import uuid4
@@ -285,9 +286,11 @@ async def test_a_port_that_is_none_is_refused(scheme: str, port: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "gateway", "gateway:"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "gateway", "gateway:", "gateway:abc"])
 async def test_an_url_of_grpc_names_its_port(host: str) -> None:
-    with pytest.raises(ValueError, match="names its port, as in grpc://"):
+    with pytest.raises(
+        ValueError, match=rf"names its port, as in grpc://127.0.0.1:8081; got 'grpc://{re.escape(host)}'\.$"
+    ):
         AsyncClient(f"grpc://{host}")
 
 

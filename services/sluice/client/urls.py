@@ -38,7 +38,7 @@ def check_url(url: object) -> None:
     if scheme == "grpc" and host and not path:
         if port:
             return
-        raise ValueError(f"A grpc:// URL names its port, as in grpc://{host}:8081; got {url!r}.")
+        raise ValueError(f"A grpc:// URL names its port, as in grpc://127.0.0.1:8081; got {url!r}.")
     if scheme in ("http", "https") and address:
         with suppress(httpx.InvalidURL):
             httpx.URL(f"{scheme}://{address}")
