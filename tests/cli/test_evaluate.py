@@ -29,9 +29,16 @@ def data(tmp_path: Path) -> Path:
             2,
             "--batch-sizes: expected 1,32,whole",
         ),
-        (("--data", "{data}", "--task", "regression", "--batch-sizes", "0"), 2, "batch_sizes"),
+        (("--data", "{data}", "--task", "regression", "--batch-sizes", "0"), 2, "1,32,whole and the like, got '0'"),
+        (
+            ("--data", "{data}", "--task", "regression", "--compare-to=-1"),
+            2,
+            "--compare-to: expected a version, a whole",
+        ),
+        (("--data", "{data}", "--task", "regression", "--fail-if", ""), 2, '--fail-if: expected "accuracy < 0.97" and'),
+        (("--data", "x" * 256, "--task", "regression"), 2, "--data: expected a path of at most 255 characters, got"),
         (("--data", "{data}", "--task", "regression", "--report", "r.pdf"), 2, "ends in .html, .md, .json, got r.pdf"),
-        (("--data", "{data}", "--task", "regression", "--fail-if", "mae >"), 1, "`METRIC < NUMBER`"),
+        (("--data", "{data}", "--task", "regression", "--fail-if", "mae >"), 2, "`METRIC < NUMBER`"),
         (
             ("--data", "{data}", "--task", "regression", "--engine", "dask"),
             2,

@@ -71,6 +71,7 @@ class Sums:
         for info in (signature.inputs["x"], signature.outputs["y"]):
             info.dtype = DTYPE_NUMBERS[self.dtype]  # type: ignore[assignment]
             info.tensor_shape.dim.add().size = -1
+        signatures.signature_def["__saved_model_init_op"].method_name = "init"  # as TensorFlow tells it
         reply = tfs.GetModelMetadataResponse()
         reply.metadata["signature_def"].value = signatures.SerializeToString()
         return reply

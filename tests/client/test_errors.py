@@ -114,6 +114,12 @@ def test_what_came_stands_on_the_exception_and_not_on_its_class() -> None:
     assert isinstance(error_of("step_mismatch", "A sentence."), StepMismatch)
 
 
+def test_a_host_that_grpc_cannot_find_is_told_as_such() -> None:
+    reason = "errors resolving gatewayy:81: [field:hostname lookup error:address lookup failed for gatewayy:81: …]"
+    error = grpc_refusal(failed("UNAVAILABLE", reason))
+    assert str(error) == f"The gateway did not answer: {reason}. There is no such host: is its name right?"
+
+
 def failed(status: str, reason: str, *trailing: tuple[str, str]) -> grpc.aio.AioRpcError:
     nothing = grpc.aio.Metadata()
     return grpc.aio.AioRpcError(grpc.StatusCode[status], nothing, grpc.aio.Metadata(*trailing), reason)

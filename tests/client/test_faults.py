@@ -1,11 +1,14 @@
 """Whatever breaks, a numbered step takes effect once; the client waits as it is told, and not for ever."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
 
+import httpcore
 import httpx
 import numpy as np
 import pytest
@@ -186,6 +189,32 @@ async def test_a_gateway_that_hangs_is_given_up() -> None:
     with pytest.raises(NoAnswer, match="within 3 s"):
         await transport.run("step", Call("a", "sum", "1", {"x": np.zeros(2)}, 0, ()), 3.0)
     await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    ("cause", "hint"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), " There is no such host: is its name right?"),
+        (ssl.SSLCertVerificationError(1, "certificate verify failed"), ""),
+    ],
+)
+async def test_why_there_is_no_connection_is_told_with_what_to_do(cause: OSError, hint: str) -> None:
+    vars(cause).update(reason="CERTIFICATE_VERIFY_FAILED")
+
+    async def fail(_: httpx.Request) -> httpx.Response:
+        raise httpcore.ConnectError(cause) from cause
+
+    transport = HttpTransport("https://gateway", {}, over=httpx.MockTransport(fail))
+    with pytest.raises(NoAnswer) as caught:
+        await transport.view("a", 3.0)
+    assert str(caught.value) == f"https://gateway did not answer: {cause}.{hint}"
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("attempts", [0, -1, 1.5, "3", None])
+async def test_attempts_are_a_whole_number_from_1(attempts: Any) -> None:
+    with pytest.raises(ValueError, match=f'^"attempts" is a whole number from 1; got {attempts!r}'):
+        AsyncClient("http://127.0.0.1:1", attempts=attempts)
 
 
 @pytest.mark.parametrize("timeout_s", [float("nan"), float("inf"), -1.0, 0])

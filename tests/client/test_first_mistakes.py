@@ -132,7 +132,7 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
         lambda c, _: c.open("sum", MISTAKEN, if_exists="retrun"),  # type: ignore[arg-type]
         ("error, return, restart", "'retrun'"),
     ),
-    "a time to live that is text": (lambda c, _: c.open("sum", ttl_s="60"), ("ttl_s", "number")),  # type: ignore[arg-type]
+    "a time to live that is text": (lambda c, _: c.open("sum", ttl_s="60"), ("ttl_s is a number of seconds; got '6",)),  # type: ignore[arg-type]
     "a session of a model without": (lambda c, _: c.open("sides"), ("offers recognition, rows", "call recognize")),
     "a session of a plain SavedModel": (lambda c, _: c.open("plain"), ("no contract", "`sluice export`")),
     "a session that is not open": (lambda c, _: c.session("early"), ("no session 'early'", "with client.open(model)")),
@@ -156,6 +156,26 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
     "a state without its name": (lambda c, _: c.open("sum", state=[1, 2]), ("by the states' names", "got [1, 2]")),  # type: ignore[arg-type]
     "a time limit that is text": (lambda c, _: c.predict("sum", [[1]], timeout_s="5"), ("number of seconds", "'5'")),  # type: ignore[arg-type]
     "rows to recognize that are one row": (lambda c, _: c.recognize("sides", 1), ("[rows, ...]", "The input has the ")),
+    "one output as text": (lambda c, _: c.predict("plain", [[1]], "y"), ("a list of names, such as ['y']; got 'y'",)),
+    "one output as text, of a step": (lambda _, s: s.step([1, 2], "total"), ("such as ['total']; got 'total'",)),
+    "one output as text, of a scan": (lambda _, s: s.scan([[1, 2]], "total"), ("such as ['total']; got 'total'",)),
+    "one output as text, of many steps": (lambda c, s: c.step_many("sum", [s], [[1, 2]], "total"), ("['total']",)),
+    "an output that is a number": (lambda _, s: s.step([1, 2], [0]), ("a list of names", "got [0]")),  # type: ignore[list-item]
+    "rows as REST has them": (
+        lambda c, _: c.predict("sides", [{"a": [1], "b": [2]}]),  # type: ignore[list-item]
+        ("one dict of arrays, {'a': [rows…], 'b': [rows…]}, not a list of dicts",),
+    ),
+    "rows to recognize as REST has them": (
+        lambda c, _: c.recognize("sides", ({"a": [1]},)), ("one dict of arrays, {'a': [rows…]}",)  # type: ignore[arg-type]
+    ),
+    "time steps as REST has rows": (lambda _, s: s.scan([{"x": [1, 2]}]), ("one dict of arrays, {'x': [rows…]}",)),  # type: ignore[list-item]
+    "instances as REST has them": (lambda c, _: c.generate("sum", [{"x": [1]}]), ("{'x': [rows…]}",)),  # type: ignore[list-item]
+    "a level that is text": (lambda c, _: c.recognize("sides", [[0, 1]], level="0.05"), ("level is a number; got '0",)),  # type: ignore[arg-type]
+    "candidates that are text": (lambda c, _: c.recognize("sides", [[0, 1]], top_k="3"), ("top_k is a whole number",)),  # type: ignore[arg-type]
+    "a limit of steps that is text": (lambda c, _: c.generate("sum", ["a"], max_steps="9"), ("max_steps is a whole",)),  # type: ignore[arg-type]
+    "a page that is text": (lambda c, _: c.list("sum", limit="9"), ("limit is a whole number; got '9'",)),  # type: ignore[arg-type]
+    "a renewal that is text": (lambda _, s: s.renew("1h"), ("ttl_s is a number of seconds; got '1h'",)),  # type: ignore[arg-type]
+    "a label that is a number, at the opening": (lambda c, _: c.open("sum", label=5), ("A label is named by", "got 5")),  # type: ignore[arg-type]
     "a version by name": (lambda c, _: c.predict("sum", [[1]], version="newest"), ("whole number", "label")),
 }  # fmt: skip
 # What is typed, its exit code, and what stands on standard error.
@@ -165,6 +185,8 @@ COMMANDS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "no gateway there": ("buckets sum --url {nobody}", 3, ("expected a gateway there", "`sluice serve`", "--url")),
     "a model that is not there": ("buckets smu --url {url}", 1, ("no model 'smu'", "sum")),
     "an address without http": ("buckets sum --url 127.0.0.1:8080", 2, ("http://HOST:PORT", "'127.0.0.1:8080'")),
+    "a port that is too large": ("calibrate sides --known {rows} --url http://127.0.0.1:99999", 2, ("1 to 65535",)),
+    "a port that is too large to evaluate": ("evaluate sides --url http://127.0.0.1:99999", 2, ("--url: ", "99999")),
     "an address of gRPC": ("explain sum --url grpc://127.0.0.1:8081", 2, ("the gateway's HTTP port", "'grpc://127")),
     "a path behind the address": ("explain sum --url http://127.0.0.1:8080/v1", 2, ("--url: ", "ends after the port")),
     "the gRPC port": ("calibrate sides --known {rows} --url {grpc}", 3, ("expected the HTTP port", "`sluice serve`")),
@@ -226,7 +248,9 @@ async def test_a_mistake_in_a_program_is_told_in_a_sentence(
         ("http", "grpc", ("another protocol", "grpc:// URL")),
         ("grpc", "http", ("HTTP port", "begins with http://")),
         ("http", "nobody", ("Nothing listens there", "its port")),
-        ("grpc", "nobody", ("Failed to connect",)),
+        ("grpc", "nobody", ("Nothing listens there", "its port")),
+        ("https", "http", ("speaks no TLS: use an http:// URL",)),
+        ("https", "grpc", ("speaks no TLS: use an http:// URL",)),
     ],
 )
 async def test_a_client_of_the_wrong_port_is_told_so(

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from sluice.client import AsyncClient, NoAnswer, SluiceError
-from sluice.policy.errors import BackendError, BackendUnavailable, DeadlineExceeded, QueueFull, ShapeMismatch
+from sluice.policy.errors import (
+    BackendError,
+    BackendUnavailable,
+    DeadlineExceeded,
+    QueueFull,
+    ShapeMismatch,
+    SignatureNotFound,
+)
 from tests.client import over_http
 from tests.client.faults import Serve, Time, calling, waits
 from tests.client.sums import Cut, Sums
@@ -39,6 +46,13 @@ async def test_what_waiting_does_not_mend_is_not_repeated(
         with pytest.raises(type(error), match=error.message):
             await client.predict("sum", [2])
         assert (sums.predicts, time.slept) == ([], [])
+
+
+async def test_signatures_are_those_that_can_be_called(served: Serve, sums: Sums, time: Time) -> None:
+    async with calling(served, sums, time) as client:
+        assert [*await client.signatures("sum")] == ["serving_default"]
+        with pytest.raises(SignatureNotFound, match=r"has no signature 'nope'; it has 'serving_default'\.$"):
+            await client.predict("sum", [2], signature="nope")
 
 
 async def test_attempts_are_bounded(served: Serve, sums: Sums, time: Time) -> None:

@@ -1,6 +1,7 @@
 """The same calls and answers over HTTP and gRPC, against a real gateway."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC
 from uuid import uuid4
@@ -274,6 +275,28 @@ async def test_an_url_of_another_kind_is_refused(url: str) -> None:
 async def test_an_url_ends_after_the_port(scheme: str, path: str) -> None:
     with pytest.raises(ValueError, match=rf"ends after the port, as in {scheme}://gateway:80; got '.*{path}'"):
         AsyncClient(f"{scheme}://gateway:80{path}")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+@pytest.mark.parametrize("scheme", ["http", "https", "grpc"])
+async def test_a_port_that_is_none_is_refused(scheme: str, port: str) -> None:
+    with pytest.raises(ValueError, match=rf"^A port is 1 to 65535; got {port} in '{scheme}://gateway:{port}'\.$"):
+        AsyncClient(f"{scheme}://gateway:{port}")
+    async with AsyncClient(f"{scheme}://gateway:65535"):
+        pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "gateway", "gateway:", "gateway:abc"])
+async def test_an_url_of_grpc_names_its_port(host: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"names its port, as in grpc://127.0.0.1:8081; got 'grpc://{re.escape(host)}'\.$"
+    ):
+        AsyncClient(f"grpc://{host}")
+
+
+async def test_an_url_of_grpc_has_no_path() -> None:
+    with pytest.raises(ValueError, match="grpc://HOST:PORT"):
+        AsyncClient("grpc://gateway:8081/sluice")
 
 
 async def test_an_url_may_have_the_path_that_a_proxy_gives_the_gateway() -> None:

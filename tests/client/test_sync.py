@@ -43,6 +43,11 @@ def test_a_session_is_opened_stepped_scanned_and_closed(client: Client) -> None:
         session.step(ROW)
 
 
+def test_an_option_that_is_misspelt_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(TypeError, match=r"^Client has no option 'timeout'; it has attempts, timeout_s, total_s, "):
+        Client("http://127.0.0.1:1", timeout=1)  # type: ignore[call-arg]
+
+
 def test_states_are_copied_kept_and_put_back(client: Client) -> None:
     session = client.open("sum")
     session.step(ROW)

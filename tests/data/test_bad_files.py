@@ -86,7 +86,11 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "sprung",)  # type: ignore[return-value]
 
     np.savez(tmp_path / "rows.npz", x=np.array([Trap()], object))
-    refused(tmp_path / "rows.npz", X, "numbers or text; got Python objects or records, which are not read")
+    refused(
+        tmp_path / "rows.npz",
+        X,
+        "numbers or text; got Python objects or records, which are not read. .* `.astype.str.`",
+    )
     with zipfile.ZipFile(tmp_path / "rows.npz") as made:
         forged = header((1, 2)) + made.read("x.npy").partition(b"\n")[2]
     refused(archive(tmp_path / "rows.npz", x=forged), X, "as large as its header says")
@@ -212,13 +216,27 @@ def test_a_parquet_file_of_one_value_over_and_over_is_a_bomb(tmp_path: Path, mon
     refused(tmp_path / "rows.parquet", AGE, "they expand to 2,\\d+,\\d+ bytes or more from a file of")
 
 
+def test_a_column_too_many_is_refused_with_the_names_of_those_beside_inputs(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("a,b,labels\n1,2,0\n")
+    refused(file, X, "got 3: a, b, labels. Columns that are no inputs are named label, weight, group, session$")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_columns_that_no_comma_separates_are_refused_with_that_advice(tmp_path: Path, separator: str) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("x.0,x.1\n1,2\n".replace(",", separator))
+    refused(file, X, "expected 2 columns for the input x, .* Separate columns by commas$")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
         ("a.csv", b"age\n1\n\xff\n", "line 3: expected text in UTF-8; 'utf-8' codec can't decode byte 0xff"),
         ("a.jsonl", b'{"x": 1}\n{"x": "\xc3"}\n', "line 2: expected text in UTF-8"),
         ("a.csv", "age\n1\n".encode("utf-16"), "line 1: expected text in UTF-8"),
-        ("a.csv", b'age,b\n1,2\n"3,4\n5,6\n', "line 4: expected 2 values, as in line 1; got 1"),
+        ("a.csv", b'age,b\n1,2\n"3,4\n5,6\n', "line 4: expected a CSV file; unexpected end of data"),
+        ("a.csv", b'age,b\n1,2\n3,"4', "line 3: expected a CSV file; unexpected end of data"),
         ("a.csv", b"age,b\n1,2\n3", "line 3: expected 2 values, as in line 1; got 1"),
         ("a.csv", b"age\n1\n\nx\n", "line 4: expected numbers for the input age; invalid literal .* 'x'"),
         ("a.csv", b"age\n1\n99999999999\n", "line 3: expected numbers for the input age"),
@@ -249,10 +267,17 @@ def test_a_parquet_file_of_one_value_over_and_over_is_a_bomb(tmp_path: Path, mon
             b'{"x": 1, "weight": Infinity}',
             "line 1: expected 'weight' to hold a number of 0 or more .* got inf",
         ),
+        ("a.csv", b"age,weight\n1,1e308\n", r"line 2: expected 'weight' to hold .* up to 1e\+100; got 1e\+308"),
         ("a.csv", b"age,weight\n1,much\n", "line 2: expected 'weight' to hold .* could not convert"),
         ("a.jsonl", b'{"x": 1, "weight": [1]}', "line 1: expected 'weight' to hold .* got a list"),
         ("a.jsonl", b'{"x": 1, "group": 0.5}', "line 1: expected 'group' to hold a name or a whole number .* got 0.5"),
         ("a.jsonl", b'{"x": 1, "session": null}', "line 1: expected 'session' to hold .* got null"),
+        (
+            "a.csv",
+            b"age,group\n1,a\n1," + b"g" * 256,
+            "line 3: expected 'group' to hold names of at most 255 .* of 256",
+        ),
+        ("a.jsonl", b'{"x": 1, "session": %d}' % 10**256, "line 1: expected 'session' to hold names of at most 255"),
     ],
 )
 def test_a_row_that_is_wrong_is_told_by_its_line(tmp_path: Path, name: str, content: bytes, reason: str) -> None:

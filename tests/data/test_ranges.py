@@ -1,8 +1,10 @@
 """Whatever is read of a data set, and in which order, is what a list of its rows would give."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -104,6 +106,18 @@ def test_any_rows_of_a_file_are_those_that_were_written(tmp_path: Path, name: st
         check_everywhere(data_set, rows, random)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_threads_that_read_take_turns(tmp_path: Path, name: str) -> None:
+    suffix, write = FORMATS[name]
+    rows, file = rows_of(Random(name), 60), tmp_path / f"rows{suffix}"
+    write(file, rows)
+    with look(files_of(file), INPUTS) as data_set, ThreadPoolExecutor(4) as threads:
+        own = [threads.submit(check_everywhere, data_set, rows, Random(seed)) for seed in range(8)]
+        closed = threads.submit(data_set.close)
+        for each in (*own, closed):
+            each.result()
+
+
 @pytest.mark.parametrize("seed", range(size(6, 100)))
 def test_files_of_a_folder_are_one_data_set_which_can_be_pickled(tmp_path: Path, seed: int) -> None:
     random = Random(seed)
@@ -178,6 +192,8 @@ def test_columns_may_have_names_of_their_own(tmp_path: Path) -> None:
             look(files_of(tmp_path / "rows.npz"), INPUTS, columns=Columns(own.inputs, label="truth"))
         with pytest.raises(BadRequest, match=r"expected the column no for the input age, int32 .*; got years"):
             look(files_of(tmp_path / "rows.npz"), INPUTS, columns=Columns({**own.inputs, "age": "no"}))
+        with pytest.raises(BadRequest, match="a column is named for the input 'ages'; there is age, place, name"):
+            look(files_of(tmp_path / "rows.npz"), INPUTS, columns=Columns({**own.inputs, "ages": "years"}))
 
 
 def test_an_input_called_weight_is_no_weight(tmp_path: Path) -> None:
@@ -235,6 +251,21 @@ def test_a_file_that_has_changed_since_it_was_looked_at_is_refused(tmp_path: Pat
     (tmp_path / "rows.jsonl").unlink()
     with pytest.raises(BadRequest, match=r"rows\.jsonl: expected a file of rows; .*No such file"):
         data_set.read(0, 2)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_that_is_changed_while_it_is_open_is_found_out(tmp_path: Path, name: str) -> None:
+    suffix, write = FORMATS[name]
+    file = tmp_path / f"rows{suffix}"
+    write(file, rows_of(Random(3), 40))
+    with look(files_of(file), INPUTS) as data_set:
+        data_set.read(0, 2)
+        data_set.check_unchanged()
+        with file.open("r+b") as stream:
+            stream.write(stream.read()[::-1])
+        os.utime(file, ns=(0, 0))  # clocks of file systems are coarse
+        with pytest.raises(BadRequest, match=r"expected the file as it was .*; it has changed since"):
+            data_set.check_unchanged()
 
 
 def test_a_read_begins_and_ends_within_the_data_set(tmp_path: Path) -> None:

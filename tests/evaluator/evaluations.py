@@ -1,6 +1,6 @@
 """Evaluations of a model that doubles, in a gateway that runs in this process; what is kept of them, and the time."""
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ import numpy as np
 from sluice.data import files_of
 from sluice.evaluator.document import Document
 from sluice.evaluator.evaluation import evaluate
+from sluice.evaluator.progress import InMemory
 from sluice.evaluator.spec import Spec
+from sluice.evaluator.tasks.task import Values
 
 ROWS = 2500
 
@@ -18,26 +20,19 @@ class Killed(BaseException):
     pass
 
 
-class Kept:
+@dataclass
+class Kept(InMemory):
     """Values of parts in memory; after `limit` more of them the evaluator ends."""
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.parts: dict[tuple[str, int], Mapping[str, Any]] = {}
-        self.limit = limit
+    limit: int | None = None
 
-    def numbers(self, run: str) -> set[int]:
-        return {number for name, number in self.parts if name == run}
-
-    def keep(self, run: str, number: int, rows: int, values: Mapping[str, Any]) -> None:
+    def keep(self, run: str, number: int, rows: int, values: Values) -> None:
         if self.limit == 0:
             raise Killed
         self.limit = None if self.limit is None else self.limit - 1
         assert (run, number) not in self.parts
         assert {len(each) for each in values.values()} == {rows}
-        self.parts[run, number] = values
-
-    def read(self, run: str, number: int) -> Mapping[str, Any]:
-        return self.parts[run, number]
+        super().keep(run, number, rows, values)
 
 
 class Clock:

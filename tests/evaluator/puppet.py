@@ -22,7 +22,7 @@ from sluice.evaluator.jobs.store import Store
 from sluice.evaluator.progress import Progress
 from sluice.evaluator.service import Parts, Service
 from sluice.evaluator.spec import Spec
-from sluice.policy.errors import BadRequest, PermissionDenied
+from sluice.policy.errors import BadRequest
 
 PATIENCE_S = 10.0
 PARTS, ROWS = 4, 10
@@ -84,8 +84,6 @@ class Roots:
     """One file may be read."""
 
     def files(self, path: str) -> tuple[File, ...]:
-        if path.startswith(("/", "..")):
-            raise PermissionDenied(f"{path!r} is outside of the data roots.")
         if path != "a.csv":
             raise BadRequest(f"There is no {path!r} below the data roots.")
         return (File(path, f"/data/{path}"),)

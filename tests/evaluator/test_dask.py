@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
 from sluice.evaluator.dask import on_cluster
+from sluice.policy.errors import BadRequest
 from tests.end_to_end.serving import eventually
 from tests.evaluator.evaluations import Evaluations, but_for_the_run
 from tests.gateway.puppet import Puppet
@@ -74,3 +76,10 @@ async def test_a_cluster_that_loses_a_worker_gives_the_same_report(
     document = await run(engine=on_cluster(cluster.address), **asked)
     assert lost.is_set()
     assert but_for_the_run(document) == alone
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere"])
+async def test_a_scheduler_that_does_not_answer_is_told_with_its_address(run: Evaluations, address: str) -> None:
+    with dask.config.set({"distributed.comm.timeouts.connect": "100ms"}):
+        with pytest.raises(BadRequest, match=f"expected a Dask scheduler at {address}"):
+            await run(engine=on_cluster(address))

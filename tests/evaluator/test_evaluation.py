@@ -1,14 +1,20 @@
 """An evaluation from its data set to its document, through a gateway that runs."""
 
+import asyncio
+import os
+from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
+from sluice.evaluator import evaluation, plan
 from sluice.evaluator.progress import Progress
 from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
 from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
+from tests.gateway.here import running
 from tests.gateway.puppet import Puppet
 
 
@@ -49,6 +55,42 @@ async def test_a_model_whose_answers_change_with_the_batch_is_found_out(run: Eva
 async def test_exact_batches_all_have_the_same_shape(run: Evaluations, puppet: Puppet) -> None:
     await run(batch_size=32, exact=True)
     assert {rows for _, rows in puppet.batches} == {32}
+
+
+async def test_a_batch_holds_no_more_rows_than_there_are(run: Evaluations, puppet: Puppet) -> None:
+    await run(batch_size=10**9, exact=True)
+    assert {rows for _, rows in puppet.batches} == {ROWS}
+
+
+async def test_data_that_changes_meanwhile_is_not_reported_under_its_old_checksum(
+    run: Evaluations, tmp_path: Path
+) -> None:
+    def change(_: Progress) -> None:
+        os.utime(tmp_path / "rows.npz", ns=(0, 0))
+
+    with pytest.raises(BadRequest, match="it has changed since"):
+        await run(None, change)
+
+
+async def test_a_cancelled_evaluation_leaves_no_thread_at_work(
+    run: Evaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = Event(), Event()
+
+    def endless(*given: Any) -> None:
+        *_, stopped = given
+        begun.set()
+        while not stopped():
+            pass
+        ended.set()
+
+    monkeypatch.setattr(evaluation, "findings", endless)
+    asked = asyncio.create_task(run())
+    await asyncio.to_thread(begun.wait)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    assert await asyncio.to_thread(ended.wait, 10)
 
 
 @pytest.mark.parametrize("parts", [0, 1, 3])
@@ -93,7 +135,12 @@ async def test_a_version_is_compared_with_another_row_by_row(run: Evaluations, p
         ({"fail_if": ["maes > 1"]}, BadRequest, "did you mean 'mae'"),
         ({"metrics": ["accuracy"]}, BadRequest, "accuracy"),
         ({"columns": {"label": "truth"}}, BadRequest, "expected the column truth for the label; got .*x"),
-        ({"task": "sequences"}, BadRequest, "output"),
+        (
+            {"columns": {"inputs": {"x": "label"}}},
+            BadRequest,
+            'expected a column \'label\', .*; got x, label, group, weight.* "columns": {"label": "x"}; over HTTP, in',
+        ),
+        ({"task": "sequences"}, BadRequest, r"y is float32 .*\. Is the task (classification|regression)\?"),
     ],
 )
 async def test_what_cannot_be_evaluated_says_why_before_anything_runs(
@@ -122,3 +169,45 @@ async def test_parts_of_another_version_or_of_other_data_are_not_taken_for_those
     assert (await run(kept, told.append)).version == 2
     assert told[-1].rows_done == ROWS
     assert len(kept.parts) == 1 + len(told)
+
+
+async def test_parts_that_were_cut_otherwise_are_not_taken_for_those_that_are_missing(
+    run: Evaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, whole = Kept(limit=1), await run()
+    with pytest.raises(Killed):
+        await run(kept)
+    kept.limit = None
+    monkeypatch.setattr(plan, "_ROWS_IN_PART", 700)  # as another version of the evaluator may have it
+    assert (await run(kept)).metrics == whole.metrics
+
+
+async def test_a_batch_has_no_more_rows_than_the_data(run: Evaluations, puppet: Puppet) -> None:
+    document = await run(batch_size=10**12, exact=True)
+    assert [rows for _, rows in puppet.batches] == [ROWS]
+    assert document.metrics == (await run()).metrics
+
+
+async def test_no_more_rows_are_read_at_once_than_memory_has_room_for(
+    run: Evaluations, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_NUMBERS_IN_BATCH", 1000)
+    document = await run(batch_sizes=[500, "whole"])
+    assert [each.batch_size for each in document.batch_sizes] == [500]
+    assert (
+        f"Batches of {ROWS} rows cannot be measured: rows like these are read 500 at a time at most." in document.notes
+    )
+    assert max(rows for _, rows in puppet.batches) == 500
+    with pytest.raises(BadRequest, match=r"batch_size.*501 rows"):
+        await run(batch_size=501)
+
+
+async def test_a_batch_size_that_the_gateway_does_not_take_is_left_out_and_told(puppet: Puppet, tmp_path: Path) -> None:
+    np.savez(tmp_path / "rows.npz", **made_up())
+    told = list[Progress]()
+    async with running(puppet, body_bytes=1500) as here:
+        evaluations = Evaluations(f"http://127.0.0.1:{here.port}", tmp_path / "rows.npz")
+        document = await evaluations(None, told.append, batch_size=25, batch_sizes=[25, 100])
+    assert [each.batch_size for each in document.batch_sizes] == [25]
+    assert any(note.startswith("Batches of 100 rows were not measured: ") for note in document.notes)
+    assert told[-1].rows_done == 2 * ROWS

@@ -90,6 +90,7 @@ def test_what_cannot_be_told_fails_with_the_reason() -> None:
         "accuracy drops > 1 vs x", "accuracy drops > 1 vs -3", "accuracy drops > 1 vs 3.5", "accuracy drops > 1 as 3",
         "accuracy < 0.9; import os", "__import__('os') < 1", "accuracy < 1 or mae > 2", "accuracy < ٣", "mae.real < 1",
         "accuracy < 0.9\x00", "accuracy < --1", "accuracy < 1e", "accuracy < 0x1", "accuracy < 1_0",
+        "accuracy drops > 1 vs 9223372036854775808", f"accuracy drops > 1 vs {'9' * 5000}",
     ],
 )  # fmt: skip
 def test_what_is_no_condition_is_refused(text: str) -> None:

@@ -50,6 +50,8 @@ async def test_an_upload_is_evaluated_as_the_same_file_below_a_root_is(service, 
         ({"data": {"path": "http://127.0.0.1/rows.npz"}}, "a URL that begins with file://"),
         ({"data": {"path": "rows.npz"}, "fail_if": ["__import__('os')"]}, "__import__"),
         ({"data": {"path": "rows.npz"}, "fail_if": ["mse rises > 1 vs 2", "mse rises > 1 vs 3"]}, "name 2, 3"),
+        ({"data": {"path": "rows.npz"}, "fail_if": ["maes > 1"]}, "did you mean 'mae'"),
+        ({"data": {"path": "rows.npz"}, "metrics": ["accuracy"]}, "got 'accuracy'"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_at_the_door(service, fields, told):

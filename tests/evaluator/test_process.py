@@ -125,6 +125,7 @@ async def test_a_killed_evaluator_goes_on_where_it_was_and_reports_the_same_and_
     ("arguments", "code", "told"),
     [
         (["--http", "here"], 2, "http: expected HOST:PORT or unix:PATH, got 'here'"),
+        (["--gateway", "http://localhost:99999"], 2, "gateway: A port is 1 to 65535; got 99999"),
         (["--gateway", "localhost:8080"], 2, "gateway: expected http://HOST:PORT or https://HOST:PORT, got"),
         (["--at-once", "0"], 2, "at_once: "),
         (["--protocols", "http"], 2, "protocols: expected some of file, s3, gs; got 'http'"),

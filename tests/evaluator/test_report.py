@@ -172,4 +172,6 @@ def test_a_comparison_says_which_way_each_metric_went() -> None:
     )  # fmt: skip
     text = markdown(document(comparison=compared))
     assert "| log loss | +0.01 | 0.001 … 0.02 | worse |" in text
-    assert "p = 0.25" in text
+    assert "McNemar's test: p = 0.25" in text
+    alike = compared.model_copy(update={"test": "McNemar's test: the versions do not differ.", "p_value": None})
+    assert "row by row. McNemar's test: the versions do not differ.\n" in markdown(document(comparison=alike))

@@ -109,7 +109,9 @@ def test_what_is_no_name_of_data_is_refused(roots: Roots, path: str, reason: str
 
 
 def test_without_roots_nothing_can_be_named(folder: Path) -> None:
-    with pytest.raises(BadRequest, match=r"no data roots, so no data can be named\. Upload the file"):
+    with pytest.raises(
+        BadRequest, match=r"no data roots.*Upload the file .* --evaluations-data-roots DIR.* evaluator --data-roots DIR"
+    ):
         roots_of([], ["file"]).files(str(folder / "rows.csv"))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sluice.evaluator.statistics import Bootstrap, Resampled, metrics_of
+from sluice.evaluator.statistics import Bootstrap, Resampled, Stopped, metrics_of
 from sluice.evaluator.tasks.task import Measure
 from sluice.evaluator.tasks.values import weighted_mean
 
@@ -118,3 +118,17 @@ def test_values_that_no_metric_asks_for_are_not_copied() -> None:
             raise AssertionError("nobody asks for outputs")
 
     metrics_of(MEASURES, values_of(10, outputs=Huge()), Bootstrap(0.95, 100, 0))
+
+
+def test_a_bootstrap_that_is_stopped_ends_within_a_few_resamples() -> None:
+    asked = list[int]()
+
+    def of(values: Any) -> float:
+        asked.append(len(values["weight"]))
+        return mean("b", values)
+
+    with pytest.raises(Stopped):
+        metrics_of(
+            {"b": Measure(of, "lower")}, values_of(20), Bootstrap(0.95, 100_000, 1, None, lambda: len(asked) > 50)
+        )
+    assert len(asked) < 100

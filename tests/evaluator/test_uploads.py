@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sluice.evaluator.uploads import Uploads
-from sluice.policy.errors import BadRequest, BodyTooLarge
+from sluice.policy.errors import BackendUnavailable, BadRequest, BodyTooLarge
 
 
 async def parts(*data: bytes) -> AsyncIterator[bytes]:
@@ -151,3 +151,9 @@ def test_a_file_of_another_folder_is_no_upload(
         else:
             call(uploads, str(path))
         assert (tmp_path / "own.csv").exists()
+
+
+async def test_a_folder_that_cannot_be_written_is_said(uploads: Uploads, tmp_path: Path) -> None:
+    (tmp_path / "uploads").rmdir()
+    with pytest.raises(BackendUnavailable, match=r"takes no uploads now; .* cannot be written: No such file"):
+        await uploads.receive("a1", "a.csv", parts(b"x"))

@@ -405,6 +405,13 @@ def test_logits_that_are_not_as_many_as_classes_are_refused(tmp_path, trained):
     refused(tmp_path, r"logits: expected 4 of them .*, got 3", trained, classes=classes)
 
 
+@pytest.mark.parametrize("names", [["no", "yes"], ["yes"]])
+def test_one_logit_is_refused_however_many_classes_are_named(tmp_path, names):
+    model = keras.Sequential([keras.Input((7,)), layers.Dense(1, "sigmoid")])
+    with pytest.raises(ExportError, match=r"got 1, which answers yes or no; end the model in Dense\(2, activation="):
+        export_recognizer(model, None, None, tmp_path / "1", classes=Classes(names))
+
+
 def test_another_activation_at_the_end_is_refused(tmp_path):
     model = keras.Sequential([keras.Input((7,)), layers.Dense(5, name=WIDE), layers.Dense(3, "relu", name="top")])
     refused(tmp_path, r"layer 'top': expected logits, .* got the activation 'relu'", model)

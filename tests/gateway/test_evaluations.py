@@ -219,8 +219,9 @@ async def test_the_evaluator_is_started_once_when_it_is_first_asked_for_and_rest
         assert started() == 1
         assert told == [
             "-m", "sluice.cli", "--end-with-parent", "evaluator", "--gateway", f"http://127.0.0.1:{here.port}",
-            "--http", f"unix:{kept.socket}", "--database", "postgresql://db/e", "--data-roots", roots,
+            "--http", f"unix:{kept.socket}", "--data-roots", roots,
         ]  # fmt: skip
+        assert kept._environment == {"SLUICE_EVALUATOR_DATABASE": "postgresql://db/e"}
         kept._process.kill()
         await eventually(lambda: started() == 2)
         assert (await here.http.get("/v1/evaluations")).json() == told

@@ -151,6 +151,13 @@ def test_the_status_of_an_unknown_version_is_not_found(client: Client) -> None:
         client.models.GetModelStatus(asked, PATIENCE_S)
 
 
+def test_what_is_not_served_is_told_with_what_is(server: Server) -> None:
+    nosuch = server.post("nosuch", instances=ROW).json()["error"]
+    assert nosuch.endswith("there is no model 'nosuch' that is served; the models here are: nodefault, zoo")
+    version = server.rest.post("/v1/models/zoo/versions/2:predict", json={"instances": ROW}).json()["error"]
+    assert version.endswith("model 'zoo' has no version 2 that is served; it has 5")
+
+
 def test_rest_predicts_rows_and_columns(server: Server) -> None:
     assert server.post(instances=ROW).json() == {"predictions": [[110.0, 140.0]]}
     assert server.post(inputs={"x": ROW}).json() == {"outputs": [[110.0, 140.0]]}

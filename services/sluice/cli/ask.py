@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
 from sluice.client import Client, NoAnswer, NotFound, SluiceError
 from sluice.client.errors import OtherProtocol
+from sluice.client.urls import check_url as check_gateway_url
 
 GATEWAY = "http://127.0.0.1:8080"
 _BEHIND_IT_IS_DOWN = (502, 503, 504)
@@ -18,7 +19,7 @@ def asking(url: str, otherwise: str, *, attempts: int = 1, timeout_s: float = 10
     Raises:
         CommandError: as `telling`.
     """
-    with telling(url, otherwise), _client(url, attempts, timeout_s) as client:
+    with telling(url, otherwise), Client(url, attempts=attempts, timeout_s=timeout_s) as client:
         yield client
 
 
@@ -51,13 +52,10 @@ def telling(url: str, otherwise: str) -> Iterator[None]:
 
 
 def check_url(url: str) -> None:
-    """Raises: CommandError: it is no address for HTTP."""
+    """Raises: CommandError: it is no gateway's URL, or none for HTTP."""
     if not url.startswith(("http://", "https://")):
         raise CommandError(f"--url: expected the gateway's HTTP port, http://HOST:PORT, got {url!r}", WRONG_USAGE)
-
-
-def _client(url: str, attempts: int, timeout_s: float) -> Client:
     try:
-        return Client(url, attempts=attempts, timeout_s=timeout_s)
+        check_gateway_url(url)
     except ValueError as error:
         raise CommandError(f"--url: {error}", WRONG_USAGE) from None

@@ -3,21 +3,19 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, get_args
 
-import httpx
 from numpy.typing import ArrayLike
 
+from sluice.client.arguments import check_name, check_number, check_whole, names_of
 from sluice.client.generation import instances_of
-from sluice.client.grpc import GrpcTransport
-from sluice.client.http import HttpTransport
 from sluice.client.many import StepMany, turns_of
 from sluice.client.overview import read_buckets, read_calibration_files, read_models
-from sluice.client.paths import about_path, check_name, spec_of
+from sluice.client.paths import about_path, spec_of
 from sluice.client.predict import Asked, Predictions
 from sluice.client.recognition import check_rows
 from sluice.client.refusals import read_fields
@@ -25,8 +23,8 @@ from sluice.client.retry import Patience, persistently
 from sluice.client.sequences import columns_of
 from sluice.client.session import AsyncSession
 from sluice.client.stream import AsyncStream
-from sluice.client.transport import Transport
 from sluice.client.turns import turn
+from sluice.client.urls import transport_to
 from sluice.client.values import (
     Array,
     Buckets,
@@ -66,7 +64,7 @@ class AsyncClient:
     It belongs to one event loop, in which it must be made; `async with` closes its connections at the end.
 
     Raises:
-        ValueError: another kind of URL, or a `timeout_s` that is no positive number.
+        ValueError: another kind of URL, a `timeout_s` that is no positive number, or less than one attempt.
     """
 
     def __init__(
@@ -115,7 +113,7 @@ class AsyncClient:
             ValueError: both a version and a label, or one of them that is none; or a `timeout_s` that is no
                 positive number.
         """
-        asked = Asked(spec_of(model, version, label), signature, columns_of(values), outputs or ())
+        asked = Asked(spec_of(model, version, label), signature, columns_of(values), names_of(outputs))
         return await persistently(partial(self._predictions.run, asked), self._patience_of(timeout_s))
 
     async def recognize(
@@ -147,6 +145,8 @@ class AsyncClient:
         """
         call = RecognizeCall(spec_of(model, version, label), arrays_of(rows), method, level, top_k, sets)
         check_rows(call.inputs)
+        check_number("level", level)
+        check_whole("top_k", top_k)
         return await persistently(partial(self._transport.recognize, call), self._patience_of(timeout_s))
 
     async def generate(
@@ -175,6 +175,7 @@ class AsyncClient:
             ValueError: both a version and a label, or one of them that is none; or a `timeout_s` that is no
                 positive number.
         """
+        check_whole("max_steps", max_steps)
         call = GenerateCall(spec_of(model, version, label), instances_of(instances), max_steps, beam, sampling)
         return await persistently(partial(self._transport.generate, call), self._patience_of(timeout_s))
 
@@ -195,6 +196,7 @@ class AsyncClient:
         Beams give no tokens. A call is sent again only until the first of these has come; a stream that breaks
         later raises what has happened. Closing it, or leaving it to `contextlib.aclosing`, frees what still runs.
         """
+        check_whole("max_steps", max_steps)
         call = GenerateCall(spec_of(model, version, label), instances_of(instances), max_steps, beam, sampling)
         return self._events(call, self._patience_of(timeout_s))
 
@@ -277,6 +279,9 @@ class AsyncClient:
         check_name("A model", model)
         if session is not None:
             check_name("A session", session)
+        if label is not None:
+            check_name("A label", label)
+        check_number("ttl_s", ttl_s, " of seconds")
         opening = Opening(
             model,
             session,
@@ -310,6 +315,7 @@ class AsyncClient:
     async def list(self, model: str, *, limit: int = 100, after: str = "") -> Page:
         """Your own sessions of a model, in order of id: `limit` at most, behind the id `after`."""
         check_name("A model", model)
+        check_whole("limit", limit)
         return await persistently(partial(self._transport.list, model, limit, after), self._patience)
 
     async def step_many(
@@ -328,14 +334,14 @@ class AsyncClient:
             NoAnswer: the gateway could not be reached.
             ValueError: another number of rows than of sessions, or something else than sessions.
         """
-        inputs = arrays_of(values)
+        inputs, names = arrays_of(values), names_of(outputs)
         for name, array in inputs.items():
             if array.shape[:1] != (len(sessions),):
                 raise ValueError(
                     f"{input_word(name)} takes [sessions={len(sessions)}, ...]; got shape {[*array.shape]}."
                 )
         async with turn(turns_of(sessions)):
-            return await StepMany(self._transport, model, sessions, inputs, outputs or ()).run(self._patience)
+            return await StepMany(self._transport, model, sessions, inputs, names).run(self._patience)
 
     def stream(self, model: str) -> AsyncStream:
         """A stream for the steps of any sessions of a model; it is opened at the first step."""
@@ -377,21 +383,3 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def transport_to(url: str, headers: Mapping[str, str]) -> Transport:
-    """The transport that a URL asks for.
-
-    Raises:
-        ValueError: another kind of URL.
-    """
-    scheme, _, address = url.rstrip("/").partition("://") if isinstance(url, str) else ("", "", "")
-    host, _, path = address.partition("/")
-    if path.partition("/")[0] in ("v1", "v2"):
-        raise ValueError(f"A gateway's URL ends after the port, as in {scheme}://{host}; got {url!r}.")
-    if scheme in ("http", "https") and address:
-        with suppress(httpx.InvalidURL):
-            return HttpTransport(url.rstrip("/"), headers)
-    if scheme == "grpc" and address:
-        return GrpcTransport(address, headers)
-    raise ValueError(f"A gateway's URL is http://HOST:PORT, https://HOST:PORT or grpc://HOST:PORT; got {url!r}.")

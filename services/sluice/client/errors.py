@@ -33,6 +33,10 @@ class OtherProtocol(NoAnswer):
     """What listens at an http:// URL does not speak HTTP, as a gateway's gRPC port does not."""
 
 
+# What the sentence of a `NoAnswer` ends with, where no connection came about.
+NOBODY = " Nothing listens there: is the gateway running, and is this its port?"
+NO_HOST = " There is no such host: is its name right?"
+
 _BY_CODE: Mapping[str, type[SluiceError]] = {kind.code: kind for kind in error_classes() if "code" in vars(kind)}
 _BY_STATUS: Mapping[int | str | None, type[SluiceError]] = {
     **{kind.http_status: kind for kind in (BadRequest, NotFound, Conflict, SessionEnded, TooLarge, StateNotFinite)},

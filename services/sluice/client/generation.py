@@ -20,6 +20,7 @@ from sluice.client.values import (
     Token,
     Values,
     array_of,
+    by_name,
     is_text,
 )
 from sluice.policy.errors import BadRequest, EmptyInput, ShapeMismatch
@@ -35,10 +36,9 @@ def instances_of(values: Values) -> dict[str, list[Array]]:
         EmptyInput: there are none.
         ShapeMismatch: inputs of different numbers of instances, or an instance is made of lists of different lengths.
     """
-    named: Mapping[str, Any] = values if isinstance(values, Mapping) else {BARE: values}
     found = {
         name: [array_of(row, f"Instance {number}") for number, row in enumerate(_listed(rows))]
-        for name, rows in named.items()
+        for name, rows in by_name(values).items()
     }
     counts = {name: len(rows) for name, rows in found.items()}
     if not any(counts.values()):

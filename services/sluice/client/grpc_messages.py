@@ -8,7 +8,7 @@ import grpc.aio
 import numpy as np
 import orjson
 
-from sluice.client.errors import NoAnswer, error_of
+from sluice.client.errors import NO_HOST, NOBODY, NoAnswer, error_of
 from sluice.client.tensors import read_tensors, write_tensors
 from sluice.client.values import Answer, Call, IfExists, ManyCall, Opened, Opening, SessionView
 from sluice.policy.errors import BackendError, BadRequest, SluiceError
@@ -21,8 +21,12 @@ _IF_EXISTS: dict[IfExists, pb.IfExists.ValueType] = {
     "restart": pb.IF_EXISTS_RESTART,
 }
 _NOT_NUMBERED = -1
-_HTTP_PORT = "http1.x server"  # what gRPC calls it
-_WRONG_PORT = " Is that the gateway's HTTP port? Then its URL begins with http://."
+# What to do, by gRPC's own words for what went wrong.
+_HINTS = {
+    "http1.x server": " Is that the gateway's HTTP port? Then its URL begins with http://.",
+    "Connection refused": NOBODY,
+    "address lookup failed": NO_HOST,
+}
 # Without a code of the gateway's, these come from what lies between, and say nothing about the call.
 _BROKEN = {
     grpc.StatusCode.UNAVAILABLE,
@@ -34,17 +38,14 @@ _BROKEN = {
 
 
 def open_request(opening: Opening) -> pb.OpenRequest:
-    try:
-        request = pb.OpenRequest(
-            model=opening.model,
-            session=opening.session or "",
-            version=opening.version or "",
-            label=opening.label or "",
-            ttl_s=opening.ttl_s,
-            if_exists=_IF_EXISTS[opening.if_exists],
-        )
-    except TypeError as error:
-        raise BadRequest(f"An open takes text, and ttl_s as a number of seconds; {error}.") from None
+    request = pb.OpenRequest(
+        model=opening.model,
+        session=opening.session or "",
+        version=opening.version or "",
+        label=opening.label or "",
+        ttl_s=opening.ttl_s,
+        if_exists=_IF_EXISTS[opening.if_exists],
+    )
     write_tensors(request.state, opening.state or {})
     return request
 
@@ -116,7 +117,7 @@ def refusal(error: grpc.aio.AioRpcError) -> SluiceError:
     code, reason, waiting = trailing.get("sluice-code", ""), error.details() or "", trailing.get("retry-after", "")
     details = orjson.loads(trailing.get("sluice-details", "{}"))
     if not code and error.code() in _BROKEN:
-        hint = _WRONG_PORT if _HTTP_PORT in reason else ""
+        hint = next((hint for words, hint in _HINTS.items() if words in reason), "")
         return NoAnswer(f"The gateway did not answer: {reason or error.code().name}.{hint}")
     if code == BackendError.code and http_status(error.code().name) == BadRequest.http_status:
         code = BadRequest.code  # the model server's word about the request, passed on; HTTP has this code for it, too

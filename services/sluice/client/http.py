@@ -1,6 +1,7 @@
 """Calls over HTTP: paths, headers and JSON of the API."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -13,7 +14,7 @@ import httpx
 
 from sluice.client.connections import Connections, through_proxy
 from sluice.client.contracts import OutputDtypes
-from sluice.client.errors import NoAnswer, OtherProtocol, error_of
+from sluice.client.errors import NO_HOST, NOBODY, NoAnswer, OtherProtocol, error_of
 from sluice.client.events import EventReader
 from sluice.client.generation import generate_body, read_event, read_results
 from sluice.client.paths import model_path, session_path, version_path
@@ -51,6 +52,7 @@ _GRACE_S = 1.0  # for the gateway's own word that the time was over
 _ELSEWHERE = httpx.Timeout(None)  # each call has its own limit, from its beginning to its end
 _CONNECTIONS = httpx.Limits(max_connections=256, max_keepalive_connections=256)
 _NOT_HTTP = "illegal request line"  # what h11 says of an answer that is none
+_NO_TLS = {"WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING"}  # OpenSSL's words for an answer without TLS
 _JSON, _BYTES = "application/json", "application/octet-stream"
 
 
@@ -212,11 +214,20 @@ class HttpTransport:
         except (httpx.TransportError, httpcore.NetworkError, httpcore.ProtocolError) as error:
             told = f"{self._url} did not answer: {str(error) or type(error).__name__}."
             if isinstance(error, httpx.ConnectError | httpcore.ConnectError):
-                told += " Nothing listens there: is the gateway running, and is this its port?"
+                told += _unconnected(error.__cause__)
             elif _NOT_HTTP in told:
                 told += " What listens there speaks another protocol: a gateway's gRPC port has a grpc:// URL."
                 raise OtherProtocol(told) from error
             raise NoAnswer(told) from error
+
+
+def _unconnected(cause: BaseException | None) -> str:
+    """What to do about a connection that did not come about."""
+    if isinstance(cause, socket.gaierror):
+        return NO_HOST
+    if isinstance(cause, ssl.SSLError):
+        return " What listens there speaks no TLS: use an http:// URL." if cause.reason in _NO_TLS else ""
+    return NOBODY
 
 
 async def _within(until: float, work: Awaitable[T]) -> T:

@@ -2,6 +2,7 @@
 
 from urllib.parse import quote
 
+from sluice.client.arguments import check_name
 from sluice.client.values import ModelSpec
 
 _VERSION_LIMIT = (1 << 63) - 1
@@ -27,12 +28,6 @@ def about_path(model: str, what: str, version: int | str | None) -> str:
     spec = spec_of(model, version, None)
     query = "" if spec.version is None else f"?version={spec.version}"
     return f"{model_path(model)}/{what}{query}"
-
-
-def check_name(what: str, name: object) -> None:
-    """Raises: ValueError: the name of `what` is no text, or empty."""
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"{what} is named by text of one character or more; got {name!r:.80}.")
 
 
 def spec_of(model: str, version: int | str | None, label: str | None) -> ModelSpec:

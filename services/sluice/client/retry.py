@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import TypeVar
 
 from tenacity import (
@@ -35,7 +35,7 @@ class Patience:
     are asyncio's and the system's, except in tests.
 
     Raises:
-        ValueError: `timeout_s` is no positive number, or `total_s` none.
+        ValueError: there is no attempt, `timeout_s` is no positive number, or `total_s` none.
     """
 
     attempts: int = 8
@@ -45,6 +45,8 @@ class Patience:
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
+        if not isinstance(self.attempts, Integral) or self.attempts < 1:
+            raise ValueError(f'"attempts" is a whole number from 1; got {self.attempts!r:.80}.')
         if not isinstance(self.timeout_s, Real) or not 0 < self.timeout_s < math.inf:
             raise ValueError(f'"timeout_s" is a positive number of seconds; got {self.timeout_s!r:.80}.')
         if not isinstance(self.total_s, Real) or math.isnan(self.total_s):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sluice.client.signatures import fitted
-from sluice.client.values import BARE, Array, Column, Values, array_of, is_text
+from sluice.client.values import Array, Column, Values, array_of, by_name, is_text
 from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import BadRequest, ShapeMismatch
 from sluice.policy.sequences import Grouped, lengths_of, padded_inputs, rows_of, text_values
@@ -23,8 +23,7 @@ def columns_of(values: Values) -> dict[str, Column]:
     Raises:
         ShapeMismatch: a row is made of lists of different lengths.
     """
-    named = values if isinstance(values, Mapping) else {BARE: values}
-    return {name: column_of(value) for name, value in named.items()}
+    return {name: column_of(value) for name, value in by_name(values).items()}
 
 
 def column_of(value: object) -> Column:

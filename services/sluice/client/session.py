@@ -6,8 +6,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self
 
+from sluice.client.arguments import check_name, check_number, names_of
 from sluice.client.errors import NoAnswer
-from sluice.client.paths import check_name
 from sluice.client.retry import Patience, persistently
 from sluice.client.transport import Transport
 from sluice.client.turns import Turns, turn
@@ -59,9 +59,9 @@ class AsyncSession:
 
     async def run(self, send: Send, values: Values, outputs: Sequence[str] | None) -> dict[str, Array]:
         """Run a call by way of `send`, which gets it and the seconds it may take."""
-        inputs = arrays_of(values)
+        inputs, names = arrays_of(values), names_of(outputs)
         async with turn([self.turns]):
-            call = Call(self.id, self.model, self.version, inputs, self.number, outputs or ())
+            call = Call(self.id, self.model, self.version, inputs, self.number, names)
             answer = await persistently(partial(send, call), self._patience, repeatable=self.numbered)
             self.steps_done, self.replayed = answer.step, answer.replayed
             return answer.outputs
@@ -81,6 +81,7 @@ class AsyncSession:
 
     async def renew(self, ttl_s: float | None = None) -> SessionView:
         """Count as used now, and change how long the session may be idle, in seconds."""
+        check_number("ttl_s", ttl_s, " of seconds")
         return await persistently(partial(self._transport.renew, self.id, ttl_s), self._patience)
 
     async def view(self) -> SessionView:

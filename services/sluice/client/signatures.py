@@ -11,7 +11,7 @@ from sluice.policy.contract import Signature, Tensor
 from sluice.policy.errors import UnsupportedByModel
 from sluice.policy.tensors import read_tensor
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
-from sluice.wire.signatures import plain_signature
+from sluice.wire.signatures import INITIALIZER, plain_signature
 from sluice.wire.tensors import DTYPE_NUMBERS
 
 Signatures = Mapping[str, Signature]
@@ -62,4 +62,8 @@ def fitted(array: Array, tensor: Tensor, *, any_shape: bool = False) -> Array:
 
 
 def _read(signatures: tfs.SignatureDefMap) -> Signatures:
-    return {name: plain_signature(name, described) for name, described in signatures.signature_def.items()}
+    return {
+        name: plain_signature(name, described)
+        for name, described in signatures.signature_def.items()
+        if name != INITIALIZER
+    }

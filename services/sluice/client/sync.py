@@ -243,6 +243,9 @@ class Client:
     """As `AsyncClient`, with the same options; threads may share it. `with` closes its connections at the end."""
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
+        known = ClientOptions.__annotations__
+        if unknown := [name for name in options if name not in known]:
+            raise TypeError(f"Client has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
         self._loop = Loop()
         try:
             self._inner = self._loop.run(_made(url, options))

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sluice.policy import recognition
 from sluice.policy.contract import Signature
-from sluice.policy.errors import ShapeMismatch, SluiceError
+from sluice.policy.errors import BadRequest, ShapeMismatch, SluiceError
 from sluice.policy.generation import Beam, Sampling
 from sluice.policy.nested import unevenness
 
@@ -275,8 +275,21 @@ def arrays_of(values: Values) -> dict[str, Array]:
     Raises:
         ShapeMismatch: lists of different lengths.
     """
-    named = values if isinstance(values, Mapping) else {BARE: values}
-    return {name: array_of(value, input_word(name)) for name, value in named.items()}
+    return {name: array_of(value, input_word(name)) for name, value in by_name(values).items()}
+
+
+def by_name(values: Values) -> Mapping[str, Any]:
+    """What a caller gave, by input name.
+
+    Raises:
+        BadRequest: it is rows as REST has them, each with its inputs by name.
+    """
+    if isinstance(values, Mapping):
+        return values
+    if isinstance(values, list | tuple) and values and isinstance(values[0], dict):
+        columns = ", ".join(f"{name!r}: [rows…]" for name in values[0])
+        raise BadRequest(f"Give one dict of arrays, {{{columns:.200}}}, not a list of dicts.")
+    return {BARE: values}
 
 
 def input_word(name: str) -> str:

@@ -61,8 +61,11 @@ def layout(found: Found, inputs: Mapping[str, Tensor], lengths: Mapping[str, str
     `lengths` are, by ragged axis, the inputs that hold rows' lengths along it: so are the columns of padded arrays.
 
     Raises:
-        BadRequest: an input is nowhere, or a column that was named; the sentence says which columns there are.
+        BadRequest: an input is nowhere, or a column that was named; the sentence says which columns there are. Or a
+            column is named for an input that there is not.
     """
+    if unknown := next((name for name in columns.inputs if name not in {*inputs, *lengths.values()}), None):
+        raise BadRequest(f"{found.file}: a column is named for the input {unknown!r:.80}; there is {', '.join(inputs)}")
     named = {columns.inputs.get(name, name) for name in inputs}
     beside = dict(_beside(found, columns, named))
     measures = {axis: name for axis, name in lengths.items() if name in found.names and name not in named}
@@ -82,7 +85,7 @@ def _beside(found: Found, columns: Columns, named: Collection[str]) -> Iterator[
         elif side_by_side:
             yield role, Source(side_by_side, (len(side_by_side),))
         elif name != role:
-            raise BadRequest(f"{found.file}: expected the column {name} for the {role}; got {_names(found.names)}")
+            raise BadRequest(f"{found.file}: expected the column {name} for the {role}; got {listed(found.names)}")
 
 
 def _input(found: Found, inputs: Mapping[str, Tensor], name: str, columns: Columns, rest: Sequence[str]) -> Source:
@@ -97,16 +100,18 @@ def _input(found: Found, inputs: Mapping[str, Tensor], name: str, columns: Colum
         cells = tuple(rest)
     if not cells:
         what = f"the column {asked} for the input {name}" if asked else f"the input {name}"
-        raise BadRequest(f"{found.file}: expected {what}, {tensor}; got {_names(found.names) or 'no rows'}")
+        raise BadRequest(f"{found.file}: expected {what}, {tensor}; got {listed(found.names) or 'no rows'}")
     if wanted is None:
         raise BadRequest(
             f"{found.file}: expected rows of one fixed shape, as columns are; the input {name}, {tensor.row()}, has "
             "none. Give the rows as .npz or .jsonl"
         )
     if len(cells) != wanted:
+        others = ", ".join(filter(None, (columns.label, columns.weight, columns.group, columns.session)))
+        advice = f". Columns that are no inputs are named {others}" if len(cells) > wanted else ""
         raise BadRequest(
             f"{found.file}: expected {wanted} columns for the input {name}, {tensor.row()}; got {len(cells)}: "
-            f"{_names(cells)}"
+            f"{listed(cells)}{advice}"
         )
     return Source(cells, tuple(size for size in tensor.shape[1:] if size is not None))
 
@@ -116,6 +121,8 @@ def _numbered(found: Found, name: str) -> tuple[str, ...]:
     return tuple(takewhile(lambda each: each in found.flat, (f"{name}.{place}" for place in count())))
 
 
-def _names(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Names of columns, for a sentence."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    commas = ". Separate columns by commas" if len(names) == 1 and {*names[0]} & {*";\t|"} else ""
+    return ", ".join(names[:_SHOWN]) + more + commas

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from threading import RLock
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -54,13 +55,15 @@ class _Facts(NamedTuple):
 
 
 class DataSet:
-    """The rows of some files, in their order. It can be pickled, and is for one thread at a time.
+    """The rows of some files, in their order. It can be pickled. Threads that use it take turns.
 
     Attributes:
         rows: how many there are.
         sha256: of all bytes of the files, one after the other, in hex.
         bytes: how many these are.
         given: which of `label`, `weight`, `group` and `session` the rows have.
+        found: the columns of the first file.
+        unused: those of them that hold nothing of these, and no input.
         sessions: in the order in which they begin; none without such a column.
     """
 
@@ -68,9 +71,12 @@ class DataSet:
         self._facts = facts
         self._begins = [part.begin for part in facts.parts]
         self._tables: dict[int, Table] = {}
+        self._lock = RLock()  # of the tables, which are read from where they are
         self.rows = facts.parts[-1].begin + facts.parts[-1].rows
         self.sha256, self.bytes, self.sessions = facts.sha256, facts.bytes, facts.sessions
-        self.given = frozenset(facts.parts[0].layout.beside)
+        self.found, plan = facts.parts[0].found, facts.parts[0].layout
+        self.given = frozenset(plan.beside)
+        self.unused = [name for name in self.found.names if name not in plan.columns()]
 
     def __reduce__(self) -> tuple[type["DataSet"], tuple[_Facts]]:
         return DataSet, (self._facts,)
@@ -83,8 +89,15 @@ class DataSet:
 
     def close(self) -> None:
         """Close the files; reading opens them again."""
-        while self._tables:
-            self._tables.popitem()[1].close()
+        with self._lock:
+            while self._tables:
+                self._tables.popitem()[1].close()
+
+    def check_unchanged(self) -> None:
+        """Raises: BadRequest: a file is no more as it was; rows that were read since may not be those of `sha256`."""
+        for part in self._facts.parts:
+            if fingerprint_of(part.file) != part.fingerprint:
+                raise _changed(part)
 
     def read(self, start: int, stop: int) -> Rows:
         """The rows from `start` up to `stop`; from where the last call stopped, it goes on without a detour.
@@ -94,7 +107,8 @@ class DataSet:
         """
         if not 0 <= start < stop <= self.rows:
             raise ValueError(f"expected one row or more from 0 up to {self.rows}; got {start} up to {stop}")
-        return joined([*self._pieces(start, stop)])
+        with self._lock:
+            return joined([*self._pieces(start, stop)])
 
     def read_rows(self, places: Sequence[int] | NDArray[np.int64]) -> Rows:
         """The rows at these places, one or more, in their order.
@@ -106,7 +120,8 @@ class DataSet:
         order = np.argsort(wanted, kind="stable")
         ordered = wanted[order]
         runs = np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1)
-        return joined([self.read(int(run[0]), int(run[-1]) + 1) for run in runs]).take(np.argsort(order))
+        with self._lock:
+            return joined([self.read(int(run[0]), int(run[-1]) + 1) for run in runs]).take(np.argsort(order))
 
     def _pieces(self, start: int, stop: int) -> Iterator[Rows]:
         while start < stop:

@@ -109,7 +109,9 @@ def _header(member: IO[bytes], size: int) -> _Header:
     shape, fortran, dtype = _READ_HEADER[version](member)
     found = _Header(shape, fortran and prod(shape[1:]) > 1, dtype, member.tell())
     if dtype.hasobject or (dtype.kind == "V" and dtype != "V2"):  # two bytes: bfloat16, which numpy's files do not know
-        raise BadRequest("numbers or text; got Python objects or records, which are not read")
+        raise BadRequest(
+            "numbers or text; got Python objects or records, which are not read. Save texts after `.astype(str)`"
+        )
     if not shape or min(shape) < 0:
         raise BadRequest(f"an array with a value for each row; got one of shape {list(shape)}")
     if found.bytes + shape[0] * found.row_bytes != size:

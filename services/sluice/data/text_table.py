@@ -140,7 +140,7 @@ def _other_fields(lines: Lines) -> BadRequest:
 def _records(lines: Lines) -> Iterator[list[str]]:
     """Those that are not empty."""
     try:
-        for row in csv.reader(lines):
+        for row in csv.reader(lines, strict=True):
             if row:
                 yield row
     except csv.Error as error:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sluice.data import bounds
 from sluice.data.rows import Array, Column, evened
 from sluice.policy.contract import BFLOAT16, Tensor, numpy_dtype
 from sluice.policy.errors import BadRequest, InputNotFinite
@@ -108,14 +109,14 @@ def weights_of(values: Values, column: str) -> NDArray[np.float64]:
     """float64 `[rows]`.
 
     Raises:
-        Wrong: a row has something else than a finite number of 0 or more.
+        Wrong: a row has something else than a number from 0 to `bounds.WEIGHT`.
     """
     expected = f"expected {column!r} to hold a number of 0 or more for each row"
     found = np.array([at_row(row, expected, _number, value) for row, value in enumerate(values)], np.float64)
-    right = np.isfinite(found) & (found >= 0)
+    right = (found >= 0) & (found <= bounds.WEIGHT)
     if not right.all():
         row = int(right.argmin())
-        raise Wrong(f"{expected}; got {found[row]:g}", row)
+        raise Wrong(f"{expected}, up to {bounds.WEIGHT:g}; got {found[row]:g}", row)
     return found
 
 
@@ -129,10 +130,19 @@ def names_of(values: Values, column: str) -> list[str]:
     """A name for each row, such as its group's: a text, a whole number, or true or false.
 
     Raises:
-        Wrong: a row has something else.
+        Wrong: a row has something else, or a name that is too long.
     """
-    if are_texts(values):
-        return texts_of(values, column)
+    names = texts_of(values, column) if are_texts(values) else _names(values, column)
+    most = bounds.NAME_LENGTH
+    for row, name in enumerate(names):
+        if len(name) > most:
+            raise Wrong(
+                f"expected {column!r} to hold names of at most {most} characters; got one of {len(name):,}", row
+            )
+    return names
+
+
+def _names(values: Values, column: str) -> list[str]:
     names = values.tolist() if isinstance(values, np.ndarray) else values
     for row, name in enumerate(names):
         if not isinstance(name, str | int):

@@ -4,7 +4,6 @@ It does not know how either was asked.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -38,18 +37,23 @@ def compared(
             lambda places: differences(Resampled(values, places), Resampled(others, places)), len(values["weight"])
         )
     named = {
-        name: metric(
-            replace(measure, undefined=measure.undefined and f"{measure.undefined}, in a version"), *each, no_interval
-        )
+        name: metric(measure, *each, no_interval, _missing(measure, values, others))
         for (name, measure), each in zip(
             chosen.items(), zip(found.tolist(), low.tolist(), high.tolist(), strict=True), strict=True
         )
     }
-    test, p_value = _tested(values[task.tested], others[task.tested], bootstrap.sessions)
+    counted, sessions = values["weight"] > 0, bootstrap.sessions
+    own, other = (each[task.tested][counted] for each in (values, others))
+    test, p_value = _tested(own, other, None if sessions is None else sessions[counted])
     sections: Sequence[Section] = ()
     if groups is not None and chosen:
         sections = _worst(*next(iter(chosen.items())), values, others, groups)
     return Comparison(version=version, differences=named, test=test, p_value=p_value, sections=tuple(sections))
+
+
+def _missing(measure: Measure, values: Values, others: Values) -> str:
+    missing = measure.missing(values if np.isnan(measure.of(values)) else others)
+    return missing and f"{missing}, in a version"
 
 
 def _tested(own: Array, other: Array, sessions: NDArray[Any] | None) -> tuple[str, float | None]:

@@ -24,7 +24,7 @@ class Metric(_Part):
     low: float | None = None
     high: float | None = None
     better: Better
-    share: bool = False  # it lies between 0 and 1, and is shown in percent
+    share: bool = False  # it is shown in percent
     unit: str = ""
     note: str = ""
 

@@ -4,14 +4,18 @@ It does not know where values are kept, who asked, or how a document is shown.
 """
 
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from threading import Event
 from typing import NamedTuple
 
 from sluice.data import Columns, DataSet, File, look
+from sluice.data.columns import listed
 from sluice.evaluator.asking import client_of, resident_memory
 from sluice.evaluator.document import DataFacts, Document, Run
 from sluice.evaluator.findings import Found, findings
@@ -89,7 +93,7 @@ async def evaluate(
     async with client_of(gateway, exact=False, attempts=_FIRST_ATTEMPTS) as client:
         subject = await find(client, spec)
     with await asyncio.to_thread(_looked, spec, files, subject) as data_set:
-        plan = plan_of(spec, subject, data_set, gateway)
+        plan = await asyncio.to_thread(plan_of, spec, subject, data_set, gateway)
         runs = _Runs(data_set.sha256, kept, _Clock(data_set.rows * plan.runs, told, now), engine)
         main, other = await runs.values("main", plan.main), None
         if plan.other is not None:
@@ -102,7 +106,21 @@ async def evaluate(
         named = ", ".join(file.name for file in files)
         facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
     found = Found(main, sizes.values, other)
-    return await asyncio.to_thread(findings, spec, subject, plan.tasks, facts, found, sizes.notes, run)
+    stopped = Event()
+    try:
+        return await asyncio.to_thread(
+            findings,
+            spec,
+            subject,
+            plan.tasks,
+            facts,
+            found,
+            [*plan.notes, *sizes.notes],
+            run,
+            stopped.is_set,
+        )
+    finally:
+        stopped.set()  # a thread that goes on takes its place from others
 
 
 class _Sizes(NamedTuple):
@@ -117,7 +135,8 @@ class _Sizes(NamedTuple):
 class _Runs:
     """Carries out runs: the parts that are missing are done now.
 
-    Parts are kept under the checksum of the data and the version, so that those of others are never taken for them.
+    Parts are kept under the version, the checksum of the data and its cut, so that those of others are never taken for
+    them: not even those of an evaluator that cut it otherwise.
     """
 
     sha256: str
@@ -127,7 +146,7 @@ class _Runs:
 
     async def values(self, name: str, work: Work) -> Values:
         """The values of all rows, in order."""
-        parts, name = work.cut.parts, f"{name} of version {work.version} on {self.sha256[:16]}"
+        parts, name = work.cut.parts, f"{name} {self._digest(work)}"
         there = await asyncio.to_thread(self.kept.numbers, name)
         self.clock.there(sum(len(parts[number]) for number in there))
         missing = [number for number in range(len(parts)) if number not in there]
@@ -135,6 +154,7 @@ class _Runs:
             async for number, values in done:
                 await asyncio.to_thread(self.kept.keep, name, number, len(parts[number]), values)
                 self.clock.add(len(parts[number]))
+        await asyncio.to_thread(work.data_set.check_unchanged)  # the report says of which bytes these values are
         return await asyncio.to_thread(self._all, name, len(parts))
 
     async def at_sizes(self, works: Mapping[int, Work], memory: Memory) -> _Sizes:
@@ -142,16 +162,21 @@ class _Runs:
         clock = self.clock
         values, speeds, notes = dict[int, Values](), list[Speed](), list[str]()
         for size, work in works.items():
-            started, before = clock.now(), clock.since
+            started, before, done = clock.now(), clock.since, clock.done
             try:
                 values[size] = await self.values(f"batch-{size}", work)
             except TooLarge as error:
                 notes.append(f"Batches of {size} rows were not measured: {error.message}")
+                clock.rows -= work.cut.rows - (clock.done - done)
                 continue
             whole = clock.since - before == work.cut.rows  # and not only what an earlier run had left
             rate = work.cut.rows / (clock.now() - started) if whole else None
             speeds.append({"batch_size": size, "rows_per_s": rate, "memory_bytes": await memory()})
         return _Sizes(values, tuple(speeds), notes)
+
+    def _digest(self, work: Work) -> str:
+        what = work.version, self.sha256, work.cut.batch_size, *map(len, work.cut.parts)
+        return hashlib.sha256(repr(what).encode()).hexdigest()[:16]
 
     def _all(self, name: str, parts: int) -> Values:
         return in_order([self.kept.read(name, number) for number in range(parts)])
@@ -164,4 +189,16 @@ def _looked(spec: Spec, files: Sequence[File], subject: Subject) -> DataSet:
             f"Model {subject.model!r} has no signature {spec.options.signature!r}; it has "
             f"{', '.join(subject.signatures)}. Name one in options.signature."
         )
-    return look(files, signature.inputs, signature.length_inputs, Columns(**spec.columns.model_dump()))
+    data_set = look(files, signature.inputs, signature.length_inputs, Columns(**spec.columns.model_dump()))
+    _check_labels(data_set, spec.columns.label)
+    return data_set
+
+
+def _check_labels(data_set: DataSet, column: str) -> None:
+    if "label" not in data_set.given:
+        other = data_set.unused[0] if data_set.unused else "COLUMN"
+        raise BadRequest(
+            f"{data_set.found.file}: expected a column {column!r}, what is right for each row; got "
+            f"{listed(data_set.found.names)}. Name it so, or say in NAME.evaluation.json which it is: "
+            f'"columns": {{"label": {json.dumps(other)}}}; over HTTP, in `columns.label`.'
+        )

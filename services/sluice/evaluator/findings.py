@@ -3,7 +3,7 @@
 It asks nobody: what it is given decides what it says, to the last bit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,17 +30,18 @@ class Found(NamedTuple):
 
 def findings(
     spec: Spec, subject: Subject, tasks: tuple[Task, Task], data: DataFacts, found: Found, notes: Sequence[str],
-    run: Run,
+    run: Run, stopped: Callable[[], bool] = bool,
 ) -> Document:  # fmt: skip
     """The document of an evaluation; `tasks` are the one of the main run, and the one of batch sizes.
 
     Raises:
+        Stopped: `stopped` says that nobody waits for it.
         BadRequest: the values of some rows do not fit those of others.
     """
     task, by_rows = tasks
     main, measures = found.main, _chosen(spec, task)
     sessions = main.get(SESSION) if task.whole_sessions else None
-    bootstrap = Bootstrap(spec.level, spec.options.resamples, spec.options.seed, sessions)
+    bootstrap = Bootstrap(spec.level, spec.options.resamples, spec.options.seed, sessions, stopped)
     metrics = metrics_of(measures, main, bootstrap)
     sections: list[Section] = [*task.sections(main, metrics)]
     if GROUP in main:

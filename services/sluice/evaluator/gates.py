@@ -62,22 +62,18 @@ class Condition:
     def _gate(self, metric: Metric, value: float | None, bound: float, against: str) -> Gate:
         if value is None:
             return Gate(text=self.text, found=metric.note or "undefined", failed=True)
-        own = value * self.direction if self.direction else value
-        change = "changes by " if self.direction else ""
-        return Gate(
-            text=self.text,
-            found=f"{self.metric} {change or 'is '}{own:.6g}{against}",
-            failed=_holds(self.sign, value, bound),
-        )
+        told = f"changes by {value * self.direction:.6g}" if self.direction else f"is {value:.6g}"
+        found = f"{self.metric} {told}{against}"
+        return Gate(text=self.text, found=found, failed=_holds(self.sign, value, bound))
 
 
-def parse(texts: Iterable[str], metrics: Iterable[str] | None = None) -> tuple[Condition, ...]:
-    """The conditions, of these metrics, or of any.
+def parse(texts: Iterable[str], metrics: Iterable[str]) -> tuple[Condition, ...]:
+    """The conditions, of these metrics.
 
     Raises:
         BadRequest: a text is no condition, or of another metric; says which one may be meant.
     """
-    known = None if metrics is None else tuple(metrics)
+    known = tuple(metrics)
     return tuple(_parsed(text, known) for text in texts)
 
 
@@ -103,13 +99,13 @@ def check_metric(name: str, known: Iterable[str]) -> None:
         raise BadRequest(f"Expected a metric of the task, one of {', '.join(names)}; got {name!r:.80}{hint}")
 
 
-def _parsed(text: str, known: tuple[str, ...] | None) -> Condition:
+def _parsed(text: str, known: tuple[str, ...]) -> Condition:
     kinds, tokens = _tokens(text)
     match kinds:
         case ("word", "sign", "number", *_) if tokens[1] in _SIGNS and _is_unit(tokens[3:]):
             condition = Condition(text, tokens[0], tokens[1], _number(text, tokens[2]), _unit(tokens[3:]))
         case ("word", "word", "sign", "number", *_, "word", "number") if (
-            tokens[1] in _CHANGES and tokens[2] in {">", ">="} and tokens[-2] == "vs" and tokens[-1].isdecimal()
+            tokens[1] in _CHANGES and tokens[2] in {">", ">="} and tokens[-2] == "vs" and _is_version(tokens[-1])
             and _is_unit(tokens[4:-2])
         ):  # fmt: skip
             number, direction = _number(text, tokens[3]), _CHANGES[tokens[1]]
@@ -118,8 +114,7 @@ def _parsed(text: str, known: tuple[str, ...] | None) -> Condition:
             )  # fmt: skip
         case _:
             raise _refused(text)
-    if known is not None:
-        check_metric(condition.metric, known)
+    check_metric(condition.metric, known)
     return condition
 
 
@@ -135,6 +130,10 @@ def _tokens(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         tokens.append(found[found.lastgroup])
         place = found.end()
     return tuple(kinds), tuple(tokens)
+
+
+def _is_version(token: str) -> bool:
+    return token.isdecimal() and float(token) < 2**63
 
 
 def _is_unit(tokens: tuple[str, ...]) -> bool:

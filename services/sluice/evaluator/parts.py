@@ -14,6 +14,7 @@ from sluice.evaluator.roots import roots_of
 from sluice.evaluator.service import Parts
 from sluice.evaluator.settings import Settings, SettingsError
 from sluice.evaluator.spec import Spec
+from sluice.evaluator.tasks import metric_names
 from sluice.evaluator.uploads import Uploads
 
 _ENGINE, _REPORTS = "sluice.evaluator.evaluation", "sluice.evaluator.report"
@@ -37,8 +38,11 @@ async def evaluate(*args: Any, **options: Any) -> Document:
 
 
 def check(spec: Spec) -> None:
-    """Raises: BadRequest: a condition cannot be read, or conditions compare with several versions."""
-    gates.version_compared(gates.parse(spec.fail_if), spec.compare_to)
+    """Raises: BadRequest: the task has no such metric for any model, a condition cannot be read, or versions differ."""
+    known = metric_names(spec.task, spec.options)
+    for name in spec.metrics or ():
+        gates.check_metric(name, known)
+    gates.version_compared(gates.parse(spec.fail_if, known), spec.compare_to)
 
 
 def _report(name: str) -> Callable[[Document], str]:

@@ -5,7 +5,7 @@ For the same data set and spec it is always the same plan, so that what a killed
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,20 +14,26 @@ from sluice.evaluator import gates
 from sluice.evaluator.spec import Spec
 from sluice.evaluator.tasks.task import Subject, Task
 from sluice.evaluator.work import Cut, Places, Work, task_of
+from sluice.policy.errors import BadRequest
 
 _LARGEST_BATCH = 100
 _NUMBERS_IN_REQUEST = 80_000  # about a megabyte of JSON
 _ROWS_IN_PART, _NUMBERS_IN_PART = 1000, 4_000_000
+_NUMBERS_IN_BATCH = 8 << 20  # which are read at once; of one digit each, as many as a gateway takes by default
 _LOOKED_AT = 100  # rows
 
 
 class Plan(NamedTuple):
-    """The runs: the main one, of another version, by batch size; `tasks` are the main one's and that of batch sizes."""
+    """The runs: the main one, of another version, by batch size; `tasks` are the main one's and that of batch sizes.
+
+    `notes` say which batch sizes are left out.
+    """
 
     tasks: tuple[Task, Task]
     main: Work
     other: Work | None
     sizes: Mapping[int, Work]
+    notes: Sequence[str]
 
     @property
     def runs(self) -> int:
@@ -38,22 +44,34 @@ def plan_of(spec: Spec, subject: Subject, data_set: DataSet, gateway: str) -> Pl
     """The plan; what the spec asks of metrics is judged, too.
 
     Raises:
-        BadRequest: the model is not one for the task, or the task has no such metric, or a condition cannot be read.
+        BadRequest: the model is not one for the task, or the task has no such metric, or a condition cannot be read, or
+            the batch size is too large.
     """
     task = task_of(spec, subject, data_set)
     version = _other_version(spec, task)
     by_rows = bool(task.stateless)
     alone = task_of(spec, subject, data_set, by_rows=by_rows)
-    cut = _cut(data_set, spec.batch_size, whole_sessions=task.whole_sessions)
+    numbers = _numbers_of_row(data_set)
+    largest = max(1, int(_NUMBERS_IN_BATCH // numbers))
+    if spec.batch_size is not None and min(spec.batch_size, data_set.rows) > largest:
+        raise BadRequest(f"`batch_size`: {_too_large(spec.batch_size, largest)}")
+    cut = _cut(data_set, numbers, spec.batch_size, whole_sessions=task.whole_sessions)
     main = Work(spec, data_set, gateway, subject.version, cut, exact=spec.exact, filled=spec.exact)
     at = replace(main, exact=True, filled=False, by_rows=by_rows)
-    cuts = {size: _cut(data_set, size, whole_sessions=alone.whole_sessions) for size in _sizes(spec, data_set)}
+    sizes = _sizes(spec, data_set)
+    whole = alone.whole_sessions
+    cuts = {size: _cut(data_set, numbers, size, whole_sessions=whole) for size in sizes if size <= largest}
     return Plan(
         tasks=(task, alone),
         main=main,
         other=None if version is None else replace(main, version=version),
         sizes={size: replace(at, cut=cut) for size, cut in cuts.items()},
+        notes=[_too_large(size, largest) for size in sizes if size > largest],
     )
+
+
+def _too_large(size: int, largest: int) -> str:
+    return f"Batches of {size} rows cannot be measured: rows like these are read {largest:,} at a time at most."
 
 
 def _other_version(spec: Spec, task: Task) -> int | None:
@@ -68,22 +86,27 @@ def _sizes(spec: Spec, data_set: DataSet) -> Sequence[int]:
     return [*dict.fromkeys(min(size, data_set.rows) for size in wanted)]
 
 
-def _cut(data_set: DataSet, batch_size: int | None, *, whole_sessions: bool) -> Cut:
+def _cut(data_set: DataSet, numbers: float, batch_size: int | None, *, whole_sessions: bool) -> Cut:
     """Parts in the order of the data set, or of whole sessions; always the same for the same data set.
 
-    Without a batch size it is chosen so that requests are about a megabyte.
+    Rows have so many `numbers` each. Without a batch size it is chosen so that requests are about a megabyte.
     """
-    numbers = _numbers_of_row(data_set)
-    size = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
+    wanted = batch_size or int(np.clip(_NUMBERS_IN_REQUEST // numbers, 1, _LARGEST_BATCH))
+    size = min(wanted, data_set.rows)  # the last request of a part may be filled up to it
     rows = int(np.clip(_NUMBERS_IN_PART // numbers, size, _ROWS_IN_PART))
     rows = max(1, rows // size) * size
-    return Cut(size, [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)])
+    parts = [*_sessions(data_set, rows)] if whole_sessions else [*_ranges(data_set.rows, rows)]
+    return Cut(size, parts)
 
 
 def _numbers_of_row(data_set: DataSet) -> float:
-    """How many numbers the inputs of a row have, about: those of the first ones."""
+    """How many numbers, or bytes of text, the inputs of a row have, about: those of the first ones."""
     rows = data_set.read(0, min(data_set.rows, _LOOKED_AT))
-    return max(1.0, sum(np.size(row) for column in rows.inputs.values() for row in column) / len(rows))
+    return max(1.0, sum(_numbers_in(row) for column in rows.inputs.values() for row in column) / len(rows))
+
+
+def _numbers_in(row: Any) -> int:
+    return len(row) if isinstance(row, bytes) else np.size(row)
 
 
 def _ranges(total: int, rows: int) -> Iterator[range]:

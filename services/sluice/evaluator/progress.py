@@ -1,10 +1,9 @@
 """How far an evaluation is, and where it keeps what it has: the border between the engine and who runs it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from sluice.evaluator.tasks.task import Array
+from sluice.evaluator.tasks.task import Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +22,24 @@ class Kept(Protocol):
     def numbers(self, run: str) -> set[int]:
         """The parts that are there."""
 
-    def keep(self, run: str, number: int, rows: int, values: Mapping[str, Array]) -> None:
+    def keep(self, run: str, number: int, rows: int, values: Values) -> None:
         """Keep the values of a part's rows, all or nothing."""
 
-    def read(self, run: str, number: int) -> Mapping[str, Array]:
+    def read(self, run: str, number: int) -> Values:
         """What was kept."""
+
+
+@dataclass(slots=True)
+class InMemory:
+    """`Kept` for as long as the process runs."""
+
+    parts: dict[tuple[str, int], Values] = field(default_factory=dict)
+
+    def numbers(self, run: str) -> set[int]:
+        return {number for name, number in self.parts if name == run}
+
+    def keep(self, run: str, number: int, rows: int, values: Values) -> None:
+        self.parts[run, number] = values
+
+    def read(self, run: str, number: int) -> Values:
+        return self.parts[run, number]

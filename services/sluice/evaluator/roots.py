@@ -36,7 +36,8 @@ class Roots:
         if not self.folders and not self.stores:
             raise BadRequest(
                 "data.path: this evaluator has no data roots, so no data can be named. Upload the file to POST "
-                "/v1/evaluations/uploads, or start the evaluator with --data-roots"
+                "/v1/evaluations/uploads, or start it with data roots: "
+                "`sluice serve --evaluations-data-roots DIR`, or `sluice evaluator --data-roots DIR`"
             )
         if "::" in path or any(each < " " or each == "\x7f" for each in path):
             raise BadRequest(

@@ -38,7 +38,7 @@ class Roots(Protocol):
     """Where data may be named."""
 
     def files(self, path: str) -> Sequence[File]:
-        """Raises: BadRequest, PermissionDenied: nothing is there, or it may not be read."""
+        """Raises: BadRequest: nothing is there, or it may not be read."""
 
 
 class Uploads(Protocol):
@@ -82,7 +82,7 @@ class Service:
         """Queue an evaluation.
 
         Raises:
-            BadRequest, PermissionDenied: what is wrong with it, or there is no such data.
+            BadRequest: what is wrong with it, or there is no such data.
         """
         self._parts.check(spec)
         if spec.data.path is not None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sluice.client.urls import check_url
 from sluice.listener import UNIX
 
 PREFIX = "SLUICE_EVALUATOR_"
@@ -37,6 +38,7 @@ def _address(text: str) -> str:
 def _gateway(text: str) -> str:
     if not text.startswith(_SCHEMES):
         raise ValueError(f"expected http://HOST:PORT or https://HOST:PORT, got {text!r}")
+    check_url(text)
     return text
 
 

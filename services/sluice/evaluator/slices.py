@@ -20,7 +20,7 @@ _MOST = 100  # groups that are shown
 def slices(measures: Mapping[str, Measure], values: Values, groups: NDArray[Any]) -> Table:
     """A line for each group, by name; of very many groups, for the largest ones. What is undefined is None."""
     by_size = sorted(rows_of(groups).items(), key=lambda each: -len(each[1]))
-    shown = sorted(by_size[:_MOST])
+    shown = sorted(by_size[:_MOST], key=_order)
     few = sum(len(places) < FEW for _, places in shown)
     text = f"{few} of the groups have fewer than {FEW} rows and say little." if few else ""
     if len(by_size) > _MOST:
@@ -34,6 +34,15 @@ def slices(measures: Mapping[str, Measure], values: Values, groups: NDArray[Any]
             for name, places in shown
         ),
     )
+
+
+def _order(group: tuple[str, NDArray[np.int64]]) -> tuple[bool, float, str]:
+    """Names that are numbers first, by size, and then the others."""
+    name, _ = group
+    try:
+        return False, float(name), name
+    except ValueError:
+        return True, 0.0, name
 
 
 def _cells(measures: Mapping[str, Measure], values: Values) -> Sequence[Cell]:

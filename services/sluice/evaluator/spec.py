@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 TaskName = Literal["classification", "regression", "forecasting", "sequences", "open_set"]
-BATCH_SIZES = (1, 7, 32, 100)
+Version = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -49,7 +49,9 @@ class Options(_Fields):
     top_k: PositiveInt = Field(3, description="Among how many likeliest classes the right one may be for top_k.")
     bins: Annotated[int, Field(ge=2, le=1000)] = Field(15, description="Bins of confidence, of equal width, for ECE.")
     period: PositiveInt | None = Field(None, description="Season of a series in time steps, for the seasonal naive.")
-    horizon: PositiveInt | None = Field(None, description="Time steps that are forecast free-running.")
+    horizon: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="Time steps that are forecast free-running."
+    )
     score: Name = Field("score", description="The signature that gives targets' log-probabilities, for perplexity.")
     method: Name | None = Field(None, description="Method of recognition; without it the calibration's.")
     recognition_level: Annotated[float, Field(gt=0, lt=1)] | None = Field(
@@ -63,7 +65,7 @@ class Spec(_Fields):
     """One evaluation."""
 
     model: Name
-    version: Annotated[int, Field(ge=0)] | None = Field(None, description="Without it and `label`: the newest one.")
+    version: Version | None = Field(None, description="Without it and `label`: the newest one.")
     label: Name | None = None
     data: DataSource
     columns: Columns = Columns()
@@ -74,9 +76,7 @@ class Spec(_Fields):
         (), description="Everything is measured again at each of these batch sizes, exactly, and compared."
     )
     exact: bool = Field(False, description="Batches of one shape throughout, so that results are bit-identical.")
-    compare_to: Annotated[int, Field(ge=0)] | None = Field(
-        None, description="Version to compare with, on the same rows."
-    )
+    compare_to: Version | None = Field(None, description="Version to compare with, on the same rows.")
     fail_if: tuple[Name, ...] = Field((), description="`accuracy < 0.97`, `accuracy drops > 0.5pt vs 3`.")
     level: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="Of the confidence intervals.")
     options: Options = Options()

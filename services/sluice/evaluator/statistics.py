@@ -26,17 +26,29 @@ _BATCH = 16  # resamples that are drawn at a time
 Metrics = Callable[[NDArray[np.int64]], Array]  # places of rows, some of them several times → float64 `[metric]`
 
 
+class Stopped(Exception):
+    """Nobody waits for the intervals any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """How intervals are found: `level` is their coverage; `sessions` are those of the rows, by name, `[rows]`."""
+    """How intervals are found: `level` is their coverage; `sessions` are those of the rows, by name, `[rows]`.
+
+    `stopped` is asked between resamples, so that a thread which is at it can be ended.
+    """
 
     level: float
     resamples: int
     seed: int
     sessions: NDArray[Any] | None = None
+    stopped: Callable[[], bool] = bool
 
     def intervals(self, metrics: Metrics, rows: int) -> tuple[Array, Array, str]:
-        """Low and high of each metric, NaN where there are none, and why there are none for any."""
+        """Low and high of each metric, NaN where there are none, and why there are none for any.
+
+        Raises:
+            Stopped.
+        """
         units = _Units.of(rows, self.sessions)
         if len(units) < 2:
             return *np.full((2, len(metrics(np.arange(rows)))), np.nan), f"no interval: {units.name} alone"
@@ -46,6 +58,8 @@ class Bootstrap:
             drawn = np.sort(rng.choice(len(units), _MOST, replace=False))
 
         def of_resamples(resamples: NDArray[np.int64], axis: int) -> Array:  # noqa: ARG001 - scipy names the last one
+            if self.stopped():
+                raise Stopped
             found = np.stack([metrics(units.rows(each)) for each in resamples], axis=-1)
             return np.where(np.isfinite(found), found, np.nan)
 
@@ -71,18 +85,18 @@ def metrics_of(measures: Mapping[str, Measure], values: Values, bootstrap: Boots
         len(values["weight"]),
     )
     return {
-        name: metric(measure, *each, no_interval)
+        name: metric(measure, *each, no_interval, measure.missing(values))
         for (name, measure), each in zip(
             measures.items(), zip(found.tolist(), low.tolist(), high.tolist(), strict=True), strict=True
         )
     }
 
 
-def metric(measure: Measure, value: float, low: float, high: float, no_interval: str) -> Metric:
+def metric(measure: Measure, value: float, low: float, high: float, no_interval: str, missing: str) -> Metric:
     """A number and its bounds as a document has them: what is not finite is None, and says why."""
     about = Metric(value=None, better=measure.better, share=measure.share, unit=measure.unit)
     if not np.isfinite(value):
-        reason = "it is infinite" if np.isinf(value) else measure.undefined or "these rows do not define it"
+        reason = "it is infinite" if np.isinf(value) else missing or "these rows do not define it"
         return about.model_copy(update={"note": f"Undefined: {reason}."})
     if not (np.isfinite(low) and np.isfinite(high)):
         reason = no_interval or "no interval: undefined for too many resamples"

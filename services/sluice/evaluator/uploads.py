@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from sluice.data import File
 from sluice.data.files import SUFFIXES
-from sluice.policy.errors import BadRequest, BodyTooLarge
+from sluice.policy.errors import BackendUnavailable, BadRequest, BodyTooLarge
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _PART = ".part"  # the suffix of what is not whole yet
@@ -48,6 +48,7 @@ class Uploads:
         Raises:
             BadRequest: it is not of a kind that is read, or empty; nothing is left of it, as with any error.
             BodyTooLarge: it is too large, or there is no room for it.
+            BackendUnavailable: it cannot be written.
         """
         suffix = PurePosixPath(name).suffix.lower()
         if suffix not in SUFFIXES:
@@ -70,6 +71,9 @@ class Uploads:
             self._give_back(size)
             if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
                 raise _no_room("the evaluator's disk is full", "Free some of it") from None
+            if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+                reason = f"its folder cannot be written: {error.strerror or error}"
+                raise BackendUnavailable(f"The evaluator takes no uploads now; {reason}. Try again.") from None
             raise
         return Received(str(whole), size, digest.hexdigest())
 

@@ -3,6 +3,7 @@
 A part can be done anywhere and in any order: here, or by a worker on another machine. It does not know which are done.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sluice.client import AsyncClient
-from sluice.data import DataSet
+from sluice.data import DataSet, Rows
 from sluice.evaluator.asking import Asking, client_of
 from sluice.evaluator.spec import Spec
 from sluice.evaluator.subject import describe
@@ -59,8 +60,7 @@ class Work:
             async with self.client() as own:
                 return await self.values(number, own)
         subject = await describe(client, self.spec.model, self.version)
-        part = self.cut.parts[number]
-        read = self.data_set.read(part.start, part.stop) if isinstance(part, range) else self.data_set.read_rows(part)
+        read = await asyncio.to_thread(self._read, self.cut.parts[number])
         asking = Asking(client, subject, self.cut.batch_size, self.filled)
         task = task_of(self.spec, subject, self.data_set, by_rows=self.by_rows)
         beside = {GROUP: read.groups, SESSION: read.sessions}
@@ -70,6 +70,9 @@ class Work:
             **{name: np.array(texts, np.str_) for name, texts in beside.items() if texts is not None},
             **await task.values(read, asking),
         }
+
+    def _read(self, part: range | Places) -> Rows:
+        return self.data_set.read(part.start, part.stop) if isinstance(part, range) else self.data_set.read_rows(part)
 
     def client(self) -> AsyncClient:
         return client_of(self.gateway, exact=self.exact)

@@ -205,6 +205,11 @@ def _check_finite(name: str, rows: Array) -> None:
 
 
 def _check_logits(logits: Array, classes: Classes) -> None:
+    if logits.shape[1] == 1 and not classes.codes:
+        raise ExportError(
+            "logits: expected one for each class, 2 or more, got 1, which answers yes or no; end the model in "
+            f"Dense({max(2, len(classes.names))}, activation='softmax'), and name a class for each"
+        )
     if logits.shape[1] != classes.logits:
         raise ExportError(
             f"logits: expected {classes.logits} of them for the classes that are named, got "

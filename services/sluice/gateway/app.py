@@ -32,7 +32,7 @@ from sluice.gateway.settings import Settings
 from sluice.gateway.upstream.catalog import Catalog
 from sluice.gateway.upstream.child import Child, model_server_arguments
 from sluice.gateway.upstream.client import Backend
-from sluice.gateway.upstream.evaluator import Evaluator, evaluator_arguments
+from sluice.gateway.upstream.evaluator import Evaluator, evaluator_arguments, evaluator_environment
 from sluice.gateway.upstream.served import ServedVersion
 from sluice.model_folder import look
 from sluice.policy.errors import BadRequest, SluiceError
@@ -103,9 +103,10 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             child.start()  # in a task, which begins when all is made
             stack.push_async_callback(child.stop)
             address, expected = child.address, "the embedded model server is starting"
-        about = settings.evaluations_database, settings.evaluations_data_roots
         evaluator = app.state.evaluator = Evaluator(
-            settings.evaluator, lambda socket: evaluator_arguments(app.state.url, *about, socket)
+            settings.evaluator,
+            lambda socket: evaluator_arguments(app.state.url, settings.evaluations_data_roots, socket),
+            evaluator_environment(settings.evaluations_database),
         )
         stack.push_async_callback(evaluator.close)
         backend = Backend(address or "")

@@ -117,11 +117,13 @@ class Models:
                 raise InvalidArgument(f"model {name!r} has no version with the label {label!r}")
         if model is None or not model.available:
             raise NotFound(
-                f"there is no model {name!r} that is served; there are {sorted(self._models)}{self._why(name)}"
+                f"there is no model {name!r} that is served; the models here are: "
+                f"{', '.join(sorted(self._models)) or 'none'}{self._why(name)}"
             )
         version = model.versions.get(model.available[-1] if number is None else number)
         if not isinstance(version, Available):
-            raise NotFound(f"model {name!r} has no version {number} that is served; it has {model.available}")
+            available = ", ".join(map(str, model.available))
+            raise NotFound(f"model {name!r} has no version {number} that is served; it has {available}")
         return version
 
     def versions(self, name: str, number: int | None = None) -> list[Version]:

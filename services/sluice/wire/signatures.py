@@ -6,6 +6,8 @@ from typing import Any
 from sluice.policy.contract import Axis, BatchAxis, Signature, Tensor
 from sluice.wire.tensors import DTYPE_NAMES
 
+INITIALIZER = "__saved_model_init_op"  # what TensorFlow lists of itself beside the signatures that can be called
+
 
 def plain_signature(name: str, described: Any) -> Signature:
     """A signature as TensorFlow's metadata describes it: rows of what shape it says."""

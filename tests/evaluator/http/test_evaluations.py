@@ -76,6 +76,9 @@ async def test_the_newest_are_listed_first_in_pages(here):
         (SPEC | {"data": {}}, "data: expected `path` or `upload`, one of them"),
         (SPEC | {"version": 1, "label": "stable"}, "body: expected `version` or `label`, got both"),
         (SPEC | {"version": "x"}, "version takes a whole number"),
+        (SPEC | {"options": {"horizon": 10**9}}, "options.horizon takes a number up to 1000"),
+        (SPEC | {"version": 2**63}, "version: Input should be less than 9223372036854775808"),
+        (SPEC | {"compare_to": 10**30}, "compare_to: Input should be less than 9223372036854775808"),
         ({"model": "digits"}, "data is missing; task is missing"),
         (SPEC | {"fail_if": ["__import__('os')"]}, "A condition is METRIC < NUMBER; got"),
         (SPEC | {"data": {"path": "b.csv"}}, "There is no 'b.csv' below the data roots"),
@@ -97,7 +100,7 @@ async def test_what_is_wrong_with_what_is_asked_for_is_told_and_nothing_is_queue
 async def test_a_path_outside_the_roots_is_refused(here):
     for path in ("../../etc/passwd", "/etc/passwd"):
         answer = await here.http.post("/v1/evaluations", json=SPEC | {"data": {"path": path}})
-        refused(answer, 403, "permission_denied")
+        refused(answer, 400, "bad_request")
 
 
 async def test_a_body_that_is_too_large_is_refused(here):

@@ -1,6 +1,5 @@
 """Classification: metrics are scikit-learn's, whatever the model answers with and labels are written as."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,18 +87,30 @@ async def test_numbers_are_names_where_classes_have_such_names() -> None:
     own = task(tensor("y", 3), classes=("3", "1", "2"))
     values = await own.values(rows_of(["1", "2", "3"]), puppet(LOGITS[:, :3]))
     assert values["label"].tolist() == [1, 2, 0]
-    with pytest.raises(BadRequest, match=r"Row 7: expected a label .* 3, 1, 2, or a place; got '0'"):
+    with pytest.raises(BadRequest, match=r"Row 7: expected a label .* 3, 1, 2; got '0'"):
         await own.values(rows_of(["0"], places=7), puppet(LOGITS[:, :3]))
 
 
 async def test_a_label_outside_the_classes_is_refused_with_its_row_and_the_classes() -> None:
-    with pytest.raises(BadRequest, match=r"Row 41: expected .* ant, bee, cat, dog, or a place; got 'eel'"):
+    with pytest.raises(BadRequest, match=r"Row 41: expected .* ant, bee, cat, dog, or a place from 0 to 3; got 'eel'"):
         await task().values(rows_of(["ant", "eel"], places=40), puppet())
-    for label in (4, -1, np.zeros(4), None, 0.5):
-        with pytest.raises(BadRequest, match="Row 0: expected a label"):
+    for label in (4, -1, None, 0.5):
+        with pytest.raises(BadRequest, match=rf"Row 0: expected a label .*; got {label}\."):
             await task().values(rows_of([label]), puppet())
-    with pytest.raises(BadRequest, match=r"no labels; name their column in `columns.label`"):
-        await task().values(replace(rows_of(PLACES), labels=None), puppet())
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (np.array([7]), r"got 7\.$"),
+        (np.array([0.25], np.float32), r"got 0\.25\.$"),
+        (np.array([[2]]), r"got \[2\]\. Give a label for each row, not a list: `labels.ravel\(\)`\.$"),
+        (np.eye(4)[[1]], r"got \[0\.0, 1\.0, 0\.0, 0\.0\]\. Of one-hot labels, .* `argmax\(axis=-1\)`\.$"),
+    ],
+)
+async def test_a_label_that_came_is_told_as_plain_numbers(labels: Any, told: str) -> None:
+    with pytest.raises(BadRequest, match=told):
+        await task().values(rows_of(labels), puppet())
 
 
 async def test_a_mixture_of_logits_and_probabilities_is_refused() -> None:
@@ -171,13 +182,19 @@ async def test_output_codes_are_answered_by_the_nearest_code() -> None:
 @pytest.mark.parametrize(
     ("outputs", "given", "sentence"),
     [
-        ([tensor("a", 4), tensor("b", 4)], {}, "2 outputs that are floats .* it gives a, b. Name the one"),
-        ([tensor("a", dtype="string")], {}, "no outputs that are floats"),
+        (
+            [tensor("a", 4), tensor("b", 4)],
+            {},
+            '2 outputs of floats .*: a, b. Name the one .*"options": {"output": "a"}',
+        ),
+        ([tensor("a", dtype="string")], {}, r"no output of floats .*; a is string \[batch\]\. Is the task sequences\?"),
+        ([tensor("risk", 1)], {}, r"; risk is float32 \[batch, axis 1=1\]\. Is the task regression\?"),
+        ([tensor("sure", dtype="bool")], {}, r"; sure is bool \[batch\]\.$"),
         ([tensor("a", 4)], {"output": "b"}, "`options.output` is an output of 'serving_default': a; got 'b'"),
         (
             [tensor("a", 4), tensor("b", dtype="string")],
             {"output": "b"},
-            r"an output of floats \[rows, class\]; 'b' is string",
+            r"an output of floats \[rows, class\], one for each class; 'b' is string",
         ),
         ([tensor("a", 4)], {"signature": "nope"}, "a signature of puppet version 1: serving_default; got 'nope'"),
     ],

@@ -126,6 +126,21 @@ async def test_with_one_kind_of_rows_what_takes_both_is_undefined_and_says_so(la
     own.sections(values, {})
 
 
+async def test_what_a_rate_lacks_is_told_by_itself() -> None:
+    own, asked = task(), puppet()
+
+    async def missing(labels: Any, name: str) -> str:
+        return own.measures[name].missing(await values_of(own, rows_of(labels), asked))
+
+    assert await missing(["A", "B"], "unknown_rejected") == "there are no rows of no class, whose label is empty"
+    assert await missing(["", ""], "coverage") == await missing([""], "known_rejected") == "there are no known rows"
+    asked.recognized = lambda inputs: [answer(row)._replace(set=None) for row in inputs["x"]]
+    assert await missing(["A", "B"], "coverage") == "the calibration gives no sets of classes"
+    asked.recognized = None
+    for name in ("known_rejected", "unknown_rejected", "coverage"):
+        assert await missing(["A", ""], name) == "the gateway has no calibration for this model version"
+
+
 async def test_rows_without_weight_are_of_no_kind() -> None:
     own = task()
     measured = found(own, await values_of(own, rows_of(LABELS, KNOWN.astype(float), groups=GROUPS), puppet()))

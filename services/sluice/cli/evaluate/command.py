@@ -4,9 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 from rich.console import Console
@@ -23,6 +22,7 @@ from sluice.data import files_of
 from sluice.evaluator import report
 from sluice.evaluator.document import Document
 from sluice.evaluator.evaluation import Engine, Memory, evaluate, here
+from sluice.evaluator.progress import InMemory
 from sluice.evaluator.progress import Progress as Done
 from sluice.evaluator.spec import Spec
 from sluice.policy.errors import BadRequest
@@ -44,22 +44,6 @@ class Where:
     models: Path | None = None
     engine: str = "local"
     scheduler: str | None = None
-
-
-@dataclass(slots=True)
-class InMemory:
-    """Values of parts, kept for as long as the command runs."""
-
-    parts: dict[tuple[str, int], Mapping[str, Any]] = field(default_factory=dict)
-
-    def numbers(self, run: str) -> set[int]:
-        return {number for name, number in self.parts if name == run}
-
-    def keep(self, run: str, number: int, rows: int, values: Mapping[str, Any]) -> None:
-        self.parts[run, number] = values
-
-    def read(self, run: str, number: int) -> Mapping[str, Any]:
-        return self.parts[run, number]
 
 
 def run(model: str, flags: Flags, where: Where, reports: Sequence[Path]) -> None:

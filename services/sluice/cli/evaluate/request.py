@@ -12,13 +12,19 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
-from sluice.evaluator import gates
+from sluice.evaluator.parts import check
 from sluice.evaluator.spec import Spec, TaskName
+from sluice.policy.errors import BadRequest
 
 SUFFIX = ".evaluation.json"
 DATA = Path("var/data")
 WHOLE = "whole"
 _BATCH_SIZES = (1, 7, 32, 100, WHOLE)
+_EXPECTED = {
+    "data": "a path of at most 255 characters",
+    "compare_to": "a version, a whole number from 0",
+    "fail_if": '"accuracy < 0.97" and the like, of at most 255 characters',
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,6 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
 
     Raises:
         CommandError: there is no data, or a flag cannot be used.
-        BadRequest: --fail-if is no condition.
     """
     file = _file(model, flags.data)
     fields: dict[str, Any] = {"model": model, "batch_sizes": _BATCH_SIZES}
@@ -65,10 +70,17 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
     except ValidationError as error:
         where = f"{file}: " if file else ""
         first = error.errors()[0]
+        flag = str(first["loc"][0])
+        if flag in _EXPECTED and getattr(flags, flag) and (flag != "data" or file is None):
+            got = f"got {first['input']!r:.80}"
+            raise CommandError(f"--{flag.replace('_', '-')}: expected {_EXPECTED[flag]}, {got}", WRONG_USAGE) from None
         raise CommandError(
             f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r:.80}", WRONG_USAGE
         ) from None
-    gates.parse(spec.fail_if)
+    try:
+        check(spec)  # what is no condition must not end as one that holds
+    except BadRequest as error:
+        raise CommandError(error.message, WRONG_USAGE) from None
     return spec, data
 
 
@@ -116,7 +128,7 @@ def _task(task: str | None) -> str:
 
 
 def _sizes(text: str) -> tuple[int | str, ...]:
-    try:
-        return tuple(size if size == WHOLE else int(size) for size in text.split(",") if size)
-    except ValueError:
-        raise CommandError(f"--batch-sizes: expected 1,32,{WHOLE} and the like, got {text!r}", WRONG_USAGE) from None
+    sizes = [size.strip() for size in text.split(",") if size.strip()]
+    if not all(size == WHOLE or (size.isdecimal() and int(size) > 0) for size in sizes):
+        raise CommandError(f"--batch-sizes: expected 1,32,{WHOLE} and the like, got {text!r}", WRONG_USAGE)
+    return tuple(size if size == WHOLE else int(size) for size in sizes)

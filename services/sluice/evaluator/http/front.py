@@ -65,14 +65,14 @@ async def _read(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
         ClientDisconnect: the client left before it was whole.
     """
     parts: list[bytes] = []
-    more = True
+    size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-        if sum(map(len, parts)) > BODY_BYTES:
+        size, more = size + len(parts[-1]), message.get("more_body", False)
+        if size > BODY_BYTES:
             raise BodyTooLarge(
                 f"A request body may have {BODY_BYTES} bytes; a larger one came. Data goes to POST {UPLOADS}.",
                 limit=BODY_BYTES,

@@ -1,7 +1,7 @@
 """What those ask who run an evaluator: whether it lives, whether requests should come here, and its metrics."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -35,7 +35,7 @@ async def readyz(service: Here, request: Request, response: Response) -> Readine
     reason, counts = "", dict.fromkeys(Status, 0)
     try:
         counts = dict(await service.counts())
-        await _reached(request.app.state.reach)
+        await request.app.state.reach()
     except DBAPIError as error:
         reason = f"the database cannot be used: {reason_of(error)}"
     except SluiceError as error:
@@ -49,11 +49,6 @@ async def readyz(service: Here, request: Request, response: Response) -> Readine
         gateway=request.app.state.gateway,
         evaluations={status.value: count for status, count in counts.items()},
     )
-
-
-async def _reached(reach: Callable[[], Awaitable[object]]) -> None:
-    """Raises: SluiceError."""
-    await reach()
 
 
 @router.get("/metrics", summary="Metrics, for Prometheus", response_class=Response)

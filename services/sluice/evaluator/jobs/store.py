@@ -6,7 +6,7 @@ It does not know what runs. Times are seconds since 1970, and given.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, select, text
+from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from sluice.evaluator.jobs.kept import KeptParts
@@ -141,11 +141,6 @@ class Store:
         with self._begin() as session:
             found = session.execute(select(Evaluation.status, func.count()).group_by(Evaluation.status)).all()
         return dict.fromkeys(Status, 0) | {Status(status): count for status, count in found}
-
-    def ping(self) -> None:
-        """Raises: sqlalchemy.exc.DBAPIError: the database does not answer."""
-        with self._begin() as session:
-            session.execute(text("SELECT 1"))
 
     def kept(self, evaluation: Evaluation) -> KeptParts:
         return KeptParts(self._begin, evaluation.number)

@@ -13,12 +13,11 @@ from sluice.evaluator.report.plots import svg
 
 
 def html(document: Document) -> str:
-    first, *others = summary.metrics(document), *summary.sections(document)
     page: str = _page().render(
         document=document,
         task=document.task.replace("_", " "),
         verdict=summary.verdict(document),
-        sections=[_shown(each) for each in (first, *others)],
+        sections=[_shown(each) for each in (summary.metrics(document), *summary.sections(document))],
         seconds=duration(document.run.seconds),
         rate=value(document.run.rows_per_s),
     )

@@ -45,14 +45,14 @@ def sections(document: Document) -> Iterator[Section]:
 
 def _comparison(document: Document, compared: Comparison) -> Iterator[Section]:
     level = f"{100 * float(document.spec['level']):g} % interval"
-    tested = "" if compared.p_value is None else f" {compared.test} p = {value(compared.p_value)}."
+    p_value = "" if compared.p_value is None else f" p = {value(compared.p_value)}."
     rows = tuple(
         (words(name), change(each), change_interval(each), _judged(each.value, each.better))
         for name, each in compared.differences.items()
     )
     yield Table(
         title=f"Version {document.version} less version {compared.version}",
-        text=f"On the same rows, row by row.{tested}",
+        text=f"On the same rows, row by row. {compared.test}{p_value}",
         columns=("metric", "difference", level, ""),
         rows=rows,
     )

@@ -48,10 +48,18 @@ def output_of(signature: Signature, options: Options, fits: Callable[[Tensor], b
             raise BadRequest(f"`options.output` names an output of {what}; {options.output!r} is {named}.")
         return named
     found = [tensor for tensor in signature.outputs.values() if fits(tensor)]
-    if len(found) != 1:
+    if not found:
+        fitting = [task for task, takes in _TAKES.items() if any(map(takes, signature.outputs.values()))]
+        gives = "; ".join(f"{name} is {tensor}" for name, tensor in signature.outputs.items())
         raise BadRequest(
-            f"Signature {signature.name!r} has {len(found) or 'no'} outputs that are {what}; it gives {listed}. Name "
-            "the one that is judged in `options.output`."
+            f"Signature {signature.name!r} has no output of {what}; {gives}."
+            + (f" Is the task {fitting[0]}?" if fitting else "")
+        )
+    if len(found) > 1:
+        names = [tensor.name for tensor in found]
+        raise BadRequest(
+            f"Signature {signature.name!r} has {len(found)} outputs of {what}: {', '.join(names)}. Name the one that "
+            f'is judged in `options.output`; in NAME.evaluation.json: "options": {{"output": "{names[0]}"}}.'
         )
     return found[0]
 
@@ -59,6 +67,19 @@ def output_of(signature: Signature, options: Options, fits: Callable[[Tensor], b
 def is_float(tensor: Tensor) -> bool:
     """Whether a tensor holds floats of any width."""
     return tensor.dtype == "bfloat16" or tensor.dtype.startswith("float")
+
+
+def has_classes(tensor: Tensor) -> bool:
+    """Whether a tensor can hold a number for each class."""
+    return is_float(tensor) and (not tensor.ranked or (len(tensor.axes) == 2 and tensor.axes[1].size != 1))
+
+
+def is_discrete(tensor: Tensor) -> bool:
+    """Whether a tensor holds text or whole numbers."""
+    return tensor.dtype == "string" or tensor.dtype.startswith(("int", "uint"))
+
+
+_TAKES = {"classification": has_classes, "regression": is_float, "sequences": is_discrete}
 
 
 def answered(answers: Mapping[str, Column], name: str, rows: Rows) -> Column:
@@ -95,13 +116,8 @@ def answered_numbers(answers: Mapping[str, Column], name: str, rows: Rows) -> Co
 
 
 def labels_of(rows: Rows) -> Any:
-    """The rows' labels.
-
-    Raises:
-        BadRequest: the data has none.
-    """
-    if rows.labels is None:
-        raise BadRequest("The data has no labels; name their column in `columns.label`.")
+    """The rows' labels, which all data that is evaluated has."""
+    assert rows.labels is not None
     return rows.labels
 
 
@@ -132,14 +148,17 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def refused(rows: Rows, number: int, expected: str, came: object) -> BadRequest:
-    """What is wrong with a row, by its place in the data set."""
+def refused(rows: Rows, number: int, expected: str, came: object, advice: str = "") -> BadRequest:
+    """What is wrong with a row, by its place in the data set; `advice` is a sentence."""
     place = int(rows.places[number])
-    return BadRequest(f"Row {place}: expected {expected}; got {_shown(came)}.", row=place)
+    return BadRequest(f"Row {place}: expected {expected}; got {_shown(came)}.{advice and f' {advice}'}", row=place)
 
 
 def _shown(came: object) -> str:
-    return came if isinstance(came, str) and came == _NOT_FINITE else f"{came!r:.80}"
+    if isinstance(came, str) and came == _NOT_FINITE:
+        return came
+    plain = came.tolist() if isinstance(came, np.ndarray | np.generic) else came
+    return f"{plain!r:.80}"
 
 
 def _numbers(rows: Rows, number: int, label: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:

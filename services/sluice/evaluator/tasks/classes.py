@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sluice.data import Rows
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.asking import is_float, labels_of, output_of, refused, signature_of, text_of
+from sluice.evaluator.tasks.asking import has_classes, labels_of, output_of, refused, signature_of, text_of
 from sluice.evaluator.tasks.task import Array, Subject
 from sluice.policy.contract import Recognition, Tensor
 from sluice.policy.errors import BadRequest
@@ -20,6 +20,8 @@ from sluice.policy.scores import softmax
 
 LEAST = float(np.finfo(np.float64).eps)  # a probability below it counts as this much, as in scikit-learn's log_loss
 _SUMS_TO_1 = 1e-3  # as near to it as probabilities in float16 come
+_AS_PLACES = "Of one-hot labels, give the classes' places: `argmax(axis=-1)`."
+_AS_COLUMN = "Give a label for each row, not a list: `labels.ravel()`."
 _SHOWN = 12  # names of classes, in a refusal
 
 
@@ -57,7 +59,7 @@ class Classes:
         if answers.ndim != 2 or answers.shape[1] < 2:
             raise BadRequest(
                 f"Classification takes an output [rows, class] with a number for each class; {self.output.name!r} came "
-                f"as {list(answers.shape)}. Name another in `options.output`."
+                f"as {list(answers.shape)}. Name another in `options.output`, or is the task regression?"
             )
         looks = (answers >= 0).all(axis=1) & (np.abs(answers.sum(axis=1) - 1) <= _SUMS_TO_1)
         if self.probabilities is None:
@@ -99,7 +101,7 @@ def classes_of(subject: Subject, options: Options) -> Classes:
     if recognition is not None:
         output = signature.outputs[recognition.logits]
         return Classes(options.signature, output, options.classes or recognition.classes, recognition)
-    output = output_of(signature, options, _has_classes, "floats [rows, class]")
+    output = output_of(signature, options, has_classes, "floats [rows, class], one for each class")
     return Classes(options.signature, output, options.classes or _from_meaning(output))
 
 
@@ -115,25 +117,26 @@ def places_of(rows: Rows, names: Sequence[str], *, none: bool = False) -> NDArra
     found = np.empty(len(rows), np.int64)
     for number, label in enumerate(labels_of(rows)):
         if np.ndim(label) or (place := places.get(text_of(label).strip())) is None:
-            raise refused(rows, number, f"a label that is one of the classes {_listed(names)}, or a place", label)
+            by_place = "" if _are_numbers(names) else f", or a place from 0 to {len(names) - 1}"
+            expected = f"a label that is one of the classes {_listed(names)}{by_place}"
+            advice = "" if not np.ndim(label) else _AS_PLACES if np.size(label) > 1 else _AS_COLUMN
+            raise refused(rows, number, expected, label, advice)
         found[number] = place
     return found
 
 
 def _by_label(names: Sequence[str]) -> Mapping[str, int]:
     by_name = {name: place for place, name in enumerate(names)}
-    if any(name.removeprefix("-").isdecimal() for name in names):
-        return by_name
-    return {str(place): place for place in range(len(names))} | by_name
+    return by_name if _are_numbers(names) else {str(place): place for place in range(len(names))} | by_name
+
+
+def _are_numbers(names: Sequence[str]) -> bool:
+    return any(name.removeprefix("-").isdecimal() for name in names)
 
 
 def _of_logits(logits: Array) -> tuple[Array, Array]:
     logarithms = logits - np.logaddexp.reduce(logits, axis=1)[:, np.newaxis]
     return softmax(logits), logarithms
-
-
-def _has_classes(tensor: Tensor) -> bool:
-    return is_float(tensor) and (not tensor.ranked or (len(tensor.axes) == 2 and tensor.axes[1].size != 1))
 
 
 def _from_meaning(output: Tensor) -> Sequence[str] | None:

@@ -30,7 +30,9 @@ _NO_CLASS = -1
 _BINS = 40
 _ONE_KIND = "it takes known rows and rows of no class, whose label is empty; there is one kind only"
 _NO_NEAR, _NO_FAR = (f"it takes known rows and rows of no class whose group is {kind!r}" for kind in ("near", "far"))
-_NO_RULE = "the gateway has no calibration for this model version, or there are no such rows"
+_NO_KNOWN, _NO_UNKNOWN = "there are no known rows", "there are no rows of no class, whose label is empty"
+_NO_RULE = "the gateway has no calibration for this model version"
+_NO_SETS = "the calibration gives no sets of classes"
 _NOT_CALIBRATED = (
     "The gateway has no calibration for this model version: the score is the greatest logit, negative, nothing is "
     "rejected, and rates and coverage are undefined. Calibrate with `sluice calibrate`."
@@ -174,6 +176,15 @@ def _share(name: str, kind: int, values: Values) -> float:
     return weighted_mean(values["weight"][there], values[name][there])
 
 
+def _no_rate(kind: int, values: Values) -> str:
+    """Why the calibrated rule has no rate on rows of a kind."""
+    if np.isnan(values["p_value"]).all():
+        return _NO_RULE
+    if not _weighing(values, kind):
+        return _NO_KNOWN if kind == KNOWN else _NO_UNKNOWN
+    return _NO_SETS
+
+
 class _Weighing(NamedTuple):
     """The rows of a kind that have a weight."""
 
@@ -203,10 +214,10 @@ def _measures() -> Mapping[str, Measure]:
         "oscr": higher(_oscr, undefined=_ONE_KIND),
         "unknown_accepted_at_95_known_accepted": lower(_unknown_accepted, undefined=_ONE_KIND),
         "known_rejected_at_95_unknown_rejected": lower(_known_rejected, undefined=_ONE_KIND),
-        "closed_accuracy": higher(partial(_share, "class_right", KNOWN), undefined="there are no known rows"),
-        "known_rejected": lower(partial(_share, "rejected", KNOWN), undefined=_NO_RULE),
-        "unknown_rejected": higher(partial(_share, "rejected", ANY), undefined=_NO_RULE),
-        "coverage": higher(partial(_share, "covered", KNOWN), undefined=_NO_RULE),
+        "closed_accuracy": higher(partial(_share, "class_right", KNOWN), undefined=_NO_KNOWN),
+        "known_rejected": lower(partial(_share, "rejected", KNOWN), undefined=partial(_no_rate, KNOWN)),
+        "unknown_rejected": higher(partial(_share, "rejected", ANY), undefined=partial(_no_rate, ANY)),
+        "coverage": higher(partial(_share, "covered", KNOWN), undefined=partial(_no_rate, KNOWN)),
     }
 
 

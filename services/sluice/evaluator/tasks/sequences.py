@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sluice.data import Column, Rows
 from sluice.evaluator.document import Cell, Metric, Section, Table
 from sluice.evaluator.spec import Options
-from sluice.evaluator.tasks.asking import answered, labels_of, output_of, signature_of, text_of
+from sluice.evaluator.tasks.asking import answered, is_discrete, labels_of, output_of, signature_of, text_of
 from sluice.evaluator.tasks.score import score_of
 from sluice.evaluator.tasks.task import Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.tokens import Tokens, matching, split
@@ -29,7 +29,7 @@ class Sequences:
     def __init__(self, subject: Subject, options: Options) -> None:
         self._signature = options.signature
         self._asked = signature_of(subject, options.signature)
-        self._output = output_of(self._asked, options, _is_discrete, "text or whole numbers").name
+        self._output = output_of(self._asked, options, is_discrete, "text or whole numbers").name
         generation = subject.contract.generation if subject.contract else None
         self._tokens = Tokens(generation) if generation else None
         self._score, no_score = score_of(subject, options, self._asked, self._tokens)
@@ -119,10 +119,6 @@ def perplexity(values: Values) -> float:
 def _length(row: Any, tensor: Tensor, axis: int) -> int:
     shape = np.shape(row)
     return shape[axis] if shape else len(text_values(text_of(row), tensor))
-
-
-def _is_discrete(tensor: Tensor) -> bool:
-    return tensor.dtype == "string" or tensor.dtype.startswith(("int", "uint"))
 
 
 def _text(value: Any) -> str:

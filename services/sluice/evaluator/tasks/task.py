@@ -46,14 +46,19 @@ MetricOf = Callable[[Values], float]
 class Measure:
     """A metric as a function of the values of any rows, with `weight` among them: so it can be resampled.
 
-    It gives NaN where it is undefined for these rows (`undefined` then says what is missing).
+    It gives NaN where it is undefined for these rows (`undefined`, or what it gives for their values, then says what is
+    missing).
     """
 
     of: MetricOf
     better: Better
     share: bool = False
     unit: str = ""
-    undefined: str = ""
+    undefined: str | Callable[[Values], str] = ""
+
+    def missing(self, values: Values) -> str:
+        """Why it is undefined for these rows."""
+        return self.undefined if isinstance(self.undefined, str) else self.undefined(values)
 
 
 class Task(Protocol):

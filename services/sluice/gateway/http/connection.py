@@ -119,8 +119,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         self._field_bytes += size
         if self._field_bytes <= _FIELD_BYTES:
             return
-        running = self._running
-        if running is None or (running.response_complete and not running.more_body):
+        if (running := self._running) is None or (running.response_complete and not running.more_body):
             self._refuse(FieldsTooLarge(f"A request's header fields may have {_FIELD_BYTES} bytes; more came."))
         else:
             self.transport.abort()
@@ -169,7 +168,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
         if isinstance(self.cycle, Exchange):
             self.cycle.feed(body)
         else:
-            if self._passed_on:  # it may be as large as the evaluator allows: each part has the time of a whole request
+            if self._passed_on:  # however large it is: each part has the time of a whole request
                 self._clocks.arriving.stop(self)
             super().on_body(body)
 
@@ -260,11 +259,8 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def hurry(self) -> None:
         """A request has not come in time; that is the client's fault unless requests before it are still answered."""
         running, limit_s = self._running, self._clocks.arriving.limit_s
-        if (
-            self.pipeline
-            or (self._passed_on and self.flow.read_paused)
-            or not (running is None or running.response_complete or running.more_body)
-        ):
+        waits = self.pipeline or (self._passed_on and self.flow.read_paused)  # for others, and not for its client
+        if waits or not (running is None or running.response_complete or running.more_body):
             self._clocks.arriving.begin(self)
         elif running is not None and running.response_complete and running.more_body:
             self.transport.abort()  # it has its answer, and was to be read to its end
@@ -399,7 +395,6 @@ class Exchange:
             lines += [name, b": ", value, b"\r\n"]
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        lines += [b"\r\n", b"" if self._method == b"HEAD" else reply.body]
-        protocol.transport.write(b"".join(lines))
+        protocol.transport.write(b"".join([*lines, b"\r\n", b"" if self._method == b"HEAD" else reply.body]))
         self.response_complete = True
         protocol.answered(self)

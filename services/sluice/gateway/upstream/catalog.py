@@ -22,7 +22,7 @@ from sluice.policy.errors import (
     SluiceError,
     VersionNotFound,
 )
-from sluice.wire.signatures import can_be_called, plain_signature, tells_contract
+from sluice.wire.signatures import INITIALIZER, can_be_called, plain_signature, tells_contract
 
 Array = NDArray[Any]
 log = structlog.get_logger()
@@ -39,7 +39,6 @@ _UNUSABLE = (
 )  # fmt: skip
 _NOT_YET = "the model server has not answered yet"
 # The rest of a model's signatures are TensorFlow's own affair, or ours.
-_HIDDEN = "__saved_model_init_op"
 
 
 class Catalog:
@@ -358,7 +357,7 @@ class Catalog:
             model.broken[version] = error
             return
         told = contract.signatures if contract else {}
-        hidden = {_HIDDEN, *(["contract"] if contract else ())}
+        hidden = {INITIALIZER, *(["contract"] if contract else ())}
         hidden |= {each.name for each in told.values()} - told.keys()  # who says another name calls these
         callable_ = [name for name, each in described.items() if name not in hidden and can_be_called(each)]
         plain = {name: plain_signature(name, each) for name, each in described.items()}

@@ -1,12 +1,13 @@
 """A child process on a Unix socket: started, watched, restarted when it dies, ended with the gateway."""
 
 import asyncio
+import os
 import signal
 import sys
 import tempfile
 from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +27,8 @@ class Child:
     """Runs Python, with the arguments that `arguments` gives for the path of its socket, under `name`.
 
     It must end when its standard input does. `died` is told at once when it ends by itself, and `hopeless` when it will
-    not start: it has not been `reached` yet, and has ended three times for the same reason.
+    not start: it has not been `reached` yet, and has ended three times for the same reason. `environment` is for what
+    others are not to see in its arguments.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Child:
         reached: Callable[[], bool],
         died: Callable[[str], None],
         hopeless: Callable[[str], None],
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="sluice-")
@@ -45,6 +48,7 @@ class Child:
         self._reached = reached
         self._died = died
         self._hopeless = hopeless
+        self._environment = environment or {}
         self._process: Process | None = None
         self._keeper: asyncio.Task[None] | None = None
 
@@ -89,8 +93,9 @@ class Child:
         self.socket.unlink(missing_ok=True)  # of the one before it
         try:
             self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, *self._arguments, stdin=PIPE, stderr=PIPE, start_new_session=True
-            )
+                sys.executable, *self._arguments, stdin=PIPE, stderr=PIPE, start_new_session=True,
+                env={**os.environ, **self._environment},
+            )  # fmt: skip
         except OSError as error:
             return f"cannot be started: {error}"
         log.info("started", child=self.name, pid=process.pid)

@@ -4,7 +4,7 @@ It does not know what is evaluated, nor who asks.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,21 +17,30 @@ log = structlog.get_logger()
 _LOOK_S = 0.05  # how often a child that starts is looked for
 
 
-def evaluator_arguments(url: str, database: str | None, data_roots: Sequence[str], socket: Path) -> Sequence[str]:
+_DATABASE = "SLUICE_EVALUATOR_DATABASE"  # with a password in it, perhaps
+
+
+def evaluator_environment(database: str | None) -> Mapping[str, str]:
+    """Where an evaluator keeps what it does, for its environment: everybody can read a process's arguments."""
+    return {} if database is None else {_DATABASE: database}
+
+
+def evaluator_arguments(url: str, data_roots: Sequence[str], socket: Path) -> Sequence[str]:
     """Those of an evaluator for the gateway at `url`, which ends with its parent."""
     arguments = ["-m", "sluice.cli", "--end-with-parent", "evaluator", "--gateway", url, "--http", f"unix:{socket}"]
-    if database is not None:
-        arguments += ["--database", database]
     if data_roots:
         arguments += ["--data-roots", ",".join(data_roots)]
     return arguments
 
 
 class Evaluator:
-    """Where the evaluator is: at `address`, or else a child with these `arguments`, started when it is asked for."""
+    """Where the evaluator is: at `address`, or else a child, started when it is asked for; see `Child`."""
 
-    def __init__(self, address: str | None, arguments: Callable[[Path], Sequence[str]]) -> None:
+    def __init__(
+        self, address: str | None, arguments: Callable[[Path], Sequence[str]], environment: Mapping[str, str]
+    ) -> None:
         self._address = address
+        self._environment = environment
         self._arguments = arguments
         self._own: _Own | None = None
 
@@ -62,10 +71,10 @@ class Evaluator:
         """The socket of a child that listens."""
         own, over = self._own, None
         if own is None or own.hopeless:  # what it lacked may have been installed by now
-            over, own = own, _Own(self._arguments)
+            over, own = own, _Own(self._arguments, self._environment)
             self._own = own
         if over is not None:
-            await over.stop()
+            await asyncio.shield(over.stop())  # also if nobody waits any more
         await own.known.wait()
         if own.hopeless:
             raise BackendUnavailable(f"Evaluations cannot be run here: {own.trouble}.")
@@ -75,13 +84,14 @@ class Evaluator:
 class _Own:
     """A child that is kept running: `known` is set while it listens, or once it is `hopeless`."""
 
-    def __init__(self, arguments: Callable[[Path], Sequence[str]]) -> None:
+    def __init__(self, arguments: Callable[[Path], Sequence[str]], environment: Mapping[str, str]) -> None:
         self.known = asyncio.Event()
         self.hopeless = False
         self.trouble = "it is still starting"
         self.child = Child(
-            "evaluator", arguments, reached=lambda: self._reached, died=self._lost, hopeless=self._give_up
-        )
+            "evaluator", arguments, reached=lambda: self._reached, died=self._lost, hopeless=self._give_up,
+            environment=environment,
+        )  # fmt: skip
         self._reached = False
         self.child.start()
         self._looking = asyncio.create_task(self._look())
