@@ -139,6 +139,13 @@ def test_another_shape_is_told_the_expected_axes_in_words_and_what_came(value: A
     assert str(error.details["got"]) == came
 
 
+@pytest.mark.parametrize(("axis", "what"), [("time", "time step"), ("batch", "row"), ("word", "word")])
+def test_a_value_that_lacks_its_first_axis_is_told_to_be_in_a_list(axis: str, what: str) -> None:
+    wanted = Tensor("x", "float32", (Axis(axis), Axis("feature", 2)))
+    assert refusal([1.0, 2.0], wanted).message.endswith(f"[2] came. Give a list of such values, one for each {what}.")
+    assert refusal([1.0], wanted).message.endswith("[1] came.")
+
+
 def test_text_in_lists_of_unequal_length_is_refused() -> None:
     assert type(refusal([["a"], ["b", "c"]], tensor("string", 2, 1))) is ShapeMismatch
     assert type(refusal([["a"], "b"], tensor("string", None))) in {ShapeMismatch, DtypeMismatch}

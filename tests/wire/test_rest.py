@@ -75,6 +75,11 @@ def test_several_inputs_are_named(body: dict[str, Any]) -> None:
     }
 
 
+def test_a_file_that_is_sent_in_parts_is_told_from_json() -> None:
+    with pytest.raises(BadRequest, match="The body is JSON; this looks like multipart/form-data"):
+        parse_predict(b'--b\r\ncontent-disposition: form-data; name="file"\r\n\r\n1\r\n--b--\r\n')
+
+
 @pytest.mark.parametrize("body", [{"instances": [1]}, {"instances": [1], "signature_name": ""}])
 def test_without_a_name_the_signature_is_serving_default(body: dict[str, Any]) -> None:
     assert parse_predict(json.dumps(body).encode()).signature_name == "serving_default"

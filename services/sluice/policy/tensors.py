@@ -169,10 +169,19 @@ def _check_shape(array: Array, tensor: Tensor) -> None:
     if array.size == 0 and 0 not in wanted:
         raise EmptyInput(f"Input {tensor.name!r} takes {tensor}; an empty value of shape {list(array.shape)} came.")
     raise ShapeMismatch(
-        f"Input {tensor.name!r} takes {tensor}; a value of shape {list(array.shape)} came.",
+        f"Input {tensor.name!r} takes {tensor}; a value of shape {list(array.shape)} came.{_lacking(array, tensor)}",
         expected=list(wanted),
         got=list(array.shape),
     )
+
+
+def _lacking(array: Array, tensor: Tensor) -> str:
+    """What to do about a value that is as it should be but for its first axis."""
+    if not tensor.shape or not fits(array.shape, tensor.shape[1:]):
+        return ""
+    each = tensor.axes[0].name
+    what = {"batch": "row", "time": "time step"}.get(each, each)
+    return f" Give a list of such values, one for each {what}."
 
 
 def _check_kind(array: Array, dtype: np.dtype[Any], tensor: Tensor) -> None:

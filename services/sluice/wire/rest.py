@@ -33,6 +33,7 @@ from sluice.wire.shown import as_json
 Array = NDArray[Any]
 
 DEFAULT_SIGNATURE = "serving_default"
+_BOUNDARY = b"--"  # begins a body in parts, and no JSON
 _BYTES_SUFFIX = "_bytes"
 _TOKENS = {"nan": b"NaN", "inf": b"Infinity", "-inf": b"-Infinity"}
 # TensorFlow Serving has no JSON form for these, nor for dtypes without a name here.
@@ -176,6 +177,8 @@ def _reread(read: Callable[[bytes], Any], body: bytes, error: Exception) -> Any:
     try:
         return read(body)
     except ValueError:
+        if body.startswith(_BOUNDARY):
+            raise BadRequest("The body is JSON; this looks like multipart/form-data, which curl -F sends.") from None
         raise BadRequest(f"The body is not JSON: {error}.") from None
     except RecursionError:
         raise BadRequest("The body's JSON is nested too deeply; send lists as deep as the input has axes.") from None
