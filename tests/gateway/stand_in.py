@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from tests.gateway.here import eventually
+
 _METHODS = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"]
 
 
@@ -88,8 +90,7 @@ async def standing_in(folder: Path) -> AsyncIterator[Any]:
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined, method-assign]
     serving = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.001)
+    await eventually(lambda: server.started)
     try:
         yield stand_in
     finally:

@@ -12,6 +12,20 @@ from sluice.cli.keras_import import import_keras
 _SAFE_MODE = "Refuse a file that holds Python code, as a Lambda layer does."
 _FORWARDED = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
+# Of commands that ask a gateway, or start one for as long as they run.
+Url = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="The gateway that serves NAME.", show_default="one of its own, stopped again afterwards"
+    ),
+]
+OwnModels = Annotated[
+    Path | None,
+    typer.Option(
+        "--models", metavar="DIR", help="Without --url: the folder that holds NAME.", show_default="var/models"
+    ),
+]
+
 app = typer.Typer(
     name="sluice",
     help="Serve Keras models: sessions for stateful RNNs, rows batched across clients, in front of TensorFlow Serving.",
@@ -212,20 +226,8 @@ def calibrate(
     ] = None,
     level: Annotated[float, typer.Option(metavar="A", help="The share of known rows that may be rejected.")] = 0.05,
     by_class: Annotated[bool, typer.Option("--by-class", help="Give each class a threshold of its own.")] = False,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="The gateway that serves NAME.",
-            show_default="one of its own, stopped again afterwards",
-        ),
-    ] = None,
-    models_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--models", metavar="DIR", help="Without --url: the folder that holds NAME.", show_default="var/models"
-        ),
-    ] = None,
+    url: Url = None,
+    models_dir: OwnModels = None,
     calibrations: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder that gets NAME-VERSION.json; `sluice serve` reads it.")
     ] = Path("var/calibrations"),
@@ -262,18 +264,8 @@ def evaluate(
         str | None,
         typer.Option(metavar="T", help="classification, regression, forecasting, sequences or open_set."),
     ] = None,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL", help="The gateway that serves NAME.", show_default="one of its own, stopped again afterwards"
-        ),
-    ] = None,
-    models_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--models", metavar="DIR", help="Without --url: the folder that holds NAME.", show_default="var/models"
-        ),
-    ] = None,
+    url: Url = None,
+    models_dir: OwnModels = None,
     batch_sizes: Annotated[
         str | None,
         typer.Option(
