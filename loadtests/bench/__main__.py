@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from loadtests.bench.cases.doors import Case, all_cases
-from loadtests.bench.processes import find_wrk
 from loadtests.bench.profile import profile as draw_profile
 from loadtests.bench.report import plots, report
 from loadtests.bench.report.bars import bars
 from loadtests.bench.report.results import Outcome
 from loadtests.bench.rounds import run_rounds
 from loadtests.bench.stage import Stage
+from loadtests.processes import find_wrk
 
 _PAGE_COLUMNS = 140  # of tables that do not go to a terminal
 GROUPS = list(dict.fromkeys(case.group for case in all_cases()))

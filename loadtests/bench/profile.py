@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from loadtests.bench.cases.doors import case
-from loadtests.bench.processes import run
 from loadtests.bench.stage import Stage
+from loadtests.processes import run
 
 _UNDER_LOAD = "http-128"
 _GRACE_S = 60

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from loadtests.bench.cases.doors import Case
-from loadtests.bench.processes import Failed
 from loadtests.bench.report.results import Outcome
 from loadtests.bench.stage import Stage
+from loadtests.processes import Failed
 
 _WARM_UP_S = 1.0
 Told = Callable[[str], None]

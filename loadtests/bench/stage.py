@@ -14,8 +14,8 @@ from typing import Self, TypeVar, cast
 
 from loadtests.bench.exports.build import build_models
 from loadtests.bench.loads.once import send_once
-from loadtests.bench.processes import Child, Failed, free_address, python
 from loadtests.bench.workloads.steps import NARROW, Model, open_request, step_request
+from loadtests.processes import Child, Failed, free_address, python
 from sluice.gateway.settings import Settings
 
 Thing = TypeVar("Thing")

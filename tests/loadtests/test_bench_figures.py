@@ -8,13 +8,13 @@ import pytest
 
 from loadtests.bench.cases.doors import Case, all_cases
 from loadtests.bench.loads import load, wrk
-from loadtests.bench.processes import Failed
 from loadtests.bench.report import report
 from loadtests.bench.report.bars import bars
 from loadtests.bench.report.plots import draw
 from loadtests.bench.report.results import Outcome, Sample, Spread
 from loadtests.bench.rounds import run_rounds
 from loadtests.bench.stage import Stage
+from loadtests.processes import Failed
 
 PRINTED = """Running 2s test @ http://127.0.0.1:9901/
   1 threads and 128 connections

@@ -17,9 +17,9 @@ from loadtests.bench.loads import grpc_stream as grpc_load
 from loadtests.bench.loads import grpc_unary as unary_load
 from loadtests.bench.loads import predict as predict_load
 from loadtests.bench.loads import websocket as websocket_load
-from loadtests.bench.processes import ROOT
 from loadtests.bench.servers import grpc_echo
 from loadtests.bench.workloads.steps import predict_request
+from loadtests.processes import ROOT
 from sluice.wire.messages.v1 import sessions_pb2 as messages
 
 SHORT_S = 0.1

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from loadtests.bench.loads import load
 from loadtests.bench.loads.load import Load
-from loadtests.bench.processes import Child, python, run
 from loadtests.bench.report.results import Sample
 from loadtests.bench.stage import Gateway, Stage
+from loadtests.processes import Child, python, run
 
 _GRACE_S = 30
 

@@ -12,12 +12,12 @@ import orjson
 
 from loadtests.bench.cases.case import Case, python_loads
 from loadtests.bench.loads import wrk
-from loadtests.bench.processes import Child, python
 from loadtests.bench.report.results import Sample
 from loadtests.bench.stage import Gateway, Stage, until
 from loadtests.bench.workloads.lengths import LOG_NORMAL, LONGEST, WINDOW
 from loadtests.bench.workloads.sequences import LENGTHS, RAGGED, SEQUENCES, http_requests, sequences_of
 from loadtests.bench.workloads.steps import FEATURES, INPUT
+from loadtests.processes import Child, python
 
 _SHARE = 0.5  # of capacity
 _REPEATED = 4  # of the mix's sequences, so that the evaluation lasts longer than it is watched

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from loadtests.bench.processes import python, run
 from loadtests.bench.workloads.generation import GENERATOR
 from loadtests.bench.workloads.recognition import DETECTOR, RECOGNIZER
 from loadtests.bench.workloads.sequences import SEQUENCES
 from loadtests.bench.workloads.steps import MODELS, PLAIN
+from loadtests.processes import python, run
 from sluice_models.fingerprint import fingerprint, is_fresh, keep
 
 _LIMIT_S = 600

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import uvloop
 
-from loadtests.bench.processes import Failed
+from loadtests.processes import Failed
 
 _CONNECTIONS = 64
 _TOLD = 300  # characters of an answer that an error shows

@@ -9,9 +9,9 @@ import httpx
 
 from loadtests.bench.loads.load import Load
 from loadtests.bench.loads.once import send_once
-from loadtests.bench.processes import Failed, find_wrk, run
 from loadtests.bench.workloads.sequences import write_requests
 from loadtests.bench.workloads.steps import ROW, STEP_BODY, Model, session
+from loadtests.processes import Failed, find_wrk, run
 
 _SCRIPTS = Path(__file__).parent / "lua"
 _GRACE_S = 30

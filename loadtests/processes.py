@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 _STOP_S = 15
 _TAIL = 400  # characters of a log that an error shows
 
