@@ -16,10 +16,25 @@ from loadtests.locust.lead import Lead
 from loadtests.locust.outcomes import WrongAnswers
 from loadtests.locust.recording import set_window
 from loadtests.locust.users.asking import LoadUser, loaded
+from loadtests.locust.users.evaluation import EvaluationUser
+from loadtests.locust.users.hang_up import HangUpUser
+from loadtests.locust.users.over_grpc import RowsGrpcUser, SessionStreamUser
 from loadtests.locust.users.requests import GenerationUser, RecognitionUser, RowsUser, SequencesUser
 from loadtests.locust.users.sessions import SessionUser
+from loadtests.locust.users.websocket import SessionWebSocketUser
 
-__all__ = ["GenerationUser", "RecognitionUser", "RowsUser", "SequencesUser", "SessionUser"]
+__all__ = [
+    "EvaluationUser",
+    "GenerationUser",
+    "HangUpUser",
+    "RecognitionUser",
+    "RowsGrpcUser",
+    "RowsUser",
+    "SequencesUser",
+    "SessionStreamUser",
+    "SessionUser",
+    "SessionWebSocketUser",
+]
 
 set_window(stats)
 events.init_command_line_parser.add_listener(options.add)
