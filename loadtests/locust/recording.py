@@ -73,9 +73,6 @@ class Recording:
     """Looks at a run each second, from `start` to `stop`; in a master or a process that runs alone."""
 
     def __init__(self, environment: "Environment", url: str) -> None:
-        from locust import stats  # noqa: PLC0415 - it has been imported by whoever has an environment
-
-        stats.CURRENT_RESPONSE_TIME_PERCENTILE_WINDOW = WINDOW_S
         self._environment, self._url = environment, url
         self._moments: list[Moment] = []
         self._over = threading.Event()
@@ -126,6 +123,11 @@ def figures(stats: "RequestStats") -> Figures:
 
 def failures(stats: "RequestStats") -> list[Failed]:
     return [Failed(each.name, each.parse_error(each.error), each.occurrences) for each in stats.errors.values()]
+
+
+def set_window(stats: Any) -> None:
+    """Have Locust take percentiles of so many seconds as the gateway's rates are of; `stats` is its module."""
+    stats.CURRENT_RESPONSE_TIME_PERCENTILE_WINDOW = WINDOW_S
 
 
 def _entries(stats: "RequestStats") -> dict[str, "StatsEntry"]:
