@@ -1,32 +1,32 @@
 """The pictures of a run of Locust: what its users saw, and beside it what the gateway counted, over the same time."""
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from loadtests.locust.recording import Run
+from loadtests.locust.scenarios import SCENARIOS
 from loadtests.report.budgets import ALL
 from loadtests.report.gateway import WINDOW_S, Line, Lines
 from loadtests.report.plots import over_time
 from sluice.evaluator.report.page import Gallery, Picture
 
-_DRAWN_FROM = 10  # moments with answers; a scenario with fewer has no picture
+_DRAWN_FROM = 0.01  # of all requests; a line of fewer says nothing
 _MS, _PERCENT = 1000.0, 100.0
 
 
 def clients_and_gateway(run: Run, lines: Lines) -> Gallery:
     """The clients' figures at the left, the gateway's at the right, where a page has two columns."""
+    models = sorted({*lines.get("batch_rows", {}), *lines.get("sessions", {})})  # each with its colour in all pictures
 
     def drawn(title: str, y: str, series: Mapping[str, Line], text: str) -> Picture:
         return over_time(title, y, series, run.seconds, text=text)
 
     def gateway(title: str, y: str, figure: str, text: str, scale: float = 1.0) -> Picture:
-        series = {name or "gateway": _scaled(line, scale) for name, line in lines.get(figure, {}).items()}
-        return drawn(title, y, series, text)
+        found = lines.get(figure, {})
+        names = [""] if "" in found else models
+        return drawn(title, y, {name: _scaled(found.get(name, []), scale) for name in names}, text)
 
     answered: Line = [(second + 0.5, count) for second, count in enumerate(run.answered)]
     users: Line = [(moment.at_s, moment.users) for moment in run.moments]
-    padding = {f"{model}, filler": _scaled(line, _PERCENT) for model, line in lines.get("filler", {}).items()}
-    padding |= {f"{model}, padding": _scaled(line, _PERCENT) for model, line in _some(lines.get("padding", {})).items()}
     failures, refused = _failures(run), _some(lines.get("refused_per_s", {}))
     refused |= {f"batches: {code}": line for code, line in _some(lines.get("errors_per_s", {})).items()}
     pictures = [
@@ -45,7 +45,9 @@ def clients_and_gateway(run: Run, lines: Lines) -> Gallery:
             else ()
         ),
         gateway("Gateway: open sessions", "sessions", "sessions", "By model."),
-        drawn("Gateway: filler and padding", "%", padding, "Of rows, and of the elements of sequences."),
+        gateway("Gateway: filler", "%", "filler", "The share of rows that only fill a batch up, by model.", _PERCENT),
+        gateway("Gateway: rows that wait", "rows", "queue_rows", "At the moment of looking, by model."),
+        gateway("Gateway: padding", "%", "padding", "The share of the elements of sequences, by model.", _PERCENT),
         gateway("Gateway: memory", "MiB", "memory_mib", "Resident, of the gateway's process alone."),
         gateway("Gateway: processor", "cores", "cpu_cores", "Of the gateway's process alone."),
     ]
@@ -57,15 +59,21 @@ def clients_and_gateway(run: Run, lines: Lines) -> Gallery:
 
 
 def latencies(run: Run) -> Gallery | None:
-    """Of each scenario that was asked for often enough."""
-    names = sorted({name for moment in run.moments for name in moment.latencies_s} - {ALL})
-    found = {name: _latency(run, name) for name in names}
+    """Of each scenario that is asked for often enough."""
+    often = run.figures[ALL]["requests"] * _DRAWN_FROM
     pictures = [
-        over_time(name, "milliseconds", series, run.seconds)
-        for name, series in found.items()
-        if sum(value is not None for _, value in series["p99"]) >= _DRAWN_FROM
+        over_time(name, "milliseconds", _latency(run, name), run.seconds)
+        for name in in_order(run.figures)
+        if name != ALL and run.figures[name]["requests"] >= often
     ]
-    return Gallery("Latency by scenario", pictures) if pictures else None
+    text = f"Of those with at least {100 * _DRAWN_FROM:g} % of all requests."
+    return Gallery("Latency by scenario", pictures, text) if pictures else None
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """As the scenarios are listed, and `all` at the end."""
+    places = {name: place for place, name in enumerate((*SCENARIOS, ALL))}
+    return sorted(names, key=lambda name: (places.get(name, 0), name))
 
 
 def _latency(run: Run, name: str) -> dict[str, Line]:
@@ -79,18 +87,16 @@ def _latency(run: Run, name: str) -> dict[str, Line]:
 def _failures(run: Run) -> dict[str, Line]:
     """A second, over the last seconds."""
     lines: dict[str, Line] = {kind: [] for kind in (run.moments[-1].failures if run.moments else ())}
-    earlier = deque([(0.0, dict[str, int]())], maxlen=WINDOW_S)
-    for moment in run.moments:
-        since_s, before = earlier[0]
+    for place, moment in enumerate(run.moments[1:], 1):
+        before = run.moments[max(0, place - WINDOW_S)]
         for kind, line in lines.items():
-            more = moment.failures.get(kind, 0) - before.get(kind, 0)
-            line.append((moment.at_s, more / (moment.at_s - since_s)))
-        earlier.append((moment.at_s, dict(moment.failures)))
+            more = moment.failures.get(kind, 0) - before.failures.get(kind, 0)
+            line.append((moment.at_s, more / (moment.at_s - before.at_s)))
     return lines
 
 
 def _some(lines: Mapping[str, Line]) -> dict[str, Line]:
-    """Those with something other than nothing."""
+    """Those that are not zero all the time."""
     return {name: line for name, line in lines.items() if any(value for _, value in line)}
 
 
