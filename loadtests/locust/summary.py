@@ -31,7 +31,7 @@ class Told:
         wrong: the first wrong answers.
         notes: what a reader has to know, such as which scenarios were left out.
         files: what lies beside the page: names, by relative addresses.
-        history: of earlier runs, the oldest first.
+        history: of this program's earlier runs, the oldest first.
     """
 
     setting: str
@@ -84,7 +84,8 @@ def _sections(run: Run, told: Told, lines: Lines, whole: Span | None) -> Iterato
         counts = sorted(run.failures, key=lambda failed: -failed.count)
         failed = tuple((each.scenario, each.words, each.count) for each in counts)
         yield Table(title="Failures", columns=("scenario", "what happened", "requests"), rows=failed)
-    yield clients_and_gateway(run, lines)
+    if drawn := clients_and_gateway(run, lines):
+        yield drawn
     if whole is not None:
         yield _models(whole)
         yield _outcomes(whole)
