@@ -44,7 +44,8 @@ def over_time(
                 line_label = None if place else label(name)  # named once
                 axes.axvline(moment, color=INK, linewidth=1, linestyle=":", label=line_label)
         axes.set(xlim=(0, max(seconds, 1)), xlabel="seconds", ylabel=y)
-        axes.yaxis.set_major_formatter("{x:,g}")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:,g}")
         if zero:
             highest = max((value or 0 for points in series.values() for _, value in points), default=0)
             axes.set_ylim(0, 1.08 * highest or 1)
