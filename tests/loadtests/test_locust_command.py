@@ -174,7 +174,6 @@ def test_one_command_serves_and_loads_and_writes_everything_into_one_folder(
     [
         ({"host": "http://127.0.0.1:1"}, 3, "expected a gateway at http://127.0.0.1:1; it cannot be reached"),
         ({"grpc": "127.0.0.1:1", "missing": "fail"}, 3, "RowsGrpcUser cannot run: nothing listens for gRPC"),
-        ({"shape": "triangle"}, 2, "invalid choice: 'triangle'"),
         ({"budgets": "{unknown}"}, 2, "no figure is called 'p42'; there are p50, p90"),
     ],
 )
