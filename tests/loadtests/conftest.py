@@ -1,37 +1,30 @@
-"""One gateway for all tests that load one, and what Keras answers to the load."""
+"""What the load tests' tests share: one gateway with all models of the loads, and what Keras answers to the loads."""
 
-from collections.abc import Callable, Iterator
+import fcntl
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from loadtests.processes import python, run
-from loadtests.serving import MODELS, serving
+from loadtests.serving import serving
 from sluice.cli.embedded import Embedded
-from tests.conftest import ROOT
+from tests.conftest import MODELS
 
-LONGEST_S = 300.0  # that Keras may take where it has answered nothing yet
-
-
-@pytest.fixture(scope="session")
-def models(trained: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The trained models of the load, and no others."""
-    folder = tmp_path_factory.mktemp("models")
-    for name in MODELS:
-        (folder / name).symlink_to((trained(name) / name).resolve())
-    return folder
+TRAFFIC = MODELS.parent / "loadtest" / "traffic"  # kept from run to run, as the trained models are
 
 
 @pytest.fixture(scope="session")
-def traffic(models: Path) -> Path:
-    """The folder of the traffic, which is kept for the next run of the tests."""
-    folder = ROOT / "var" / "loadtest" / "traffic"
-    run(python("loadtests.traffic", "--models", models, "--out", folder), LONGEST_S)
-    return folder
+def gateway(temperature_dir, dates_dir, digits_dir, tmp_path_factory) -> Iterator[Embedded]:
+    """Its models are trained and calibrated."""
+    with serving(MODELS, tmp_path_factory.mktemp("gateway")) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")
-def gateway(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """It serves the models, calibrated."""
-    with serving(models, tmp_path_factory.mktemp("gateway")) as own:
-        yield own
+def traffic(temperature_dir, dates_dir, digits_dir) -> Path:
+    """The folder of what is sent and what is right."""
+    with (MODELS.parent / "traffic.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run(python("loadtests.traffic", "--models", MODELS, "--out", TRAFFIC), limit_s=300)
+    return TRAFFIC
