@@ -88,6 +88,10 @@ class Call:
         self.took_ms: float | None = None
         self.bytes = 0
 
+    def sent(self) -> None:
+        """Count from here, for who has taken time to send."""
+        self._began = time.perf_counter()
+
     def answered(self, size: int = 0) -> None:
         if self.took_ms is None:
             self.took_ms, self.bytes = (time.perf_counter() - self._began) * 1000, size
@@ -128,10 +132,16 @@ def _judged(asked: Exchange, answer: Any) -> Failure | None:
         body = answer.content or b""
     except Exception as error:  # of several libraries
         return outcomes.unreachable(error)
+    if len(body) < int(answer.headers.get("content-length", 0)):  # which geventhttpclient takes for a whole answer
+        return outcomes.Unreachable(outcomes.BROKEN)
     if code := answer.headers.get("sluice-code"):
         return outcomes.refused(code, _shown(asked), body.decode(errors="replace"))
-    if answer.status_code != asked.status:
-        return outcomes.Refused(f"status {answer.status_code}")
+    return _checked(asked, answer.status_code, body)
+
+
+def _checked(asked: Exchange, status: int, body: bytes) -> Failure | None:
+    if status != asked.status:
+        return outcomes.Refused(f"status {status}")
     try:
         asked.check(body)
     except exchange.WrongAnswer as error:
