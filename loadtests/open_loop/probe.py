@@ -8,7 +8,7 @@ import numpy as np
 from hdrh.histogram import HdrHistogram
 
 from loadtests.open_loop.schedule import Array
-from loadtests.open_loop.sender import Offered
+from loadtests.open_loop.sender import Exchanged, Offered
 from loadtests.traffic.exchange import WrongAnswer
 
 SHARE_HELD = 0.99  # of the offered requests that are answered in time at a rate that is held
@@ -65,19 +65,23 @@ def judged(offered: Offered, rate: float, seconds: float, limit_s: float) -> Pro
     """Check every answer of a schedule, which is over, so that checking takes nobody's time."""
     wrong: list[str] = []
     refused: Counter[str] = Counter()
-    right = np.zeros(len(offered.due), bool)
-    for place, exchanged in enumerate(offered.exchanges):
+
+    def is_right(exchanged: Exchanged | None) -> bool:
         if exchanged is None:
-            continue
+            return False
         if refusal := exchanged.answer.refusal:
             refused[refusal] += 1
-            continue
+            return False
         try:
             exchanged.request.check(exchanged.answer.body)
         except WrongAnswer as error:
             wrong.append(str(error))
-        else:
-            right[place] = True
+            return False
+        return True
+
+    right = np.fromiter(map(is_right, offered.exchanges), bool)
+    for exchanged in offered.untimed:
+        is_right(exchanged)
     sent = ~np.isnan(offered.sent_at)
     late = (offered.sent_at - offered.due)[sent]
     return Probe(

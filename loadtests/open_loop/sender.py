@@ -69,13 +69,14 @@ class Offered:
     """What became of a schedule, request by request; times are in seconds from its begin.
 
     due, sent_at, answered_at: float64 `[n]`; NaN where a request was skipped, as too many were waiting.
-    exchanges: None for the same ones. cpu_s: what the client itself took.
+    exchanges: None for the same ones. untimed: those that followed from others. cpu_s: what the client itself took.
     """
 
     due: Array
     sent_at: Array
     answered_at: Array
     exchanges: list[Exchanged | None]
+    untimed: list[Exchanged]
     seconds: float
     cpu_s: float
 
@@ -125,7 +126,9 @@ class Sender:
 
     def answered(self, line: Line, answer: Answer) -> None:
         flight = self._flights.pop(line)
-        if flight.place is not None:
+        if flight.place is None:
+            self._untimed.append(Exchanged(flight.request, answer))
+        else:
             self._answered_at[flight.place] = self._clock() - self._began
             self._exchanges[flight.place] = Exchanged(flight.request, answer)
         if follows := flight.turn.answered(answer):
@@ -147,6 +150,7 @@ class Sender:
         self._source = source
         self._sent_at, self._answered_at = np.full(len(due), np.nan), np.full(len(due), np.nan)
         self._exchanges: list[Exchanged | None] = [None] * len(due)
+        self._untimed: list[Exchanged] = []
         self._began, cpu = self._clock(), time.process_time()
         at = 0
         while at < len(due):
@@ -158,7 +162,7 @@ class Sender:
                 await self._sleep(max(due[at] - now, _TICK_S))
         await self._drain()
         seconds, cpu_s = self._clock() - self._began, time.process_time() - cpu
-        return Offered(due, self._sent_at, self._answered_at, self._exchanges, seconds, cpu_s)
+        return Offered(due, self._sent_at, self._answered_at, self._exchanges, self._untimed, seconds, cpu_s)
 
     def _arrive(self, place: int) -> None:
         self._due.append(place)
