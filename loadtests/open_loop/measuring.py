@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import uuid4
 
 import numpy as np
@@ -10,15 +11,19 @@ import numpy as np
 from loadtests.open_loop.probe import Probe, judged
 from loadtests.open_loop.schedule import Array, arrivals
 from loadtests.open_loop.search import Bounds, Tried, next_rate
-from loadtests.open_loop.sender import Offered, Sender, Source, Unanswered
+from loadtests.open_loop.sender import WAITING, Offered, Sender, Source, Unanswered
 from loadtests.open_loop.sources import Cycle, Sessions
 from loadtests.traffic.exchange import Exchange
-from loadtests.traffic.library import Traffic
+from loadtests.traffic.steps import Series
 
 SEED = 20  # of the first schedule of a scenario; each one after it has the next
-SESSIONS = 256
+SESSIONS = "sessions"  # the scenario whose requests are steps of sessions; any other sends what it has in order
+OPEN_SESSIONS = 256
 WARM_UP_S = 2.0
 _TOLD = 300  # characters of an answer that an error shows
+
+
+Pool = Sequence[Exchange] | Sequence[Series]  # what a scenario sends, again and again
 
 
 class Failed(Exception):
@@ -32,7 +37,7 @@ class Plan:
     limit_s: float
     seconds: float
     bounds: Bounds
-    sessions: int = SESSIONS
+    sessions: int = OPEN_SESSIONS
 
 
 @dataclass(slots=True)
@@ -64,14 +69,14 @@ class Found:
         return [by_rate[rate] for rate in sorted(by_rate)]
 
 
-async def measure(address: str, found: Found, traffic: Traffic, plan: Plan, tell: Callable[[Probe], None]) -> None:
+async def measure(address: str, found: Found, pool: Pool, plan: Plan, tell: Callable[[Probe], None]) -> None:
     """Probe one scenario at `address`, HOST:PORT, until its highest rate is found; probes are in `found` at once.
 
     Raises:
         Failed: the gateway is gone, or leaves requests without an answer.
     """
     try:
-        async with _source(address, found.scenario, traffic, plan) as source:
+        async with _source(address, found.scenario, pool, plan) as source:
             await _offered(address, arrivals(plan.bounds.start, WARM_UP_S, SEED), source)
             while (rate := next_rate(found.tried, plan.bounds)) is not None:
                 due = arrivals(rate, plan.seconds, SEED + 1 + len(found.probes))
@@ -83,12 +88,12 @@ async def measure(address: str, found: Found, traffic: Traffic, plan: Plan, tell
 
 
 @asynccontextmanager
-async def _source(address: str, scenario: str, traffic: Traffic, plan: Plan) -> AsyncIterator[Source]:
-    if scenario != "sessions":
-        yield Cycle(getattr(traffic, scenario))
+async def _source(address: str, scenario: str, pool: Pool, plan: Plan) -> AsyncIterator[Source]:
+    if scenario != SESSIONS:
+        yield Cycle(cast("Sequence[Exchange]", pool))
         return
     prefix = f"open-loop-{uuid4().hex[:8]}"
-    sessions = Sessions(traffic.series, [f"{prefix}-{number}" for number in range(plan.sessions)])
+    sessions = Sessions(cast("Sequence[Series]", pool), [f"{prefix}-{number}" for number in range(plan.sessions)])
     await _each(address, sessions.openings)
     yield sessions
     await _each(address, sessions.closings)
@@ -96,16 +101,16 @@ async def _source(address: str, scenario: str, traffic: Traffic, plan: Plan) -> 
 
 async def _each(address: str, exchanges: Sequence[Exchange]) -> None:
     """Raises: Failed: one of them was refused."""
-    offered = await _offered(address, np.zeros(len(exchanges)), Cycle(exchanges), waiting=len(exchanges))
-    for exchanged in offered.exchanges:
+    offered = await _offered(address, np.zeros(len(exchanges)), Cycle(exchanges), len(exchanges))
+    for exchange, exchanged in zip(exchanges, offered.exchanges, strict=True):
         assert exchanged is not None  # as many may wait as there are
         if refusal := exchanged.answer.refusal:
-            raise Failed(f"{exchanged.request.path} was refused: {refusal} {exchanged.answer.body[:_TOLD]!r}")
+            raise Failed(f"{exchange.path} was refused: {refusal} {exchanged.answer.body[:_TOLD]!r}")
 
 
-async def _offered(address: str, due: Array, source: Source, **limits: int) -> Offered:
+async def _offered(address: str, due: Array, source: Source, waiting: int = WAITING) -> Offered:
     """Over connections of its own, so that none has been idle for long."""
-    sender = Sender(**limits)
+    sender = Sender(waiting=waiting)
     try:
         await sender.connect(address)
         return await sender.offer(due, source)

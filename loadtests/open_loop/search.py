@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 TRIES = 2  # a rate is given up when so many probes of it have failed, as one may have met a bad moment of the machine
+PROBES = 18
 _DIGITS = 3  # of a rate that is tried
 
 
@@ -31,7 +32,7 @@ class Bounds:
     start: float
     least: float
     precision: float = 0.05
-    probes: int = 18
+    probes: int = PROBES
 
 
 def highest(tried: Sequence[Tried]) -> float | None:

@@ -187,7 +187,7 @@ def offered(latencies_s: np.ndarray, answers: list[Answer | None], seconds: floa
     due = np.arange(len(answers)) * seconds / len(answers)
     skipped = np.array([answer is None for answer in answers])
     sent, came = np.where(skipped, np.nan, due), np.where(skipped, np.nan, due + latencies_s)
-    return Offered(due, sent, came, [answer and Exchanged(REQUEST, answer) for answer in answers], seconds, 0.1)
+    return Offered(due, sent, came, [answer and Exchanged(REQUEST, answer) for answer in answers], [], seconds, 0.1)
 
 
 def test_latencies_are_exact_to_three_digits() -> None:
