@@ -12,7 +12,7 @@ DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_b
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
-.PHONY: help demo serve test test-deep bench openset check fix protos lock system-packages clean
+.PHONY: help demo serve test test-deep bench loadtest openset check fix protos lock system-packages clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test-deep: $(BIN)/.dev ## Run the tests with far more examples, and those marked
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
 	python -m loadtests.bench $(BENCH)
+
+loadtest: $(BIN)/.dev ## Send a mixed load for 90 seconds, check every answer, write a page; LOADTEST="-u 50 --shape spike"
+	python -m loadtests.locust $(LOADTEST)
 
 openset: $(BIN)/.dev ## Measure every method that says "none of these", five seeds, about 15 minutes; OPENSET="--docs"
 	python -m loadtests.openset $(OPENSET)

@@ -19,7 +19,7 @@ def serving(models: Path, out: Path, *flags: str) -> Iterator[Embedded]:
     """A `sluice serve` with these flags until the end of the block; in the block all its models can be asked.
 
     `models` is where the trained models are kept, and what is missing or out of date there is trained first. The
-    gateway's log and the calibration go into the folder `out`.
+    gateway's log, the calibration and the evaluations go into the folder `out`.
 
     Raises:
         CommandError, SluiceError: a model could not be trained, served or calibrated.
@@ -29,7 +29,9 @@ def serving(models: Path, out: Path, *flags: str) -> Iterator[Embedded]:
     build_missing(models, MODELS)
     calibrations = out / CALIBRATIONS
     calibrations.mkdir(parents=True, exist_ok=True)
-    with embedded(_only(models, out / "models"), out / "serve.log", "--calibrations", str(calibrations), *flags) as own:
+    database = f"sqlite:///{out.absolute() / 'evaluations.db'}"  # another gateway may have the default one
+    own_flags = ["--calibrations", str(calibrations), "--evaluations-database", database]
+    with embedded(_only(models, out / "models"), out / "serve.log", *own_flags, *flags) as own:
         own.until_ready()
         calibrate(own.http, out, DIGITS, data.load())
         yield own
