@@ -77,10 +77,10 @@ async def measure(address: str, found: Found, pool: Pool, plan: Plan, tell: Call
     """
     try:
         async with _source(address, found.scenario, pool, plan) as source:
-            await _offered(address, arrivals(plan.bounds.start, WARM_UP_S, SEED), source)
+            await offered(address, arrivals(plan.bounds.start, WARM_UP_S, SEED), source)
             while (rate := next_rate(found.tried, plan.bounds)) is not None:
                 due = arrivals(rate, plan.seconds, SEED + 1 + len(found.probes))
-                probe = judged(await _offered(address, due, source), rate, plan.seconds, plan.limit_s)
+                probe = judged(await offered(address, due, source), rate, plan.seconds, plan.limit_s)
                 found.probes.append(probe)
                 tell(probe)
     except (OSError, Unanswered) as error:
@@ -101,15 +101,19 @@ async def _source(address: str, scenario: str, pool: Pool, plan: Plan) -> AsyncI
 
 async def _each(address: str, exchanges: Sequence[Exchange]) -> None:
     """Raises: Failed: one of them was refused."""
-    offered = await _offered(address, np.zeros(len(exchanges)), Cycle(exchanges), len(exchanges))
-    for exchange, exchanged in zip(exchanges, offered.exchanges, strict=True):
+    found = await offered(address, np.zeros(len(exchanges)), Cycle(exchanges), len(exchanges))
+    for exchange, exchanged in zip(exchanges, found.exchanges, strict=True):
         assert exchanged is not None  # as many may wait as there are
         if refusal := exchanged.answer.refusal:
             raise Failed(f"{exchange.path} was refused: {refusal} {exchanged.answer.body[:_TOLD]!r}")
 
 
-async def _offered(address: str, due: Array, source: Source, waiting: int = WAITING) -> Offered:
-    """Over connections of its own, so that none has been idle for long."""
+async def offered(address: str, due: Array, source: Source, waiting: int = WAITING) -> Offered:
+    """A schedule at `address`, over connections of its own, so that none has been idle for long.
+
+    Raises:
+        OSError, Unanswered: as `Sender.offer`.
+    """
     sender = Sender(waiting=waiting)
     try:
         await sender.connect(address)
