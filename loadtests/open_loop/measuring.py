@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import cast
 from uuid import uuid4
 
@@ -32,12 +33,16 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What holds a rate, `limit_s` for the 99th percentile, how long each probe lasts, and which rates are tried."""
+    """How a scenario is probed: each rate for so many `seconds`, after a first one that warms up and does not count.
+
+    limit_s: what the 99th percentile may be. sessions: how many are open at a time.
+    """
 
     limit_s: float
     seconds: float
     bounds: Bounds
     sessions: int = OPEN_SESSIONS
+    warm_up_s: float = WARM_UP_S
 
 
 @dataclass(slots=True)
@@ -54,19 +59,16 @@ class Found:
         return [Tried(probe.rate, not probe.trouble(self.limit_s)) for probe in self.probes]
 
     @property
-    def best(self) -> Probe | None:
-        """The probe of the highest rate that was held."""
-        held = [probe for probe in self.probes if not probe.trouble(self.limit_s)]
-        return max(held, key=lambda probe: probe.rate, default=None)
+    def decisive(self) -> list[Probe]:
+        """Of each rate the best probe, from the lowest rate to the highest."""
+        ranked = sorted(self.probes, key=lambda probe: (probe.trouble(self.limit_s) != "", probe.ms(99) or inf))
+        by_rate = {probe.rate: probe for probe in reversed(ranked)}
+        return [by_rate[rate] for rate in sorted(by_rate)]
 
     @property
-    def decisive(self) -> list[Probe]:
-        """Of each rate the probe that counts, the better one, from the lowest rate to the highest."""
-        by_rate: dict[float, Probe] = {}
-        for probe in self.probes:
-            if probe.rate not in by_rate or by_rate[probe.rate].trouble(self.limit_s):
-                by_rate[probe.rate] = probe
-        return [by_rate[rate] for rate in sorted(by_rate)]
+    def best(self) -> Probe | None:
+        """That of the highest rate which was held."""
+        return next((probe for probe in reversed(self.decisive) if not probe.trouble(self.limit_s)), None)
 
 
 async def measure(address: str, found: Found, pool: Pool, plan: Plan, tell: Callable[[Probe], None]) -> None:
@@ -77,7 +79,7 @@ async def measure(address: str, found: Found, pool: Pool, plan: Plan, tell: Call
     """
     try:
         async with _source(address, found.scenario, pool, plan) as source:
-            await offered(address, arrivals(plan.bounds.start, WARM_UP_S, SEED), source)
+            await offered(address, arrivals(plan.bounds.start, plan.warm_up_s, SEED), source)
             while (rate := next_rate(found.tried, plan.bounds)) is not None:
                 due = arrivals(rate, plan.seconds, SEED + 1 + len(found.probes))
                 probe = judged(await offered(address, due, source), rate, plan.seconds, plan.limit_s)
@@ -94,18 +96,16 @@ async def _source(address: str, scenario: str, pool: Pool, plan: Plan) -> AsyncI
         return
     prefix = f"open-loop-{uuid4().hex[:8]}"
     sessions = Sessions(cast("Sequence[Series]", pool), [f"{prefix}-{number}" for number in range(plan.sessions)])
-    await _each(address, sessions.openings)
+    for exchanged in (await _each(address, sessions.openings)).exchanges:
+        if exchanged and (refusal := exchanged.answer.refusal):
+            raise Failed(f"a session could not be opened: {refusal} {exchanged.answer.body[:_TOLD]!r}")
     yield sessions
     await _each(address, sessions.closings)
 
 
-async def _each(address: str, exchanges: Sequence[Exchange]) -> None:
-    """Raises: Failed: one of them was refused."""
-    found = await offered(address, np.zeros(len(exchanges)), Cycle(exchanges), len(exchanges))
-    for exchange, exchanged in zip(exchanges, found.exchanges, strict=True):
-        assert exchanged is not None  # as many may wait as there are
-        if refusal := exchanged.answer.refusal:
-            raise Failed(f"{exchange.path} was refused: {refusal} {exchanged.answer.body[:_TOLD]!r}")
+async def _each(address: str, exchanges: Sequence[Exchange]) -> Offered:
+    """All of them at once."""
+    return await offered(address, np.zeros(len(exchanges)), Cycle(exchanges), len(exchanges))
 
 
 async def offered(address: str, due: Array, source: Source, waiting: int = WAITING) -> Offered:

@@ -89,7 +89,8 @@ def _closed_loop(url: str, pid: int, folder: Path) -> Seen:
     """What Locust counts."""
     options = {
         "config": _CONFIG, "host": url, "users": USERS, "spawn-rate": USERS, "wait": WAIT_S,
-        "run-time": f"{SECONDS:g}s", "traffic": TRAFFIC, "out": folder, "csv": folder / "locust", "html": folder / "locust.html",
+        "run-time": f"{SECONDS:g}s", "traffic": TRAFFIC, "out": folder,
+        "csv": folder / "locust", "html": folder / "locust.html",
     }  # fmt: skip
     command = python("locust", "--headless", "--only-summary", *(f"--{name}={each}" for name, each in options.items()))
     before = _rows(url)

@@ -10,7 +10,6 @@ import orjson
 
 from loadtests.open_loop.measuring import Found, Plan
 from loadtests.open_loop.probe import Probe
-from loadtests.open_loop.search import TRIES
 from loadtests.report import history
 from loadtests.report.history import Entry
 from loadtests.report.plots import by_load
@@ -112,7 +111,7 @@ def _facts(results: Results) -> Iterator[str]:
     yield (
         f"A rate is held if its p99 is at most {results.limit}, 99 % of the requests that were due are answered in "
         "time, and none is skipped, refused or wrong. A rate that is not held is tried "
-        f"{TRIES} times, and the better one counts: the machine may have been busy with something else."
+        "once more, and the better probe counts: the machine may have been busy with something else."
     )
     yield (
         "The client shares the processors with the gateway. Its timers wake once a millisecond, so latencies are up to "
@@ -150,17 +149,18 @@ def _sections(results: Results) -> Iterator[Shown]:
 
 
 def _probes(found: Found) -> Table:
-    return Table(
-        title=f"Probes: {found.scenario}",
-        columns=("offered", "answered in time", "p50, ms", "p99, ms", "sent late, ms", "client, cores", "not held"),
-        rows=tuple(
-            (
-                probe.rate, probe.achieved_per_s, probe.ms(50), probe.ms(99), probe.late_s * 1000, probe.cpu_share,
-                probe.trouble(found.limit_s),
-            )
-            for probe in found.probes
-        ),
+    text = "Rates are requests a second. What is sent late was due while all connections, all sessions, or the client "
+    columns = (
+        "rate", "due", "answered in time", "p50, ms", "p99, ms", "sent late, p99, ms", "client, cores", "not held",
     )  # fmt: skip
+    rows = tuple(
+        (
+            probe.rate, probe.due / probe.seconds, probe.achieved_per_s, probe.ms(50), probe.ms(99),
+            probe.late_s * 1000, round(probe.cpu_share, 2), probe.trouble(found.limit_s),
+        )
+        for probe in found.probes
+    )  # fmt: skip
+    return Table(title=f"Probes: {found.scenario}", text=f"{text}were busy.", columns=columns, rows=rows)
 
 
 def _wrong(found: Found) -> int:

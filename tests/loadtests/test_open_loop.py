@@ -11,9 +11,10 @@ from loadtests.open_loop import probe, search
 from loadtests.open_loop.connection import Answer, Connection
 from loadtests.open_loop.schedule import arrivals
 from loadtests.open_loop.search import Bounds, Tried
-from loadtests.open_loop.sender import Exchanged, Offered, Sender, Unanswered
-from loadtests.open_loop.sources import Cycle
+from loadtests.open_loop.sender import Exchanged, Offered, Sender, Turn, Unanswered
+from loadtests.open_loop.sources import Cycle, Sessions
 from loadtests.traffic.exchange import Exchange, WrongAnswer
+from loadtests.traffic.steps import Series
 
 OK = Answer(200, b"right")
 
@@ -130,6 +131,55 @@ async def test_a_lost_connection_ends_the_schedule_with_its_reason() -> None:
     asyncio.get_running_loop().call_later(0.5, sender.lost, Line, ConnectionResetError("gone"))
     with pytest.raises(ConnectionResetError, match="gone"):
         await sender.offer(arrivals(50, 5, seed=1), Cycle([REQUEST]))
+
+
+def series_of(*lengths: int) -> list[Series]:
+    values = (np.full((length, 1), 20 + place, np.float32) for place, length in enumerate(lengths))
+    return [Series("temperature", block, block) for block in values]
+
+
+@pytest.mark.looptime
+async def test_a_session_has_one_step_at_a_time_and_steps_that_find_none_free_wait_for_one() -> None:
+    due, sender = np.arange(60) * 0.01, in_made_up_time()
+    server = Server(sender, 0.05, 8)
+    found = await sender.offer(due, Sessions(series_of(5), ["a", "b", "c"]))
+    for name in (b"/a:step ", b"/b:step ", b"/c:step "):
+        steps = [int(request.split(b'"step":')[1][:-1]) for request in server.received if name in request]
+        assert steps == [place % 5 for place in range(len(steps))]
+        assert len(steps) > 10
+    in_flight = [((found.sent_at <= at) & (found.answered_at > at)).sum() for at in found.sent_at]
+    assert max(in_flight) == 3
+
+
+def asked(session: Turn) -> str:
+    return f"{session.request.path} {session.request.body.decode()}"
+
+
+def test_a_session_ends_with_its_series_goes_on_after_a_refusal_and_is_opened_anew_when_it_is_lost() -> None:
+    sessions = Sessions(series_of(2, 3), ["a"])
+    session = sessions.take()
+    assert session is not None
+    assert sessions.take() is None
+    assert session.answered(Answer(503, b"", "draining")) is None
+    assert sessions.take() is session
+    assert asked(session) == '/v1/sessions/a:step {"inputs":{"temperature":[20.0]},"step":0}'
+    session.answered(OK)
+    assert sessions.take() is session
+    close = session.answered(OK)
+    assert (close.method, close.path) == ("DELETE", "/v1/sessions/a")
+    opening = session.answered(Answer(204, b""))
+    assert (opening.path, opening.body) == (
+        "/v1/models/temperature/sessions",
+        b'{"session":"a","if_exists":"restart"}',
+    )
+    assert sessions.take() is None
+    assert session.answered(Answer(201, b"")) is None
+    assert sessions.take() is session
+    assert asked(session) == '/v1/sessions/a:step {"inputs":{"temperature":[21.0]},"step":0}'
+    assert session.answered(Answer(410, b"", "session_lost")).path == "/v1/models/temperature/sessions"
+    assert session.answered(Answer(201, b"")) is None
+    assert sessions.take() is session
+    assert asked(session) == '/v1/sessions/a:step {"inputs":{"temperature":[20.0]},"step":0}'
 
 
 class Heard:
