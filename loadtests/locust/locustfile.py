@@ -3,11 +3,14 @@
 Here the users meet Locust's events; `lead` says what is done before and after the load.
 """
 
+import signal
 from pathlib import Path
 from typing import Any
 
+import gevent
+import greenlet
 from grpc.experimental.gevent import init_gevent
-from locust import events, stats
+from locust import events, runners, stats
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
@@ -37,6 +40,7 @@ __all__ = [
 ]
 
 set_window(stats)
+runners.HEARTBEAT_LIVENESS = 30  # seconds after which a worker counts as lost: its cores may be the gateway's, too
 events.init_command_line_parser.add_listener(options.add)
 
 
@@ -48,6 +52,12 @@ def begin(environment: Environment, **_: Any) -> None:
         init_gevent()  # after the fork of --processes, whose children could not use gRPC otherwise
     if not isinstance(environment.runner, WorkerRunner):
         Lead(environment, wrong)
+    gevent.signal_handler(signal.SIGINT, _interrupt, greenlet.getcurrent())
+
+
+def _interrupt(main: greenlet.greenlet) -> None:
+    """Ctrl-C ends Locust's own greenlet; left to Python, it would end whichever user runs just then."""
+    gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
 
 
 @events.test_start.add_listener
