@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -36,6 +37,13 @@ _LEAST = 100  # requests of a probe: fewer say nothing of a 99th percentile
 _FAILED, _WRONG_USAGE, _NOT_REACHABLE, _INTERRUPTED, _TERMINATED = 1, 2, 3, 130, 143
 
 
+class Missing(StrEnum):
+    """What is done with a scenario that the gateway lacks something for."""
+
+    LEAVE_OUT = "leave-out"
+    FAIL = "fail"
+
+
 def main(
     scenarios: Annotated[list[str] | None, typer.Argument(help=f"Of {', '.join(MODELS)}; default: all.")] = None,
     url: Annotated[str, typer.Option(help="A gateway that runs. Default: one of its own, calibrated.")] = "",
@@ -44,7 +52,9 @@ def main(
     start: Annotated[float, typer.Option(min=1, help="The rate that is tried first, in requests a second.")] = 100.0,
     probes: Annotated[int, typer.Option(min=1, help="The most probes of a scenario.")] = PROBES,
     sessions: Annotated[int, typer.Option(min=1, help="How many sessions are open at a time.")] = OPEN_SESSIONS,
-    fail: Annotated[bool, typer.Option("--fail-if-missing", help="Leave out no scenario.")] = False,
+    missing: Annotated[
+        Missing, typer.Option(help="What to do with scenarios whose model is not served, or not calibrated.")
+    ] = Missing.LEAVE_OUT,
     models: Annotated[Path, typer.Option(help="The trained models, which say what is right.")] = Path("var/models"),
     traffic: Annotated[Path, typer.Option(help="Where what they answer is kept.")] = Path("var/loadtest/traffic"),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("var/loadtest"),
@@ -64,7 +74,7 @@ def main(
         history.read(out / history.FILE)
         with exits_at_sigterm(), _gateway(results, models, out / _FOLDER):
             served = Served(results.url, "")
-            _measure(results, _able(results, chosen, served, _traffic(models, traffic), fail=fail))
+            _measure(results, _able(results, chosen, served, _traffic(models, traffic), missing))
     except HistoryRefused as error:
         _exit(error, _WRONG_USAGE)
     except (NotReady, CommandError, SluiceError) as error:
@@ -123,17 +133,19 @@ def _traffic(models: Path, folder: Path) -> Traffic:
     return load(folder)
 
 
-def _able(results: Results, chosen: Sequence[str], served: Served, traffic: Traffic, *, fail: bool) -> dict[str, Pool]:
+def _able(
+    results: Results, chosen: Sequence[str], served: Served, traffic: Traffic, missing: Missing
+) -> dict[str, Pool]:
     """By name of a scenario that the gateway can serve what is sent; the others are noted.
 
     Raises:
-        NotReady: nothing is left; or with `fail`, a scenario would be left out.
+        NotReady: nothing is left; or a scenario would be left out, and that is not wanted.
     """
     pools: dict[str, Pool] = {name: getattr(traffic, "series" if name == SESSIONS else name) for name in chosen}
     for name, pool in [*pools.items()]:
         unknown = "" if pool else f"nobody knows what {MODELS[name]} should answer"
         lack = served.lack([MODELS[name]], {name}) or unknown
-        if lack and fail:
+        if lack and missing is Missing.FAIL:
             raise NotReady(f"{name} cannot run: {lack}")
         if lack:
             results.notes.append(f"{name} was left out: {lack}.")
