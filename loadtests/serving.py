@@ -1,0 +1,45 @@
+"""A load test's own gateway: the example models that the loads ask, trained where missing, served, calibrated.
+
+It does not know what they are asked.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sluice.cli.demo.recognition import CALIBRATIONS, DIGITS, calibrate
+from sluice.cli.embedded import Embedded, embedded
+from sluice.cli.example_models import build_missing
+
+MODELS = ("dates", DIGITS, "temperature")  # what takes longest to train comes first
+
+
+@contextmanager
+def serving(models: Path, out: Path, *flags: str) -> Iterator[Embedded]:
+    """A `sluice serve` with these flags until the end of the block; in the block all its models can be asked.
+
+    `models` is where the trained models are kept, and what is missing or out of date there is trained first. The
+    gateway's log and the calibration go into the folder `out`.
+
+    Raises:
+        CommandError, SluiceError: a model could not be trained, served or calibrated.
+    """
+    from sluice_models.digits import data  # noqa: PLC0415 - it loads scikit-learn
+
+    build_missing(models, MODELS)
+    calibrations = out / CALIBRATIONS
+    calibrations.mkdir(parents=True, exist_ok=True)
+    with embedded(_only(models, out / "models"), out / "serve.log", "--calibrations", str(calibrations), *flags) as own:
+        own.until_ready()
+        calibrate(own.http, out, DIGITS, data.load())
+        yield own
+
+
+def _only(models: Path, folder: Path) -> Path:
+    """A folder of nothing but the models of the loads: others in `models` would take memory and time to start."""
+    folder.mkdir(exist_ok=True)
+    for name in MODELS:
+        link = folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to((models / name).resolve())
+    return folder
