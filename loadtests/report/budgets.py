@@ -44,7 +44,12 @@ _CLIENTS = {
     "refused": Figure("share"),
     "unreachable": Figure("share"),
 }
-_GATEWAY = {"memory_growth": Figure("share"), "file_descriptors_growth": Figure("share")}
+_GATEWAY = {
+    "memory_change": Figure("share"),  # of a soak's second quarter to its last, up or down
+    "file_descriptors_growth": Figure("count"),
+    "file_descriptors_left": Figure("count"),  # after the load, beside before it
+    "model_server_back": Figure("duration"),  # after it was killed, at most
+}
 
 
 @dataclass(frozen=True, slots=True)
