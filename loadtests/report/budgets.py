@@ -1,7 +1,7 @@
 """Budgets: what a run is held to, read from YAML, and whether it was kept.
 
 It does not know how figures are found. The file has sections, and a run is held to one of them. In a section stand
-`all`, `gateway` and scenarios, by the name that Locust shows, and what bounds each:
+`all` and scenarios, by the name that Locust shows, and what bounds each:
 
     loadtest:
       all: {errors: 0.1 %, wrong_answers: 0}
@@ -19,7 +19,7 @@ from loadtests.report.quantities import Kind, quantity, written
 from sluice.evaluator.document import Table
 
 SECTIONS = ("loadtest", "soak")
-ALL, GATEWAY = "all", "gateway"
+ALL = "all"
 
 
 class BudgetsRefused(ValueError):
@@ -34,7 +34,7 @@ class Figure:
     at_least: bool = False
 
 
-_CLIENTS = {
+FIGURES = {
     **dict.fromkeys(("p50", "p90", "p95", "p99", "p99.9", "max"), Figure("duration")),
     "requests": Figure("count", at_least=True),
     "rate": Figure("rate", at_least=True),
@@ -44,17 +44,11 @@ _CLIENTS = {
     "refused": Figure("share"),
     "unreachable": Figure("share"),
 }
-_GATEWAY = {
-    "memory_change": Figure("share"),  # of a soak's second quarter to its last, up or down
-    "file_descriptors_growth": Figure("count"),
-    "file_descriptors_left": Figure("count"),  # after the load, beside before it
-    "model_server_back": Figure("duration"),  # after it was killed, at most
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One figure of `all`, of the gateway, or of a scenario, and its bound: in seconds, per second, or a fraction."""
+    """One figure of `all` or of a scenario, and its bound: in seconds, per second, or a fraction."""
 
     scope: str
     figure: str
@@ -62,7 +56,7 @@ class Budget:
 
     @property
     def bounded(self) -> Figure:
-        return _figures(self.scope)[self.figure]
+        return FIGURES[self.figure]
 
     def __str__(self) -> str:
         words = self.figure.replace("_", " ")
@@ -146,18 +140,13 @@ def _unbroken(text: str) -> str:
 
 def _section(section: str, scopes: object, scenarios: Collection[str]) -> list[Budget]:
     budgets = []
-    for scope, figures in _table(scopes, (ALL, GATEWAY, *scenarios), "scenario", section).items():
-        known = _figures(scope)
-        for figure, limit in _table(figures, known, "figure", f"{section}, {scope}").items():
+    for scope, figures in _table(scopes, (ALL, *scenarios), "scenario", section).items():
+        for figure, limit in _table(figures, FIGURES, "figure", f"{section}, {scope}").items():
             try:
-                budgets.append(Budget(scope, figure, quantity(limit, known[figure].kind)))
+                budgets.append(Budget(scope, figure, quantity(limit, FIGURES[figure].kind)))
             except ValueError as error:
                 raise ValueError(f"{section}, {scope}, {figure}: {error}") from None
     return budgets
-
-
-def _figures(scope: str) -> Mapping[str, Figure]:
-    return _GATEWAY if scope == GATEWAY else _CLIENTS
 
 
 def _table(found: object, known: Collection[str], what: str, where: str) -> Mapping[str, Any]:
