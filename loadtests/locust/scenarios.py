@@ -10,7 +10,7 @@ GENERATION = "generation over HTTP"
 
 OPEN, SCAN, STEP, FORK, CLOSE = (f"{each} over HTTP" for each in ("open", "scan", "step", "fork", "close"))
 CONNECT_WEBSOCKET, STEP_WEBSOCKET = "connect a WebSocket", "step over WebSocket"
-STEP_STREAM = "steps over gRPC stream"
+OPEN_GRPC, CLOSE_GRPC, STEP_STREAM = "open over gRPC", "close over gRPC", "steps over gRPC stream"
 
 UPLOAD, EVALUATE, LOOK, FORGET = (f"{each} an evaluation" for each in ("upload", "ask for", "look at", "forget"))
 
@@ -21,6 +21,6 @@ RETURN = "repeat a step that was left"
 
 SCENARIOS = (
     ROWS, ROWS_GRPC, SEQUENCES, RECOGNITION, GENERATION,
-    OPEN, SCAN, STEP, FORK, CLOSE, CONNECT_WEBSOCKET, STEP_WEBSOCKET, STEP_STREAM,
+    OPEN, SCAN, STEP, FORK, CLOSE, CONNECT_WEBSOCKET, STEP_WEBSOCKET, OPEN_GRPC, CLOSE_GRPC, STEP_STREAM,
     UPLOAD, EVALUATE, LOOK, FORGET, LEAVE_REQUEST, LEAVE_STEP, LEAVE_WEBSOCKET, LEAVE_STREAM, RETURN,
 )  # fmt: skip

@@ -118,14 +118,34 @@ def check_nothing(body: bytes) -> None:
         raise WrongAnswer(f"expected no body, got {body[:_TOLD]!r}")
 
 
-def session_of(body: bytes) -> str:
-    """The id that the gateway has given a session which was opened.
+def check_started(field: str, body: bytes) -> None:
+    """The answer that gives the id of what was begun.
 
     Raises:
-        WrongAnswer: there is none.
+        WrongAnswer: it gives none.
     """
     with _read(body) as answer:
-        return str(answer["session"])
+        if not isinstance(answer[field], str):
+            raise WrongAnswer(f"{field}: expected an id, got {answer[field]!r:.80}")
+
+
+def check_evaluation(metrics: Mapping[str, float], body: bytes) -> None:
+    """How far an evaluation is, with its metrics when it is done.
+
+    Raises:
+        WrongAnswer: it has failed, or a metric is not that of Keras.
+    """
+    with _read(body) as answer:
+        if answer["status"] in {"failed", "cancelled"}:
+            raise WrongAnswer(f"expected an evaluation to end, got {answer['status']!r}: {answer.get('reason')}")
+        if answer["status"] == "done":
+            for name, value in metrics.items():
+                check_numbers(name, np.array(value), answer["metrics"][name]["value"])
+
+
+def text_of(body: bytes, field: str) -> str:
+    """What a right answer says in a field."""
+    return str(orjson.loads(body)[field])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from loadtests.bench.workloads.lengths import log_normal, whole
 from loadtests.traffic.checks import Recognizable, check_generated, check_predictions, check_recognized
+from loadtests.traffic.evaluations import Evaluated
 from loadtests.traffic.exchange import Exchange
 from loadtests.traffic.models import CLASSES, DATES, DIGITS, METHODS, MODELS, TEMPERATURE
 from loadtests.traffic.steps import Series
@@ -41,16 +42,6 @@ class Rows:
 
     pictures: Array
     logits: Array
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Evaluated:
-    """A file of labelled rows, what its evaluation is asked with, and by metric what Keras makes of the same rows."""
-
-    file: str
-    rows: bytes
-    request: Mapping[str, Any]
-    metrics: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

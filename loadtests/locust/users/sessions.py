@@ -5,9 +5,10 @@ from locust import tag, task
 from loadtests.locust.outcomes import Failure, SessionLost, WrongAnswer
 from loadtests.locust.scenarios import CLOSE, FORK, OPEN, SCAN, STEP
 from loadtests.locust.users.asking import HttpUser
-from loadtests.traffic.checks import session_of
+from loadtests.locust.users.walk import Walk
+from loadtests.traffic.checks import text_of
 from loadtests.traffic.models import TEMPERATURE
-from loadtests.traffic.steps import Series, closing, forking, opening, scanning, stepping
+from loadtests.traffic.steps import closing, forking, opening, scanning, stepping
 
 _PAST = 12  # the most months that are scanned when a session is opened
 _FORKED = 0.02  # the share of steps before which a client goes on with a copy of its session
@@ -18,57 +19,53 @@ class SessionUser(HttpUser):
     """Opens a session, scans some past months, steps month by month, then closes or drops it, and begins again.
 
     What was refused or not answered is sent again, numbered as it is: the state must not have moved, or have moved
-    once. Now and then it goes on with a fork. A session that is lost is opened anew.
+    once. Now and then the client goes on with a fork. A session that is lost is opened anew.
     """
 
     models = (TEMPERATURE,)
     weight = 6
-
-    def on_start(self) -> None:
-        self._session = ""
-        self._step = self._past = 0
-        self._sure = True
-        self._series: Series = self.following(self.traffic.series)
+    _walk: Walk | None = None
+    _sure = True  # whether the last call was answered; if not it may have run, and only that call itself may follow
 
     @tag("sessions", "http")
     @task
     def go_on(self) -> None:
         try:
-            if not self._session:
-                self._open()
-            elif self._step < self._past:
-                self._scan()
-            elif self._step == len(self._series):
-                self._end()
+            if self._walk is None:
+                self._walk = self._opened()
+            elif self._walk.over:
+                self._end(self._walk)
+            elif self._walk.step < self._walk.past:
+                self._scan(self._walk)
             elif self._sure and self.dice.random() < _FORKED:
-                self._fork()
+                self._fork(self._walk)
             else:
-                self._advance()
-        except (SessionLost, WrongAnswer):  # what comes after a wrong answer would be wrong for the same reason
-            self._session = ""
-        except Failure:
-            self._sure = False  # the call may have run: nothing but that call again says the same either way
-        else:
+                self._advance(self._walk)
             self._sure = True
+        except (SessionLost, WrongAnswer):  # what comes after a wrong answer would be wrong for the same reason
+            self._walk, self._sure = None, True
+        except Failure:
+            self._sure = False
 
-    def _open(self) -> None:
-        self._series, self._past = self.following(self.traffic.series), self.dice.randrange(_PAST + 1)
-        self._session, self._step = session_of(self.ask(opening(self._series), OPEN)), 0
+    def _opened(self) -> Walk:
+        series = self.following(self.traffic.series)
+        session = text_of(self.ask(opening(series), OPEN), "session")
+        return Walk(session, series, past=self.dice.randrange(_PAST + 1))
 
-    def _scan(self) -> None:
-        self.ask(scanning(self._series, self._session, 0, self._past), SCAN)
-        self._step = self._past
+    def _scan(self, walk: Walk) -> None:
+        self.ask(scanning(walk.series, walk.session, 0, walk.past), SCAN)
+        walk.step = walk.past
 
-    def _advance(self) -> None:
-        self.ask(stepping(self._series, self._session, self._step), STEP)
-        self._step += 1
+    def _advance(self, walk: Walk) -> None:
+        self.ask(stepping(walk.series, walk.session, walk.step), STEP)
+        walk.step += 1
 
-    def _fork(self) -> None:
-        parent = self._session
-        self._session = session_of(self.ask(forking(parent, self._step), FORK))
+    def _fork(self, walk: Walk) -> None:
+        parent = walk.session
+        walk.session = text_of(self.ask(forking(parent, walk.step), FORK), "session")
         self.ask(closing(parent), CLOSE)
 
-    def _end(self) -> None:
-        session, self._session = self._session, ""
+    def _end(self, walk: Walk) -> None:
+        self._walk = None
         if self.dice.random() >= _DROPPED:
-            self.ask(closing(session), CLOSE)
+            self.ask(closing(walk.session), CLOSE)
