@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-TELLING_S = 600.0  # a shorter load does not tell of memory, which in its first minutes grows to what traffic takes
 _HOUR_S = 3600.0
 
 

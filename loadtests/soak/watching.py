@@ -31,6 +31,15 @@ class Watched:
     def of(self, process: str) -> list[Sample]:
         return [sample for sample in self.samples if sample.process == process]
 
+    @property
+    def gateway_before(self) -> Sample:
+        return _gateway(self.before)
+
+    @property
+    def gateway_after(self) -> Sample | None:
+        """None: it was interrupted, which ended the gateway, too."""
+        return _gateway(self.after) if self.after else None
+
 
 class Watch:
     """Of one gateway of one's own, from before a load until after it."""
@@ -64,20 +73,12 @@ class Watch:
 
     def rest(self) -> None:
         """Wait until the gateway has as many file descriptors as before the load, but not for long."""
-        until = time.monotonic() + _REST_S
+        until, most = time.monotonic() + _REST_S, self.seen.gateway_before.descriptors
         while True:
-            self.seen.after = self._look(self.seen.load_s)
-            if time.monotonic() > until or self.descriptors_left() <= 0:
+            self.seen.after = found = self._look(self.seen.load_s)
+            if time.monotonic() > until or _gateway(found).descriptors <= most:
                 return
             time.sleep(_EVERY_S)
-
-    def descriptors_left(self) -> int:
-        """How many more the gateway has after the load than before."""
-        before, after = (
-            next(each.descriptors for each in samples if each.process == GATEWAY)
-            for samples in (self.seen.before, self.seen.after)
-        )
-        return after - before
 
     def _look(self, at_s: float) -> list[Sample]:
         if (code := self._own.process.poll()) is not None:
@@ -94,6 +95,10 @@ class Watch:
         kills = self.seen.kills
         if kills and kills[-1].back_s is None and _is_ready(client):
             kills[-1] = kills[-1]._replace(back_s=self.seen.load_s - kills[-1].at_s)
+
+
+def _gateway(samples: Sequence[Sample]) -> Sample:
+    return next(sample for sample in samples if sample.process == GATEWAY)
 
 
 def _is_ready(client: Client) -> bool:

@@ -1,0 +1,90 @@
+"""Judges what a gateway held under a soak: memory and file descriptors flat, its model server back after every kill.
+
+It does not know how it was seen, nor what the users saw; that is judged by the budgets.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from loadtests.soak.figures import Series, TooFew, change
+from loadtests.soak.killing import Kill
+from loadtests.soak.samples import Sample
+
+MEMORY_CHANGE = 0.02  # of the second quarter's mean
+DESCRIPTORS_MORE = 2  # in the last quarter's median, as clients come and go
+BACK_S = 60.0
+TELLING_S = 600.0  # a shorter load does not tell of memory, which in its first minutes grows to what traffic takes
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is asked, and what came of it. `holds` is None if the load does not tell."""
+
+    title: str
+    asked: str
+    found: str
+    holds: bool | None
+
+
+def memory(samples: Sequence[Sample], load_s: float) -> Finding:
+    """Resident memory, by the means of the second quarter and of the last."""
+    series = Series([each.at_s for each in samples], [each.resident_bytes / MIB for each in samples], load_s)
+    asked = f"the last quarter's mean within {MEMORY_CHANGE:.0%} of the second's"
+    try:
+        second, last = series.means()
+    except TooFew as error:
+        return Finding("memory is flat", asked, str(error), None)
+    moved = change((second, last))
+    found = f"{second:.1f} → {last:.1f} MiB: {(last / second - 1):+.2%}, {series.hourly():+.1f} MiB an hour"
+    if load_s < TELLING_S:
+        return Finding("memory is flat", asked, f"{found}; less than {TELLING_S / 60:g} minutes do not tell", None)
+    return Finding("memory is flat", asked, found, moved <= MEMORY_CHANGE)
+
+
+def descriptors(samples: Sequence[Sample], load_s: float) -> Finding:
+    """Open file descriptors, by the medians of the second quarter and of the last."""
+    series = Series([each.at_s for each in samples], [each.descriptors for each in samples], load_s)
+    asked = f"the last quarter's median at most {DESCRIPTORS_MORE} above the second's"
+    try:
+        second, last = series.medians()
+    except TooFew as error:
+        return Finding("file descriptors are flat", asked, str(error), None)
+    return Finding("file descriptors are flat", asked, f"{second:g} → {last:g}", last <= second + DESCRIPTORS_MORE)
+
+
+def descriptors_left(before: Sample, after: Sample | None) -> Finding:
+    """Open file descriptors when the clients have gone, beside before they came."""
+    title, asked = "file descriptors are closed", "no more after the load than before it"
+    if after is None:
+        return Finding(title, asked, "the gateway was not seen after the load", None)
+    found = f"{before.descriptors} before, {after.descriptors} after"
+    return Finding(title, asked, found, after.descriptors <= before.descriptors)
+
+
+def model_server(kills: Sequence[Kill]) -> Finding:
+    """How long the gateway was not ready after its model server had been killed."""
+    title, asked = "a model server that is killed comes back", f"ready again within {BACK_S:g} s, every time"
+    if not kills:
+        return Finding(title, asked, "none was killed", None)
+    back = [kill.back_s for kill in kills if kill.back_s is not None]
+    found = f"killed {len(kills)} times, back {len(back)} times"
+    if back:
+        found += f", after {min(back):.0f} to {max(back):.0f} s"
+    return Finding(title, asked, found, len(back) == len(kills) and max(back) <= BACK_S)
+
+
+def sentence(findings: Sequence[Finding]) -> str:
+    """In a sentence, what does not hold, and what the load does not tell."""
+    return " ".join(_sentences(findings))
+
+
+def _sentences(findings: Sequence[Finding]) -> Iterator[str]:
+    broken = [finding for finding in findings if finding.holds is False]
+    if not broken:
+        yield f"All of {sum(finding.holds is True for finding in findings)} hold."
+    for finding in broken:
+        yield f"It does not hold that {finding.title}: asked was {finding.asked}, found {finding.found}."
+    for finding in findings:
+        if finding.holds is None:
+            yield f"It is not known whether {finding.title}: {finding.found}."
