@@ -4,7 +4,7 @@ from locust import LoadTestShape
 
 from loadtests.locust.shapes import Shape
 
-_LENGTH_S = 120.0  # of a run without --run-time
+LENGTH_S = 120.0  # of a run without --run-time
 _SPAWN_RATE = 100.0  # the most that Locust recommends: the shape says when users come, not Locust
 
 
@@ -21,5 +21,5 @@ class Load(LoadTestShape):
     def tick(self) -> tuple[int, float] | None:
         assert self.runner is not None
         options = self.runner.environment.parsed_options
-        users = self._shape.users(self.get_run_time(), options.run_time or _LENGTH_S, options.num_users)
+        users = self._shape.users(self.get_run_time(), options.run_time or LENGTH_S, options.num_users)
         return None if users is None else (users, _SPAWN_RATE)
