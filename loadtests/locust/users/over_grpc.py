@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import Any
 
 import gevent
@@ -10,7 +9,6 @@ import grpc
 import numpy as np
 from gevent.queue import Queue
 from google.protobuf.message import Message
-from grpc.experimental.gevent import init_gevent
 from locust import tag, task
 
 from loadtests.locust import outcomes
@@ -34,16 +32,13 @@ _CHANNEL = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_
 _SESSIONS_OF_A_STREAM = 4
 _DROPPED = 0.3  # the share of sessions that are left open when they are over
 
-begin = cache(init_gevent)  # once in each process: Locust forks after it has imported this
-
 
 class GrpcUser(LoadUser):
-    """A client over gRPC."""
+    """A client over gRPC; its process has made gRPC cooperative (`init_gevent`)."""
 
     abstract = True
 
     def on_start(self) -> None:
-        begin()
         self.channel = grpc.insecure_channel(self.grpc, _CHANNEL)
 
     def on_stop(self) -> None:
