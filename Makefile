@@ -5,6 +5,7 @@ BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
 GRPC ?= $(shell at='$(HTTP)'; port=$${at/*:/}; echo $${at%:*}:$$((port ? port + 1 : 0)))# one port higher, so that both move
 CALIBRATIONS = $(wildcard var/calibrations)
+SOAK ?= 1h
 WORKERS ?= $(shell expr $$(nproc) + 1)# one more than cores, as tests wait for processes that start
 DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py \
   tests/export/test_equality.py tests/models/test_clips.py tests/models/test_digits.py tests/models/test_glyphs.py \
@@ -12,7 +13,7 @@ DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_b
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
-.PHONY: help demo serve test test-deep bench openset check fix protos lock system-packages clean
+.PHONY: help demo serve test test-deep bench openset soak check fix protos lock system-packages clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +24,9 @@ demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients; sequence
 serve: $(BIN)/.demo ## Serve the example models on HTTP=127.0.0.1:8080, and gRPC one port higher, or GRPC=HOST:PORT
 	sluice models build temperature dates
 	sluice serve --models var/models --http $(HTTP) --grpc $(GRPC) $(CALIBRATIONS:%=--calibrations %)
+
+soak: $(BIN)/.dev ## Load a gateway for an hour, killing its model server now and then; SOAK=60s for a try
+	python -m loadtests.soak --length $(SOAK)
 
 test: $(BIN)/.dev ## Run all tests, in about ten minutes on two cores
 	coverage erase

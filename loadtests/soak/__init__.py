@@ -1,1 +1,1 @@
-"""The soak: mixed load for an hour, a model server that is killed now and then, and whether the gateway stays as it was."""
+"""The soak: mixed load for an hour with a model server that is killed now and then; does the gateway stay as it was?"""

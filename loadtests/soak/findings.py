@@ -27,35 +27,37 @@ class Finding:
     holds: bool | None
 
 
-def memory(samples: Sequence[Sample], load_s: float) -> Finding:
-    """Resident memory, by the means of the second quarter and of the last."""
+def memory(process: str, samples: Sequence[Sample], load_s: float) -> Finding:
+    """A process's resident memory, by the means of the second quarter and of the last."""
+    title = f"the {process}'s memory is flat"
     series = Series([each.at_s for each in samples], [each.resident_bytes / MIB for each in samples], load_s)
     asked = f"the last quarter's mean within {MEMORY_CHANGE:.0%} of the second's"
     try:
         second, last = series.means()
     except TooFew as error:
-        return Finding("memory is flat", asked, str(error), None)
+        return Finding(title, asked, str(error), None)
     moved = change((second, last))
     found = f"{second:.1f} → {last:.1f} MiB: {(last / second - 1):+.2%}, {series.hourly():+.1f} MiB an hour"
     if load_s < TELLING_S:
-        return Finding("memory is flat", asked, f"{found}; less than {TELLING_S / 60:g} minutes do not tell", None)
-    return Finding("memory is flat", asked, found, moved <= MEMORY_CHANGE)
+        return Finding(title, asked, f"{found}; less than {TELLING_S / 60:g} minutes do not tell", None)
+    return Finding(title, asked, found, moved <= MEMORY_CHANGE)
 
 
-def descriptors(samples: Sequence[Sample], load_s: float) -> Finding:
-    """Open file descriptors, by the medians of the second quarter and of the last."""
+def descriptors(process: str, samples: Sequence[Sample], load_s: float) -> Finding:
+    """A process's open file descriptors, by the medians of the second quarter and of the last."""
+    title = f"the {process}'s file descriptors are flat"
     series = Series([each.at_s for each in samples], [each.descriptors for each in samples], load_s)
     asked = f"the last quarter's median at most {DESCRIPTORS_MORE} above the second's"
     try:
         second, last = series.medians()
     except TooFew as error:
-        return Finding("file descriptors are flat", asked, str(error), None)
-    return Finding("file descriptors are flat", asked, f"{second:g} → {last:g}", last <= second + DESCRIPTORS_MORE)
+        return Finding(title, asked, str(error), None)
+    return Finding(title, asked, f"{second:g} → {last:g}", last <= second + DESCRIPTORS_MORE)
 
 
 def descriptors_left(before: Sample, after: Sample | None) -> Finding:
     """Open file descriptors when the clients have gone, beside before they came."""
-    title, asked = "file descriptors are closed", "no more after the load than before it"
+    title, asked = "the gateway's file descriptors are closed", "no more after the load than before it"
     if after is None:
         return Finding(title, asked, "the gateway was not seen after the load", None)
     found = f"{before.descriptors} before, {after.descriptors} after"

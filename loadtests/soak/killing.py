@@ -7,12 +7,12 @@ import psutil
 
 from loadtests.soak.samples import MODEL_SERVER, children
 
-_EVERY_S = 300.0
+_EVERY_S = 600.0
 _MARGIN = 0.25  # of its part of the load that lies before a kill, and behind it: two never come close together
 
 
 def kill_times(load_s: float, seed: int) -> list[float]:
-    """When to kill, in seconds since the load began: about once in five minutes, but once at least.
+    """When to kill, in seconds since the load began: about once in ten minutes, but once at least.
 
     The load is divided into equal parts, and in the middle half of each there is one, drawn from the seed.
     """

@@ -7,20 +7,20 @@ from pathlib import Path
 from loadtests.report.plots import Points, over_time
 from loadtests.soak.figures import Series, TooFew
 from loadtests.soak.findings import MIB, Finding, sentence
-from loadtests.soak.samples import EVALUATOR, GATEWAY, MODEL_SERVER, Sample
+from loadtests.soak.samples import EVALUATOR, GATEWAY, LOAD, MODEL_SERVER, Sample
 from loadtests.soak.watching import Watched
 from sluice.evaluator.document import Table
 from sluice.evaluator.report.numbers import duration
 from sluice.evaluator.report.page import Gallery, Picture, page
 
 _SHOWN = 1200  # points of a line: more cannot be seen, and would make the page large
-_HOLDS = {True: "✓ holds", False: "✗ does not hold", None: "not known"}
+HOLDS = {True: "✓ holds", False: "✗ does not hold", None: "not known"}
 _CPU_S = 10.0  # over so many seconds processor time is taken
 
 
 def write(file: Path, seen: Watched, findings: Sequence[Finding], load: str, files: Mapping[str, str]) -> None:
     """`load` says what it was, in words; `files` are what lies beside the page, by their relative addresses."""
-    asked = tuple((each.title, each.asked, each.found, _HOLDS[each.holds]) for each in findings)
+    asked = tuple((each.title, each.asked, each.found, HOLDS[each.holds]) for each in findings)
     sections = (
         Table(title="What is asked", columns=("", "asked", "found", ""), rows=asked),
         Gallery("The whole time", _pictures(seen), "A dotted line: the model server was killed."),
@@ -56,14 +56,14 @@ def memory_picture(seen: Watched) -> Picture:
 
 
 def _pictures(seen: Watched) -> list[Picture]:
-    processes = (GATEWAY, MODEL_SERVER, EVALUATOR)
+    processes = (GATEWAY, MODEL_SERVER, EVALUATOR, LOAD)
     running = {name: samples for name in processes if (samples := seen.of(name))}
     others = {name: samples for name, samples in running.items() if name != GATEWAY}
     return [
         memory_picture(seen),
         _over_time(seen, "Gateway: open file descriptors", "", {"": _line(seen.of(GATEWAY), "descriptors")}),
         *(
-            _over_time(seen, f"{name.capitalize()}: memory", "MiB", {"": _line(samples, "resident_bytes", MIB)})
+            _over_time(seen, f"{name[0].upper()}{name[1:]}: memory", "MiB", {"": _line(samples, "resident_bytes", MIB)})
             for name, samples in others.items()
         ),
         _over_time(seen, "Processor", "cores", {name: _cores(samples) for name, samples in running.items()}),
@@ -100,8 +100,6 @@ def _cores(samples: Sequence[Sample]) -> Points:
 
 
 def _kills(seen: Watched) -> Table | None:
-    rows = tuple(
-        (duration(kill.at_s), "" if kill.back_s is None else f"{kill.back_s:.0f} s") for kill in seen.kills
-    )
+    rows = tuple((duration(kill.at_s), "" if kill.back_s is None else f"{kill.back_s:.0f} s") for kill in seen.kills)
     columns = ("the model server was killed after", "the gateway was ready again within")
     return Table(title="Kills", columns=columns, rows=rows) if rows else None

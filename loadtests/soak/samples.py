@@ -1,4 +1,4 @@
-"""What the gateway and its children hold, looked at again and again: memory, file descriptors, threads, CPU time.
+"""What the gateway, its children and the load hold, looked at again and again: memory, descriptors, threads, CPU time.
 
 It does not judge.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import psutil
 
-GATEWAY, MODEL_SERVER, EVALUATOR = "gateway", "model server", "evaluator"
+GATEWAY, MODEL_SERVER, EVALUATOR, LOAD = "gateway", "model server", "evaluator", "Locust"
 _CHILDREN = {"sluice.model_server": MODEL_SERVER, "evaluator": EVALUATOR}  # by a word of their command lines
 
 
@@ -40,10 +40,10 @@ def children(gateway: psutil.Process) -> Iterator[tuple[str, psutil.Process]]:
                     yield name, child
 
 
-def look(gateway: psutil.Process, at_s: float) -> list[Sample]:
-    """The gateway and its children now; one that ends meanwhile is left out."""
-    found = []
-    for name, process in ((GATEWAY, gateway), *children(gateway)):
+def look(gateway: psutil.Process, load: psutil.Process | None, at_s: float) -> list[Sample]:
+    """The gateway, its children and the load now; what ends meanwhile is left out."""
+    found, others = [], [(LOAD, load)] if load else []
+    for name, process in ((GATEWAY, gateway), *children(gateway), *others):
         with suppress(psutil.Error), process.oneshot():
             memory, times = process.memory_full_info(), process.cpu_times()
             held = memory.rss, memory.uss, process.num_fds(), process.num_threads()

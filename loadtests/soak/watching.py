@@ -13,6 +13,7 @@ from sluice.cli.embedded import Embedded
 from sluice.client import Client, SluiceError
 
 _EVERY_S = 1.0
+_SETTLE_S = 3.0  # in which connections are closed that the gateway's start has used
 _STOP_S = 60.0  # in which an interrupted load writes what it has
 _REST_S = 20.0  # in which connections are closed that clients have left
 
@@ -47,6 +48,8 @@ class Watch:
     def __init__(self, own: Embedded) -> None:
         self._own = own
         self._gateway = psutil.Process(own.process.pid)
+        self._load: psutil.Process | None = None
+        time.sleep(_SETTLE_S)
         self.seen = Watched(before=self._look(0.0))
 
     def follow(self, load: Child, kill_at_s: Sequence[float], tell: Callable[[Watched], None]) -> None:
@@ -56,6 +59,7 @@ class Watch:
             Failed: the gateway has ended.
         """
         due, began, seen = list(kill_at_s), time.monotonic(), self.seen
+        self._load = psutil.Process(load.pid)
         with Client(self._own.http, attempts=1, timeout_s=_EVERY_S) as client:
             try:
                 while load.code is None:
@@ -73,6 +77,7 @@ class Watch:
 
     def rest(self) -> None:
         """Wait until the gateway has as many file descriptors as before the load, but not for long."""
+        self._load = None
         until, most = time.monotonic() + _REST_S, self.seen.gateway_before.descriptors
         while True:
             self.seen.after = found = self._look(self.seen.load_s)
@@ -83,7 +88,7 @@ class Watch:
     def _look(self, at_s: float) -> list[Sample]:
         if (code := self._own.process.poll()) is not None:
             raise Failed(f"the gateway ended with code {code}")
-        return look(self._gateway, at_s)
+        return look(self._gateway, self._load, at_s)
 
     def _kill(self, due: list[float]) -> None:
         """If there is no model server to kill now, there may be one at the next look."""

@@ -1,12 +1,23 @@
 """The soak's figures of made-up series, and what is seen, killed and told of real processes."""
 
+import csv
 import math
 import random
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
 
+import psutil
 import pytest
 
+from loadtests.processes import Child, Failed, free_address
+from loadtests.soak import findings, page, samples, watching
 from loadtests.soak.figures import Series, TooFew, change
-from loadtests.soak.killing import kill_times
+from loadtests.soak.killing import Kill, kill_model_server, kill_times
+from loadtests.soak.samples import GATEWAY, LOAD, MODEL_SERVER, Sample, look
+from loadtests.soak.watching import Watch, Watched
+from sluice.cli.embedded import Embedded
 
 HOUR = 3600.0
 MIB = 2**20
@@ -103,9 +114,176 @@ def test_descriptors_that_come_and_go_with_clients_do_not_grow(seed):
 def test_a_model_server_is_killed_once_at_least_and_has_time_to_come_back(load_s):
     for seed in range(20):
         times = kill_times(load_s, seed)
-        assert len(times) == max(1, round(load_s / 300))
+        assert len(times) == max(1, round(load_s / 600))
         assert times == kill_times(load_s, seed)
         part = load_s / len(times)
         gaps = [b - a for a, b in zip([0, *times], [*times, load_s], strict=True)]
         assert min(gaps) >= part / 4
     assert kill_times(load_s, 1) != kill_times(load_s, 2)
+
+
+# A gateway as far as a soak looks at it: it is ready while its model server runs, which it starts again.
+GATEWAY_OF_OURS = textwrap.dedent("""
+    import subprocess, sys
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "-m", "sluice.model_server"]
+    start = lambda: subprocess.Popen(command, stdin=subprocess.PIPE)
+    model_server = start()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            global model_server
+            ready = model_server.poll() is None
+            if not ready:
+                model_server = start()
+            body = b'{"status": "ready"}' if ready else b'{"error": "gone", "code": "unavailable"}'
+            self.send_response(200 if ready else 503)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_): ...
+
+    server = HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    print(model_server.pid, flush=True)
+    server.serve_forever()
+""")
+
+
+@contextmanager
+def gateway_of_ours():
+    """It, and the process id of its first model server."""
+    address = free_address()
+    command = [sys.executable, "-c", GATEWAY_OF_OURS, address.rpartition(":")[2]]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            pid = int(process.stdout.readline())
+            yield Embedded(f"http://{address}", "grpc://nobody", process), pid
+        finally:
+            process.kill()  # its model servers end with their standard input
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch):
+    for name in ("_EVERY_S", "_SETTLE_S", "_REST_S"):
+        monkeypatch.setattr(watching, name, 0.02)
+
+
+def test_a_look_finds_a_gateway_its_model_server_and_the_load(tmp_path):
+    with gateway_of_ours() as (own, pid):
+        found = look(psutil.Process(own.process.pid), psutil.Process(), 3.0)
+    assert {each.process: each.pid for each in found} == {
+        GATEWAY: own.process.pid, MODEL_SERVER: pid, LOAD: psutil.Process().pid
+    }  # fmt: skip
+    for each in found:
+        assert 0 < each.unique_bytes <= each.resident_bytes
+        assert each.descriptors >= 3
+        assert each.threads >= 1
+    samples.write(found, tmp_path / "samples.csv")
+    with (tmp_path / "samples.csv").open() as lines:
+        assert [each["process"] for each in csv.DictReader(lines)] == [GATEWAY, MODEL_SERVER, LOAD]
+
+
+def test_the_model_server_of_another_gateway_is_not_killed():
+    with gateway_of_ours() as (own, pid), gateway_of_ours() as (_, other):
+        assert kill_model_server(psutil.Process(own.process.pid)) == pid
+        assert psutil.Process(other).is_running()
+        assert kill_model_server(psutil.Process()) is None
+
+
+def test_a_watch_sees_the_load_through_and_a_killed_model_server_come_back(tmp_path):
+    with gateway_of_ours() as (own, pid):
+        watch, told = Watch(own), []
+        load = Child([sys.executable, "-c", "import sys; sys.stdin.readline()"], tmp_path / "load.log", apart=True)
+
+        def tell(seen):
+            told.append(len(seen.samples))
+            if seen.kills and seen.kills[-1].back_s is not None:
+                load.stop()
+
+        watch.follow(load, [0.05], tell)
+        watch.rest()
+    seen = watch.seen
+    assert [kill.pid for kill in seen.kills] == [pid]
+    assert 0 < seen.kills[0].back_s < seen.load_s
+    assert told == sorted(told)
+    assert {each.pid for each in seen.of(MODEL_SERVER)} > {pid}
+    assert [each.process for each in seen.before] == [each.process for each in seen.after] == [GATEWAY, MODEL_SERVER]
+    assert findings.model_server(seen.kills).holds is True
+
+
+def test_ctrl_c_ends_the_load_which_writes_what_it_has(tmp_path):
+    waits = (
+        "import time\ntry:\n print('there', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n print('written')"
+    )
+    with gateway_of_ours() as (own, _):
+        watch, log = Watch(own), tmp_path / "load.log"
+        load = Child([sys.executable, "-c", waits], log, apart=True)
+
+        def ctrl_c(_):
+            if log.read_text():
+                raise KeyboardInterrupt
+
+        watch.follow(load, [], ctrl_c)
+    assert watch.seen.interrupted
+    assert load.code == 0
+    assert load.last_words() == "written"
+    load.stop()
+
+
+def test_a_gateway_that_ends_is_told(tmp_path):
+    with gateway_of_ours() as (own, _):
+        watch = Watch(own)
+        load = Child([sys.executable, "-c", "import sys; sys.stdin.readline()"], tmp_path / "load.log", apart=True)
+        with pytest.raises(Failed, match="the gateway ended with code -9"):
+            watch.follow(load, [], lambda _: own.process.kill())
+        load.stop()
+
+
+def held(load_s, *, mib=lambda t: 100.0, descriptors=lambda t: 50):
+    at = range(0, int(load_s), 5)
+    return [Sample(t, GATEWAY, 1, int(mib(t) * MIB), int(mib(t) * MIB) // 2, descriptors(t), 9, t / 2) for t in at]
+
+
+def test_memory_that_changes_by_more_than_two_percent_does_not_hold():
+    for rise, holds in ((0.01, True), (0.03, False), (-0.03, False)):
+        found = findings.memory(GATEWAY, held(HOUR, mib=lambda t: 100 * (1 + 2 * rise * t / HOUR)), HOUR)
+        assert found.holds is holds
+        assert f"{rise:+.1%}"[:4] in found.found
+
+
+def test_a_short_load_does_not_tell_of_memory_but_of_descriptors():
+    grown = held(60, mib=lambda t: 100 + t, descriptors=lambda t: 50 + t // 5)
+    assert findings.memory(GATEWAY, grown, 60).holds is None
+    assert findings.descriptors(GATEWAY, grown, 60).holds is False
+    assert findings.descriptors(GATEWAY, held(60), 60).holds is True
+    assert findings.memory(GATEWAY, [], 60).holds is None
+
+
+def test_descriptors_that_are_left_do_not_hold():
+    before, after = held(10, descriptors=lambda t: 50 + t // 5)
+    assert findings.descriptors_left(before, after).holds is False
+    assert findings.descriptors_left(after, before).holds is True
+    assert findings.descriptors_left(before, None).holds is None
+
+
+@pytest.mark.parametrize(("back", "holds"), [([5.0, 9.0], True), ([5.0, None], False), ([61.0], False), ([], None)])
+def test_every_model_server_that_is_killed_has_to_come_back_in_time(back, holds):
+    assert findings.model_server([Kill(100.0 * number, 1, each) for number, each in enumerate(back)]).holds is holds
+
+
+def test_the_page_says_what_does_not_hold_and_shows_the_whole_time(tmp_path):
+    seen = Watched(HOUR, samples=held(HOUR, mib=lambda t: 100 + t / 100), kills=[Kill(600.0, 7, 8.0)])
+    found = [findings.memory(GATEWAY, seen.samples, HOUR), findings.model_server(seen.kills)]
+    page.write(tmp_path / "soak.html", seen, found, "24 users", {"samples.csv": "every look"})
+    text = (tmp_path / "soak.html").read_text()
+    assert "It does not hold that the gateway&#39;s memory is flat" in text
+    assert text.count("<svg") == 4
+    for words in ("24 users", "killed 1 times, back 1 times", 'href="samples.csv"', "60 min 0 s under load"):
+        assert words in text
+
+
+def test_a_line_has_a_gap_where_one_process_took_the_place_of_another():
+    one, two = held(10), [each._replace(pid=2, at_s=each.at_s + 10) for each in held(10)]
+    assert [value for _, value in page._line([*one, *two], "threads")] == [9, 9, None, 9, 9]
