@@ -13,7 +13,7 @@ DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_b
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
-.PHONY: help demo serve test test-deep bench openset soak check fix protos lock system-packages clean
+.PHONY: help demo serve test test-deep bench loadtest soak openset check fix protos lock system-packages clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,9 +24,6 @@ demo: $(BIN)/.demo ## Train, serve and compare with Keras: 200 clients; sequence
 serve: $(BIN)/.demo ## Serve the example models on HTTP=127.0.0.1:8080, and gRPC one port higher, or GRPC=HOST:PORT
 	sluice models build temperature dates
 	sluice serve --models var/models --http $(HTTP) --grpc $(GRPC) $(CALIBRATIONS:%=--calibrations %)
-
-soak: $(BIN)/.dev ## Load a gateway for an hour, killing its model server now and then; SOAK=60s for a try
-	python -m loadtests.soak --length $(SOAK)
 
 test: $(BIN)/.dev ## Run all tests, in about ten minutes on two cores
 	coverage erase
@@ -40,6 +37,12 @@ test-deep: $(BIN)/.dev ## Run the tests with far more examples, and those marked
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
 	python -m loadtests.bench $(BENCH)
+
+loadtest: $(BIN)/.dev ## Send a mixed load for 90 seconds, check every answer, write a page; LOADTEST="-u 50 --shape spike"
+	python -m loadtests.locust $(LOADTEST)
+
+soak: $(BIN)/.dev ## Load a gateway for an hour, killing its model server now and then; SOAK=60s for a try
+	python -m loadtests.soak --length $(SOAK)
 
 openset: $(BIN)/.dev ## Measure every method that says "none of these", five seeds, about 15 minutes; OPENSET="--docs"
 	python -m loadtests.openset $(OPENSET)

@@ -3,8 +3,9 @@
 It does not know what they are asked.
 """
 
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sluice.cli.demo.recognition import CALIBRATIONS, DIGITS, calibrate
@@ -19,7 +20,7 @@ def serving(models: Path, out: Path, *flags: str) -> Iterator[Embedded]:
     """A `sluice serve` with these flags until the end of the block; in the block all its models can be asked.
 
     `models` is where the trained models are kept, and what is missing or out of date there is trained first. The
-    gateway's log and the calibration go into the folder `out`.
+    gateway's log, the calibration and the evaluations go into the folder `out`.
 
     Raises:
         CommandError, SluiceError: a model could not be trained, served or calibrated.
@@ -29,10 +30,24 @@ def serving(models: Path, out: Path, *flags: str) -> Iterator[Embedded]:
     build_missing(models, MODELS)
     calibrations = out / CALIBRATIONS
     calibrations.mkdir(parents=True, exist_ok=True)
-    with embedded(_only(models, out / "models"), out / "serve.log", "--calibrations", str(calibrations), *flags) as own:
+    database = f"sqlite:///{out.absolute() / 'evaluations.db'}"  # another gateway may have the default one
+    own_flags = ["--calibrations", str(calibrations), "--evaluations-database", database]
+    with ExitStack() as stack:
+        with _interrupt_blocked():
+            own = stack.enter_context(embedded(_only(models, out / "models"), out / "serve.log", *own_flags, *flags))
         own.until_ready()
         calibrate(own.http, out, DIGITS, data.load())
         yield own
+
+
+@contextmanager
+def _interrupt_blocked() -> Iterator[None]:
+    """What is started in the block stays there at Ctrl-C, which is for what sends the load; the rest ends after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _only(models: Path, folder: Path) -> Path:

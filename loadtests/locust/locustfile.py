@@ -3,9 +3,12 @@
 Here the users meet Locust's events; `lead` says what is done before and after the load.
 """
 
+import signal
 from pathlib import Path
 from typing import Any
 
+import gevent
+import greenlet
 from grpc.experimental.gevent import init_gevent
 from locust import events, stats
 from locust.env import Environment
@@ -48,6 +51,12 @@ def begin(environment: Environment, **_: Any) -> None:
         init_gevent()  # after the fork of --processes, whose children could not use gRPC otherwise
     if not isinstance(environment.runner, WorkerRunner):
         Lead(environment, wrong)
+    gevent.signal_handler(signal.SIGINT, _interrupt, greenlet.getcurrent())
+
+
+def _interrupt(main: greenlet.greenlet) -> None:
+    """Ctrl-C ends Locust's own greenlet; left to Python, it would end whichever user runs just then."""
+    gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
 
 
 @events.test_start.add_listener

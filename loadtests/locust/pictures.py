@@ -16,23 +16,19 @@ _MS, _PERCENT = 1000.0, 100.0
 def clients_and_gateway(run: Run, lines: Lines) -> Gallery:
     """The clients' figures at the left, the gateway's at the right, where a page has two columns."""
 
-    def drawn(title: str, y: str, series: Mapping[str, Line], text: str, *, zero: bool = True) -> Picture:
-        return over_time(title, y, series, run.seconds, text=text, zero=zero)
+    def drawn(title: str, y: str, series: Mapping[str, Line], text: str) -> Picture:
+        return over_time(title, y, series, run.seconds, text=text)
 
-    def gateway(title: str, y: str, figure: str, text: str, scale: float = 1.0, *, zero: bool = True) -> Picture:
+    def gateway(title: str, y: str, figure: str, text: str, scale: float = 1.0) -> Picture:
         series = {name or "gateway": _scaled(line, scale) for name, line in lines.get(figure, {}).items()}
-        return drawn(title, y, series, text, zero=zero)
+        return drawn(title, y, series, text)
 
     answered: Line = [(second + 0.5, count) for second, count in enumerate(run.answered)]
     users: Line = [(moment.at_s, moment.users) for moment in run.moments]
     padding = {f"{model}, filler": _scaled(line, _PERCENT) for model, line in lines.get("filler", {}).items()}
-    padding |= {
-        f"{model}, padding": _scaled(line, _PERCENT)
-        for model, line in lines.get("padding", {}).items()
-        if any(value is not None for _, value in line)
-    }
-    refused = {**lines.get("refused_per_s", {})}
-    refused |= {f"batches: {code}": line for code, line in lines.get("errors_per_s", {}).items()}
+    padding |= {f"{model}, padding": _scaled(line, _PERCENT) for model, line in _some(lines.get("padding", {})).items()}
+    failures, refused = _failures(run), _some(lines.get("refused_per_s", {}))
+    refused |= {f"batches: {code}": line for code, line in _some(lines.get("errors_per_s", {})).items()}
     pictures = [
         drawn("Users: answers", "per second", {"": answered}, "Requests of all scenarios, second by second."),
         gateway("Gateway: rows of a batch", "rows", "batch_rows", "Means by model, without filler."),
@@ -40,11 +36,17 @@ def clients_and_gateway(run: Run, lines: Lines) -> Gallery:
         gateway("Gateway: wait in the queue", "milliseconds", "queue_wait_p99_s", "p99 of rows, by model.", _MS),
         drawn("Users", "users", {"": users}, "Those that are there, whether they ask or wait."),
         gateway("Gateway: run on the model server", "milliseconds", "run_p99_s", "p99 of batches, by model.", _MS),
-        drawn("Users: failures", "per second", _failures(run), "By kind."),
-        drawn("Gateway: refused requests, failed batches", "per second", refused, "By error code."),
+        *(
+            (
+                drawn("Users: failures", "per second", failures, "By kind."),
+                drawn("Gateway: refused requests, failed batches", "per second", refused, "By error code."),
+            )
+            if failures or refused
+            else ()
+        ),
         gateway("Gateway: open sessions", "sessions", "sessions", "By model."),
         drawn("Gateway: filler and padding", "%", padding, "Of rows, and of the elements of sequences."),
-        gateway("Gateway: memory", "MiB", "memory_mib", "Resident, of the gateway's process alone.", zero=False),
+        gateway("Gateway: memory", "MiB", "memory_mib", "Resident, of the gateway's process alone."),
         gateway("Gateway: processor", "cores", "cpu_cores", "Of the gateway's process alone."),
     ]
     text = (
@@ -85,6 +87,11 @@ def _failures(run: Run) -> dict[str, Line]:
             line.append((moment.at_s, more / (moment.at_s - since_s)))
         earlier.append((moment.at_s, dict(moment.failures)))
     return lines
+
+
+def _some(lines: Mapping[str, Line]) -> dict[str, Line]:
+    """Those with something other than nothing."""
+    return {name: line for name, line in lines.items() if any(value for _, value in line)}
 
 
 def _scaled(line: Line, scale: float) -> Line:

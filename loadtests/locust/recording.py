@@ -84,9 +84,9 @@ class Recording:
 
     def stop(self) -> Run:
         """What was seen, with Locust's figures of the whole run."""
-        seconds = time.monotonic() - self._began
         self._over.set()
         self._looking.join()
+        seconds = self._moments[-1].at_s
         stats = self._environment.stats
         answered = [
             stats.total.num_reqs_per_sec.get(int(self._began_at.timestamp()) + i, 0) for i in range(int(seconds))
@@ -94,8 +94,12 @@ class Recording:
         return Run(self._began_at, seconds, figures(stats), failures(stats), answered, self._moments)
 
     def _look(self) -> None:
-        while not self._over.wait(_EVERY_S - (time.monotonic() - self._began) % _EVERY_S):
+        """At the beginning, then each second, and at the end."""
+        over = False
+        while not over:
             self._moments.append(self._moment())
+            over = self._over.wait(_EVERY_S - (time.monotonic() - self._began) % _EVERY_S)
+        self._moments.append(self._moment())
 
     def _moment(self) -> Moment:
         stats, runner = self._environment.stats, self._environment.runner

@@ -13,7 +13,7 @@ from loadtests.report.budgets import ALL, Verdict
 from loadtests.report.gateway import Lines, Span, over_time
 from loadtests.report.history import Entry
 from sluice.evaluator.document import Table
-from sluice.evaluator.report.numbers import duration
+from sluice.evaluator.report.numbers import duration, value
 from sluice.evaluator.report.page import Shown, page
 
 _EARLIER = 5  # runs that are shown beside this one
@@ -54,10 +54,11 @@ def write(folder: Path, run: Run, told: Told) -> Path:
 
 
 def _page(run: Run, told: Told, lines: Lines, whole: Span | None) -> str:
-    every, wrong = run.figures[ALL], _wrong_answers(run)
+    every = run.figures[ALL]
+    wrong = int(every.get("wrong_answers", 0))
     verdict = budgets.sentence(told.verdicts)
-    if wrong:
-        verdict = f"{wrong:,} wrong answers. {verdict}"
+    if wrong and all(each.kept for each in told.verdicts):
+        verdict = f"Some answers were wrong: {wrong:,}. {verdict}"
     return page(
         "Load test",
         f"{told.setting}, against {told.url}.",
@@ -76,13 +77,13 @@ def _sections(run: Run, told: Told, lines: Lines, whole: Span | None) -> Iterato
     if told.verdicts:
         yield budgets.table(told.verdicts)
     if told.wrong:
-        rows = tuple((each.scenario, each.difference, each.request) for each in told.wrong)
+        rows = tuple((each.scenario, each.difference, each.request.replace(",", ", ")) for each in told.wrong)
         yield Table(title="The first wrong answers", columns=("scenario", "difference", "request"), rows=rows)
     yield _scenarios(run)
     if run.failures:
         counts = sorted(run.failures, key=lambda failed: -failed.count)
-        rows = tuple((each.scenario, each.words, each.count) for each in counts)
-        yield Table(title="Failures", columns=("scenario", "what happened", "requests"), rows=rows)
+        failed = tuple((each.scenario, each.words, each.count) for each in counts)
+        yield Table(title="Failures", columns=("scenario", "what happened", "requests"), rows=failed)
     yield clients_and_gateway(run, lines)
     if whole is not None:
         yield _models(whole)
@@ -97,13 +98,13 @@ def _scenarios(run: Run) -> Table:
     """By name, and all of them in the last line."""
     rows = tuple(
         (
-            name, int(found["requests"]), found["rate"], *(_ms(found.get(each)) for each in ("p50", "p99", "max")),
-            f"{100 * found.get('errors', 0):.3g} %",
+            name, int(found["requests"]), f"{found['rate']:,.1f}",
+            *(_ms(found.get(each)) for each in ("p50", "p99", "max")), f"{100 * found.get('errors', 0):.3g} %",
         )
         for name, found in sorted(run.figures.items(), key=lambda each: (each[0] == ALL, each[0]))
     )  # fmt: skip
     columns = ("scenario", "requests", "per second", "p50, ms", "p99, ms", "longest, ms", "failed")
-    text = "As Locust counts: milliseconds are whole, and rounded to two digits from 100 on."
+    text = "Percentiles are Locust's: whole milliseconds, of two digits from 100 on."
     return Table(title="Scenarios", text=text, columns=columns, rows=rows)
 
 
@@ -111,7 +112,7 @@ def _models(whole: Span) -> Table:
     rows = tuple(
         (
             model, int(whole.increase("sluice_rows_total", model)), int(whole.increase("sluice_batches_total", model)),
-            whole.batch_rows(model), _percent(whole.filler(model)), _percent(whole.padding(model)),
+            value(whole.batch_rows(model), digits=3), _percent(whole.filler(model)), _percent(whole.padding(model)),
             _ms(whole.mean(_WAIT, model)), _ms(whole.quantile(_WAIT, model, 0.99)),
             _ms(whole.mean(_RUN, model)), _ms(whole.quantile(_RUN, model, 0.99)),
         )
@@ -162,17 +163,13 @@ def _write_timeline(file: Path, run: Run, lines: Lines) -> None:
             second = int(moment.at_s) - 1  # the one that has just ended
             answered = run.answered[second] if 0 <= second < len(run.answered) else ""
             p50, p99 = moment.latencies_s.get(ALL, ("", ""))
-            counted = ["" if (value := line.get(moment.at_s)) is None else f"{value:.6g}" for line in columns.values()]
+            counted = ["" if (found := line.get(moment.at_s)) is None else f"{found:.6g}" for line in columns.values()]
             failed = sum(moment.failures.values())
             writer.writerow([f"{moment.at_s:.1f}", moment.users, answered, failed, p50, p99, *counted])
 
 
-def _wrong_answers(run: Run) -> int:
-    return int(run.figures[ALL].get("wrong_answers", 0))
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else 1000 * seconds
+def _ms(seconds: float | None) -> str:
+    return value(None if seconds is None else 1000 * seconds, digits=3)
 
 
 def _percent(share: float | None) -> str:

@@ -127,10 +127,10 @@ def sentence(verdicts: Sequence[Verdict]) -> str:
 def table(verdicts: Sequence[Verdict]) -> Table:
     """The broken ones first."""
     rows = tuple(
-        (each.budget.scope, *map(_unbroken, (str(each.budget), each.told, "✓ kept" if each.kept else "✗ broken")))
+        ("✓" if each.kept else "✗", each.budget.scope, _unbroken(str(each.budget)), _unbroken(each.told))
         for each in sorted(verdicts, key=lambda verdict: verdict.kept)
     )
-    return Table(title="Budgets", columns=("scenario", "budget", "found", ""), rows=rows)
+    return Table(title="Budgets", columns=("", "scenario", "budget", "found"), rows=rows)
 
 
 def _unbroken(text: str) -> str:

@@ -135,7 +135,7 @@ def over_time(scraped: Sequence[tuple[float, bytes | None]]) -> tuple[Lines, Spa
     lines: Lines = {}
     within: deque[tuple[float, Reading]] = deque()
     first: Reading | None = None
-    readings = continued(text and read(text) for _, text in scraped)
+    readings = continued(None if text is None else read(text) for _, text in scraped)
     for (at_s, _), reading in zip(scraped, readings, strict=True):
         if reading is None:
             for line in (line for named in lines.values() for line in named.values()):

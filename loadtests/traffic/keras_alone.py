@@ -69,6 +69,7 @@ def digits(keras_file: Path) -> Arrays:
         energy, max_logit, other: larger = stranger, float64 [picture].
     """
     every = digits_data.load()
+    assert every.classes == CLASSES
     strange = np.concatenate([every.near, *every.far.values()])
     pictures = np.concatenate([every.test.pictures, strange])
     logits = np.asarray(keras.models.load_model(keras_file, compile=False)(pictures))

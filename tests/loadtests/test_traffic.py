@@ -22,7 +22,7 @@ from loadtests.traffic.checks import (
 )
 from loadtests.traffic.exchange import WrongAnswer
 from loadtests.traffic.library import LABELLED, POOL, NoTraffic, file_of, load
-from loadtests.traffic.models import CLASSES, DATES, DIGITS, METHODS, TEMPERATURE
+from loadtests.traffic.models import DATES, DIGITS, METHODS, TEMPERATURE
 from loadtests.traffic.steps import closing, forking, opening, scanning, stepping
 
 MONTHS = 60
@@ -201,9 +201,3 @@ def test_what_is_asked_of_a_model_that_was_not_there_is_left_out(folder: Path, t
 def test_without_any_answers_the_sentence_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(NoTraffic, match=f"Make it: python -m loadtests.traffic --out {tmp_path}"):
         load(tmp_path)
-
-
-def test_the_classes_are_those_of_the_data() -> None:
-    from sluice_models.digits.data import CLASSES as of_the_data
-
-    assert of_the_data == CLASSES

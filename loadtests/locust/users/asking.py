@@ -128,13 +128,16 @@ def _judged(asked: Exchange, answer: Any) -> Failure | None:
         body = answer.content or b""
     except Exception as error:  # of several libraries
         return outcomes.unreachable(error)
-    request = f"{asked.method} {asked.path} {asked.body[:_TOLD].decode(errors='replace')}"
     if code := answer.headers.get("sluice-code"):
-        return outcomes.refused(code, request, body.decode(errors="replace"))
+        return outcomes.refused(code, _shown(asked), body.decode(errors="replace"))
     if answer.status_code != asked.status:
         return outcomes.Refused(f"status {answer.status_code}")
     try:
         asked.check(body)
     except exchange.WrongAnswer as error:
-        return outcomes.WrongAnswer(request, str(error))
+        return outcomes.WrongAnswer(_shown(asked), str(error))
     return None
+
+
+def _shown(asked: Exchange) -> str:
+    return f"{asked.method} {asked.path} {asked.body[:_TOLD].decode(errors='replace')}"

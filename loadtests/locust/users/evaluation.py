@@ -5,7 +5,7 @@ from contextlib import suppress
 import gevent
 from locust import tag, task
 
-from loadtests.locust.outcomes import Failure, Unreachable
+from loadtests.locust.outcomes import Failure, Refused, Unreachable
 from loadtests.locust.scenarios import EVALUATE, FORGET, LOOK, UPLOAD
 from loadtests.locust.users.asking import HttpUser
 from loadtests.traffic.checks import text_of
@@ -41,11 +41,17 @@ class EvaluationUser(HttpUser):
             self.ask(forgetting(evaluation), FORGET)
 
     def _goes_on(self, evaluated: Evaluated, evaluation: str) -> bool:
-        """Whether it is not done yet; one that is paused, as what it asks was away, is resumed."""
+        """Whether it is not done yet; one that is paused, as what it asks was away, is resumed.
+
+        Raises:
+            Failure: it has not come to the right end, or is gone.
+        """
         try:
             status = text_of(self.ask(looking(evaluated, evaluation), LOOK), "status")
             if status == "paused":
                 self.ask(resuming(evaluation), EVALUATE)
-        except Unreachable:
+        except (Unreachable, Refused) as failure:
+            if str(failure) == "evaluation_not_found":
+                raise
             return True
         return status != "done"
