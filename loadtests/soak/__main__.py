@@ -11,6 +11,7 @@ from urllib.request import urlopen
 import typer
 from rich.console import Console
 
+from loadtests.locust.__main__ import locust
 from loadtests.processes import Child, Failed, python, run
 from loadtests.report.quantities import quantity
 from loadtests.serving import serving
@@ -24,8 +25,6 @@ from sluice.cli.errors import CommandError
 from sluice.client import SluiceError
 
 FAILED = 1
-_CONFIG = Path("loadtests/locust/locust.conf")
-_CSV = "locust"  # what Locust's files begin with
 # What a gateway remembers by its settings is as much as it gets before the first quarter of an hour is over.
 _FLAGS = ("--session-idle-s", "120", "--sessions-remembered-s", "300")
 _EVALUATOR_S = 60.0
@@ -39,13 +38,11 @@ def _duration(text: str) -> float:
     try:
         return quantity(text, "duration")
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(f"--length: {error}") from None
 
 
 def main(
-    length_s: Annotated[
-        float, typer.Option("--length", parser=_duration, metavar="DURATION", help="Of the load, such as 60s or 1h.")
-    ] = "1h",  # type: ignore[assignment] - typer parses it
+    length: Annotated[str, typer.Option(metavar="DURATION", help="Of the load, such as 60s, 10min or 1h.")] = "1h",
     users: Annotated[int, typer.Option(min=1, help="Of Locust, of all kinds.")] = 24,
     wait_s: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds between a user's requests, on average.")
@@ -59,18 +56,21 @@ def main(
     Exit codes: 0 all is well, 1 something does not hold, or the budgets of the users are broken, or answers were
     wrong, 2 wrong usage, 3 there is no gateway.
     """
+    length_s = _duration(length)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with serving(models, out, *_FLAGS) as own:
-            run(python("loadtests.traffic", "--models", models), _TRAFFIC_S)  # or the load would begin with it
+            traffic = out / "traffic"
+            run(python("loadtests.traffic", "--models", models, "--out", traffic), _TRAFFIC_S)  # not under the load
             watch = _ready_to_watch(own)
-            load = Child(_locust(own, models, out, users, wait_s, length_s), out / "locust.log", apart=True)
+            options = ["--shape=soak", f"--users={users}", f"--wait={wait_s}", f"--run-time={length_s:.0f}s"]
+            load = Child(locust(own, models, out, [*options, "--missing=fail"]), out / "locust.log", apart=True)
             try:
                 watch.follow(load, kill_times(length_s, seed), _progress())
             finally:
                 load.stop()
-            if not watch.seen.interrupted:
-                watch.rest()
+                samples.write(watch.seen.samples, out / "samples.csv")
+            watch.rest()
     except (CommandError, SluiceError) as error:
         console.print(f"soak: {error}")
         sys.exit(getattr(error, "code", FAILED) if isinstance(error, CommandError) else FAILED)
@@ -84,15 +84,6 @@ def _ready_to_watch(own: Embedded) -> Watch:
     """From when its evaluator runs, too, which the gateway starts when it is first asked for."""
     urlopen(f"{own.http}/v1/evaluations", timeout=_EVALUATOR_S).close()  # noqa: S310 - HTTP
     return Watch(own)
-
-
-def _locust(own: Embedded, models: Path, out: Path, users: int, wait_s: float, length_s: float) -> list[str]:
-    options = {
-        "--config": _CONFIG, "--host": own.http, "--grpc": own.grpc, "--models": models, "--out": out,
-        "--shape": "soak", "--users": users, "--wait": wait_s, "--run-time": f"{length_s:.0f}s", "--missing": "fail",
-        "--csv": out / _CSV, "--html": out / "locust.html",
-    }  # fmt: skip
-    return python("locust", "--headless", "--only-summary", *(each for pair in options.items() for each in pair))
 
 
 def _progress() -> Callable[[Watched], None]:
@@ -114,13 +105,12 @@ def _progress() -> Callable[[Watched], None]:
 
 def _finish(out: Path, seen: Watched, load: Child, words: str) -> None:
     """Write everything, say what does not hold, and exit."""
-    samples.write(seen.samples, out / "samples.csv")
     lasting = {name: seen.of(name) for name in (GATEWAY, EVALUATOR)}
     found = [
         _users(load, out),
         *(findings.memory(name, held, seen.load_s) for name, held in lasting.items()),
         *(findings.descriptors(name, held, seen.load_s) for name, held in lasting.items()),
-        findings.descriptors_left(seen.gateway_before, seen.gateway_after),
+        findings.descriptors_left(*seen.gateway_at_rest()),
         findings.model_server(seen.kills),
     ]
     file = out / "soak.html"
@@ -136,8 +126,8 @@ def _users(load: Child, out: Path) -> Finding:
     """Whether the users had right answers and kept to their budgets, as Locust says by its exit code."""
     title, asked = "every answer is right, and the budgets are kept", "Locust ends with code 0"
     try:
-        total = list(csv.DictReader((out / f"{_CSV}_stats.csv").open(encoding="utf-8")))[-1]
-        failed = list(csv.DictReader((out / f"{_CSV}_failures.csv").open(encoding="utf-8")))
+        total = list(csv.DictReader((out / "locust_stats.csv").open(encoding="utf-8")))[-1]
+        failed = list(csv.DictReader((out / "locust_failures.csv").open(encoding="utf-8")))
     except (OSError, IndexError):
         return Finding(title, asked, f"it said: {load.last_words()}", False)
     kinds = Counter[str]()

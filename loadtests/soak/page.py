@@ -45,7 +45,8 @@ def memory_picture(seen: Watched) -> Picture:
     resident = _line(samples, "resident_bytes", MIB)
     series = {"resident": resident, "shared with nobody": _line(samples, "unique_bytes", MIB)}
     try:
-        second, last = Series(*zip(*resident, strict=True), seen.load_s).means()
+        held = Series([each.at_s for each in samples], [each.resident_bytes / MIB for each in samples], seen.load_s)
+        second, last = held.means()
     except TooFew:
         pass
     else:

@@ -32,14 +32,9 @@ class Watched:
     def of(self, process: str) -> list[Sample]:
         return [sample for sample in self.samples if sample.process == process]
 
-    @property
-    def gateway_before(self) -> Sample:
-        return _gateway(self.before)
-
-    @property
-    def gateway_after(self) -> Sample | None:
-        """None: it was interrupted, which ended the gateway, too."""
-        return _gateway(self.after) if self.after else None
+    def gateway_at_rest(self) -> tuple[Sample, Sample]:
+        """Before the load and after it."""
+        return _gateway(self.before), _gateway(self.after)
 
 
 class Watch:
@@ -78,7 +73,7 @@ class Watch:
     def rest(self) -> None:
         """Wait until the gateway has as many file descriptors as before the load, but not for long."""
         self._load = None
-        until, most = time.monotonic() + _REST_S, self.seen.gateway_before.descriptors
+        until, most = time.monotonic() + _REST_S, _gateway(self.seen.before).descriptors
         while True:
             self.seen.after = found = self._look(self.seen.load_s)
             if time.monotonic() > until or _gateway(found).descriptors <= most:
