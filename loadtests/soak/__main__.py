@@ -116,6 +116,7 @@ def _finish(out: Path, seen: Watched, load: Child, words: str) -> None:
     file = out / "soak.html"
     files = {"summary.html": "what the users saw, and what the gateway counted", "samples.csv": "every look, as CSV"}
     page.write(file, seen, found, words, files)
+    page.write_memory(out / "memory.svg", seen)
     for each in found:
         console.print(f"{page.HOLDS[each.holds]}: {each.title} ({each.asked}): {each.found}")
     print(f"The page of it: {file}")  # noqa: T201 - for whoever reads standard output
@@ -134,7 +135,7 @@ def _users(load: Child, out: Path) -> Finding:
     for each in failed:
         kinds[each["Error"]] += int(each["Occurrences"])
     told = "; ".join(f"{count:,} {kind}" for kind, count in kinds.most_common()) or "none failed"
-    return Finding(title, asked, f"code {load.code}; {int(total['Request Count']):,} requests, {told}", load.code == 0)
+    return Finding(title, asked, f"code {load.code}, {int(total['Request Count']):,} requests; {told}", load.code == 0)
 
 
 if __name__ == "__main__":

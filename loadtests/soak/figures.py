@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_HOUR_S = 3600.0
-
 
 class TooFew(Exception):
     """There are not enough samples; the sentence says what is missing."""
@@ -49,12 +47,6 @@ class Series(NamedTuple):
         """Of the second quarter and of the last."""
         second, last = (float(np.median(self.quarter(number))) for number in (2, 4))
         return second, last
-
-    def hourly(self) -> float:
-        """How much more it is every hour, from the second quarter on: the line of least squares."""
-        at, values = np.asarray(self.at_s), np.asarray(self.values, np.float64)
-        counts = at >= self.load_s / 4
-        return float(np.polyfit(at[counts], values[counts], 1)[0]) * _HOUR_S
 
 
 def change(values: tuple[float, float]) -> float:

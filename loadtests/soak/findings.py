@@ -3,7 +3,7 @@
 It does not know how it was seen, nor what the users saw; that is judged by the budgets.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadtests.soak.figures import Series, TooFew, change
@@ -37,9 +37,9 @@ def memory(process: str, samples: Sequence[Sample], load_s: float) -> Finding:
     except TooFew as error:
         return Finding(title, asked, str(error), None)
     moved = change((second, last))
-    found = f"{second:.1f} → {last:.1f} MiB: {(last / second - 1):+.2%}, {series.hourly():+.1f} MiB an hour"
+    found = f"{last / second - 1:+.2%}, from {second:.1f} to {last:.1f} MiB"
     if load_s < TELLING_S:
-        return Finding(title, asked, f"{found}; less than {TELLING_S / 60:g} minutes do not tell", None)
+        return Finding(title, asked, f"{found}; so short a load does not tell", None)
     return Finding(title, asked, found, moved <= MEMORY_CHANGE)
 
 
@@ -52,13 +52,13 @@ def descriptors(process: str, samples: Sequence[Sample], load_s: float) -> Findi
         second, last = series.medians()
     except TooFew as error:
         return Finding(title, asked, str(error), None)
-    return Finding(title, asked, f"{second:g} → {last:g}", last <= second + DESCRIPTORS_MORE)
+    return Finding(title, asked, f"from {second:g} to {last:g}", last <= second + DESCRIPTORS_MORE)
 
 
 def descriptors_left(before: Sample, after: Sample) -> Finding:
     """Open file descriptors when the clients have gone, beside before they came."""
     title, asked = "the gateway's file descriptors are closed", "no more after the load than before it"
-    found = f"{before.descriptors} before, {after.descriptors} after"
+    found = f"open were {before.descriptors} before, and {after.descriptors} after"
     return Finding(title, asked, found, after.descriptors <= before.descriptors)
 
 
@@ -68,23 +68,19 @@ def model_server(kills: Sequence[Kill]) -> Finding:
     if not kills:
         return Finding(title, asked, "none was killed", None)
     back = [kill.back_s for kill in kills if kill.back_s is not None]
-    found = f"killed {len(kills)} times, back {len(back)} times"
+    found = f"of {len(kills)} came back {len(back)}"
     if back:
         found += f", after {min(back):.0f} to {max(back):.0f} s"
     return Finding(title, asked, found, len(back) == len(kills) and max(back) <= BACK_S)
 
 
 def sentence(findings: Sequence[Finding]) -> str:
-    """In a sentence, what does not hold, and what the load does not tell."""
-    return " ".join(_sentences(findings))
+    """In a sentence, what does not hold."""
+    if broken := [finding for finding in findings if finding.holds is False]:
+        return " ".join(f"It does not hold that {finding.title}: {finding.found}." for finding in broken)
+    return f"What is asked holds: {sum(finding.holds is True for finding in findings)} of {len(findings)}."
 
 
-def _sentences(findings: Sequence[Finding]) -> Iterator[str]:
-    broken = [finding for finding in findings if finding.holds is False]
-    if not broken:
-        yield f"All of {sum(finding.holds is True for finding in findings)} hold."
-    for finding in broken:
-        yield f"It does not hold that {finding.title}: asked was {finding.asked}, found {finding.found}."
-    for finding in findings:
-        if finding.holds is None:
-            yield f"It is not known whether {finding.title}: {finding.found}."
+def unknown(findings: Sequence[Finding]) -> Sequence[str]:
+    """What the load does not tell, a sentence each."""
+    return [f"Whether {each.title}, this run does not tell: {each.found}." for each in findings if each.holds is None]

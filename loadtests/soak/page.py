@@ -1,17 +1,19 @@
 """The page of a soak: what is asked of the gateway and what came of it, with pictures of the whole time."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 from loadtests.report.plots import Points, over_time
 from loadtests.soak.figures import Series, TooFew
-from loadtests.soak.findings import MIB, Finding, sentence
+from loadtests.soak.findings import MIB, Finding, sentence, unknown
 from loadtests.soak.samples import EVALUATOR, GATEWAY, LOAD, MODEL_SERVER, Sample
 from loadtests.soak.watching import Watched
 from sluice.evaluator.document import Table
 from sluice.evaluator.report.numbers import duration
 from sluice.evaluator.report.page import Gallery, Picture, page
+from sluice.evaluator.report.picture import alone
 
 _SHOWN = 1200  # points of a line: more cannot be seen, and would make the page large
 HOLDS = {True: "✓ holds", False: "✗ does not hold", None: "not known"}
@@ -33,27 +35,30 @@ def write(file: Path, seen: Watched, findings: Sequence[Finding], load: str, fil
         verdict=sentence(findings),
         failed=any(each.holds is False for each in findings),
         facts=(f"{duration(seen.load_s)} under load, {len(seen.of(GATEWAY)):,} looks at the gateway.",),
-        notes=("It was stopped before its time.",) if seen.interrupted else (),
+        notes=[*(["It was stopped before its time."] if seen.interrupted else []), *unknown(findings)],
         files=files,
     )
     file.write_text(text, encoding="utf-8")
 
 
-def memory_picture(seen: Watched) -> Picture:
-    """The gateway's memory, with the means that are compared."""
+def write_memory(file: Path, seen: Watched) -> None:
+    """The picture of the gateway's memory, alone in a file."""
+    file.write_text(alone(_memory(seen, zero=True).svg), encoding="utf-8")
+
+
+def _memory(seen: Watched, *, zero: bool) -> Picture:
+    """The gateway's, with the means that are compared; from 0, or as near as it can be seen."""
     samples = seen.of(GATEWAY)
-    resident = _line(samples, "resident_bytes", MIB)
-    series = {"resident": resident, "shared with nobody": _line(samples, "unique_bytes", MIB)}
-    try:
+    series = {"resident": _line(samples, "resident_bytes", MIB)}
+    if zero:
+        series["shared with nobody"] = _line(samples, "unique_bytes", MIB)
+    with suppress(TooFew):
         held = Series([each.at_s for each in samples], [each.resident_bytes / MIB for each in samples], seen.load_s)
-        second, last = held.means()
-    except TooFew:
-        pass
-    else:
-        quarter = seen.load_s / 4
+        (second, last), quarter = held.means(), seen.load_s / 4
         series["mean of the second quarter"] = [(quarter, second), (2 * quarter, second)]
         series["mean of the last"] = [(3 * quarter, last), (4 * quarter, last)]
-    return _over_time(seen, "Gateway: memory", "MiB", series)
+    title = "Gateway: memory" if zero else "Gateway: memory, from nearby"
+    return over_time(title, "MiB", series, seen.load_s, marks=_kill_marks(seen), zero=zero)
 
 
 def _pictures(seen: Watched) -> list[Picture]:
@@ -61,7 +66,8 @@ def _pictures(seen: Watched) -> list[Picture]:
     running = {name: samples for name in processes if (samples := seen.of(name))}
     others = {name: samples for name, samples in running.items() if name != GATEWAY}
     return [
-        memory_picture(seen),
+        _memory(seen, zero=True),
+        _memory(seen, zero=False),
         _over_time(seen, "Gateway: open file descriptors", "", {"": _line(seen.of(GATEWAY), "descriptors")}),
         *(
             _over_time(seen, f"{name[0].upper()}{name[1:]}: memory", "MiB", {"": _line(samples, "resident_bytes", MIB)})
@@ -73,7 +79,11 @@ def _pictures(seen: Watched) -> list[Picture]:
 
 
 def _over_time(seen: Watched, title: str, y: str, series: Mapping[str, Points]) -> Picture:
-    return over_time(title, y, series, seen.load_s, marks={"killed": [kill.at_s for kill in seen.kills]})
+    return over_time(title, y, series, seen.load_s, marks=_kill_marks(seen))
+
+
+def _kill_marks(seen: Watched) -> Mapping[str, Sequence[float]]:
+    return {"killed": [kill.at_s for kill in seen.kills]} if seen.kills else {}
 
 
 def _line(samples: Sequence[Sample], field: str, scale: float = 1) -> Points:

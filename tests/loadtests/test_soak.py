@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
+from xml.etree import ElementTree
 
 import psutil
 import pytest
@@ -90,11 +91,6 @@ def test_a_quarter_is_found_by_time_not_by_the_number_of_samples():
 def test_a_quarter_without_samples_is_told():
     with pytest.raises(TooFew, match="got none in quarter 2 of 3600 s"):
         Series([1.0, 1000.0, 3000.0][::2], [1.0, 1.0], HOUR).means()
-
-
-def test_what_is_more_every_hour_is_the_slope_from_the_second_quarter_on():
-    jump = series(lambda t: 7 * MIB * t / HOUR + (0 if t < HOUR / 4 else 50 * MIB))
-    assert jump.hourly() == pytest.approx(7 * MIB, rel=1e-6)
 
 
 def test_descriptors_that_are_not_closed_grow_even_if_it_is_one_in_five_minutes():
@@ -277,9 +273,24 @@ def test_the_page_says_what_does_not_hold_and_shows_the_whole_time(tmp_path):
     page.write(tmp_path / "soak.html", seen, found, "24 users", {"samples.csv": "every look"})
     text = (tmp_path / "soak.html").read_text()
     assert "It does not hold that the gateway&#39;s memory is flat" in text
-    assert text.count("<svg") == 4
-    for words in ("24 users", "killed 1 times, back 1 times", 'href="samples.csv"', "60 min 0 s under load"):
+    assert text.count("<svg") == 5
+    for words in ("24 users", "of 1 came back 1, after 8 to 8 s", 'href="samples.csv"', "60 min 0 s under load"):
         assert words in text
+
+
+def test_a_picture_of_memory_stands_alone(tmp_path):
+    page.write_memory(tmp_path / "memory.svg", Watched(60, samples=held(60)))
+    picture = ElementTree.fromstring((tmp_path / "memory.svg").read_text())
+    assert picture.tag.endswith("svg")
+    assert "var(--" not in (tmp_path / "memory.svg").read_text()
+
+
+def test_what_a_run_does_not_tell_is_said_and_fails_nothing(tmp_path):
+    seen = Watched(60, samples=held(60))
+    page.write(tmp_path / "soak.html", seen, [findings.memory(GATEWAY, seen.samples, 60)], "24 users", {})
+    text = (tmp_path / "soak.html").read_text()
+    assert "Whether the gateway&#39;s memory is flat, this run does not tell: +0.00%" in text
+    assert "does not hold" not in text
 
 
 def test_a_line_has_a_gap_where_one_process_took_the_place_of_another():
