@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import gevent
+import psutil
 from locust import log as locust_log
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
@@ -47,9 +48,9 @@ class Lead:
             self._set_load()
             self._left_out = self._leave_out()
         except (BudgetsRefused, HistoryRefused) as error:
-            _exit(error, WRONG_USAGE)
+            _exit(WRONG_USAGE, error)
         except NotReady as error:
-            _exit(error, NOT_REACHABLE)
+            _exit(NOT_REACHABLE, error)
         for event in ("test_start", "test_stop", "quitting", "quit"):
             getattr(environment.events, event).add_listener(getattr(self, f"_{event}"))
 
@@ -170,9 +171,12 @@ def _make_traffic(given: Any) -> None:
     command = python("loadtests.traffic", "--models", given.models, "--out", given.traffic)
     done = subprocess.run(command, check=False)  # noqa: S603 - ourselves
     if done.returncode:
-        sys.exit(WRONG_USAGE)  # it has said why
+        _exit(WRONG_USAGE)  # it has said why
 
 
-def _exit(error: Exception, code: int) -> NoReturn:
-    sys.stderr.write(f"{error}\n")
+def _exit(code: int, error: Exception | None = None) -> NoReturn:
+    if error:
+        sys.stderr.write(f"{error}\n")
+    for worker in psutil.Process().children():  # those of --processes, which Locust would leave to themselves
+        worker.terminate()
     sys.exit(code)

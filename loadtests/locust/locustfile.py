@@ -10,7 +10,7 @@ from typing import Any
 import gevent
 import greenlet
 from grpc.experimental.gevent import init_gevent
-from locust import events, stats
+from locust import events, runners, stats
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 set_window(stats)
+runners.HEARTBEAT_LIVENESS = 30  # seconds after which a worker counts as lost: its cores may be the gateway's, too
 events.init_command_line_parser.add_listener(options.add)
 
 
