@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.locust.outcomes import Wrong
-from loadtests.locust.pictures import clients_and_gateway, latencies
+from loadtests.locust.pictures import clients_and_gateway, in_order, latencies
 from loadtests.locust.recording import Run
 from loadtests.report import budgets
 from loadtests.report.budgets import ALL, Verdict
@@ -31,7 +31,7 @@ class Told:
         wrong: the first wrong answers.
         notes: what a reader has to know, such as which scenarios were left out.
         files: what lies beside the page: names, by relative addresses.
-        history: of earlier runs, the oldest first.
+        history: of this program's earlier runs, the oldest first.
     """
 
     setting: str
@@ -61,7 +61,7 @@ def _page(run: Run, told: Told, lines: Lines, whole: Span | None) -> str:
         verdict = f"Some answers were wrong: {wrong:,}. {verdict}"
     return page(
         "Load test",
-        f"{told.setting}, against {told.url}.",
+        f"{told.setting[:1].upper()}{told.setting[1:]}, against {told.url}.",
         [*_sections(run, told, lines, whole)],
         verdict=verdict,
         failed=wrong > 0 or not all(each.kept for each in told.verdicts),
@@ -84,7 +84,8 @@ def _sections(run: Run, told: Told, lines: Lines, whole: Span | None) -> Iterato
         counts = sorted(run.failures, key=lambda failed: -failed.count)
         failed = tuple((each.scenario, each.words, each.count) for each in counts)
         yield Table(title="Failures", columns=("scenario", "what happened", "requests"), rows=failed)
-    yield clients_and_gateway(run, lines)
+    if drawn := clients_and_gateway(run, lines):
+        yield drawn
     if whole is not None:
         yield _models(whole)
         yield _outcomes(whole)
@@ -101,7 +102,7 @@ def _scenarios(run: Run) -> Table:
             name, int(found["requests"]), f"{found['rate']:,.1f}",
             *(_ms(found.get(each)) for each in ("p50", "p99", "max")), f"{100 * found.get('errors', 0):.3g} %",
         )
-        for name, found in sorted(run.figures.items(), key=lambda each: (each[0] == ALL, each[0]))
+        for name, found in ((name, run.figures[name]) for name in in_order(run.figures))
     )  # fmt: skip
     columns = ("scenario", "requests", "per second", "p50, ms", "p99, ms", "longest, ms", "failed")
     text = "Percentiles are Locust's: whole milliseconds, of two digits from 100 on."
@@ -134,7 +135,12 @@ def _outcomes(whole: Span) -> Table:
     """The good ones first, then by how many they are."""
     counts = sorted(whole.by_label("sluice_requests_total").items(), key=lambda each: (each[0] != "ok", -each[1]))
     rows = tuple((outcome, int(count)) for outcome, count in counts if count)
-    return Table(title="The gateway's answers", columns=("outcome", "requests"), rows=rows)
+    text = (
+        "client_gone: the client hung up before it was answered."
+        if any(row[0] == "client_gone" for row in rows)
+        else ""
+    )
+    return Table(title="The gateway's answers", text=text, columns=("outcome", "requests"), rows=rows)
 
 
 def _earlier(told: Told) -> Table | None:

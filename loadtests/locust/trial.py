@@ -69,7 +69,7 @@ class Trial:
         run, plan, wrong = self._recording.stop(), self._plan, tuple(self._wrong.first)
         whole = plan.length_s is None or run.seconds > plan.length_s - _SHORT_S
         verdicts = budgets.judge(plan.budgets, run.figures, set(SCENARIOS) - run.figures.keys())
-        earlier = history.read(plan.out / history.FILE)
+        earlier = [each for each in history.read(plan.out / history.FILE) if each.program == PROGRAM]
         told = summary.Told(
             plan.load,
             self._url,

@@ -149,7 +149,7 @@ def over_time(scraped: Sequence[tuple[float, bytes | None]]) -> tuple[Lines, Spa
         if within:
             since_s = within[0][0]
             for figure, name, value in _lately(Span(within[0][1], reading), at_s - since_s):
-                begun: Line = [(since_s, 0.0)] if figure.endswith("_per_s") else []  # counted from its first time on
+                begun: Line = [(within[-1][0], 0.0)] if figure.endswith("_per_s") else []  # unknown until it is counted
                 lines.setdefault(figure, {}).setdefault(name, begun).append((at_s, value))
         within.append((at_s, reading))
     return lines, Span(first, within[-1][1]) if first and within else None

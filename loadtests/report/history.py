@@ -104,9 +104,9 @@ def cpus() -> int:
 
 
 def _lines(file: Path) -> list[str]:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    if lines and lines[0] != ",".join(_COLUMNS):
-        raise _refused(file, f"expected the columns {', '.join(_COLUMNS)}; got {lines[0]:.200}")
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and lines[0].rstrip() != ",".join(_COLUMNS):
+        raise _refused(file, f"expected the columns {', '.join(_COLUMNS)}; got {lines[0].rstrip()!r:.200}")
     return lines
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sluice.evaluator.report.page import Picture
-from sluice.evaluator.report.picture import INK, LEGEND_COLUMNS, label, legend, picture
+from sluice.evaluator.report.picture import INK, label, legend, legend_columns, picture
 
 Points = Sequence[tuple[float, float | None]]  # None: there is no value, and the line has a gap
 
@@ -26,23 +26,26 @@ def over_time(
     """Lines over the seconds of a run, from its start to `seconds`; pictures of one run have the same axis.
 
     `marks` are moments by what happened, such as that a process was killed. Without `zero` the axis begins where the
-    values do.
+    values do. A line without values keeps its place among the colours, and is not named.
     """
     width, height = _OVER_TIME
-    above = _LEGEND * max(1, -(-(len(series) + len(marks or {})) // LEGEND_COLUMNS))
+    names = [*series, *(marks or {})]
+    above = _LEGEND * max(1, -(-len(names) // legend_columns(names)))
     inches = (width, height + _BELOW + above)
 
     def draw(axes: Any) -> None:
         axes.figure.set_layout_engine(None)
         axes.figure.subplots_adjust(_LEFT / width, _BELOW / inches[1], 1 - _RIGHT / width, 1 - above / inches[1])
         for name, points in series.items():
-            axes.plot(*_columns(points), linewidth=1.5, label=label(name))
+            drawn = any(value is not None for _, value in points)
+            axes.plot(*_columns(points), linewidth=1.5, label=label(name) if drawn else None)
         for name, moments in (marks or {}).items():
             for place, moment in enumerate(moments):
                 line_label = None if place else label(name)  # named once
                 axes.axvline(moment, color=INK, linewidth=1, linestyle=":", label=line_label)
         axes.set(xlim=(0, max(seconds, 1)), xlabel="seconds", ylabel=y)
-        axes.yaxis.set_major_formatter("{x:,g}")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:,g}")
         if zero:
             highest = max((value or 0 for points in series.values() for _, value in points), default=0)
             axes.set_ylim(0, 1.08 * highest or 1)

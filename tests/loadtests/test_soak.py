@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import psutil
 import pytest
@@ -280,7 +280,7 @@ def test_the_page_says_what_does_not_hold_and_shows_the_whole_time(tmp_path):
 
 def test_a_picture_of_memory_stands_alone(tmp_path):
     page.write_memory(tmp_path / "memory.svg", Watched(60, samples=held(60)))
-    picture = ElementTree.fromstring((tmp_path / "memory.svg").read_text())
+    picture = ET.fromstring((tmp_path / "memory.svg").read_text())
     assert picture.tag.endswith("svg")
     assert "var(--" not in (tmp_path / "memory.svg").read_text()
 

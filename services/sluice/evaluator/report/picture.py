@@ -5,7 +5,7 @@ It does not know what is drawn. No label is read as mathematics or markup.
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import matplotlib as mpl
@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 INK, FAINT = "#010203", "#040506"  # no other colour is these: the page's text and its fine lines
 SERIES = ("#2a78b5", "#d1761f", "#3f9150", "#a4508b", "#8a6d3b", "#5b6ec4")
-LEGEND_COLUMNS = 3
 _STYLE: Any = {
     "svg.hashsalt": "sluice", "svg.fonttype": "none", "text.parse_math": False, "font.size": 10,
     "font.family": "sans-serif", "axes.edgecolor": FAINT, "axes.labelcolor": INK, "text.color": INK,
@@ -23,6 +22,7 @@ _STYLE: Any = {
     "legend.frameon": False, "axes.prop_cycle": cycler(color=SERIES), "axes.unicode_minus": True,
 }  # fmt: skip
 _ALONE = {"var(--ink)": "#6b7480", "var(--faint)": "#a9b1ba"}  # that can be read in the light and in the dark
+_LEGEND_LETTERS = 48  # of its names, side by side
 _FINER = re.compile(r"(\d\.\d\d)\d+")  # than a hundredth of a point
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 
@@ -48,8 +48,14 @@ def alone(drawn: str) -> str:
 
 def legend(axes: Any) -> None:
     """Above the picture, where it hides nothing; one line alone needs none."""
-    if len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=LEGEND_COLUMNS, borderaxespad=0)
+    names = axes.get_legend_handles_labels()[1]
+    if len(names) > 1:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=legend_columns(names), borderaxespad=0)
+
+
+def legend_columns(names: Collection[str]) -> int:
+    """How many names stand side by side, so that they are no broader than the picture."""
+    return max(1, min(3, _LEGEND_LETTERS // max([1, *map(len, names)])))
 
 
 def label(name: str) -> str:
