@@ -43,10 +43,10 @@ def _duration(text: str) -> float:
 
 def main(
     length: Annotated[str, typer.Option(metavar="DURATION", help="Of the load, such as 60s, 10min or 1h.")] = "1h",
-    users: Annotated[int, typer.Option(min=1, help="Of Locust, of all kinds.")] = 24,
+    users: Annotated[int, typer.Option(min=1, help="Of Locust, of all kinds.")] = 26,
     wait_s: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds between a user's requests, on average.")
-    ] = 0.2,
+    ] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the times at which the model server is killed.")] = 1,
     models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("var/models"),
     out: Annotated[Path, typer.Option(help="Folder for the page and all that was seen.")] = Path("var/loadtest/soak"),
