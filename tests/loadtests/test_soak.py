@@ -237,6 +237,24 @@ def test_a_gateway_that_ends_is_told(tmp_path):
         load.stop()
 
 
+PAUSES = """
+from locust.env import Environment
+from loadtests.locust.outcomes import Refused, WrongAnswer
+from loadtests.locust.users.requests import RowsUser
+
+RowsUser.think_s, RowsUser.host = 0.0, "http://nobody"
+user = RowsUser(Environment())
+for failure in (WrongAnswer("", ""), Refused("backend_unavailable")):
+    user.failed(failure)
+    print(user.wait_time(), user.wait_time())
+"""
+
+
+def test_a_user_that_is_refused_waits_a_second_once_as_the_gateway_asks():
+    done = subprocess.run([sys.executable, "-c", PAUSES], capture_output=True, text=True)  # Locust patches a process
+    assert done.stdout.split() == ["0.0", "0.0", "1.0", "0.0"], done.stderr
+
+
 def held(load_s, *, mib=lambda t: 100.0, descriptors=lambda t: 50):
     at = range(0, int(load_s), 5)
     return [Sample(t, GATEWAY, 1, int(mib(t) * MIB), int(mib(t) * MIB) // 2, descriptors(t), 9, t / 2) for t in at]
