@@ -116,8 +116,11 @@ class Lead:
         words.append(f"waiting {given.wait:g} s on average" if given.wait else "without waiting")
         if (processes := environment.runner.worker_count) > 1:
             words.append(f"from {processes} processes")
-        if others := sorted({*self._every} - {user.__name__ for user in environment.user_classes}):
-            words.append(f"without {', '.join(others)}")
+        running = sorted(user.__name__ for user in environment.user_classes)
+        others = sorted({*self._every} - {*running})
+        if others:
+            few = len(running) < len(others)
+            words.append(f"only {', '.join(running)}" if few else f"without {', '.join(others)}")
         return ", ".join(words)
 
     def _test_stop(self, **_: Any) -> None:

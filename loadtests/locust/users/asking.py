@@ -138,10 +138,16 @@ def _judged(asked: Exchange, answer: Any) -> Failure | None:
         body = answer.content or b""
     except Exception as error:  # of several libraries
         return outcomes.unreachable(error)
+    if len(body) < int(answer.headers.get("content-length", 0)):  # which geventhttpclient takes for a whole answer
+        return outcomes.Unreachable(outcomes.BROKEN)
     if code := answer.headers.get("sluice-code"):
         return outcomes.refused(code, _shown(asked), body.decode(errors="replace"))
-    if answer.status_code != asked.status:
-        return outcomes.Refused(f"status {answer.status_code}")
+    return _checked(asked, answer.status_code, body)
+
+
+def _checked(asked: Exchange, status: int, body: bytes) -> Failure | None:
+    if status != asked.status:
+        return outcomes.Refused(f"status {status}")
     try:
         asked.check(body)
     except exchange.WrongAnswer as error:
