@@ -40,7 +40,7 @@ def figures(**changed: float) -> Mapping[str, float]:
 
 def moment(second: int) -> Moment:
     counted = COUNTED.format(memory=2**27, ok=100 * second, refused=2 * second, rows=80 * second, batches=20 * second)
-    latencies = dict.fromkeys((ALL, STEP), (0.004, 0.032)) if second else {}
+    latencies = dict.fromkeys((ALL, STEP, ROWS), (0.004, 0.032)) if second else {}
     scraped = None if second == 30 else zlib.compress(counted.encode())
     return Moment(float(second), 20, latencies, {"Refused": 2 * second} if second else {}, scraped)
 

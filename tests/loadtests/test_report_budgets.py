@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.report.budgets import BudgetsRefused, Verdict, judge, read_budgets, sentence
+from loadtests.report.budgets import BudgetsRefused, Verdict, judge, read_budgets, sentence, table
 from loadtests.report.quantities import quantity, written
 
 SCENARIOS = ("step over HTTP", "rows over gRPC")
@@ -83,6 +83,14 @@ def test_a_scenario_of_which_nothing_was_measured_has_not_kept_its_budget(read) 
 def test_a_scenario_that_was_left_out_is_not_judged(read) -> None:
     verdicts = judge(read(GOOD), {"all": {"errors": 0, "wrong_answers": 0}}, left_out={"step over HTTP"})
     assert sentence(verdicts) == "All 2 budgets kept."
+
+
+def test_broken_budgets_stand_first_in_the_table(read) -> None:
+    figures = {"all": {"errors": 0, "wrong_answers": 0}, "step over HTTP": {"p99": 0.051, "rate": 100}}
+    rows = table(judge(read(GOOD), figures)).rows
+    assert [(row[0], str(row[2]).split()[0]) for row in rows] == [
+        ("✗", "p99"), ("✓", "errors"), ("✓", "wrong"), ("✓", "rate")
+    ]  # fmt: skip
 
 
 def test_a_broken_budget_is_told_with_what_was_found(read) -> None:
