@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 import uvloop
@@ -142,7 +143,7 @@ def _able(results: Results, chosen: Sequence[str], traffic: Traffic, *, fail: bo
 
 
 def _measure(results: Results, pools: dict[str, Pool]) -> None:
-    address = results.url.rpartition("//")[2]
+    address = urlsplit(results.url if urlsplit(results.url).port else f"{results.url}:80").netloc
     for name, pool in pools.items():
         found = Found(name, results.plan.limit_s)
         results.found.append(found)

@@ -72,9 +72,9 @@ def main(
 
 
 @contextmanager
-def _stalling(pid: int, after_s: float) -> Iterator[None]:
-    """In the block the process is stopped once, for a second; whatever ends the block, it goes on."""
-    timers = [Timer(after_s, os.kill, (pid, signal.SIGSTOP)), Timer(after_s + STALL_S, os.kill, (pid, signal.SIGCONT))]
+def stalling(pid: int, after_s: float, stall_s: float = STALL_S) -> Iterator[None]:
+    """In the block the process is stopped once, for so long; whatever ends the block, it goes on."""
+    timers = [Timer(after_s, os.kill, (pid, signal.SIGSTOP)), Timer(after_s + stall_s, os.kill, (pid, signal.SIGCONT))]
     try:
         for timer in timers:
             timer.start()
@@ -102,7 +102,7 @@ def _closed_loop(url: str, pid: int, folder: Path) -> Seen:
                 if locust.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"expected requests of Locust, and none came; its log is in {log}")
                 time.sleep(_POLL_S)
-            with _stalling(pid, SECONDS / 2):
+            with stalling(pid, SECONDS / 2):
                 locust.wait()
         finally:
             locust.terminate()
@@ -128,7 +128,7 @@ def _rows(url: str) -> float:
 
 def _open_loop(url: str, pid: int, per_s: float) -> Seen:
     source, due = Cycle(load(TRAFFIC).rows), arrivals(per_s, SECONDS, _SEED)
-    with _stalling(pid, SECONDS / 2):
+    with stalling(pid, SECONDS / 2):
         found = uvloop.run(offered(url.rpartition("//")[2], due, source))
     return seen_by_open_loop(judged(found, per_s, SECONDS, 0.0))
 

@@ -112,7 +112,7 @@ class Sender:
         host, _, port = address.rpartition(":")
         loop = asyncio.get_running_loop()
         for _ in range(connections):
-            _, connection = await loop.create_connection(partial(Connection, self), host, int(port))
+            _, connection = await loop.create_connection(partial(Connection, self), host.strip("[]"), int(port))
             self.join(connection)
 
     def join(self, line: Line) -> None:

@@ -233,10 +233,10 @@ def test_a_connection_tells_why_it_ended_unless_we_let_go_of_it() -> None:
 
 
 def offered(latencies_s: np.ndarray, answers: list[Answer | None], seconds: float = 1.0) -> Offered:
-    """What became of requests, evenly due, with these latencies and answers; None: skipped."""
+    """What became of requests, evenly due and sent half of their latency later, with these answers; None: skipped."""
     due = np.arange(len(answers)) * seconds / len(answers)
     skipped = np.array([answer is None for answer in answers])
-    sent, came = np.where(skipped, np.nan, due), np.where(skipped, np.nan, due + latencies_s)
+    sent, came = (np.where(skipped, np.nan, due + share * latencies_s) for share in (0.5, 1.0))
     return Offered(due, sent, came, [answer and Exchanged(REQUEST, answer) for answer in answers], [], seconds, 0.1)
 
 
@@ -279,6 +279,7 @@ def test_every_answer_is_judged_and_the_first_wrong_ones_are_kept() -> None:
     assert (found.due, found.right, found.wrong, found.refused, found.skipped) == (7, 1, 4, {"429": 1}, 1)
     assert found.told == tuple(f"expected b'right', and b'{letter}' came" for letter in "abc")
     assert (found.latency.total_count, found.ms(50)) == (1, pytest.approx(20, rel=1e-2))
+    assert found.late_s == pytest.approx(0.01)
 
 
 def all_tried(bounds: Bounds, holds) -> list[Tried]:

@@ -21,6 +21,7 @@ from loadtests.open_loop.search import Bounds
 from loadtests.processes import free_address, python
 from loadtests.traffic.library import Traffic, load
 from loadtests.traffic.steps import Series
+from tests.conftest import MODELS
 
 PATIENT_S = 60.0  # what the 99th percentile may be where the machine must not decide
 
@@ -79,7 +80,7 @@ Run = Callable[..., Result]
 def run(tmp_path: Path, traffic: Path) -> Run:
     app = typer.Typer()
     app.command()(open_loop.main)
-    folders = ["--traffic", str(traffic), "--out", str(tmp_path)]
+    folders = ["--models", str(MODELS), "--traffic", str(traffic), "--out", str(tmp_path)]
 
     def invoke(*arguments: str) -> Result:
         return CliRunner().invoke(app, [*arguments, *folders])
