@@ -127,9 +127,9 @@ def _users(load: Child, out: Path) -> Finding:
     """Whether the users had right answers and kept to their budgets, as Locust says by its exit code."""
     title, asked = "every answer is right, and the budgets are kept", "Locust ends with code 0"
     try:
-        total = list(csv.DictReader((out / "locust_stats.csv").open(encoding="utf-8")))[-1]
-        failed = list(csv.DictReader((out / "locust_failures.csv").open(encoding="utf-8")))
-    except (OSError, IndexError):
+        lines = [(out / f"locust_{name}.csv").read_text("utf-8").splitlines() for name in ("stats", "failures")]
+        (*_, total), failed = map(csv.DictReader, lines)
+    except (OSError, ValueError):
         return Finding(title, asked, f"it said: {load.last_words()}", False)
     kinds = Counter[str]()
     for each in failed:

@@ -7,18 +7,22 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import psutil
 import pytest
+import typer
 
 from loadtests.processes import Child, Failed, free_address
 from loadtests.soak import findings, page, samples, watching
+from loadtests.soak.__main__ import _users, main
 from loadtests.soak.figures import Series, TooFew, change
 from loadtests.soak.killing import Kill, kill_model_server, kill_times
 from loadtests.soak.samples import GATEWAY, LOAD, MODEL_SERVER, Sample, look
 from loadtests.soak.watching import Watch, Watched
 from sluice.cli.embedded import Embedded
+from tests.conftest import MODELS
 
 HOUR = 3600.0
 MIB = 2**20
@@ -235,6 +239,55 @@ def test_a_gateway_that_ends_is_told(tmp_path):
         with pytest.raises(Failed, match="the gateway ended with code -9"):
             watch.follow(load, [], lambda _: own.process.kill())
         load.stop()
+
+
+STATS = "Type,Name,Request Count,Failure Count\nPOST,rows,90,4\n,Aggregated,1200,4\n"
+FAILURES = (
+    "Method,Name,Error,Occurrences\nPOST,rows,Refused: gone,3\nPOST,steps,Refused: gone,2\nPOST,rows,WrongAnswer,1\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("failures", "code", "told", "holds"),
+    [
+        (FAILURES, 1, "code 1, 1,200 requests; 5 Refused: gone; 1 WrongAnswer", False),
+        (FAILURES.partition("\n")[0], 0, "code 0, 1,200 requests; none failed", True),
+        (None, 3, "it said: there is no gateway", False),
+    ],
+)
+def test_what_users_saw_is_told_as_locust_counted_it(tmp_path, failures, code, told, holds):
+    if failures is not None:
+        (tmp_path / "locust_stats.csv").write_text(STATS)
+        (tmp_path / "locust_failures.csv").write_text(failures)
+    load = SimpleNamespace(code=code, last_words=lambda: "there is no gateway")
+    found = _users(load, tmp_path)
+    assert (found.found, found.holds) == (told, holds)
+
+
+def test_a_length_that_is_none_is_wrong_usage(capsys):
+    with pytest.raises(typer.BadParameter, match="--length: expected a duration such as 50 ms or 2 s, got '1 year'"):
+        main("1 year")
+
+
+@pytest.mark.deep
+def test_a_short_soak_of_a_real_gateway_finds_nothing_wrong(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "loadtests.soak",
+        "--length",
+        "45s",
+        "--models",
+        str(MODELS),
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "of 1 came back 1" in done.stderr
+    assert done.stdout == f"The page of it: {tmp_path / 'soak.html'}\n"
+    for name in ("soak.html", "summary.html", "samples.csv", "memory.svg"):
+        assert (tmp_path / name).stat().st_size > 1000
 
 
 PAUSES = """
