@@ -16,6 +16,7 @@ from sluice.client import SluiceError
 
 OUT = Path("var/loadtest")
 CONFIG = Path(__file__).with_name("locust.conf")
+_DESCRIPTION = "Send a mixed load to a gateway of its own, check every answer, and write a page of what came of it."
 _EPILOG = (
     f"All else goes to Locust, such as --users 50 --run-time 60s --shape spike RowsUser; what is not said stands in "
     f"{CONFIG.relative_to(ROOT)}, and `locust --config` with this file `--help` lists it."
@@ -25,7 +26,7 @@ _EPILOG = (
 def main(arguments: Sequence[str]) -> int:
     """The exit code: that of Locust; 1 if the models cannot be trained, 3 if they cannot be served."""
     parser = argparse.ArgumentParser(
-        prog="python -m loadtests.locust", description=__doc__, epilog=_EPILOG, allow_abbrev=False
+        prog="python -m loadtests.locust", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False
     )
     parser.add_argument("--models", type=Path, default=MODELS, metavar="DIR", help="default: %(default)s")
     parser.add_argument(

@@ -18,26 +18,8 @@ from loadtests.locust import options
 from loadtests.locust.lead import Lead
 from loadtests.locust.outcomes import WrongAnswers
 from loadtests.locust.recording import set_window
+from loadtests.locust.users import *  # noqa: F403 - Locust takes the users from here
 from loadtests.locust.users.asking import LoadUser, loaded
-from loadtests.locust.users.evaluation import EvaluationUser
-from loadtests.locust.users.hang_up import HangUpUser
-from loadtests.locust.users.over_grpc import RowsGrpcUser, SessionStreamUser
-from loadtests.locust.users.requests import GenerationUser, RecognitionUser, RowsUser, SequencesUser
-from loadtests.locust.users.sessions import SessionUser
-from loadtests.locust.users.websocket import SessionWebSocketUser
-
-__all__ = [
-    "EvaluationUser",
-    "GenerationUser",
-    "HangUpUser",
-    "RecognitionUser",
-    "RowsGrpcUser",
-    "RowsUser",
-    "SequencesUser",
-    "SessionStreamUser",
-    "SessionUser",
-    "SessionWebSocketUser",
-]
 
 set_window(stats)
 runners.HEARTBEAT_LIVENESS = 30  # seconds after which a worker counts as lost: its cores may be the gateway's, too

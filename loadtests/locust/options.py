@@ -2,11 +2,13 @@
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from loadtests.locust.shapes import SHAPES
 
 HOST = "http://127.0.0.1:8080"  # where `make serve` listens
 USERS, SPAWN_RATE = 20, 10.0
+_HTTP_PORT = 80
 NO_SHAPE = "none"
 LEAVE_OUT, FAIL = "leave-out", "fail"
 BUDGETS = str(Path(__file__).with_name("budgets.yaml"))
@@ -68,8 +70,9 @@ def grpc_address(host: str, grpc: str) -> str:
     """HOST:PORT of the gateway's gRPC, by its URL for HTTP unless `grpc` says it."""
     if grpc:
         return grpc.removeprefix("grpc://")
-    name, _, port = host.rstrip("/").rpartition("//")[2].rpartition(":")
-    return f"{name}:{int(port) + 1}"
+    parts = urlsplit(host)
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{name}:{(parts.port or _HTTP_PORT) + 1}"
 
 
 def _seconds(text: str) -> float:

@@ -61,7 +61,10 @@ def _kinds(url: str) -> Mapping[str, set[str]]:
     if urlsplit(url).scheme != "http" or not urlsplit(url).hostname:
         raise NotReady(f"expected a gateway as http://HOST:PORT; got {url!r}")
     _get(url, "/readyz")
-    return {model["name"]: set(model["kinds"]) for model in _get(url, "/v1/models")["models"]}
+    try:
+        return {model["name"]: set(model["kinds"]) for model in _get(url, "/v1/models")["models"]}
+    except (KeyError, TypeError):
+        raise _other(url) from None
 
 
 def _get(url: str, path: str) -> Any:
@@ -76,7 +79,11 @@ def _get(url: str, path: str) -> Any:
             "Start one (make serve), or name another (--host URL)"
         ) from None
     except ValueError:
-        raise NotReady(f"expected a gateway at {url}; something else answers there") from None
+        raise _other(url) from None
+
+
+def _other(url: str) -> NotReady:
+    return NotReady(f"expected a gateway at {url}; something else answers there")
 
 
 def _said(error: HTTPError) -> str:

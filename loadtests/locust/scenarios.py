@@ -4,7 +4,7 @@ It does not import Locust, which would patch the process.
 """
 
 ROWS, ROWS_GRPC = "rows over HTTP", "rows over gRPC"
-SEQUENCES = "sequences over HTTP"
+SEQUENCES, SLOW = "sequences over HTTP", "sequences over a slow line"
 RECOGNITION = "recognition over HTTP"
 GENERATION = "generation over HTTP"
 
@@ -20,7 +20,7 @@ LEAVE_REQUEST, LEAVE_STEP, LEAVE_WEBSOCKET, LEAVE_STREAM = (
 RETURN = "repeat a step that was left"
 
 SCENARIOS = (
-    ROWS, ROWS_GRPC, SEQUENCES, RECOGNITION, GENERATION,
+    ROWS, ROWS_GRPC, SEQUENCES, SLOW, RECOGNITION, GENERATION,
     OPEN, SCAN, STEP, FORK, CLOSE, CONNECT_WEBSOCKET, STEP_WEBSOCKET, OPEN_GRPC, CLOSE_GRPC, STEP_STREAM,
     UPLOAD, EVALUATE, LOOK, FORGET, LEAVE_REQUEST, LEAVE_STEP, LEAVE_WEBSOCKET, LEAVE_STREAM, RETURN,
 )  # fmt: skip

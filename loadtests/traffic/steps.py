@@ -12,6 +12,8 @@ from loadtests.traffic.checks import check_forecast, check_nothing, check_opened
 from loadtests.traffic.exchange import Exchange
 from loadtests.traffic.models import MONTH
 
+IDLE_S = 120.0  # a session that its client has dropped is gone after this time
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Series:
@@ -33,7 +35,7 @@ class Series:
 
 def opening(series: Series, session: str | None = None, *, again: bool = False) -> Exchange:
     """Open a session, by an id of one's own or by the gateway's; `again`: in place of one of that id, if there is."""
-    fields: dict[str, Any] = {} if session is None else {"session": session}
+    fields: dict[str, Any] = {"ttl_s": IDLE_S} | ({} if session is None else {"session": session})
     if again:
         fields["if_exists"] = "restart"
     check = partial(check_opened, session, 0)

@@ -179,7 +179,9 @@ def test_a_session_is_fed_a_series_and_each_call_says_where_it_is(folder: Path) 
     months = series.inputs.tolist()
     assert np.allclose(series.answers, np.cumsum(series.inputs, axis=0))
     assert opening(series, "mine", again=True).whole().startswith(b"POST /v1/models/temperature/sessions HTTP/1.1\r\n")
-    assert orjson.loads(opening(series, "mine", again=True).body) == {"session": "mine", "if_exists": "restart"}
+    assert orjson.loads(opening(series, "mine", again=True).body) == {
+        "session": "mine", "if_exists": "restart", "ttl_s": 120,
+    }  # fmt: skip
     assert orjson.loads(stepping(series, "mine", 7).body) == {
         "inputs": {"temperature": pytest.approx(months[7])}, "step": 7,
     }  # fmt: skip

@@ -5,6 +5,7 @@ from loadtests.locust.users.hang_up import HangUpUser
 from loadtests.locust.users.over_grpc import RowsGrpcUser, SessionStreamUser
 from loadtests.locust.users.requests import GenerationUser, RecognitionUser, RowsUser, SequencesUser
 from loadtests.locust.users.sessions import SessionUser
+from loadtests.locust.users.slow import SlowUser
 from loadtests.locust.users.websocket import SessionWebSocketUser
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "SessionStreamUser",
     "SessionUser",
     "SessionWebSocketUser",
+    "SlowUser",
 ]

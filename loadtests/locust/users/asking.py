@@ -97,6 +97,10 @@ class Call:
         self.took_ms: float | None = None
         self.bytes = 0
 
+    def sent(self) -> None:
+        """Count from here, for who has taken time to send."""
+        self._began = time.perf_counter()
+
     def answered(self, size: int = 0) -> None:
         if self.took_ms is None:
             self.took_ms, self.bytes = (time.perf_counter() - self._began) * 1000, size

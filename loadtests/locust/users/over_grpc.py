@@ -20,6 +20,7 @@ from loadtests.traffic.checks import Array, check_numbers
 from loadtests.traffic.exchange import WrongAnswer as NotAsKeras
 from loadtests.traffic.library import Rows
 from loadtests.traffic.models import DIGITS, FORECAST, LOGITS, MONTH, PICTURE, TEMPERATURE
+from loadtests.traffic.steps import IDLE_S
 from sluice.wire.arrays import read_array, write_array
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.messages.v1 import sessions_pb2 as pb
@@ -110,7 +111,8 @@ class SessionStreamUser(GrpcUser):
     def _opened(self) -> Walk:
         walk = Walk(own_id(), self.following(self.traffic.series))
         with self.told(_KIND, OPEN_GRPC, walk.session), failing(walk.session):
-            self._open(pb.OpenRequest(model=TEMPERATURE, session=walk.session), timeout=TIMEOUT_S)
+            request = pb.OpenRequest(model=TEMPERATURE, session=walk.session, ttl_s=IDLE_S)
+            self._open(request, timeout=TIMEOUT_S)
         return walk
 
     def _end(self, over: list[Walk]) -> None:
