@@ -146,12 +146,15 @@ class SessionStreamUser(GrpcUser):
         """Count the steps that were answered rightly; what is lost, or wrong, is opened anew.
 
         Raises:
-            Failure, WrongAnswer: of the first session that did not move, or wrongly.
+            Failure, WrongAnswer: of the first session that moved wrongly, else of the first that did not move.
         """
         if answer.tag != self._tag:
             raise NotAsKeras(f"expected the answer to message {self._tag}, got that to {answer.tag}")
         refused = {each.index: each.error for each in answer.errors}
-        forecasts = _output(answer, FORECAST, read_array) if len(refused) < len(walks) else ()
+        none_moved = len(refused) == len(walks)
+        forecasts = np.zeros(len(walks)) if none_moved else _output(answer, FORECAST, read_array)
+        if not len(answer.steps) == len(forecasts) == len(walks):
+            raise NotAsKeras(f"expected {len(walks)} rows, got {len(answer.steps)} steps, {len(forecasts)} forecasts")
         failures: list[Exception] = []
         for i, walk in enumerate(walks):
             try:
@@ -167,7 +170,7 @@ class SessionStreamUser(GrpcUser):
             except Failure as failure:
                 failures.append(failure)
         if failures:
-            raise failures[0]
+            raise next((each for each in failures if isinstance(each, WrongAnswer | NotAsKeras)), failures[0])
 
     def _cut(self) -> None:
         stream, self._stream = self._stream, None
