@@ -8,6 +8,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http.client import HTTPException
 from itertools import pairwise
 from urllib.request import ProxyHandler, build_opener
@@ -43,6 +44,11 @@ def scrape(url: str) -> bytes | None:
             text = answer.read()
     except (OSError, HTTPException):
         return None
+    return packed(text)
+
+
+def packed(text: bytes) -> bytes:
+    """The lines that are needed."""
     needed = tuple(name.encode() for name in _READ)
     return zlib.compress(b"".join(line for line in text.splitlines(keepends=True) if line.startswith(needed)), level=1)
 
@@ -50,12 +56,20 @@ def scrape(url: str) -> bytes | None:
 def read(scraped: bytes) -> Reading:
     """The values, summed over versions and signatures."""
     found: dict[Key, float] = {}
-    for family in text_string_to_metric_families(zlib.decompress(scraped).decode()):
-        for sample in family.samples:
-            extra = next((sample.labels[each] for each in _EXTRA if each in sample.labels), "")
-            key = (sample.name, sample.labels.get("model", ""), extra)
-            found[key] = found.get(key, 0.0) + sample.value
+    for line in zlib.decompress(scraped).decode().splitlines():
+        series, _, value = line.rpartition(" ")
+        key = _key(series)
+        found[key] = found.get(key, 0.0) + float(value)
     return found
+
+
+@cache
+def _key(series: str) -> Key:
+    """Of a metric with its labels as they are written, which is the same from reading to reading."""
+    (family,) = text_string_to_metric_families(f"{series} 0\n")
+    (sample,) = family.samples
+    extra = next((sample.labels[each] for each in _EXTRA if each in sample.labels), "")
+    return sample.name, sample.labels.get("model", ""), extra
 
 
 def continued(readings: Iterable[Reading | None]) -> Iterator[Reading | None]:

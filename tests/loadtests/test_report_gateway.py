@@ -1,11 +1,9 @@
 """The gateway's metrics over a run: read from its text, over restarts and gaps, against sums that are plain to see."""
 
-import zlib
-
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from loadtests.report.gateway import WINDOW_S, Span, continued, over_time, read, scrape
+from loadtests.report.gateway import WINDOW_S, Span, continued, over_time, packed, read, scrape
 
 LANE = ("model", "version", "signature")
 BOUNDS = (0.01, 0.02, 0.05)
@@ -35,7 +33,7 @@ class Gateway:
             self.wait.labels(*lane).observe(waited_s)
 
     def scraped(self) -> bytes:
-        return zlib.compress(generate_latest(self.registry))
+        return packed(generate_latest(self.registry))
 
 
 def test_signatures_and_versions_of_a_model_are_one() -> None:
