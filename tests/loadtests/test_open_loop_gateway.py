@@ -19,10 +19,12 @@ from loadtests.open_loop.measuring import SESSIONS, Failed, Found, Plan, Pool, m
 from loadtests.open_loop.probe import Probe
 from loadtests.open_loop.search import Bounds
 from loadtests.processes import free_address, python
-from loadtests.traffic.library import Traffic, load
+from loadtests.traffic.library import Traffic, file_of, load
+from loadtests.traffic.models import DIGITS
 from loadtests.traffic.steps import Series
 from tests.conftest import MODELS
 
+LEFT_OUT = "sequences was left out: nobody knows what temperature should answer."
 PATIENT_S = 60.0  # what the 99th percentile may be where the machine must not decide
 
 
@@ -78,9 +80,14 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path, traffic: Path) -> Run:
+    """The command, where nobody knows what other models than that of the digits should answer."""
     app = typer.Typer()
     app.command()(open_loop.main)
-    folders = ["--models", str(MODELS), "--traffic", str(traffic), "--out", str(tmp_path)]
+    models, known = tmp_path / "models", tmp_path / "traffic"
+    for folder, model in ((models, MODELS / DIGITS), (known, file_of(traffic, DIGITS))):
+        folder.mkdir()
+        (folder / model.name).symlink_to(model)
+    folders = ["--models", str(models), "--traffic", str(known), "--out", str(tmp_path)]
 
     def invoke(*arguments: str) -> Result:
         return CliRunner().invoke(app, [*arguments, *folders])
@@ -91,23 +98,25 @@ def run(tmp_path: Path, traffic: Path) -> Run:
 def test_the_command_writes_a_page_every_probe_a_histogram_and_a_line_of_the_history(
     gateway: Any, run: Run, tmp_path: Path
 ) -> None:
-    done = run("rows", "--url", gateway.http, "--limit", "60 s", "--seconds", "1", "--probes", "2")
+    done = run("rows", "sequences", "--url", gateway.http, "--limit", "60 s", "--seconds", "1", "--probes", "2")
     assert done.exit_code == 0, done.output
     assert "Highest rate with a p99 of at most 60 s: rows 200 per second." in done.stdout
     folder = tmp_path / "open_loop"
     page = (folder / "open_loop.html").read_text()
-    assert "rows 200 per second" in page
-    assert "limit, 60000 ms" in page
+    for text in ("rows 200 per second", "limit, 60000 ms", LEFT_OUT):
+        assert text in page
     [scenario] = json.loads((folder / "open_loop.json").read_bytes())["scenarios"]
-    assert [(probe["rate"], probe["not_held"], probe["wrong"]) for probe in scenario["probes"]] == [
-        (100, "", 0),
-        (200, "", 0),
-    ]
+    assert [(probe["rate"], probe["not_held"]) for probe in scenario["probes"]] == [(100, ""), (200, "")]
     assert scenario["highest_per_s"] == 200
     assert "#[Mean    =" in (folder / "rows.hgrm").read_text()
     [line] = csv.DictReader((tmp_path / "HISTORY.csv").read_text().splitlines())
     assert (line["program"], line["scenario"], line["rate_per_s"]) == ("open_loop", "rows", "200.0")
     assert float(line["p99_ms"]) == scenario["probes"][1]["p99_ms"]
+
+
+def test_by_choice_a_scenario_that_cannot_run_fails_the_command(gateway: Any, run: Run) -> None:
+    done = run("rows", "sequences", "--url", gateway.http, "--fail-if-missing")
+    assert (done.exit_code, done.stderr) == (3, "sequences cannot run: nobody knows what temperature should answer\n")
 
 
 @pytest.mark.parametrize(
