@@ -12,7 +12,7 @@ from loadtests.soak.samples import Sample
 
 MEMORY_CHANGE = 0.02  # of the second quarter's mean
 DESCRIPTORS_MORE = 2  # in the last quarter's median, as clients come and go
-BACK_S = 60.0
+BACK_S = 120.0
 TELLING_S = 600.0  # a shorter load does not tell of memory, which in its first minutes grows to what traffic takes
 MIB = 2**20
 
