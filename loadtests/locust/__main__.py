@@ -13,6 +13,7 @@ from sluice.cli.embedded import Embedded
 from sluice.cli.errors import NOT_REACHABLE, CommandError
 from sluice.cli.model_folders import MODELS
 from sluice.client import SluiceError
+from sluice.signals import EXIT
 
 OUT = Path("var/loadtest")
 CONFIG = Path(__file__).with_name("locust.conf")
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str]) -> int:
     except (CommandError, SluiceError) as error:
         sys.stderr.write(f"{error}\n")
         return error.code if isinstance(error, CommandError) else NOT_REACHABLE
+    except KeyboardInterrupt:  # before there was any load
+        return EXIT + signal.SIGINT
 
 
 def locust(gateway: Embedded, models: Path, out: Path, others: Sequence[str]) -> list[str]:

@@ -95,6 +95,8 @@ class Lead:
         if others:
             few = len(running) < len(others)
             words.append(f"only {', '.join(running)}" if few else f"without {', '.join(others)}")
+        words += [f"tagged {' or '.join(given.tags)}"] if given.tags else []
+        words += [f"not tagged {' or '.join(given.exclude_tags)}"] if given.exclude_tags else []
         return ", ".join(words)
 
     def _stop(self, **_: Any) -> None:

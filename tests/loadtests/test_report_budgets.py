@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.report.budgets import BudgetsRefused, Verdict, judge, read_budgets, sentence, table
+from loadtests.locust import scenarios
+from loadtests.locust.options import BUDGETS
+from loadtests.report.budgets import SECTIONS, Budget, BudgetsRefused, Verdict, judge, read_budgets, sentence, table
 from loadtests.report.quantities import quantity, written
 
 SCENARIOS = ("step over HTTP", "rows over gRPC")
@@ -27,6 +29,12 @@ def read(tmp_path: Path):
         return read_budgets(file, section, SCENARIOS)
 
     return reads
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_our_own_budgets_are_right_and_allow_no_wrong_answer(section: str) -> None:
+    budgets = read_budgets(Path(BUDGETS), section, scenarios.SCENARIOS)
+    assert Budget("all", "wrong_answers", 0) in budgets
 
 
 def test_a_run_is_held_to_the_budgets_of_its_section(read) -> None:
