@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -14,18 +15,19 @@ import uvloop
 from loadtests.locust.readiness import NotReady, Served
 from loadtests.open_loop.measuring import OPEN_SESSIONS, SESSIONS, Failed, Found, Plan, Pool, measure
 from loadtests.open_loop.probe import Probe
-from loadtests.open_loop.results import Results, entries, write
+from loadtests.open_loop.results import Results, curves, entries, table, write
 from loadtests.open_loop.search import PROBES, Bounds
 from loadtests.processes import python
 from loadtests.report import history
 from loadtests.report.history import HistoryRefused
 from loadtests.report.quantities import quantity
 from loadtests.serving import serving
-from loadtests.traffic.library import NoTraffic, Traffic, load
+from loadtests.traffic.library import Traffic, load
 from loadtests.traffic.models import DATES, DIGITS, TEMPERATURE
 from sluice.cli.embedded import exits_at_sigterm
 from sluice.cli.errors import CommandError
 from sluice.client import SluiceError
+from sluice.evaluator.report.picture import alone
 
 MODELS = {
     SESSIONS: TEMPERATURE, "rows": DIGITS, "sequences": TEMPERATURE, "recognition": DIGITS, "generation": DATES,
@@ -33,6 +35,13 @@ MODELS = {
 _FOLDER = "open_loop"
 _LEAST = 100  # requests of a probe: fewer say nothing of a 99th percentile
 _FAILED, _WRONG_USAGE, _NOT_REACHABLE, _INTERRUPTED, _TERMINATED = 1, 2, 3, 130, 143
+
+
+class Missing(StrEnum):
+    """What is done with a scenario that the gateway lacks something for."""
+
+    LEAVE_OUT = "leave-out"
+    FAIL = "fail"
 
 
 def main(
@@ -43,10 +52,15 @@ def main(
     start: Annotated[float, typer.Option(min=1, help="The rate that is tried first, in requests a second.")] = 100.0,
     probes: Annotated[int, typer.Option(min=1, help="The most probes of a scenario.")] = PROBES,
     sessions: Annotated[int, typer.Option(min=1, help="How many sessions are open at a time.")] = OPEN_SESSIONS,
-    fail: Annotated[bool, typer.Option("--fail-if-missing", help="Leave out no scenario.")] = False,
+    missing: Annotated[
+        Missing, typer.Option(help="What to do with scenarios whose model is not served, or not calibrated.")
+    ] = Missing.LEAVE_OUT,
     models: Annotated[Path, typer.Option(help="The trained models, which say what is right.")] = Path("var/models"),
     traffic: Annotated[Path, typer.Option(help="Where what they answer is kept.")] = Path("var/loadtest/traffic"),
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("var/loadtest"),
+    drawn: Annotated[
+        Path | None, typer.Option("--picture", help="Also draw the p99 by offered load.", metavar="FILE.svg")
+    ] = None,
 ) -> None:
     """Send requests at the times of a Poisson process, whether or not earlier ones are answered, and find the highest
     rate at which the 99th percentile, counted from when a request was due, keeps a limit.
@@ -59,11 +73,12 @@ def main(
     try:
         history.read(out / history.FILE)
         with exits_at_sigterm(), _gateway(results, models, out / _FOLDER):
-            _measure(results, _able(results, chosen, _traffic(models, traffic), fail=fail))
-    except (HistoryRefused, NoTraffic) as error:
+            served = Served(results.url, "")
+            _measure(results, _able(results, chosen, served, _traffic(models, traffic), missing))
+    except HistoryRefused as error:
         _exit(error, _WRONG_USAGE)
     except (NotReady, CommandError, SluiceError) as error:
-        _exit(error, _NOT_REACHABLE)
+        _exit(error, error.code if isinstance(error, CommandError) else _NOT_REACHABLE)
     except (KeyboardInterrupt, SystemExit) as stop:
         results.notes.append("It was stopped before its time.")
         code = _TERMINATED if isinstance(stop, SystemExit) else _INTERRUPTED
@@ -71,7 +86,9 @@ def main(
     if not code:
         history.append(out / history.FILE, [*entries(results)])
         code = _FAILED if results.failed else 0
-    typer.echo(f"{results.sentence}\nThe page of it: {page}")
+    if drawn:
+        drawn.write_text(alone(curves(results).svg), encoding="utf-8")
+    typer.echo(f"{table(results)}\n{results.sentence}\nThe page of it: {page}")
     raise typer.Exit(code)
 
 
@@ -109,29 +126,26 @@ def _gateway(results: Results, models: Path, out: Path) -> Iterator[None]:
 
 
 def _traffic(models: Path, folder: Path) -> Traffic:
-    """What is sent; Keras answers it first where it has not, in a process of its own, as TensorFlow is large.
-
-    Raises:
-        NoTraffic: there is no model whose answers are known.
-    """
+    """What is sent; Keras answers it first where it has not, in a process of its own, as TensorFlow is large."""
     command = python("loadtests.traffic", "--models", models, "--out", folder)
-    subprocess.run(command, check=False)  # noqa: S603 - ourselves
+    if subprocess.run(command, check=False).returncode:  # noqa: S603 - ourselves
+        raise typer.Exit(_WRONG_USAGE)  # it has said why
     return load(folder)
 
 
-def _able(results: Results, chosen: Sequence[str], traffic: Traffic, *, fail: bool) -> dict[str, Pool]:
+def _able(
+    results: Results, chosen: Sequence[str], served: Served, traffic: Traffic, missing: Missing
+) -> dict[str, Pool]:
     """By name of a scenario that the gateway can serve what is sent; the others are noted.
 
     Raises:
-        NotReady: the gateway is, or nothing is left; or with `fail`, a scenario would be left out.
+        NotReady: nothing is left; or a scenario would be left out, and that is not wanted.
     """
-    served = Served(results.url, "")
     pools: dict[str, Pool] = {name: getattr(traffic, "series" if name == SESSIONS else name) for name in chosen}
     for name, pool in [*pools.items()]:
-        lack = served.lack([MODELS[name]], {name}) or (
-            "" if pool else f"nobody knows what {MODELS[name]} should answer"
-        )
-        if lack and fail:
+        unknown = "" if pool else f"nobody knows what {MODELS[name]} should answer"
+        lack = served.lack([MODELS[name]], {name}) or unknown
+        if lack and missing is Missing.FAIL:
             raise NotReady(f"{name} cannot run: {lack}")
         if lack:
             results.notes.append(f"{name} was left out: {lack}.")

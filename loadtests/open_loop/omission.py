@@ -28,6 +28,7 @@ from loadtests.open_loop.schedule import arrivals
 from loadtests.open_loop.sources import Cycle
 from loadtests.processes import python
 from loadtests.report.gateway import read, scrape
+from loadtests.report.plots import in_milliseconds
 from loadtests.serving import serving
 from loadtests.traffic.library import load
 from loadtests.traffic.models import DIGITS
@@ -164,9 +165,9 @@ def draw(seen: tuple[Seen, Seen]) -> str:
         for each, form in zip(seen, ("o-", "-"), strict=True):
             points = [(nines(at), ms) for at, ms in sorted(each.percentiles.items()) if at <= _DRAWN_TO]
             axes.plot(*zip(*points, strict=True), form, markersize=4, label=each.name)
-        axes.set(yscale="log", xlabel="percentile", ylabel="milliseconds")
+        axes.set(xlabel="percentile")
         axes.set_xticks([*map(nines, _TICKS)], [f"{each:g} %" for each in _TICKS])
-        axes.yaxis.set_major_formatter("{x:,g}")
+        in_milliseconds(axes)
         legend(axes)
 
     title = "Latency by percentile with one stall of a second, as Locust counts it and as the open loop does"

@@ -15,7 +15,7 @@ from loadtests.report.history import Entry
 from loadtests.report.plots import by_load
 from loadtests.report.quantities import written
 from sluice.evaluator.document import Table
-from sluice.evaluator.report.page import Gallery, Shown, page
+from sluice.evaluator.report.page import Gallery, Picture, Shown, page
 
 PROGRAM = "open_loop"
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
@@ -64,6 +64,23 @@ def write(folder: Path, results: Results) -> Path:
     file = folder / "open_loop.html"
     file.write_text(_page(results, files), encoding="utf-8")
     return file
+
+
+def table(results: Results) -> str:
+    """The highest rates, in Markdown."""
+    columns = ("scenario", "requests a second", *PERCENTILES, "longest")
+    rows = (
+        (found.scenario, f"{best.rate:,g}", *(f"{best.ms(each):,.3g} ms" for each in (*PERCENTILES.values(), 100.0)))
+        for found in results.found
+        if (best := found.best)
+    )
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows))
+
+
+def curves(results: Results) -> Picture:
+    """The p99 of every scenario by the load that was offered."""
+    series = {found.scenario: [(probe.rate, probe.ms(99)) for probe in found.decisive] for found in results.found}
+    return by_load("p99 by offered load", "requests a second", series, limit_ms=results.plan.limit_s * 1000)
 
 
 def entries(results: Results) -> Iterator[Entry]:

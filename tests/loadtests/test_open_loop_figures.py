@@ -67,6 +67,18 @@ def test_the_page_says_what_was_found_and_what_was_not(tmp_path) -> None:
         assert text in page
 
 
+def test_the_table_has_each_scenario_that_has_a_rate_and_the_curves_all() -> None:
+    slow = Found("sessions", LIMIT_S, [probe(100, 0.2)])
+    every = written(found(probe(100, 0.01), probe(2000, 0.02)), slow)
+    assert results.table(every).splitlines() == [
+        "| scenario | requests a second | p50 | p90 | p99 | p99.9 | longest |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| rows | 2,000 | 20 ms | 20 ms | 20 ms | 20 ms | 20 ms |",
+    ]
+    drawn = results.curves(every).svg
+    assert all(text in drawn for text in ("rows", "sessions", "limit, 50 ms"))
+
+
 def test_the_history_has_each_scenario_at_its_highest_rate() -> None:
     [entry] = results.entries(written(found(probe(100, 0.01), probe(200, 0.02), probe(400, 0.2)), found(probe(9, 1.0))))
     assert (entry.scenario, entry.rate_per_s, entry.requests, entry.wrong_answers) == ("rows", 200, 200, 0)

@@ -115,7 +115,7 @@ def test_the_command_writes_a_page_every_probe_a_histogram_and_a_line_of_the_his
 
 
 def test_by_choice_a_scenario_that_cannot_run_fails_the_command(gateway: Any, run: Run) -> None:
-    done = run("rows", "sequences", "--url", gateway.http, "--fail-if-missing")
+    done = run("rows", "sequences", "--url", gateway.http, "--missing", "fail")
     assert (done.exit_code, done.stderr) == (3, "sequences cannot run: nobody knows what temperature should answer\n")
 
 
