@@ -82,6 +82,12 @@ HTTP: dict[str, Sent] = {
     "recognition of a model without": sent(
         f"{_MODEL}:recognize", {"instances": [[1, 2]]}, 400, "does not recognize", "`sluice export --classes`"
     ),
+    "classify without a signature for it": sent(
+        "/v1/models/sides:classify", {"examples": [{"x": 1}]}, 400, "no signature for :classify", "Call :recognize or :p"
+    ),
+    "regress without a signature for it": sent(
+        f"{_MODEL}:regress", {"examples": [{"x": 1}]}, 400, "for :regress", "Call :predict.", "says: Expected"
+    ),
     "recognition before a calibration": sent(
         "/v1/models/sides:recognize", {"instances": [[0.1, 0.2]]}, 409, "not calibrated", "`sluice calibrate sides "
     ),
@@ -192,6 +198,30 @@ COMMANDS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "the gRPC port": ("calibrate sides --known {rows} --url {grpc}", 3, ("expected the HTTP port", "`sluice serve`")),
     "a calibration without rows": ("calibrate sides --known none.npz --url {url}", 1, ("none.npz", "no such file")),
     "a level that is a percentage": ("calibrate sides --known none.npz --level 5", 2, ("between 0 and 1", "got 5")),
+    "a level that is no number": (
+        "calibrate sides --known none.npz --level five",
+        2,
+        ("--level: expected a number, got",),
+    ),
+    "a version by name": ("evaluate sides --compare-to new", 2, ("--compare-to: expected a whole number, got 'new'",)),
+    "a number of rows below 1": ("explain sum --rows 0", 2, ("--rows: expected a number from 1, got '0'",)),
+    "a flag that is none": ("explain sum --rosw 1", 2, ("No such option: --rosw", "`sluice explain --help`")),
+    "a flag without its value": ("explain sum --rows", 2, ("'--rows' requires an argument. `sluice explain --help`",)),
+    "a setting that is no number": (
+        "serve --backend :1 --linger-ms fast",
+        2,
+        ("--linger-ms: expected a number, got 'f",),
+    ),
+    "a switch with a value": ("serve --session-evict=yes", 2, ("--session-evict: expected no value", "got 'yes'")),
+    "a setting that is no JSON": (
+        "serve --scan-chunks clips",
+        2,
+        ('--scan-chunks: expected JSON such as {"MODEL": 64',),
+    ),
+    "a setting without its value": ("serve --linger-ms", 2, ("--linger-ms: expected a value", "`sluice serve --help`")),
+    "an evaluator's setting": ("evaluator --at-once 0", 2, ("--at-once: expected a number above 0, got '0'",)),
+    "an evaluator's flag that is none": ("evaluator --at-onec 2", 2, ("no flag --at-onec; did you mean --at-once?",)),
+    "a model server's port": ("model-server --models . --port x", 2, ("--port: expected a whole number, got 'x'",)),
     "no model server there": ("doctor --backend {nobody_address}", 3, ("cannot be connected to", "HOST:PORT")),
     "a misspelt command": ("sreve", 2, ("'sreve'", "Did you mean 'serve'?")),
     "an example that is none": ("models data nothing", 2, ("example models", "temperature", "'nothing'")),

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as Unreadable
 
 from sluice.client.urls import check_url
 from sluice.listener import UNIX
+from sluice.wrong_settings import Given, unreadable
 
 PREFIX = "SLUICE_EVALUATOR_"
 _GIGABYTE = 1024**3
@@ -52,6 +54,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix=PREFIX, cli_kebab_case=True, cli_prog_name="sluice evaluator",
         cli_hide_none_type=True, cli_avoid_json=True, cli_implicit_flags=True,
+        cli_exit_on_error=False,
     )  # fmt: skip
 
     gateway: Annotated[str, AfterValidator(_gateway)] = Field(
@@ -86,13 +89,17 @@ def load(args: Sequence[str]) -> Settings:
     """The settings that flags `args` and the environment together make.
 
     Raises:
-        SettingsError: an environment variable is unknown.
+        SettingsError: a flag or an environment variable is unknown, or a flag lacks its value.
         pydantic.ValidationError: a value is of the wrong form.
-        SystemExit: `--help` (0), or flags that cannot be used (2).
+        SystemExit: `--help` (0).
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     if unknown := sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known):
         raise SettingsError(
             f"environment: there is no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
-    return Settings(_cli_parse_args=[*args])
+    try:
+        return Settings(_cli_parse_args=[*args])
+    except Unreadable as error:
+        told = unreadable(str(error), Given(args, PREFIX), Settings.model_fields, "sluice evaluator")
+        raise SettingsError(told) from None

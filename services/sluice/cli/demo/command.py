@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sluice.cli.demo import evaluation, judge, recognition, sequences, sessions
-from sluice.cli.embedded import Embedded, embedded, exits_at_sigterm
+from sluice.cli.embedded import Embedded, embedded
 from sluice.cli.errors import NOT_REACHABLE, CommandError
 from sluice.cli.evaluate.command import write
 from sluice.cli.evaluate.show import show
@@ -111,7 +111,7 @@ def _build(models_dir: Path, names: Sequence[str]) -> None:
                 sys.stdout.write(line)
         return training.returncode
 
-    with exits_at_sigterm(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             failed = [name for name, code in zip(names, pool.map(train, names), strict=True) if code]
         except BaseException:  # told to stop, and so are those that train

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.convertors import Convertor, register_url_convertor
 
 from sluice.evaluator.http.events import events
+from sluice.evaluator.http.front import HEAD
 from sluice.evaluator.http.views import Asked, EvaluationInfo, EvaluationList, shown
 from sluice.evaluator.jobs.life_cycle import Status
 from sluice.evaluator.jobs.tables import Evaluation
@@ -111,10 +112,10 @@ async def get(service: Here, id: Id) -> EvaluationInfo:
 
 
 @router.get(_ONE + "/events", summary="Watch an evaluation", response_class=Response, responses={**_EVENTS})
-async def watch(service: Here, id: Id) -> StreamingResponse:
+async def watch(service: Here, request: Request, id: Id) -> StreamingResponse:
     """Server-sent events: `progress` whenever it changes, as `GET` shows it; `done` at the end."""
     await service.get(id)
-    told = events(id, partial(_view, service), service.runner.changes)
+    told = () if HEAD in request.scope else events(id, partial(_view, service), service.runner.changes)
     return StreamingResponse(told, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
