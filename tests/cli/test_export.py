@@ -173,7 +173,11 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "no such file": (["--classes", "cat,dog,owl", *SCORES, "--train", "no.npz"], 1, "there is no such file"),
     "a strange label": (["--classes", "cat,dog,owl", *SCORES, "--train", "strange.npz"], 1, "got 'yak'. Leave rows of"),
     "no labels": (["--classes", "cat,dog,owl", *SCORES, "--train", "bare.npz"], 1, "expected a label for each row"),
-    "other rows": (["--classes", "cat,dog,owl", *SCORES, "--train", "wide.npz"], 1, "takes float32 [batch, axis 1=2"),
+    "other rows": (
+        ["--classes", "cat,dog,owl", *SCORES, "--train", "wide.npz"],
+        1,
+        "takes float32 [batch, feature_1=2",
+    ),
 }
 
 

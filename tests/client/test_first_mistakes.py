@@ -42,6 +42,9 @@ HTTP: dict[str, Sent] = {
     "a batch axis on a scan": sent(f"{_SESSION}:scan", {"inputs": [[[1, 2]]]}, 400, "[1, 1, 2] came", "no batch axis"),
     "two time steps as a step": sent(f"{_SESSION}:step", {"inputs": [[1.0, 2.0]] * 2}, 400, "one time step", "a scan"),
     "a row that is too short": sent(f"{_SESSION}:step", {"inputs": [1.0]}, 400, "feature=2", "[1] came"),
+    "a row that is too short for a signature of steps": sent(
+        f"{_MODEL}:predict", {"signature_name": "step", "inputs": {"x": [[1]], "h": [[0, 0]]}}, 400, "[batch, feature=2"
+    ),
     "text for numbers": sent(f"{_SESSION}:step", {"inputs": ["1", "2"]}, 400, "takes float32", "text came"),
     "null for a number": sent(f"{_SESSION}:step", {"inputs": [1.0, None]}, 400, "takes float32", "null came"),
     "another input's name": sent(f"{_SESSION}:step", {"inputs": {"y": [1, 2]}}, 400, "no input 'y'", "has 'x'"),
@@ -83,7 +86,7 @@ HTTP: dict[str, Sent] = {
         f"{_MODEL}:recognize", {"instances": [[1, 2]]}, 400, "does not recognize", "`sluice export --classes`"
     ),
     "classify without a signature for it": sent(
-        "/v1/models/sides:classify", {"examples": [{"x": 1}]}, 400, "no signature for :classify", "Call :recognize or :p"
+        "/v1/models/sides:classify", {"examples": [{"x": 1}]}, 400, "no signature for :classify", "Call :recognize or :"
     ),
     "regress without a signature for it": sent(
         f"{_MODEL}:regress", {"examples": [{"x": 1}]}, 400, "for :regress", "Call :predict.", "says: Expected"
@@ -147,6 +150,7 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
         lambda c, _: c.predict("plain", [[1, 2], [1]]), ("row 1 has 1 value where row 0 has 2", "have the same length")
     ),
     "another signature": (lambda c, _: c.predict("plain", [[1]], signature="step"), ("'step'", "'serving_default'")),
+    "rows that are too short": (lambda c, _: c.predict("sides", [[1]]), ("[batch, feature=2]; a value of sh",)),
     "rows to recognize that differ": (lambda c, _: c.recognize("sides", [[0, 1], [0]]), ("part 1 has 1 value",)),
     "recognition before a calibration": (lambda c, _: c.recognize("sides", [[0, 1]]), ("`sluice calibrate sides ",)),
     "a text to generate from": (lambda c, _: c.generate("sum", "a"), ("a list", "'a'")),
@@ -208,7 +212,7 @@ COMMANDS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "a flag that is none": ("explain sum --rosw 1", 2, ("No such option: --rosw", "`sluice explain --help`")),
     "a flag without its value": ("explain sum --rows", 2, ("'--rows' requires an argument. `sluice explain --help`",)),
     "a setting that is no number": (
-        "serve --backend :1 --linger-ms fast",
+        "serve --backend l:1 --linger-ms fast",
         2,
         ("--linger-ms: expected a number, got 'f",),
     ),
@@ -222,7 +226,50 @@ COMMANDS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "an evaluator's setting": ("evaluator --at-once 0", 2, ("--at-once: expected a number above 0, got '0'",)),
     "an evaluator's flag that is none": ("evaluator --at-onec 2", 2, ("no flag --at-onec; did you mean --at-once?",)),
     "a model server's port": ("model-server --models . --port x", 2, ("--port: expected a whole number, got 'x'",)),
+    "a model server's port that is too large": (
+        "doctor --backend h:99999",
+        2,
+        ("--backend: expected a port from 1 to 6",),
+    ),
+    "no address of a model server": ("doctor --backend here", 2, ("--backend: expected HOST:PORT or unix:PATH, got",)),
+    "a REST port that is too large": ("doctor --backend h:1 --rest h:99999", 2, ("--rest: expected a port from 1 to",)),
+    "a back end's port that is too large": (
+        "serve --backend 127.0.0.1:99999",
+        2,
+        ("--backend: expected a port from 1",),
+    ),
+    "a port to listen on that is too large": (
+        "serve --grpc 127.0.0.1:99999",
+        2,
+        ("--grpc: expected a port from 0 to",),
+    ),
+    "an evaluator's port that is too large": (
+        "evaluator --http 127.0.0.1:99999",
+        2,
+        ("--http: expected a port from 0",),
+    ),
+    "no address of an evaluator": (
+        "serve --evaluator 99999",
+        2,
+        ("--evaluator: expected HOST:PORT or unix:PATH, got",),
+    ),
     "no model server there": ("doctor --backend {nobody_address}", 3, ("cannot be connected to", "HOST:PORT")),
+    "a report where there is a file": (
+        "evaluate sides --data {rows} --task regression --report {rows}/a.html",
+        1,
+        ("--report: ", "rows.csv is a file"),
+    ),
+    "a report where there is a folder": (
+        "evaluate sides --data {rows} --task regression --report {folder}",
+        1,
+        ("--report: ", "it is a folder"),
+    ),
+    "a plot where there is a file": ("buckets sum --url {url} --plot {rows}/a.png", 1, ("--plot: ", "is a file")),
+    "calibrations where there is a file": (
+        "calibrate sides --known {rows} --calibrations {rows}",
+        1,
+        ("--calibrations: ", "rows.csv is a file"),
+    ),
     "a misspelt command": ("sreve", 2, ("'sreve'", "Did you mean 'serve'?")),
     "an example that is none": ("models data nothing", 2, ("example models", "temperature", "'nothing'")),
 }
@@ -320,9 +367,10 @@ def test_a_mistake_in_a_command_is_a_sentence_and_an_exit_code(
 ) -> None:
     line, code, words = COMMANDS[name]
     (rows := tmp_path / "rows.csv").write_text("x.0,x.1,label\n")
+    (folder := tmp_path / "folder.html").mkdir()
     grpc_port = urls.grpc.replace("grpc", "http", 1)
     places = {"url": urls.http, "grpc": grpc_port, "nobody": f"http://{nobody}", "nobody_address": nobody}
-    said = told(*line.format(rows=rows, **places).split())
+    said = told(*line.format(rows=rows, folder=folder, **places).split())
     assert said.code == code
     assert_says(said.error, words)
     assert "grpc:// URL" not in said.error  # which no command takes

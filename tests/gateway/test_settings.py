@@ -123,6 +123,9 @@ def test_what_is_set_reaches_the_rules():
         "--linger-ms=-1",
         "--http=8080",
         "--http=localhost:70000",
+        "--backend=localhost:70000",
+        "--backend=localhost:0",
+        "--evaluator=http://localhost:0",
         "--session-idle-s=0",
         "--poll-s=0",
         "--keep-alive-s=0",
@@ -242,3 +245,8 @@ def test_a_value_is_refused_by_the_name_that_it_was_given_by(tmp_path):
     ):
         ended = sluice("serve", NEEDED, *args, env=env)
         assert (ended.returncode, ended.stderr) == (2, f"sluice: {name}: {told}")
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "unix:/run/model.sock", "dns:///model:8500", "[::1]:8500"])
+def test_a_model_server_is_named_as_grpc_names_it(address):
+    assert load([f"--backend={address}"]).backend == address

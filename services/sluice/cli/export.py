@@ -25,6 +25,7 @@ from sluice.cli.model_folders import contract_file
 from sluice.cli.requests import requests
 from sluice.export import Classes, ExportError, export, export_recognizer
 from sluice.export.classifier import classifier
+from sluice.export.contract import default_axes
 from sluice.export.errors import reason
 from sluice.export.exporter import Writer, keras_asset
 from sluice.export.imports import import_classes, load
@@ -85,7 +86,12 @@ def how_to_ask(out: Path) -> str:
     contract = _contract(contract_file(version))
     lines = [f"sluice serve --models {shlex.quote(str(models))}"]
     lines += [each.line(str(contract_file(version).with_name(_REQUEST))) for each in requests(name, contract, GATEWAY)]
-    text = "\n".join(["Serve it, and ask it from another terminal:", *(indent(line, "    ") for line in lines)])
+    text = "\n".join(
+        [
+            f"Serve it, and ask it from another terminal at {GATEWAY}, where it listens by default:",
+            *(indent(line, "    ") for line in lines),
+        ]
+    )
     if not contract.recognition:
         return text
     calibrate = f"sluice calibrate {shlex.quote(name)} --known DATA --models {shlex.quote(str(models))}"
@@ -159,7 +165,8 @@ def _recognizer(
 
 
 def _tensor(each: keras.KerasTensor) -> Tensor:
-    axes = (Axis(f"axis {place}", size) for place, size in enumerate(each.shape[1:], 1))
+    sizes = each.shape[1:]
+    axes = map(Axis, default_axes(len(sizes)), sizes)
     return Tensor(each._keras_history.operation.name, each.dtype, (Axis("batch"), *axes))  # noqa: SLF001 - its name
 
 

@@ -243,9 +243,7 @@ class Client:
     """As `AsyncClient`, with the same options; threads may share it. `with` closes its connections at the end."""
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
-        known = ClientOptions.__annotations__
-        if unknown := [name for name in options if name not in known]:
-            raise TypeError(f"Client has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
+        _check("Client", options, ClientOptions)
         self._loop = Loop()
         try:
             self._inner = self._loop.run(_made(url, options))
@@ -257,20 +255,24 @@ class Client:
         self, model: str, values: Values, outputs: Sequence[str] | None = None, **options: Unpack[PredictOptions]
     ) -> dict[str, Array]:
         """As `AsyncClient.predict`, with the same options."""
+        _check("Client.predict", options, PredictOptions)
         return self._loop.run(self._inner.predict(model, values, outputs, **options))
 
     def recognize(self, model: str, rows: Values, **options: Unpack[RecognizeOptions]) -> Recognized:
         """As `AsyncClient.recognize`, with the same options."""
+        _check("Client.recognize", options, RecognizeOptions)
         return self._loop.run(self._inner.recognize(model, rows, **options))
 
     def generate(self, model: str, instances: Values, **options: Unpack[GenerateOptions]) -> Results:
         """As `AsyncClient.generate`, with the same options."""
+        _check("Client.generate", options, GenerateOptions)
         return self._loop.run(self._inner.generate(model, instances, **options))
 
     def generate_stream(
         self, model: str, instances: Values, **options: Unpack[GenerateOptions]
     ) -> Generator[Token | Ended]:
         """As `AsyncClient.generate_stream`, with the same options; leaving the iterator frees what still runs."""
+        _check("Client.generate_stream", options, GenerateOptions)
         return self._loop.each(self._inner.generate_stream(model, instances, **options))
 
     def models(self) -> list[ServedModel]:
@@ -298,6 +300,7 @@ class Client:
 
     def open(self, model: str, session: str | None = None, **options: Unpack[OpenOptions]) -> Session:
         """As `AsyncClient.open`, with the same options."""
+        _check("Client.open", options, OpenOptions)
         return Session(self._loop, self._loop.run(self._inner.open(model, session, **options)))
 
     def session(self, id: str, *, numbered: bool = True) -> Session:
@@ -329,6 +332,13 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check(call: str, options: Mapping[str, Any], known: type[Any]) -> None:
+    """Raises: TypeError: an option is none of those that are `known`."""
+    if unknown := [name for name in options if name not in known.__annotations__]:
+        listed = ", ".join(known.__annotations__)
+        raise TypeError(f"{call} has no option {', '.join(map(repr, unknown))}; it has {listed}.")
 
 
 async def _next(values: AsyncGenerator[T], asked: set[asyncio.Task[Any]]) -> T | Any:

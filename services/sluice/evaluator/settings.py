@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as Unreadable
 
 from sluice.client.urls import check_url
-from sluice.listener import UNIX
+from sluice.listener import check_address
 from sluice.wrong_settings import Given, unreadable
 
 PREFIX = "SLUICE_EVALUATOR_"
@@ -26,15 +27,6 @@ def _split(listed: Any) -> Any:
     if not isinstance(listed, str):
         return listed
     return listed.split(",") if listed else ()
-
-
-def _address(text: str) -> str:
-    if text.startswith(UNIX) and len(text) > len(UNIX):
-        return text
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected HOST:PORT or {UNIX}PATH, got {text!r}")
-    return text
 
 
 def _gateway(text: str) -> str:
@@ -60,7 +52,7 @@ class Settings(BaseSettings):
     gateway: Annotated[str, AfterValidator(_gateway)] = Field(
         "http://127.0.0.1:8080", description="The gateway that serves the models, http://HOST:PORT."
     )
-    http: Annotated[str, AfterValidator(_address)] = Field(
+    http: Annotated[str, AfterValidator(partial(check_address, unix=True))] = Field(
         "127.0.0.1:8082", description="Where to listen, HOST:PORT or unix:PATH. Port 0: any free one."
     )
     database: str = Field(

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as Unreadable
 
+from sluice.listener import check_address
 from sluice.missing import no_folder
 from sluice.model_folder import LAYOUT
 from sluice.policy.batching import BatchingOptions
@@ -29,6 +30,7 @@ from sluice.wrong_settings import UNKNOWN_FLAG, Given, unreadable
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 PREFIX = "SLUICE_"
 _OTHERS = ("SLUICE_MODEL_SERVER_", "SLUICE_EVALUATOR_")  # the children's own settings
+_TARGET = re.compile("[a-z][a-z0-9+.-]*:///?")  # gRPC's own form, such as dns:///HOST:PORT
 _FOLDERS = {
     "--models": f"the folder of models, {LAYOUT}",
     "--calibrations": "the folder that `sluice calibrate` writes to, or an empty one (`mkdir -p DIR`)",
@@ -65,18 +67,12 @@ def _origin(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:8080, got {text!r}")
-    return text
+def _backend(text: str) -> str:
+    return text if _TARGET.match(text) else check_address(text, least=1, unix=True)
 
 
 def _evaluator(text: str) -> str:
-    address = text.removeprefix("http://").rstrip("/")
-    if not (len(text) > len("unix:") and text.startswith("unix:")):
-        _address(address)
-    return address
+    return check_address(text.removeprefix("http://").rstrip("/"), least=1, unix=True)
 
 
 def _increasing_bounds(bounds: tuple[int, ...]) -> tuple[int, ...]:
@@ -90,7 +86,7 @@ Sizes = Annotated[tuple[PositiveInt, ...], NoDecode, BeforeValidator(_split), Af
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(check_address)]
 
 
 class Settings(BaseSettings):
@@ -114,7 +110,7 @@ class Settings(BaseSettings):
     )
     http: Address = Field("127.0.0.1:8080", description="Where to listen for HTTP, HOST:PORT. Port 0: any free one.")
     grpc: Address = Field("127.0.0.1:8081", description="Where to listen for gRPC, HOST:PORT. Port 0: any free one.")
-    backend: str | None = Field(
+    backend: Annotated[str, AfterValidator(_backend)] | None = Field(
         None,
         description="Model server to use, HOST:PORT or unix:PATH. Without it the embedded one is started as a child.",
     )
