@@ -20,11 +20,14 @@ _TAKES = {
     "model_attributes_type": "an object",
     "literal_error": "{expected}",
     "string_pattern_mismatch": "{words}",
+    "string_too_short": "text of {min_length} or more characters",
+    "too_short": "{min_length} values or more",
+    "too_long": "{max_length} values at most",
     "string_too_long": "text of up to {max_length} characters",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number from {ge:g}",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "a number up to {le:g}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number from {ge}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number up to {le}",
     "finite_number": "a finite number",
     "float_parsing": "a number",
     "int_from_float": "a whole number",
@@ -67,7 +70,7 @@ def what_is_wrong(error: Mapping[str, Any], patterns: Mapping[str, str] | None =
 
 def what_it_takes(error: Mapping[str, Any], patterns: Mapping[str, str] | None = None) -> str | None:
     """What a field takes that has something else, as a part of a sentence; None: there are no words for it."""
-    about = error.get("ctx", {})
+    about = {name: f"{each:g}" if isinstance(each, float) else each for name, each in error.get("ctx", {}).items()}
     pattern = about.get("pattern", "")
-    words = (patterns or {}).get(pattern, f"text that matches {pattern}")
+    words = (patterns or {}).get(pattern, "text of another form")
     return _TAKES[error["type"]].format(**about, words=words) if error["type"] in _TAKES else None
