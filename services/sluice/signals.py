@@ -30,8 +30,13 @@ def end_when_told() -> None:
 
 @contextmanager
 def exits_when_told() -> Iterator[None]:
-    """In the block each signal but Ctrl-C's is an exit, before which what was begun is left as at an error."""
-    before = {each: signal.signal(each, _exit) for each in SIGNALS if each != signal.SIGINT}
+    """In the block each signal but Ctrl-C's is an exit, before which what was begun is left as at an error.
+
+    In another thread than the main one, which hears of signals, the block is as without it.
+    """
+    told = (each for each in SIGNALS if each != signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {each: signal.signal(each, _exit) for each in told} if in_main else {}
     try:
         yield
     finally:
