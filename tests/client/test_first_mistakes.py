@@ -345,7 +345,7 @@ async def test_a_method_of_grpc_that_does_not_exist_is_told_by_its_name(urls: Ur
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary("/sluice.v1.Sessions/Setp")(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert_says(str(caught.value.details()), ("/sluice.v1.Sessions/Setp",))
+    assert_says(str(caught.value.details()), ("'/sluice.v1.Sessions/Setp'; did you mean '/sluice.v1.Sessions/Step'?",))
 
 
 async def test_a_message_that_is_too_large_is_told_with_the_setting(urls: Urls) -> None:

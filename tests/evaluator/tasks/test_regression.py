@@ -88,6 +88,11 @@ async def test_labels_that_are_no_numbers_of_the_shape_are_refused(labels: Any, 
         await task(1).values(rows_of(labels, places=3), puppet(np.zeros((2, 1))))
 
 
+async def test_a_label_of_several_numbers_is_told_by_its_columns() -> None:
+    with pytest.raises(BadRequest, match=r"\[3\]; got \[\]. In a CSV file these are columns, label.0 to label.2."):
+        await task(3).values(rows_of([1.0, 2.0]), puppet(np.zeros((2, 3))))
+
+
 async def test_the_largest_numbers_with_the_largest_weights_have_finite_metrics() -> None:
     labels, weights = np.array([bounds.NUMBER, -bounds.NUMBER]), np.full(2, bounds.WEIGHT)
     values = await values_of(task(1), rows_of(labels, weights), puppet(-labels[:, np.newaxis]))

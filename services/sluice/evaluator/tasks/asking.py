@@ -169,7 +169,9 @@ def _numbers(rows: Rows, number: int, label: Any, shape: tuple[int, ...]) -> NDA
     except (ValueError, TypeError, UnicodeDecodeError):
         raise refused(rows, number, "a label of numbers", label) from None
     if _without_ones(found.shape) != _without_ones(shape):
-        raise refused(rows, number, f"a label of the answer's shape, {list(shape)}", list(found.shape))
+        several = len(shape) == 1 and shape[0] > 1
+        columns = f"In a CSV file these are columns, label.0 to label.{shape[0] - 1}." if several else ""
+        raise refused(rows, number, f"a label of the answer's shape, {list(shape)}", list(found.shape), columns)
     _check_row(found, rows, number, "a label of finite numbers")
     return found.reshape(shape)
 
