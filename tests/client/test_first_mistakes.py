@@ -159,6 +159,11 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
         lambda c, _: c.step_many("sum", [MISTAKEN], [[1, 2]]),  # type: ignore[list-item]
         ("takes sessions", "client.session", f"got '{MISTAKEN}'"),
     ),
+    "sessions that are None": (lambda c, _: c.step_many("sum", None, [[1, 2]]), ("takes sessions", "got None")),  # type: ignore[arg-type]
+    "one id in place of a session": (lambda c, _: c.stream("sum").step(MISTAKEN, [1, 2]), ("client.open", "got 'mis")),  # type: ignore[arg-type]
+    "a generator of rows": (lambda c, _: c.predict("plain", (row for row in [[1, 2]])), ("takes an array, or",)),  # type: ignore[arg-type]
+    "a set of values": (lambda _, s: s.step({1.0, 2.0}), ("takes an array, or lists; got {1.0, 2.0}",)),  # type: ignore[arg-type]
+    "a signature that is None": (lambda c, _: c.predict("plain", [[1]], signature=None), ("A signature is named",)),  # type: ignore[arg-type]
     "a model that is None": (lambda c, _: c.open(None), ("A model is named by text", "got None")),  # type: ignore[arg-type]
     "an id that is a number": (lambda c, _: c.session(5), ("A session is named by text", "got 5")),  # type: ignore[arg-type]
     "a fork that is a number": (lambda _, s: s.fork(5), ("A session is named by text", "got 5")),  # type: ignore[arg-type]
@@ -338,6 +343,14 @@ async def test_a_client_of_the_wrong_port_is_told_so(
         with pytest.raises(SluiceError) as caught:
             await client.open("sum")
     assert_says(str(caught.value), words)
+
+
+@pytest.mark.parametrize("headers", [{"x": 1}, {"a b": "c"}, {"x": "a\nb"}, [("x", "y")], {1: "x"}])
+async def test_headers_that_are_no_texts_by_their_names_are_told_before_anything_is_sent(headers: Any) -> None:
+    with pytest.raises(ValueError, match=r"headers holds texts by their names, such as \{'x-tenant': 'a'\}; got "):
+        AsyncClient("http://127.0.0.1:1", headers=headers)
+    async with AsyncClient("http://127.0.0.1:1", headers={"X-Tenant": "blue", "trace-bin": b"\xff"}):  # type: ignore[dict-item]
+        pass
 
 
 async def test_a_method_of_grpc_that_does_not_exist_is_told_by_its_name(urls: Urls) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
@@ -225,7 +225,7 @@ class Stream:
         self._inner = inner
 
     def step(self, session: Session, values: Values, outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        return self._loop.run(self._inner.step(session.inner, values, outputs))
+        return self._loop.run(self._inner.step(_inner(session), values, outputs))
 
     def close(self) -> None:
         self._loop.finish(self._inner.aclose())
@@ -315,7 +315,7 @@ class Client:
     def step_many(
         self, model: str, sessions: Sequence[Session], values: Values, outputs: Sequence[str] | None = None
     ) -> Columns:
-        inner = [session.inner if isinstance(session, Session) else session for session in sessions]
+        inner: Any = [*map(_inner, sessions)] if isinstance(sessions, Collection) else sessions
         return self._loop.run(self._inner.step_many(model, inner, values, outputs))
 
     def stream(self, model: str) -> Stream:
@@ -332,6 +332,11 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _inner(session: Any) -> Any:
+    """The asynchronous session; what is none is refused there."""
+    return session.inner if isinstance(session, Session) else session
 
 
 def _check(call: str, options: Mapping[str, Any], known: type[Any]) -> None:
