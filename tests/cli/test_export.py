@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "other rows": (
         ["--classes", "cat,dog,owl", *SCORES, "--train", "wide.npz"],
         1,
-        "takes float32 [batch, feature_1=2",
+        "takes float32 [batch, axis 1=2",
     ),
 }
 

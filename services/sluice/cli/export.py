@@ -25,7 +25,6 @@ from sluice.cli.model_folders import contract_file
 from sluice.cli.requests import requests
 from sluice.export import Classes, ExportError, export, export_recognizer
 from sluice.export.classifier import classifier
-from sluice.export.contract import default_axes
 from sluice.export.errors import reason
 from sluice.export.exporter import Writer, keras_asset
 from sluice.export.imports import import_classes, load
@@ -165,8 +164,7 @@ def _recognizer(
 
 
 def _tensor(each: keras.KerasTensor) -> Tensor:
-    sizes = each.shape[1:]
-    axes = map(Axis, default_axes(len(sizes)), sizes)
+    axes = (Axis(f"axis {place}", size) for place, size in enumerate(each.shape[1:], 1))
     return Tensor(each._keras_history.operation.name, each.dtype, (Axis("batch"), *axes))  # noqa: SLF001 - its name
 
 

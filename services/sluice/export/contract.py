@@ -163,7 +163,7 @@ def _tensor(name: str, flow: Flow, description: Description, has_time: bool) -> 
 
 def _row_axes(name: str, flow: Flow, about: Meaning) -> list[dict[str, Any]]:
     sizes = flow.row
-    names = about.axes or dict.fromkeys(default_axes(len(sizes)), "")
+    names = about.axes or dict.fromkeys(_default_axes(len(sizes)), "")
     if len(names) != len(sizes):
         raise ExportError(f"description of '{name}': expected {len(sizes)} axes after batch and time, got {len(names)}")
     return [
@@ -172,8 +172,7 @@ def _row_axes(name: str, flow: Flow, about: Meaning) -> list[dict[str, Any]]:
     ]
 
 
-def default_axes(rank: int) -> tuple[str, ...]:
-    """What the axes of a row are called that nobody has named."""
+def _default_axes(rank: int) -> tuple[str, ...]:
     return _DEFAULT_AXES.get(rank, tuple(f"feature_{i + 1}" for i in range(rank)))
 
 
