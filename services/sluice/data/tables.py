@@ -44,13 +44,15 @@ class Table(Protocol):
 
 
 class Checksum:
-    """Of the bytes of files, one after the other."""
+    """Of the bytes of files, one after the other; `go_on` is called as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, go_on: Callable[[], object]) -> None:
+        self._go_on = go_on
         self._digest = hashlib.sha256()
         self.bytes = 0
 
     def update(self, data: "bytes | memoryview[int]") -> None:
+        self._go_on()
         self._digest.update(data)
         self.bytes += len(data)
 

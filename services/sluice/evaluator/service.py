@@ -61,7 +61,7 @@ class Parts:
     """
 
     evaluate: Evaluate
-    check: Callable[[Spec], None]
+    check: Callable[[Spec], object]
     reports: Mapping[str, Callable[[Document], str]]
     roots: Roots
     uploads: Uploads
