@@ -178,8 +178,9 @@ async def running(
     at_once: int = 1,
     parts: Parts | None = None,
     gateway: str = "http://gateway",
+    database: str = "",
 ) -> AsyncIterator[Here]:
-    """An evaluator on a database in a folder, until it is stopped as by SIGTERM; without `parts` a puppet's."""
+    """An evaluator, until it is stopped as by SIGTERM; on a database in the folder, and with a puppet's `parts`."""
     puppet = puppet or Puppet()
     uploads = folder / "uploads"
     uploads.mkdir(exist_ok=True)
@@ -188,15 +189,15 @@ async def running(
         if here.reached is not None:
             raise here.reached
 
-    with opened(f"sqlite:///{folder}/evaluations.db") as database:
+    with opened(database or f"sqlite:///{folder}/evaluations.db") as its:
         service = Service(
-            Store(database), parts or parts_of(puppet, uploads), gateway,
+            Store(its), parts or parts_of(puppet, uploads), gateway,
             at_once=at_once, upload_kept_s=100.0, now=lambda: here.time,
         )  # fmt: skip
         app = create_app(service, gateway, reach)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://evaluator") as http:
-            here = Here(puppet, app, http, database)
+            here = Here(puppet, app, http, its.engine)
             async with app.router.lifespan_context(app):
                 yield here
 

@@ -89,7 +89,8 @@ async def evaluate(
 
     Raises:
         BadRequest: the data is not as the task and the model need it.
-        NotFound, Unavailable, NoAnswer: the model or the gateway is away, and it can go on later.
+        NotFound: there is no such model or version; after the first rows: no more.
+        Unavailable, NoAnswer: the gateway or the data is away, and it can go on later.
     """
     began = now()
     async with client_of(gateway, exact=False, attempts=_FIRST_ATTEMPTS) as client:
