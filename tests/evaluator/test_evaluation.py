@@ -1,6 +1,7 @@
 """An evaluation from its data set to its document, through a gateway that runs."""
 
 import asyncio
+import hashlib
 import os
 import tracemalloc
 from collections.abc import AsyncGenerator, Sequence
@@ -144,6 +145,11 @@ async def test_a_version_is_compared_with_another_row_by_row(run: Evaluations, p
         ({"options": {"signature": "nothing"}}, BadRequest, "no signature 'nothing'; it has .*serving_default"),
         ({"fail_if": ["maes > 1"]}, BadRequest, "did you mean 'mae'"),
         ({"metrics": ["accuracy"]}, BadRequest, "accuracy"),
+        (
+            {"data": {"path": "rows.npz", "sha256": "A" * 64}},
+            BadRequest,
+            r"data\.sha256: expected data of the SHA-256 a{64}; that of .*rows\.npz is [0-9a-f]{64}\. It is damaged or",
+        ),
         ({"columns": {"label": "truth"}}, BadRequest, "expected the column truth for the label; got .*x"),
         (
             {"columns": {"inputs": {"x": "label"}}},
@@ -258,3 +264,8 @@ async def test_memory_does_not_grow_with_the_number_of_batch_sizes(
 
     monkeypatch.setattr(AsyncClient, "predict", doubled)
     assert await peak_of(500, 501, 502, 503) < 1.1 * await peak_of(500)
+
+
+async def test_data_may_be_named_with_its_checksum(run: Evaluations, tmp_path: Path) -> None:
+    sha256 = hashlib.sha256((tmp_path / "rows.npz").read_bytes()).hexdigest()
+    assert (await run(data={"path": "rows.npz", "sha256": sha256.upper()})).data.sha256 == sha256

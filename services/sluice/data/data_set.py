@@ -161,6 +161,7 @@ def look(
 
     Raises:
         BadRequest: a file cannot be read, or does not hold what the inputs take; the sentence says where.
+        BackendUnavailable: its store does not answer.
     """
     if not files:
         raise BadRequest("expected files of rows; got none")

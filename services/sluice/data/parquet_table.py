@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from sluice.data import bounds
 from sluice.data.columns import Found
-from sluice.policy.errors import BadRequest
+from sluice.policy.errors import BadRequest, SluiceError
 
 _INDEX = "__index_level_"  # how pandas writes an index
 _BUFFER = 1 << 16
@@ -82,7 +82,9 @@ class ParquetTable:
                 f"{size:,}, far more than rows do. Write them uncompressed, without a dictionary"
             )
 
-    def _damaged(self, error: Exception) -> BadRequest:
+    def _damaged(self, error: Exception) -> SluiceError:
+        if isinstance(error, SluiceError):
+            return error
         return BadRequest(f"{self._name}: expected a Parquet file; {str(error) or type(error).__name__}")
 
 

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from sluice.data.array_table import ArrayTable
 from sluice.data.columns import Found
-from sluice.data.files import File
+from sluice.data.files import File, refused
 from sluice.data.lines import Index, Lines
 from sluice.data.parquet_table import ParquetTable
 from sluice.data.text_table import FORMS, TextTable
-from sluice.policy.errors import BadRequest
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -66,7 +65,7 @@ def first_look(file: File, checksum: Checksum) -> tuple[Table, Index | None]:
     The index of a file of text is there by then, too.
 
     Raises:
-        BadRequest: it cannot be opened or read.
+        BadRequest, BackendUnavailable: it cannot be opened or read, ever or now.
     """
     if form := FORMS.get(file.suffix):
         with closing(Lines(file.name, opened(file), form.ends)) as lines:
@@ -104,15 +103,15 @@ def opened(file: File) -> BinaryIO:
 
 
 def fingerprint_of(file: File) -> str:
-    """As `File.fingerprint`, or a BadRequest."""
+    """As `File.fingerprint`, with our errors."""
     return _told(file, file.fingerprint)
 
 
 def _told(file: File, call: Callable[[], T]) -> T:
     try:
         return call()
-    except Exception as error:  # what a store raises is not said anywhere
-        raise BadRequest(f"{file.name}: expected a file of rows; {str(error) or type(error).__name__}") from None
+    except Exception as error:
+        raise refused(file.name, error) from None
 
 
 class _Summed(io.RawIOBase):

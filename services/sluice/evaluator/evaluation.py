@@ -110,8 +110,7 @@ async def evaluate(
             evaluation=id, began_at=datetime.fromtimestamp(began, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             seconds=now() - began, rows_per_s=runs.clock.rate, batch_sizes=sizes.speeds,
         )  # fmt: skip
-        named = ", ".join(file.name for file in files)
-        facts = DataFacts(source=named, sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
+        facts = DataFacts(source=_named(files), sha256=data_set.sha256, rows=data_set.rows, bytes=data_set.bytes)
         notes = [*plan.notes, *sizes.notes]
         return await asyncio.to_thread(findings, spec, subject, plan.main.task, facts, found, notes, run, go_on)
 
@@ -205,8 +204,17 @@ def _looked(spec: Spec, files: Sequence[File], subject: Subject, go_on: GoOn) ->
         )
     columns = Columns(**spec.columns.model_dump())
     data_set = look(files, signature.inputs, signature.length_inputs, columns, go_on)
+    if (expected := spec.data.sha256) is not None and expected.lower() != data_set.sha256:
+        raise BadRequest(
+            f"data.sha256: expected data of the SHA-256 {expected.lower()}; that of {_named(files):.200} is "
+            f"{data_set.sha256}. It is damaged or another version: send it again, or name the one that is meant."
+        )
     _check_labels(data_set, spec.columns.label)
     return data_set
+
+
+def _named(files: Sequence[File]) -> str:
+    return ", ".join(file.name for file in files)
 
 
 def _check_labels(data_set: DataSet, column: str) -> None:

@@ -73,6 +73,7 @@ async def test_the_newest_are_listed_first_in_pages(here):
         (SPEC | {"columns": {"lable": "y"}}, "there is no field 'lable' in columns; did you mean label?"),
         (SPEC | {"options": {"bin": 3}}, "there is no field 'bin' in options; did you mean bins?"),
         (SPEC | {"task": "divination"}, "task takes 'classification', "),
+        (SPEC | {"data": {"path": "a.csv", "sha256": "x"}}, 'data.sha256 takes 64 hexadecimal digits; "x" came'),
         (SPEC | {"data": {}}, "data: expected `path` or `upload`, one of them"),
         (SPEC | {"version": 1, "label": "stable"}, "body: expected `version` or `label`, got both"),
         (SPEC | {"version": "x"}, "version takes a whole number"),
