@@ -15,10 +15,10 @@ from sluice.policy.errors import BadRequest, SluiceError
 
 
 class ArrayTable:
-    """The arrays of one file by name. `first` is the reading in which each is compared with its checksum."""
+    """The arrays of one file by name; unless they were `found` before, each is compared with its checksum."""
 
-    def __init__(self, file: str, stream: BinaryIO, *, first: bool) -> None:
-        self._file, self._stream, self._first = file, stream, first
+    def __init__(self, file: str, stream: BinaryIO, found: Found | None) -> None:
+        self._file, self._stream, self._first = file, stream, found is None
         self._size = stream.seek(0, io.SEEK_END)
         try:
             self._archive = ZipFile(_Bounded(stream))

@@ -75,7 +75,7 @@ def first_look(file: File, checksum: Checksum) -> tuple[Table, Index | None]:
     with opened(file) as stream:
         while chunk := stream.read(_CHUNK):
             checksum.update(chunk)
-    return _table(file, first=True), None
+    return _table(file, None), None
 
 
 def table_of(file: File, found: Found, index: Index | None) -> Table:
@@ -86,13 +86,13 @@ def table_of(file: File, found: Found, index: Index | None) -> Table:
     """
     if index is not None:
         return TextTable(FORMS[file.suffix], found, opened(file), index)
-    return _table(file, first=False)
+    return _table(file, found)
 
 
-def _table(file: File, *, first: bool) -> Table:
+def _table(file: File, found: Found | None) -> Table:
     stream = opened(file)
     try:
-        return _TABLES[file.suffix](file.name, stream, first=first)
+        return _TABLES[file.suffix](file.name, stream, found)
     except BaseException:
         stream.close()
         raise
