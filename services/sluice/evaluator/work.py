@@ -56,15 +56,12 @@ class Work:
         async with self.client() as client:
             await self.task.prepare(rows, self._asking(client))
 
-    async def values(self, number: int, client: AsyncClient | None = None) -> Values:
+    async def values(self, number: int, client: AsyncClient) -> Values:
         """The values of a part's rows, with their places and weights.
 
         Raises:
             SluiceError: the gateway's refusal, or what is wrong with the rows.
         """
-        if client is None:
-            async with self.client() as own:
-                return await self.values(number, own)
         read = await asyncio.to_thread(self._read, self.cut.parts[number])
         beside = {GROUP: read.groups, SESSION: read.sessions}
         return {

@@ -82,7 +82,7 @@ async def test_the_newest_are_listed_first_in_pages(here):
         (SPEC | {"compare_to": 10**30}, "compare_to: Input should be less than 9223372036854775808"),
         ({"model": "digits"}, "data is missing; task is missing"),
         (SPEC | {"fail_if": ["__import__('os')"]}, "A condition is METRIC < NUMBER; got"),
-        (SPEC | {"data": {"path": "b.csv"}}, "There is no 'b.csv' below the data roots"),
+        (SPEC | {"data": {"path": "b.csv"}}, "below the data roots; there is none of the name 'b.csv'"),
         (SPEC | {"data": {"upload": "nope"}}, "There is no upload 'nope'"),
         ([], "body takes"),
         (b"{", "the body is not JSON"),

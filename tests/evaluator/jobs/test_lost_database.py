@@ -91,8 +91,8 @@ async def test_a_process_whose_database_another_one_has_taken_ends_with_a_senten
     tmp_path: Path, address: str, servers: tuple[Server, Server]
 ) -> None:
     server, another = servers
-    settings = Settings(http="127.0.0.1:0", database=address, uploads=tmp_path, _cli_parse_args=False)
-    serving = asyncio.create_task(asyncio.to_thread(serve, settings, parts_of(Puppet(), tmp_path)))
+    settings = Settings(http="127.0.0.1:0", database=address, _cli_parse_args=False)
+    serving = asyncio.create_task(asyncio.to_thread(serve, settings, parts_of(Puppet(), tmp_path / "uploads")))
     await eventually(lambda: server.locks(granted=True))
     taking = asyncio.create_task(asyncio.to_thread(another.wait_for_lock))
     await eventually(lambda: server.locks(granted=False))

@@ -12,9 +12,9 @@ from typing import Any
 import structlog
 
 from sluice.data import File
+from sluice.evaluator.document import Document
 from sluice.evaluator.jobs.changes import Changes
 from sluice.evaluator.jobs.database import UNREACHABLE, CannotUse
-from sluice.evaluator.jobs.engine import Evaluate
 from sluice.evaluator.jobs.kept import KeptParts, NoLongerRuns
 from sluice.evaluator.jobs.life_cycle import Event
 from sluice.evaluator.jobs.outcome import outcome_of
@@ -30,8 +30,11 @@ RETRY_S = 2.0  # after what the database refused, or a bug
 HELD_S = 5.0  # how often it is made sure that no other evaluator uses the database
 
 
+Evaluate = Callable[..., Awaitable[Document]]  # `sluice.evaluator.evaluation.evaluate`
+
+
 class Runner:
-    """`files_of` finds the data of an evaluation.
+    """`files_of` finds the data of an evaluation; `evaluate` calls what it is told with in the event loop.
 
     `progress` is how far those are that run, by id. `refused` says that another evaluator has taken the database.
     """
@@ -72,6 +75,7 @@ class Runner:
                 try:
                     await self._hold()
                     await self._start()
+                    await self._woken()
                 except CannotUse as error:
                     self.refused = error
                     self.changes.end()
@@ -80,10 +84,6 @@ class Runner:
                     bug = {} if isinstance(error, UNREACHABLE) else {"exc_info": error}
                     log.warning("cannot start evaluations", reason=str(error), again_in_s=RETRY_S, **bug)
                     await asyncio.sleep(RETRY_S)
-                else:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(HELD_S):
-                            await self._wake.wait()
         finally:
             await self._stop([*self._tasks])
 
@@ -134,6 +134,14 @@ class Runner:
             await asyncio.to_thread(self._store.hold.take)
             await asyncio.to_thread(self._store.restart, self._now())
         self._held = True
+
+    async def _woken(self) -> None:
+        """Wait until there may be one to start, or the database is no longer this evaluator's own."""
+        while await asyncio.to_thread(self._store.hold.is_held):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HELD_S):
+                    await self._wake.wait()
+                    return
 
     async def _start(self) -> None:
         async with self._lock:

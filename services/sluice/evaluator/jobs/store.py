@@ -34,8 +34,8 @@ class Store:
             upload = spec.data.upload
             if upload is not None and session.get(Upload, upload, with_for_update=True) is None:
                 raise BadRequest(
-                    f"There is no upload {upload!r:.80}: one goes with the evaluation of it, or after a day. Send the "
-                    "file again to POST /v1/evaluations/uploads."
+                    f"There is no upload {upload!r:.80}: one goes with its last evaluation, or after upload_kept_s "
+                    "without any. Send the file again to POST /v1/evaluations/uploads."
                 )
             made = Evaluation(id=id, model=spec.model, spec=spec.model_dump(mode="json"), upload=upload, created_at=now)
             session.add(made)
