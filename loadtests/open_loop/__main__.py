@@ -24,10 +24,10 @@ from loadtests.report.quantities import quantity
 from loadtests.serving import serving
 from loadtests.traffic.library import Traffic, load
 from loadtests.traffic.models import DATES, DIGITS, TEMPERATURE
-from sluice.cli.embedded import exits_at_sigterm
 from sluice.cli.errors import CommandError
 from sluice.client import SluiceError
 from sluice.evaluator.report.picture import alone
+from sluice.signals import exits_when_told
 
 MODELS = {
     SESSIONS: TEMPERATURE, "rows": DIGITS, "sequences": TEMPERATURE, "recognition": DIGITS, "generation": DATES,
@@ -72,7 +72,7 @@ def main(
     results, code = Results(plan, url.rstrip("/")), 0
     try:
         history.read(out / history.FILE)
-        with exits_at_sigterm(), _gateway(results, models, out / _FOLDER):
+        with exits_when_told(), _gateway(results, models, out / _FOLDER):
             served = Served(results.url, "")
             _measure(results, _able(results, chosen, served, _traffic(models, traffic), missing))
     except HistoryRefused as error:

@@ -168,10 +168,8 @@ def test_a_session_ends_with_its_series_goes_on_after_a_refusal_and_is_opened_an
     close = session.answered(OK)
     assert (close.method, close.path) == ("DELETE", "/v1/sessions/a")
     opening = session.answered(Answer(204, b""))
-    assert (opening.path, opening.body) == (
-        "/v1/models/temperature/sessions",
-        b'{"session":"a","if_exists":"restart"}',
-    )
+    assert opening.path == "/v1/models/temperature/sessions"
+    assert b'"session":"a","if_exists":"restart"' in opening.body
     assert sessions.take() is None
     assert session.answered(Answer(201, b"")) is None
     assert sessions.take() is session
