@@ -78,7 +78,9 @@ $(BIN)/uv: requirements/uv.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	touch $@
 
+# Three workers of the tests would compile TensorFlow and the rest at the same time, each for itself.
+$(BIN)/.dev: COMPILED = --compile-bytecode
 $(BIN)/.%: requirements/%.txt pyproject.toml | $(BIN)/uv
-	uv pip install --python $(BIN)/python --require-hashes -r $<
+	uv pip install $(COMPILED) --python $(BIN)/python --require-hashes -r $<
 	uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	touch $@
