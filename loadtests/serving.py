@@ -11,6 +11,7 @@ from pathlib import Path
 from sluice.cli.demo.recognition import CALIBRATIONS, DIGITS, calibrate
 from sluice.cli.embedded import Embedded, embedded
 from sluice.cli.example_models import build_missing
+from sluice.signals import exits_when_told
 
 MODELS = ("dates", DIGITS, "temperature")  # what takes longest to train comes first
 
@@ -27,12 +28,13 @@ def serving(models: Path, out: Path, *flags: str) -> Iterator[Embedded]:
     """
     from sluice_models.digits import data  # noqa: PLC0415 - it loads scikit-learn
 
-    build_missing(models, MODELS)
     calibrations = out / CALIBRATIONS
     calibrations.mkdir(parents=True, exist_ok=True)
     database = f"sqlite:///{out.absolute() / 'evaluations.db'}"  # another gateway may have the default one
     own_flags = ["--calibrations", str(calibrations), "--evaluations-database", database]
     with ExitStack() as stack:
+        stack.enter_context(exits_when_told())
+        build_missing(models, MODELS)
         with _interrupt_blocked():
             own = stack.enter_context(embedded(_only(models, out / "models"), out / "serve.log", *own_flags, *flags))
         own.until_ready()

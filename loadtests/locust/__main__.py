@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     print("Starting a gateway with the example models, which are trained first if need be …", flush=True)  # noqa: T201
     try:
         with serving(given.models, given.out) as gateway:
-            return _run(_locust(gateway, given.models, given.out, others))
+            return _run(locust(gateway, given.models, given.out, others))
     except (CommandError, SluiceError) as error:
         sys.stderr.write(f"{error}\n")
         return error.code if isinstance(error, CommandError) else NOT_REACHABLE
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
         return EXIT + signal.SIGINT
 
 
-def _locust(gateway: Embedded, models: Path, out: Path, others: Sequence[str]) -> list[str]:
+def locust(gateway: Embedded, models: Path, out: Path, others: Sequence[str]) -> list[str]:
+    """The command that loads a gateway, headless; it writes into `out`, and `others` goes to Locust as it is."""
     options = {
         "config": CONFIG,
         "host": gateway.http,

@@ -76,7 +76,7 @@ def _get(url: str, path: str) -> Any:
     except (OSError, HTTPException) as error:
         raise NotReady(
             f"expected a gateway at {url}; it cannot be reached: {getattr(error, 'reason', error)}. "
-            "Start one (make serve), or name another (--host URL)"
+            "Start one (make serve), or name another"
         ) from None
     except ValueError:
         raise _other(url) from None

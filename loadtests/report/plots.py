@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.ticker import LogLocator, NullLocator
+
 from sluice.evaluator.report.page import Picture
 from sluice.evaluator.report.picture import INK, label, legend, legend_columns, picture
 
@@ -69,13 +71,21 @@ def by_load(
             axes.plot(*_columns(points), "o-", markersize=4, linewidth=1.5, label=label(name))
         if limit_ms is not None:
             axes.axhline(limit_ms, color=INK, linewidth=1, linestyle="--", label=f"limit, {limit_ms:g} ms")
-        axes.set(yscale="log", xlabel=x, ylabel="milliseconds")
+        axes.set(xlabel=x)
         axes.set_xlim(left=0)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_major_formatter("{x:,g}")
+        in_milliseconds(axes)
         legend(axes)
 
     return Picture(title, picture(title, _BY_LOAD, draw), text)
+
+
+def in_milliseconds(axes: Any) -> None:
+    """The upright axis is logarithmic, and has numbers also where it spans less than a power of ten."""
+    axes.set(yscale="log", ylabel="milliseconds")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _columns(points: Points) -> tuple[list[float], list[float]]:

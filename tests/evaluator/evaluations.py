@@ -34,6 +34,9 @@ class Kept(InMemory):
         assert {len(each) for each in values.values()} == {rows}
         super().keep(run, number, rows, values)
 
+    def read(self, run: str, number: int) -> Values:
+        return self.parts[run, number]  # and it stays, for who goes on
+
 
 class Clock:
     """Each look at it is a second later."""
@@ -60,6 +63,10 @@ class Evaluations:
 
     def __init__(self, url: str, file: Path) -> None:
         self._url, self._file = url, file
+
+    def of(self, file: Path) -> "Evaluations":
+        """Those of another file."""
+        return Evaluations(self._url, file)
 
     async def __call__(self, kept: Kept | None = None, told: Any = lambda _: None, **fields: Any) -> Document:
         """Fields of the spec, and `engine`."""

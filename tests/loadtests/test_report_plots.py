@@ -64,3 +64,9 @@ def test_the_limit_is_drawn_and_named_beside_the_latencies() -> None:
 )  # fmt: skip
 def test_longer_names_stand_in_fewer_columns(names: list[str], columns: int) -> None:
     assert legend_columns(names) == columns
+
+
+def test_latencies_within_a_power_of_ten_have_numbers_at_their_axis() -> None:
+    written = texts(by_load("rows", "requests a second", {"p99": [(10, 30.0), (20, 90.0), (40, 600.0)]}).svg)
+    assert {"50", "100", "200", "500"} <= {*written}
+    assert not [text for text in written if "$" in text]

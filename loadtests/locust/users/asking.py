@@ -18,6 +18,7 @@ from loadtests.traffic.library import FOLDER, Traffic, load
 
 TIMEOUT_S = 30.0
 CONNECT_S = 5.0
+_RETRY_AFTER_S = 1.0
 _TOLD = 300  # characters of a request that a wrong answer shows
 
 T = TypeVar("T")
@@ -43,13 +44,20 @@ class LoadUser(User):
         super().__init__(environment)
         self.dice = random.Random()  # noqa: S311 - no secret
         self._turn = self.dice.randrange(1 << 20)
+        self._least_pause_s = 0.0
 
     @property
     def traffic(self) -> Traffic:
         return loaded(self.folder)
 
     def wait_time(self) -> float:
-        return self.dice.expovariate(1.0) * self.think_s
+        pause_s, self._least_pause_s = max(self._least_pause_s, self.dice.expovariate(1.0) * self.think_s), 0.0
+        return pause_s
+
+    def failed(self, failure: Failure) -> None:
+        """Who is refused, or has no answer, waits as long as the gateway's `Retry-After` asks before the next try."""
+        if not isinstance(failure, outcomes.WrongAnswer):
+            self._least_pause_s = _RETRY_AFTER_S
 
     def following(self, pool: Sequence[T]) -> T:
         """The next of a pool, in which each user begins somewhere else."""
@@ -77,6 +85,7 @@ class LoadUser(User):
             context=self.context(), start_time=began_at, url=name, response=None,
         )  # fmt: skip
         if failure is not None:
+            self.failed(failure)
             raise failure
 
 
@@ -121,6 +130,7 @@ class HttpUser(LoadUser, FastHttpUser):
             else:
                 answer.failure(failure)
         if failure is not None:
+            self.failed(failure)
             raise failure
         return answer.content or b""
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sluice.cli.embedded import exits_at_sigterm
 from sluice.cli.errors import CommandError
 
 
@@ -32,7 +31,7 @@ def build_missing(models: Path, names: Sequence[str]) -> None:
                 sys.stdout.write(line)
         return training.returncode
 
-    with exits_at_sigterm(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
             failed = [name for name, code in zip(missing, pool.map(train, missing), strict=True) if code]
         except BaseException:  # told to stop, and so are those that train

@@ -21,6 +21,7 @@ _STYLE: Any = {
     "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
     "legend.frameon": False, "axes.prop_cycle": cycler(color=SERIES), "axes.unicode_minus": True,
 }  # fmt: skip
+_ALONE = {"var(--ink)": "#6b7480", "var(--faint)": "#a9b1ba"}  # that can be read in the light and in the dark
 _LEGEND_LETTERS = 48  # of its names, side by side
 _FINER = re.compile(r"(\d\.\d\d)\d+")  # than a hundredth of a point
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
@@ -36,6 +37,13 @@ def picture(title: str, inches: tuple[float, float], draw: Callable[[Any], None]
     drawn = _FINER.sub(r"\1", _METADATA.sub("", out.getvalue()))
     drawn = drawn[drawn.index("<svg") :].replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
     return drawn.replace("<svg ", f'<svg role="img" aria-label="{_attribute(title)}" ', 1)
+
+
+def alone(drawn: str) -> str:
+    """A picture that is a file of its own and not part of a page."""
+    for style, colour in _ALONE.items():
+        drawn = drawn.replace(style, colour)
+    return drawn
 
 
 def legend(axes: Any) -> None:
