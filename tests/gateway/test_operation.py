@@ -165,6 +165,14 @@ async def test_outcomes_are_counted_by_code(here):
     assert metrics['sluice_backend_errors_total{model="sum",reason="backend_error"}'] == 1
 
 
+async def test_refusals_are_counted_with_their_model_if_there_is_one(here):
+    for model, body, status in (("sum", {"ttl_s": -1}, 400), ("made-up", {}, 404)):
+        assert (await here.http.post(f"/v1/models/{model}/sessions", json=body)).status_code == status
+    metrics = await here.metrics()
+    assert metrics['sluice_requests_total{call="open_session",model="sum",outcome="bad_request"}'] == 1
+    assert metrics['sluice_requests_total{call="open_session",model="",outcome="model_not_found"}'] == 1
+
+
 async def test_sessions_that_end_are_counted_by_reason(puppet):
     async with running(puppet, sessions_per_model=1, session_evict=True) as here:
 

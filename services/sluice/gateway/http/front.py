@@ -142,7 +142,7 @@ class Front:
         """Count a request that FastAPI answered, by the name of its route and by how its answer ended."""
         route = scope.get("route")
         code = dict(start["headers"]).get(b"sluice-code", b"ok" if start["status"] < 400 else b"refused").decode()
-        model = scope.get("path_params", {}).get("model", "") if start["status"] < 400 else ""
+        model = self._gateway().known(scope.get("path_params", {}).get("model", ""))
         self._metrics.request(getattr(route, "name", "unknown"), model, scope.get(OUTCOME, code))
 
 
