@@ -135,12 +135,9 @@ def test_both_ways_to_scale_do_the_same() -> None:
     }  # fmt: skip
     [autoscaler] = of(rendered("production"), "HorizontalPodAutoscaler")
     [keda] = of(rendered("production-keda"), "ScaledObject")
-    own = autoscaler["spec"]
-    assert (own["minReplicas"], own["maxReplicas"]) == (
-        keda["spec"]["minReplicaCount"],
-        keda["spec"]["maxReplicaCount"],
-    )
-    assert own["behavior"] == keda["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    own, theirs = autoscaler["spec"], keda["spec"]
+    assert (own["minReplicas"], own["maxReplicas"]) == (theirs["minReplicaCount"], theirs["maxReplicaCount"])
+    assert own["behavior"] == theirs["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     targets = [each["external"]["target"] for each in own["metrics"]]
     assert targets == [
         {"type": "AverageValue", "averageValue": "128"}, {"type": "Value", "value": "100m"}
