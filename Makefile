@@ -5,14 +5,15 @@ BIN := .venv/bin
 HTTP ?= 127.0.0.1:8080
 GRPC ?= $(shell at='$(HTTP)'; port=$${at/*:/}; echo $${at%:*}:$$((port ? port + 1 : 0)))# one port higher, so that both move
 CALIBRATIONS = $(wildcard var/calibrations)
+SOAK ?= 1h
 WORKERS ?= $(shell expr $$(nproc) + 1)# one more than cores, as tests wait for processes that start
 DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py \
   tests/export/test_equality.py tests/models/test_clips.py tests/models/test_digits.py tests/models/test_glyphs.py \
-  tests/models/test_language.py
+  tests/models/test_language.py tests/loadtests/test_soak.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
-.PHONY: help demo serve test test-deep bench openset check fix protos lock system-packages clean
+.PHONY: help demo serve test test-deep bench loadtest soak openset check fix protos lock system-packages clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,12 @@ test-deep: $(BIN)/.dev ## Run the tests with far more examples, and those marked
 
 bench: $(BIN)/.dev ## Measure every door beside the bare model, about 20 minutes; BENCH="--only http --rounds 3"
 	python -m loadtests.bench $(BENCH)
+
+loadtest: $(BIN)/.dev ## Send a mixed load for 90 seconds, check every answer, write a page; LOADTEST="-u 50 --shape spike"
+	python -m loadtests.locust $(LOADTEST)
+
+soak: $(BIN)/.dev ## Load a gateway for an hour, killing its model server now and then; SOAK=60s for a try
+	python -m loadtests.soak --length $(SOAK)
 
 openset: $(BIN)/.dev ## Measure every method that says "none of these", five seeds, about 15 minutes; OPENSET="--docs"
 	python -m loadtests.openset $(OPENSET)

@@ -13,6 +13,7 @@ import typer
 
 from sluice.evaluator.document import Bars, Document, Lines, Matrix, Section, Table
 from sluice.evaluator.report import summary
+from sluice.evaluator.report.picture import alone
 from sluice.evaluator.report.plots import svg
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -23,7 +24,6 @@ SHOWN = {
     "scores": ("digits", "Scores", ""),
     "perplexity": ("dates", "Buckets", "perplexity"),
 }
-_COLOURS = {"var(--ink)": "#6b7480", "var(--faint)": "#a9b1ba"}  # that can be read in the light and in the dark
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
         folder = reports or _evaluated(example)
         document = Document.model_validate_json((folder / f"{example}.json").read_bytes())
         found = next(each for each in summary.sections(document) if each.title.startswith(title))
-        (PICTURES / f"{picture}.svg").write_text(_alone(svg(_plot(found, column))), encoding="utf-8")
+        (PICTURES / f"{picture}.svg").write_text(alone(svg(_plot(found, column))), encoding="utf-8")
 
 
 def _evaluated(example: str) -> Path:
@@ -51,13 +51,6 @@ def _plot(section: Section, column: str) -> Lines | Bars | Matrix:
     values = tuple(row[place] for row in section.rows)
     names = tuple(str(row[0]) for row in section.rows)
     return Bars(title=column, x=section.columns[0], y=column, names=names, series={column: values})  # type: ignore[dict-item]
-
-
-def _alone(drawn: str) -> str:
-    """A picture that is a file of its own and not part of a page."""
-    for style, colour in _COLOURS.items():
-        drawn = drawn.replace(style, colour)
-    return drawn
 
 
 if __name__ == "__main__":

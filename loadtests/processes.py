@@ -7,10 +7,12 @@ sessions, not among processes, and would otherwise decide the figures.
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,12 @@ def free_address() -> str:
 
 
 class Child:
-    """A long-running process of the run; what it prints goes to a log, or with `talks` comes line by line."""
+    """A long-running process of the run; what it prints goes to a log, or with `talks` comes line by line.
 
-    def __init__(self, command: Sequence[str], log: Path, *, talks: bool = False) -> None:
+    With `apart` it does not hear Ctrl-C at the terminal, only `interrupt`.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, *, talks: bool = False, apart: bool = False) -> None:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as out:
@@ -57,6 +62,7 @@ class Child:
                 stdout=subprocess.PIPE if talks else out,
                 stderr=out,
                 text=True,
+                process_group=0 if apart else None,
             )
         self._seen = psutil.Process(self._process.pid)
 
@@ -73,6 +79,11 @@ class Child:
     @property
     def resident_bytes(self) -> int:
         return int(self._seen.memory_info().rss)
+
+    @property
+    def code(self) -> int | None:
+        """How it ended; None: it runs."""
+        return self._process.poll()
 
     def check(self) -> None:
         """Raises: Failed: it has ended."""
@@ -101,6 +112,12 @@ class Child:
                 return json.loads(answer)
         self._process.wait(_STOP_S)
         raise Failed(f"{self._log.stem} ended with code {self._process.returncode}: {self.last_words()}")
+
+    def interrupt(self, limit_s: float) -> None:
+        """As Ctrl-C does; wait until it ends, up to `limit_s` seconds."""
+        self._process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(limit_s)
 
     def stop(self) -> None:
         if self._process.poll() is None:

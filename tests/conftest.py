@@ -49,7 +49,7 @@ FIRST = [
     "evaluator/test_evaluation.py",
 ]
 # Folders whose files ask the same processes, each of which starts once for every worker that has one of the files.
-TOGETHER = ("tests/client/", "tests/docs/", "tests/model_server/")
+TOGETHER = ("tests/client/", "tests/docs/", "tests/loadtests/", "tests/model_server/")
 
 
 class FolderOrFile(LoadFileScheduling):

@@ -10,19 +10,21 @@ class WrongAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A POST over HTTP, and the check of its answer.
+    """A request over HTTP, and the check of its answer.
 
-    `check(body)` takes the body of an answer with status 200, and raises `WrongAnswer` if it is not right.
+    `check(body)` takes the body of an answer with the status `status`, and raises `WrongAnswer` if it is not right.
     """
 
     path: str
     body: bytes
     check: Callable[[bytes], None]
     content_type: str = "application/json"
+    method: str = "POST"
+    status: int = 200
 
     def whole(self) -> bytes:
         """The request as it goes over a connection that stays open."""
         return (
-            f"POST {self.path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {self.content_type}\r\n"
+            f"{self.method} {self.path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {self.content_type}\r\n"
             f"content-length: {len(self.body)}\r\n\r\n"
         ).encode() + self.body

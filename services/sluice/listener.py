@@ -8,10 +8,28 @@ from pathlib import Path
 BACKLOG = 2048
 UNIX = "unix:"
 _OWNER_ONLY = 0o600
+_LAST_PORT = 65535
 
 
 class CannotListen(OSError):
     """An address cannot be had; the sentence names its flag and says what to do."""
+
+
+def check_address(text: str, *, least: int = 0, unix: bool = False) -> str:
+    """An address as it was given: HOST:PORT, with a port from `least` on, or with `unix` also unix:PATH.
+
+    Raises:
+        ValueError: it is none; says what was expected, and what came.
+    """
+    if unix and text.startswith(UNIX) and len(text) > len(UNIX):
+        return text
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()):
+        form = f"or {UNIX}PATH" if unix else "such as 127.0.0.1:8080"
+        raise ValueError(f"expected HOST:PORT{'' if unix else ','} {form}, got {text!r:.200}")
+    if not least <= int(port) <= _LAST_PORT:
+        raise ValueError(f"expected a port from {least} to {_LAST_PORT}, got {text!r:.200}")
+    return text
 
 
 def listen(address: str, flag: str) -> socket.socket:

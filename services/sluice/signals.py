@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # a terminal that closes; Windows has none
@@ -26,6 +28,22 @@ def end_when_told() -> None:
         signal.signal(each, _end)
 
 
+@contextmanager
+def exits_when_told() -> Iterator[None]:
+    """In the block each signal but Ctrl-C's is an exit, before which what was begun is left as at an error.
+
+    In another thread than the main one, which hears of signals, the block is as without it.
+    """
+    told = (each for each in SIGNALS if each != signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {each: signal.signal(each, _exit) for each in told} if in_main else {}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
 def end_with_parent() -> None:
     """End as at SIGTERM when standard input ends, whose other end the parent holds; at once if that takes too long.
 
@@ -40,6 +58,10 @@ def _await_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE_S)
     os._exit(EXIT + signal.SIGTERM)
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    sys.exit(EXIT + number)
 
 
 def _end(number: int, _: FrameType | None) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pyarrow import parquet
 from scipy import stats
 
+from sluice.cli.calibrate import picture
 from sluice.cli.calibrate.fit import PREFERRED, Answers, fit
 from sluice.policy.calibration_document import check_fits, parse_calibration
 from sluice.policy.contract_document import parse_contract
@@ -377,9 +378,14 @@ def test_scores_are_drawn(
     assert plot.stat().st_size > 10_000
 
 
-def test_a_calibration_is_written_even_if_it_cannot_be_drawn(calibrate: Calibrate, tmp_path: Path, known: Path) -> None:
-    plot = tmp_path / "taken.png"
-    plot.mkdir()
+def test_a_calibration_is_written_even_if_it_cannot_be_drawn(
+    calibrate: Calibrate, tmp_path: Path, known: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(picture, "draw", full)
+    plot = tmp_path / "plot.png"
     result = calibrate("animals", "--known", known, "--method", "gen", "--plot", plot)
     assert (result.code, f"--plot: {plot} cannot be written; " in result.reason) == (1, True)
     file = tmp_path / "calibrations" / "animals-4.json"

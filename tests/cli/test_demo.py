@@ -12,6 +12,7 @@ import pytest
 from sluice.cli.demo.command import MODELS, _build
 from sluice.cli.demo.recognition import Answer, Row, write
 from sluice.policy.contract import Axis, Tensor
+from sluice.signals import exits_when_told
 from sluice.wire.recognition import parse_recognize
 from tests.cli.conftest import told
 from tests.end_to_end.serving import alive, eventually
@@ -63,7 +64,7 @@ def test_a_demo_that_is_told_to_stop_stops_those_that_train(
     stopper = threading.Thread(target=stop)
     stopper.start()
     try:
-        with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
+        with exits_when_told(), pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
             _build(tmp_path, ["dates"])
     finally:
         signal.signal(signal.SIGINT, before)

@@ -386,9 +386,9 @@ def test_a_gateway_that_is_not_there_cannot_be_reached(explain: Explain) -> None
         (["models/wind/2"], 1, "contract.json: expected JSON"),
         (["models/empty"], 1, "export a model with `sluice export FILE.keras"),
         (["wind", "--url", "somewhere"], 2, "--url: expected the gateway's HTTP port, http://HOST:PORT, got 'some"),
-        (["text.keras", "--rows", "0"], 2, "Invalid value for '--rows'"),
-        (["text.keras", "--batch-size", "-5"], 2, "Invalid value for '--batch-size'"),
-        (["text.keras", "--rows", "many"], 2, "Invalid value for '--rows'"),
+        (["text.keras", "--rows", "0"], 2, "--rows: expected a number from 1, got '0'"),
+        (["text.keras", "--batch-size", "-5"], 2, "--batch-size: expected a number from 1, got '-5'"),
+        (["text.keras", "--rows", "many"], 2, "--rows: expected a whole number, got 'many'"),
         ([], 2, "Missing argument"),
     ],
 )

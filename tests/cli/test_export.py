@@ -1,6 +1,8 @@
 """`sluice export` of classifiers: their classes, and scores by a layer and training data, without a line of Python."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from keras import layers
 
 from sluice.cli.model_folders import contract_file
-from sluice.export import Classes, export_recognizer
+from sluice.export import Classes, export_recognizer, exporter
 from sluice.policy.contract_document import parse_contract
 from sluice.policy.errors import BadRequest
 from sluice.policy.plausibility import check_values
@@ -171,7 +173,11 @@ REFUSED: dict[str, tuple[list[str], int, str]] = {
     "no such file": (["--classes", "cat,dog,owl", *SCORES, "--train", "no.npz"], 1, "there is no such file"),
     "a strange label": (["--classes", "cat,dog,owl", *SCORES, "--train", "strange.npz"], 1, "got 'yak'. Leave rows of"),
     "no labels": (["--classes", "cat,dog,owl", *SCORES, "--train", "bare.npz"], 1, "expected a label for each row"),
-    "other rows": (["--classes", "cat,dog,owl", *SCORES, "--train", "wide.npz"], 1, "takes float32 [batch, axis 1=2"),
+    "other rows": (
+        ["--classes", "cat,dog,owl", *SCORES, "--train", "wide.npz"],
+        1,
+        "takes float32 [batch, axis 1=2",
+    ),
 }
 
 
@@ -183,4 +189,20 @@ def test_what_is_wrong_is_told_and_leaves_nothing_behind(
     monkeypatch.chdir(folder)
     done: Told = told("export", "cnn.keras", "--out", tmp_path / "cnn" / "1", *options)
     assert (done.code, sentence in done.reason) == (code, True), done.error
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_export_that_is_told_to_stop_leaves_nothing_behind(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(exporter, "verify", lambda *_: os.kill(os.getpid(), number))
+    handlers = [(signal.SIGTERM, signal.SIG_IGN), (signal.SIGINT, signal.default_int_handler)]
+    before = [(each, signal.signal(each, handler)) for each, handler in handlers]
+    try:
+        done = told("export", folder / "cnn.keras", "--out", tmp_path / "cnn" / "1")
+    finally:
+        for each, handler in before:
+            signal.signal(each, handler)
+    assert done.code == 128 + number
     assert not [*tmp_path.iterdir()]

@@ -35,7 +35,7 @@ def test_settings_that_cannot_be_used_are_told_in_one_line() -> None:
 
 def test_a_setting_of_another_form_is_told_with_what_it_takes() -> None:
     said = told("serve", "--models", ".", "--http", "18110")
-    assert (said.code, said.error) == (2, "sluice: http: expected HOST:PORT, such as 127.0.0.1:8080, got '18110'\n")
+    assert (said.code, said.error) == (2, "sluice: --http: expected HOST:PORT, such as 127.0.0.1:8080, got '18110'\n")
 
 
 _OR_GATEWAY = ", or name a gateway that runs: --url URL"

@@ -42,6 +42,9 @@ HTTP: dict[str, Sent] = {
     "a batch axis on a scan": sent(f"{_SESSION}:scan", {"inputs": [[[1, 2]]]}, 400, "[1, 1, 2] came", "no batch axis"),
     "two time steps as a step": sent(f"{_SESSION}:step", {"inputs": [[1.0, 2.0]] * 2}, 400, "one time step", "a scan"),
     "a row that is too short": sent(f"{_SESSION}:step", {"inputs": [1.0]}, 400, "feature=2", "[1] came"),
+    "a row that is too short for a signature of steps": sent(
+        f"{_MODEL}:predict", {"signature_name": "step", "inputs": {"x": [[1]], "h": [[0, 0]]}}, 400, "[batch, feature=2"
+    ),
     "text for numbers": sent(f"{_SESSION}:step", {"inputs": ["1", "2"]}, 400, "takes float32", "text came"),
     "null for a number": sent(f"{_SESSION}:step", {"inputs": [1.0, None]}, 400, "takes float32", "null came"),
     "another input's name": sent(f"{_SESSION}:step", {"inputs": {"y": [1, 2]}}, 400, "no input 'y'", "has 'x'"),
@@ -81,6 +84,12 @@ HTTP: dict[str, Sent] = {
     "neither rows nor columns": sent("/v1/models/plain:predict", {"x": [[1, 2]]}, 400, '"instances"', '"inputs"'),
     "recognition of a model without": sent(
         f"{_MODEL}:recognize", {"instances": [[1, 2]]}, 400, "does not recognize", "`sluice export --classes`"
+    ),
+    "classify without a signature for it": sent(
+        "/v1/models/sides:classify", {"examples": [{"x": 1}]}, 400, "no signature for :classify", "Call :recognize or :"
+    ),
+    "regress without a signature for it": sent(
+        f"{_MODEL}:regress", {"examples": [{"x": 1}]}, 400, "for :regress", "Call :predict.", "says: Expected"
     ),
     "recognition before a calibration": sent(
         "/v1/models/sides:recognize", {"instances": [[0.1, 0.2]]}, 409, "not calibrated", "`sluice calibrate sides "
@@ -141,6 +150,7 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
         lambda c, _: c.predict("plain", [[1, 2], [1]]), ("row 1 has 1 value where row 0 has 2", "have the same length")
     ),
     "another signature": (lambda c, _: c.predict("plain", [[1]], signature="step"), ("'step'", "'serving_default'")),
+    "rows that are too short": (lambda c, _: c.predict("sides", [[1]]), ("[batch, feature=2]; a value of sh",)),
     "rows to recognize that differ": (lambda c, _: c.recognize("sides", [[0, 1], [0]]), ("part 1 has 1 value",)),
     "recognition before a calibration": (lambda c, _: c.recognize("sides", [[0, 1]]), ("`sluice calibrate sides ",)),
     "a text to generate from": (lambda c, _: c.generate("sum", "a"), ("a list", "'a'")),
@@ -149,6 +159,11 @@ CLIENT: dict[str, tuple[Does, tuple[str, ...]]] = {
         lambda c, _: c.step_many("sum", [MISTAKEN], [[1, 2]]),  # type: ignore[list-item]
         ("takes sessions", "client.session", f"got '{MISTAKEN}'"),
     ),
+    "sessions that are None": (lambda c, _: c.step_many("sum", None, [[1, 2]]), ("takes sessions", "got None")),  # type: ignore[arg-type]
+    "one id in place of a session": (lambda c, _: c.stream("sum").step(MISTAKEN, [1, 2]), ("client.open", "got 'mis")),  # type: ignore[arg-type]
+    "a generator of rows": (lambda c, _: c.predict("plain", (row for row in [[1, 2]])), ("takes an array, or",)),  # type: ignore[arg-type]
+    "a set of values": (lambda _, s: s.step({1.0, 2.0}), ("takes an array, or lists; got {1.0, 2.0}",)),  # type: ignore[arg-type]
+    "a signature that is None": (lambda c, _: c.predict("plain", [[1]], signature=None), ("A signature is named",)),  # type: ignore[arg-type]
     "a model that is None": (lambda c, _: c.open(None), ("A model is named by text", "got None")),  # type: ignore[arg-type]
     "an id that is a number": (lambda c, _: c.session(5), ("A session is named by text", "got 5")),  # type: ignore[arg-type]
     "a fork that is a number": (lambda _, s: s.fork(5), ("A session is named by text", "got 5")),  # type: ignore[arg-type]
@@ -192,7 +207,74 @@ COMMANDS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "the gRPC port": ("calibrate sides --known {rows} --url {grpc}", 3, ("expected the HTTP port", "`sluice serve`")),
     "a calibration without rows": ("calibrate sides --known none.npz --url {url}", 1, ("none.npz", "no such file")),
     "a level that is a percentage": ("calibrate sides --known none.npz --level 5", 2, ("between 0 and 1", "got 5")),
+    "a level that is no number": (
+        "calibrate sides --known none.npz --level five",
+        2,
+        ("--level: expected a number, got",),
+    ),
+    "a version by name": ("evaluate sides --compare-to new", 2, ("--compare-to: expected a whole number, got 'new'",)),
+    "a number of rows below 1": ("explain sum --rows 0", 2, ("--rows: expected a number from 1, got '0'",)),
+    "a flag that is none": ("explain sum --rosw 1", 2, ("No such option: --rosw", "`sluice explain --help`")),
+    "a flag without its value": ("explain sum --rows", 2, ("'--rows' requires an argument. `sluice explain --help`",)),
+    "a setting that is no number": (
+        "serve --backend l:1 --linger-ms fast",
+        2,
+        ("--linger-ms: expected a number, got 'f",),
+    ),
+    "a switch with a value": ("serve --session-evict=yes", 2, ("--session-evict: expected no value", "got 'yes'")),
+    "a setting that is no JSON": (
+        "serve --scan-chunks clips",
+        2,
+        ('--scan-chunks: expected JSON such as {"MODEL": 64',),
+    ),
+    "a setting without its value": ("serve --linger-ms", 2, ("--linger-ms: expected a value", "`sluice serve --help`")),
+    "an evaluator's setting": ("evaluator --at-once 0", 2, ("--at-once: expected a number above 0, got '0'",)),
+    "an evaluator's flag that is none": ("evaluator --at-onec 2", 2, ("no flag --at-onec; did you mean --at-once?",)),
+    "a model server's port": ("model-server --models . --port x", 2, ("--port: expected a whole number, got 'x'",)),
+    "a model server's port that is too large": (
+        "doctor --backend h:99999",
+        2,
+        ("--backend: expected a port from 1 to 6",),
+    ),
+    "no address of a model server": ("doctor --backend here", 2, ("--backend: expected HOST:PORT or unix:PATH, got",)),
+    "a REST port that is too large": ("doctor --backend h:1 --rest h:99999", 2, ("--rest: expected a port from 1 to",)),
+    "a back end's port that is too large": (
+        "serve --backend 127.0.0.1:99999",
+        2,
+        ("--backend: expected a port from 1",),
+    ),
+    "a port to listen on that is too large": (
+        "serve --grpc 127.0.0.1:99999",
+        2,
+        ("--grpc: expected a port from 0 to",),
+    ),
+    "an evaluator's port that is too large": (
+        "evaluator --http 127.0.0.1:99999",
+        2,
+        ("--http: expected a port from 0",),
+    ),
+    "no address of an evaluator": (
+        "serve --evaluator 99999",
+        2,
+        ("--evaluator: expected HOST:PORT or unix:PATH, got",),
+    ),
     "no model server there": ("doctor --backend {nobody_address}", 3, ("cannot be connected to", "HOST:PORT")),
+    "a report where there is a file": (
+        "evaluate sides --data {rows} --task regression --report {rows}/a.html",
+        1,
+        ("--report: ", "rows.csv is a file"),
+    ),
+    "a report where there is a folder": (
+        "evaluate sides --data {rows} --task regression --report {folder}",
+        1,
+        ("--report: ", "it is a folder"),
+    ),
+    "a plot where there is a file": ("buckets sum --url {url} --plot {rows}/a.png", 1, ("--plot: ", "is a file")),
+    "calibrations where there is a file": (
+        "calibrate sides --known {rows} --calibrations {rows}",
+        1,
+        ("--calibrations: ", "rows.csv is a file"),
+    ),
     "a misspelt command": ("sreve", 2, ("'sreve'", "Did you mean 'serve'?")),
     "an example that is none": ("models data nothing", 2, ("example models", "temperature", "'nothing'")),
 }
@@ -263,12 +345,20 @@ async def test_a_client_of_the_wrong_port_is_told_so(
     assert_says(str(caught.value), words)
 
 
+@pytest.mark.parametrize("headers", [{"x": 1}, {"a b": "c"}, {"x": "a\nb"}, [("x", "y")], {1: "x"}])
+async def test_headers_that_are_no_texts_by_their_names_are_told_before_anything_is_sent(headers: Any) -> None:
+    with pytest.raises(ValueError, match=r"headers holds texts by their names, such as \{'x-tenant': 'a'\}; got "):
+        AsyncClient("http://127.0.0.1:1", headers=headers)
+    async with AsyncClient("http://127.0.0.1:1", headers={"X-Tenant": "blue", "trace-bin": b"\xff"}):  # type: ignore[dict-item]
+        pass
+
+
 async def test_a_method_of_grpc_that_does_not_exist_is_told_by_its_name(urls: Urls) -> None:
     async with grpc.aio.insecure_channel(urls.grpc.removeprefix("grpc://")) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await channel.unary_unary("/sluice.v1.Sessions/Setp")(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert_says(str(caught.value.details()), ("/sluice.v1.Sessions/Setp",))
+    assert_says(str(caught.value.details()), ("'/sluice.v1.Sessions/Setp'; did you mean '/sluice.v1.Sessions/Step'?",))
 
 
 async def test_a_message_that_is_too_large_is_told_with_the_setting(urls: Urls) -> None:
@@ -290,9 +380,10 @@ def test_a_mistake_in_a_command_is_a_sentence_and_an_exit_code(
 ) -> None:
     line, code, words = COMMANDS[name]
     (rows := tmp_path / "rows.csv").write_text("x.0,x.1,label\n")
+    (folder := tmp_path / "folder.html").mkdir()
     grpc_port = urls.grpc.replace("grpc", "http", 1)
     places = {"url": urls.http, "grpc": grpc_port, "nobody": f"http://{nobody}", "nobody_address": nobody}
-    said = told(*line.format(rows=rows, **places).split())
+    said = told(*line.format(rows=rows, folder=folder, **places).split())
     assert said.code == code
     assert_says(said.error, words)
     assert "grpc:// URL" not in said.error  # which no command takes

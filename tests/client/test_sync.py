@@ -48,6 +48,15 @@ def test_an_option_that_is_misspelt_is_told_with_those_that_there_are() -> None:
         Client("http://127.0.0.1:1", timeout=1)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("call", ["predict", "recognize", "generate", "generate_stream", "open"])
+def test_an_option_that_a_call_has_not_is_told_with_those_of_this_client(urls: Urls, call: str) -> None:
+    with (
+        Client(urls.http) as client,
+        pytest.raises(TypeError, match=rf"^Client\.{call} has no option 'timeout'; it has "),
+    ):
+        getattr(client, call)("sum", [[1]], timeout=1)
+
+
 def test_states_are_copied_kept_and_put_back(client: Client) -> None:
     session = client.open("sum")
     session.step(ROW)

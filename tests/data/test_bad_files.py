@@ -222,11 +222,20 @@ def test_a_column_too_many_is_refused_with_the_names_of_those_beside_inputs(tmp_
     refused(file, X, "got 3: a, b, labels. Columns that are no inputs are named label, weight, group, session$")
 
 
-@pytest.mark.parametrize("separator", [";", "\t"])
-def test_columns_that_no_comma_separates_are_refused_with_that_advice(tmp_path: Path, separator: str) -> None:
+@pytest.mark.parametrize(("separator", "word"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+@pytest.mark.parametrize("inputs", [X, AGE])
+def test_columns_that_no_comma_separates_are_refused_with_that_advice(
+    tmp_path: Path, inputs: dict[str, Tensor], separator: str, word: str
+) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("x.0,x.1\n1,2\n".replace(",", separator))
-    refused(file, X, "expected 2 columns for the input x, .* Separate columns by commas$")
+    refused(file, inputs, f"expected columns with commas between them; got 'x.0.*x.1', which .* by {word}. Write comm")
+
+
+def test_a_column_may_be_called_as_if_it_were_several(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("a;b\n1\n")
+    with look(files_of(tmp_path / "rows.csv"), {"a;b": Tensor("a;b", "int32", (BATCH,))}) as data_set:
+        assert data_set.read(0, 1).inputs["a;b"].tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +248,9 @@ def test_columns_that_no_comma_separates_are_refused_with_that_advice(tmp_path: 
         ("a.csv", b'age,b\n1,2\n3,"4', "line 3: expected a CSV file; unexpected end of data"),
         ("a.csv", b"age,b\n1,2\n3", "line 3: expected 2 values, as in line 1; got 1"),
         ("a.csv", b"age\n1\n\nx\n", "line 4: expected numbers for the input age; invalid literal .* 'x'"),
+        ("a.csv", b"age\n1\n1_0\n", "line 3: expected numbers for the input age; '1_0' has an underscore"),
+        ("a.csv", b"age,weight\n1,1_0\n", "line 2: expected 'weight' to hold .* '1_0' has an underscore"),
+        ("a.csv", b"age,label.0,label.1\n1,1_0,2\n", "line 2: expected numbers for the label; '1_0' has an"),
         ("a.csv", b"age\n1\n99999999999\n", "line 3: expected numbers for the input age"),
         ("a.csv", b"age,\n1,2\n", "line 1: expected the columns' names, all different"),
         ("a.jsonl", b'{"x": 1}\n{"x": 2}\n{"x', "line 3: expected an object in JSON"),

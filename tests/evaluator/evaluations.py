@@ -61,6 +61,10 @@ class Evaluations:
     def __init__(self, url: str, file: Path) -> None:
         self._url, self._file = url, file
 
+    def of(self, file: Path) -> "Evaluations":
+        """Those of another file."""
+        return Evaluations(self._url, file)
+
     async def __call__(self, kept: Kept | None = None, told: Any = lambda _: None, **fields: Any) -> Document:
         """Fields of the spec, and `engine`."""
         engine = {"engine": fields.pop("engine")} if "engine" in fields else {}

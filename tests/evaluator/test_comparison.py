@@ -85,17 +85,6 @@ def test_rows_of_one_session_are_tested_as_one() -> None:
     assert found.test == "Sign test: this version's error is smaller in 1 sessions and larger in 0."
 
 
-@pytest.mark.parametrize("sessions", [None, np.repeat([*"abcde"], 10)], ids=["rows", "sessions"])
-def test_rows_without_a_weight_are_not_tested(sessions: Any) -> None:
-    own, other = versions(50)
-    other["correct"] = own["correct"].copy()
-    other["correct"][:10] ^= True
-    own["weight"][:10] = other["weight"][:10] = 0
-    found = compared(ACCURACY, 2, own, other, Bootstrap(0.95, 100, 0, sessions))
-    assert found.p_value is None
-    assert found.differences["correct"].value == 0
-
-
 def test_versions_that_do_not_differ_have_no_p_value() -> None:
     own, _ = versions(20)
     found = compared(ACCURACY, 2, own, own, BOOTSTRAP)

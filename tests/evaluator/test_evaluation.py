@@ -29,6 +29,21 @@ async def test_metrics_are_those_of_scikit_learn(run: Evaluations) -> None:
     assert [row[0] for row in document.sections[-1].rows] == ["<img onerror=alert(1)>", "thirds"]
 
 
+async def test_rows_without_a_weight_count_nowhere(run: Evaluations, puppet: Puppet, tmp_path: Path) -> None:
+    puppet.versions["plain"] = [1, 2]
+    rows = made_up()
+    counted = rows["weight"] > 0
+    labels, groups = np.where(counted[:, np.newaxis], rows["label"], 0), np.where(counted, rows["group"], "!")
+    poison = {"label": labels, "group": groups}
+    np.savez(tmp_path / "all.npz", **{**rows, **poison})  # of 0, the percentage error is NaN
+    np.savez(tmp_path / "counted.npz", **{name: column[counted] for name, column in rows.items()})
+    found = [await run.of(tmp_path / f"{name}.npz")(compare_to=1) for name in ("all", "counted")]
+    assert found[0].metrics["mape"].value is not None
+    assert found[0].metrics == found[1].metrics
+    assert found[0].sections == found[1].sections
+    assert found[0].comparison == found[1].comparison
+
+
 @pytest.mark.parametrize("batch_size", [7, 100, 1000])
 async def test_metrics_are_the_same_at_every_batch_size(run: Evaluations, batch_size: int) -> None:
     assert (await run(batch_size=batch_size)).metrics == (await run()).metrics

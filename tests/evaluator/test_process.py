@@ -124,12 +124,12 @@ async def test_a_killed_evaluator_goes_on_where_it_was_and_reports_the_same_and_
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--http", "here"], 2, "http: expected HOST:PORT or unix:PATH, got 'here'"),
+        (["--http", "here"], 2, "--http: expected HOST:PORT or unix:PATH, got 'here'"),
         (["--gateway", "http://localhost:99999"], 2, "gateway: A port is 1 to 65535; got 99999"),
-        (["--gateway", "localhost:8080"], 2, "gateway: expected http://HOST:PORT or https://HOST:PORT, got"),
-        (["--at-once", "0"], 2, "at_once: "),
-        (["--protocols", "http"], 2, "protocols: expected some of file, s3, gs; got 'http'"),
-        (["--data-roots", "/nowhere"], 2, "data roots: expected a folder; there is no folder /nowhere"),
+        (["--gateway", "localhost:8080"], 2, "--gateway: expected http://HOST:PORT or https://HOST:PORT, got"),
+        (["--at-once", "0"], 2, "--at-once: expected a number above 0, got"),
+        (["--protocols", "http"], 2, "--protocols: expected some of file, s3, gs; got 'http'"),
+        (["--data-roots", "/nowhere"], 2, "--data-roots: expected a folder; there is no folder /nowhere"),
         (["--database", "evaluations.db"], 1, "expected sqlite:///FILE or postgresql://"),
         (["--http", "taken"], 1, "the address is in use by another program. End that one, or choose another port"),
         ([], 1, "another evaluator uses it. End that one, or give this one a database of its own"),

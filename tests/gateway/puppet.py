@@ -1,10 +1,10 @@
 """A model server on strings: it speaks TensorFlow Serving's wire and does what a test tells it, fault by fault.
 
 Its model `sum` adds up what a session sends: output `total` and state `h` are state + x. Its model `plain` has no
-contract and doubles rows. `halves` is `sum` in bfloat16, without a scan; `words` numbers the words that a session
-sends; `wide` has a large state. `spans` adds up sequences, `strides` does so in chunks, and `texts` finds the largest
-byte of each. Order, loss and mix-ups show in the sums. `sides` recognizes on which side a point lies, and how strange
-it is; `guard` is its detector.
+contract and doubles rows; it alone takes examples. `halves` is `sum` in bfloat16, without a scan; `words` numbers the
+words that a session sends; `wide` has a large state. `spans` adds up sequences, `strides` does so in chunks, and
+`texts` finds the largest byte of each. Order, loss and mix-ups show in the sums. `sides` recognizes on which side a
+point lies, and how strange it is; `guard` is its detector.
 """
 
 import asyncio
@@ -397,6 +397,8 @@ class Puppet:
     async def _examples(self, request: Any, context: Any) -> int:
         if request.model_spec.name not in self.versions:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such model")
+        if request.model_spec.name != "plain":
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Expected classification signature method_name")
         given: Any = getattr(request.input, request.input.WhichOneof("kind") or "example_list")
         return len(given.examples)
 

@@ -1,4 +1,4 @@
-"""DATA frames are received as h2 receives them, but for the text that it makes of each."""
+"""DATA frames are received as h2 receives them, but for the text that it makes of each; ended calls are forgotten."""
 
 from functools import partial
 
@@ -7,19 +7,19 @@ import pytest
 from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 from hpack import Encoder
-from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import DataFrame, HeadersFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sluice.gateway.grpc.http2 import ServerSide
+from sluice.gateway.grpc.http2 import _CONCURRENT_CALLS, ServerSide
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
 FIELDS = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "here")]
 STREAMS = [1, 1, 3, 3, 5]  # the last is not open at first
 
 
-def headers(id):
-    return HeadersFrame(id, Encoder().encode(FIELDS), flags=["END_HEADERS"]).serialize()
+def headers(id, *flags):
+    return HeadersFrame(id, Encoder().encode(FIELDS), flags=["END_HEADERS", *flags]).serialize()
 
 
 def data(id, size, *flags, padding=0):
@@ -94,3 +94,30 @@ def test_no_text_is_made_of_data(size):
     assert not [text for text in log.texts if "DataFrame" in text]
     connection.receive_data(gone(1))
     assert [text for text in log.texts if "RstStreamFrame" in text]
+
+
+def test_a_connection_that_lasts_does_not_hold_more_for_every_call_that_was_made_on_it():
+    connection, sizes = ServerSide(), []
+    connection.receive_data(PREFACE)
+    for call in range(3 * _CONCURRENT_CALLS):
+        connection.receive_data(headers(2 * call + 1, "END_STREAM"))
+        answer(connection, 2 * call + 1)
+        connection.data_to_send()
+        sizes.append(len(connection.streams) + len(connection._closed_streams))
+    assert sizes[-1] == max(sizes) <= _CONCURRENT_CALLS + 1
+
+
+@pytest.mark.parametrize(
+    "late", [data(1, 10), gone(1), WindowUpdateFrame(1, 1000).serialize()], ids=["data", "reset", "window"]
+)
+def test_what_comes_late_for_a_call_that_is_forgotten_harms_no_other(late):
+    connection = ServerSide()
+    connection.receive_data(PREFACE)
+    ids = range(1, 2 * _CONCURRENT_CALLS + 6, 2)
+    for id in ids:
+        connection.receive_data(headers(id, "END_STREAM"))
+        if id != ids[-1]:
+            answer(connection, id)
+    assert 1 not in connection._closed_streams
+    assert connection.receive_data(late) == []
+    answer(connection, ids[-1])

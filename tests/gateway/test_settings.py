@@ -123,6 +123,9 @@ def test_what_is_set_reaches_the_rules():
         "--linger-ms=-1",
         "--http=8080",
         "--http=localhost:70000",
+        "--backend=localhost:70000",
+        "--backend=localhost:0",
+        "--evaluator=http://localhost:0",
         "--session-idle-s=0",
         "--poll-s=0",
         "--keep-alive-s=0",
@@ -162,10 +165,11 @@ def test_an_unknown_flag_ends_with_code_2_and_its_name():
         (["--rest_api_port=8501"], "did you mean --http HOST:PORT"),
         (["--model_base_path=/m"], "there is no flag --model_base_path=/m; did you mean --models DIR"),
         (["--model", "var/models"], "there is no flag --model; did you mean --models? "),
+        (["--prot", "8080"], "there is no flag --prot; did you mean --http HOST:PORT"),
         (["--tls"], "there is no flag --tls; `sluice serve --help` lists them"),
         (["var/models"], "expected flags, got 'var/models'; did you mean --models var/models?"),
-        (["--http"], "argument --http: expected one argument"),
-        (["--http", "a:1", "--scan-chunks=x"], "scan_chunks"),
+        (["--http"], "--http: expected a value behind it"),
+        (["--http", "a:1", "--scan-chunks=x"], "--scan-chunks: expected JSON such as {"),
     ],
 )
 def test_of_flags_that_cannot_be_used_it_is_told_which_may_be_meant(given, told):
@@ -228,3 +232,21 @@ def test_settings_do_not_change():
 def test_something_to_serve_must_be_named():
     with pytest.raises(SettingsError, match="--models"):
         load([])
+
+
+def test_a_value_is_refused_by_the_name_that_it_was_given_by(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("linger_ms: fast\n")
+    told = "expected a number, got 'fast'\n"
+    for args, env, name in (
+        (["--linger-ms", "fast"], {"SLUICE_LINGER_MS": "slow"}, "--linger-ms"),
+        ([], {"SLUICE_LINGER_MS": "fast"}, "SLUICE_LINGER_MS"),
+        (["--config", str(file)], {}, "linger_ms"),
+    ):
+        ended = sluice("serve", NEEDED, *args, env=env)
+        assert (ended.returncode, ended.stderr) == (2, f"sluice: {name}: {told}")
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "unix:/run/model.sock", "dns:///model:8500", "[::1]:8500"])
+def test_a_model_server_is_named_as_grpc_names_it(address):
+    assert load([f"--backend={address}"]).backend == address

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 
 import grpc
 import grpc.aio
@@ -103,6 +104,20 @@ async def test_what_is_not_batched_is_passed_on_byte_for_byte(here, channel, met
     here.puppet.forwarded = ANSWER
     assert await call(channel, method, b"\x0a\x01q\xfa\x07\x02hi") == ANSWER
     assert here.puppet.asked == [(f"/tensorflow.serving.{method}", b"\x0a\x01q\xfa\x07\x02hi")]
+
+
+@pytest.mark.parametrize("about_spec", [{}, {"version": 1}])
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("Classify", "no signature for :classify, .* 'classes' or 'scores'. Call :recognize or :predict. .* says: Exp"),
+        ("Regress", "no signature for :regress, .* 'outputs'. Call :recognize or :predict. The model server says: Exp"),
+    ],
+)
+async def test_examples_for_a_model_that_takes_none_are_told_what_to_call(here, channel, method, told, about_spec):
+    code, said = await failed(channel, f"PredictionService/{method}", about("sides", **about_spec))
+    assert code == "INVALID_ARGUMENT"
+    assert re.search(told, said), said
 
 
 async def test_status_and_metadata_are_the_model_servers_own(here, channel):

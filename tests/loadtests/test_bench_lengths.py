@@ -1,4 +1,4 @@
-"""Mixes of lengths, the offline ideal, the open loop's schedule, and the bars that compare ways to batch."""
+"""Mixes of lengths, the offline ideal, its open loop, and the bars that compare ways to batch."""
 
 import asyncio
 import contextlib
@@ -19,6 +19,7 @@ from loadtests.bench.workloads import generation, lengths
 from loadtests.bench.workloads.lengths import BIMODAL, LOG_NORMAL, LONGEST, MIXES, POOL, lengths_of
 from loadtests.bench.workloads.sequences import http_requests, predict_request, sequences_of, write_requests
 from loadtests.bench.workloads.steps import FEATURES, INPUT, OUTPUT
+from loadtests.open_loop.schedule import arrivals
 from sluice.policy.batching import BatchingOptions
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from sluice.wire.tensors import read_tensor, write_tensor
@@ -111,17 +112,6 @@ def test_the_offline_ideals_messages_hold_every_sequence_once() -> None:
     requests = [tfs.PredictRequest.FromString(message) for window in calls for message in window]
     sent = Counter(length for request in requests for length in read_tensor(request.inputs["lengths"]).tolist())
     assert sent == Counter(lengths_of(LOG_NORMAL))
-
-
-def test_a_poisson_schedule_has_its_rate_and_gaps_without_memory() -> None:
-    times = lengths.arrivals(1000, 20, seed=1)
-    gaps = np.diff(times)
-    assert len(times) / 20 == pytest.approx(1000, rel=0.03)
-    assert (gaps.mean(), gaps.std()) == (pytest.approx(1e-3, rel=0.03), pytest.approx(1e-3, rel=0.05))
-    assert (gaps >= 0).all()
-    assert times[0] >= 0
-    assert times[-1] < 20
-    assert np.array_equal(times, lengths.arrivals(1000, 20, seed=1))
 
 
 def test_a_batch_is_padded_to_its_longest_sequence_with_zeros() -> None:
@@ -250,7 +240,7 @@ async def test_an_open_loop_sends_every_request_of_its_schedule_and_counts_from_
     requests = [b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\r\n%d" % digit for digit in range(3)]
     async with http_server(slowly) as address:
         loads = await poisson_load.run(address, requests, np.ones(3, bool), [100.0, 200.0], 0.2)
-    counts = [len(lengths.arrivals(rate, 0.2, poisson_load._SEED + place)) for place, rate in enumerate((100, 200))]
+    counts = [len(arrivals(rate, 0.2, poisson_load._SEED + place)) for place, rate in enumerate((100, 200))]
     assert [load.answers for load in loads] == counts
     assert seen == [b"%d" % (place % 3) for place in range(sum(counts))]
     assert loads[0].p50_ms >= 20

@@ -6,161 +6,76 @@ here, because the client is late or all connections are busy, counts too; timers
 0. Prints a line of JSON: a list of loads.
 """
 
-import asyncio
 import sys
-import time
-from collections import deque
-from dataclasses import asdict
-from functools import partial
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import orjson
 import uvloop
 
 from loadtests.bench.loads.load import Load
-from loadtests.bench.workloads.lengths import MIXES, Array, arrivals, is_short, lengths_of
+from loadtests.bench.workloads.lengths import MIXES, is_short, lengths_of
 from loadtests.bench.workloads.sequences import http_requests
+from loadtests.open_loop.schedule import Array, arrivals
+from loadtests.open_loop.sender import Offered, Sender, Unanswered
+from loadtests.open_loop.sources import Cycle
 
-CONNECTIONS = 256
 _SEED = 17
-_DRAIN_S = 20.0  # how long the last answers may take
 _TOLD = 300  # characters of an answer that an error shows
-_FIELD = b"\r\ncontent-length:"
 
 
 class Refused(Exception):
     """The server does not answer as it should."""
 
 
-class Connection(asyncio.Protocol):
-    """One request at a time; `answered(connection)` hears when its answer is complete."""
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A request that is ready, whose answer may say anything."""
 
-    def __init__(self, sender: "Sender") -> None:
-        self._sender = sender
-        self._data = bytearray()
-        self.sent = 0  # the request's place in the schedule
+    request: bytes
 
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
+    def whole(self) -> bytes:
+        return self.request
 
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        head, end, body = self._data.partition(b"\r\n\r\n")
-        if not end:
-            return
-        size = int(head.lower().partition(_FIELD)[2].partition(b"\r\n")[0])
-        if len(body) < size:
-            return
-        if b" 200 " not in head[:16]:
-            self._sender.fail(Refused(f"{bytes(head[:40])!r} {bytes(body[:_TOLD])!r}"))
-            return
-        self._data.clear()
-        self._sender.answered(self)
-
-    def connection_lost(self, reason: Exception | None) -> None:
-        self._sender.fail(reason or ConnectionError("the server closed a connection"))
-
-
-class Sender:
-    """Sends requests in order, each at its time, over the first connection that is free."""
-
-    def __init__(self, requests: list[bytes], short: Array) -> None:
-        """`short` says of each request whether its sequence is of the shortest quarter: bool `[requests]`."""
-        self._requests = requests
-        self._short = short
-        self._next = 0  # of the requests, over all schedules
-        self._free: list[Connection] = []
-        self._due: deque[int] = deque()
-        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._answered_at: Array = np.empty(0)
-        self._left = 0
-        self._began = 0.0
-
-    async def connect(self, address: str, connections: int) -> None:
-        host, _, port = address.rpartition(":")
-        loop = asyncio.get_running_loop()
-        for _ in range(connections):
-            _, connection = await loop.create_connection(partial(Connection, self), host, int(port))
-            self._free.append(connection)
-
-    def close(self) -> None:
-        """Let go of all connections; their ends are no failure any more."""
-        self._failed.cancel()
-        for connection in self._free:
-            connection.transport.abort()
-
-    def fail(self, reason: Exception) -> None:
-        if not self._failed.done():
-            self._failed.set_exception(reason)
-
-    def answered(self, connection: Connection) -> None:
-        self._answered_at[connection.sent] = time.perf_counter() - self._began
-        self._left -= 1
-        if self._due:
-            self._send(connection, self._due.popleft())
-        else:
-            self._free.append(connection)
-
-    def _send(self, connection: Connection, place: int) -> None:
-        connection.sent = place
-        connection.transport.write(self._requests[(self._next + place) % len(self._requests)])
-
-    async def offer(self, times: Array) -> Load:
-        """Send a request at each of `times`, in seconds from now, and wait for the answers.
-
-        Raises:
-            Refused, OSError: a request was refused, or a connection lost.
-        """
-        self._answered_at, self._left = np.empty(len(times)), len(times)
-        self._began, cpu = time.perf_counter(), time.process_time()
-        at = 0
-        while at < len(times):
-            now = time.perf_counter() - self._began
-            while at < len(times) and times[at] <= now:
-                if self._free:
-                    self._send(self._free.pop(), at)
-                else:
-                    self._due.append(at)
-                at += 1
-            if at < len(times):
-                await asyncio.wait([self._failed], timeout=times[at] - now)
-            if self._failed.done():
-                self._failed.result()
-        await self._drain()
-        short = self._short[(self._next + np.arange(len(times))) % len(self._requests)]
-        self._next += len(times)
-        seconds, cpu_s = time.perf_counter() - self._began, time.process_time() - cpu
-        took_ms = (self._answered_at - times) * 1000
-        p50, p99 = np.percentile(took_ms, (50, 99))
-        short_p99 = float(np.percentile(took_ms[short], 99)) if short.any() else None
-        return Load(len(times), seconds, float(p50), float(p99), cpu_s, short_p99)
-
-    async def _drain(self) -> None:
-        until = time.perf_counter() + _DRAIN_S
-        while self._left:
-            await asyncio.wait([self._failed], timeout=0.005)
-            if self._failed.done():
-                self._failed.result()
-            if time.perf_counter() > until:
-                raise Refused(f"{self._left} requests were not answered {_DRAIN_S:g} s after the last one was sent")
+    def check(self, body: bytes) -> None: ...
 
 
 async def run(address: str, requests: list[bytes], short: Array, rates: list[float], seconds: float) -> list[Load]:
     """A load for each rate, one after the other.
 
+    `short` says of each request whether its sequence is of the shortest quarter: bool `[requests]`.
+
     Raises:
-        Refused, OSError: as `Sender.offer`.
+        Refused: a request was refused, or there is none.
+        Unanswered, OSError: as `Sender.offer`.
     """
     schedules = [arrivals(rate, seconds, _SEED + place) for place, rate in enumerate(rates)]
-    if not all(times.size for times in schedules):
+    if not all(due.size for due in schedules):
         raise Refused(f"there is nothing to send within {seconds:g} s at {min(rates):g} requests a second")
-    sender = Sender(requests, short)
+    sender, source = Sender(waiting=max(due.size for due in schedules)), Cycle([_Whole(each) for each in requests])
     try:
-        await sender.connect(address, CONNECTIONS)
-        return [await sender.offer(times) for times in schedules]
+        await sender.connect(address)
+        return [await _load(sender, due, source, short) for due in schedules]
     finally:
         sender.close()
+
+
+async def _load(sender: Sender, due: Array, source: Cycle, short: Array) -> Load:
+    shortest = short[(source.taken + np.arange(len(due))) % len(short)]
+    offered = await sender.offer(due, source)
+    _accept(offered)
+    took_ms = (offered.answered_at - due) * 1000
+    p50, p99 = np.percentile(took_ms, (50, 99))
+    short_p99 = float(np.percentile(took_ms[shortest], 99)) if shortest.any() else None
+    return Load(len(due), offered.seconds, float(p50), float(p99), offered.cpu_s, short_p99)
+
+
+def _accept(offered: Offered) -> None:
+    """Raises: Refused: not every request was answered with what was asked for."""
+    for exchanged in offered.exchanges:
+        assert exchanged is not None  # as many may wait as are due
+        if refusal := exchanged.answer.refusal:
+            raise Refused(f"{refusal} {exchanged.answer.body[:_TOLD]!r}")
 
 
 def main(address: str, mix: str, padded: str, seconds: str, *rates: str) -> None:
@@ -168,7 +83,7 @@ def main(address: str, mix: str, padded: str, seconds: str, *rates: str) -> None
     requests, short = http_requests(chosen, padded=padded == "1"), is_short(lengths_of(chosen))
     try:
         loads = uvloop.run(run(address, requests, short, [float(rate) for rate in rates], float(seconds)))
-    except (Refused, OSError) as error:
+    except (Refused, Unanswered, OSError) as error:
         sys.exit(str(error))
     print(orjson.dumps([asdict(load) for load in loads]).decode())  # noqa: T201 - the answer
 

@@ -1,1 +1,1 @@
-"""What the load generators send: requests, mixes of lengths, schedules."""
+"""What the load generators send: requests, and mixes of lengths."""

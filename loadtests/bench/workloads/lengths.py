@@ -1,4 +1,4 @@
-"""How long the sequences of a run are, which batches the offline ideal makes of them, and when an open loop sends them.
+"""How long the sequences of a run are, and which batches the offline ideal makes of them.
 
 All of it is drawn from seeds that stand here, so every run sends the same.
 """
@@ -102,10 +102,3 @@ def windows(lengths: Sequence[int], window: int, size: int) -> Iterator[list[lis
 def elements(lengths: Sequence[int], batch: Sequence[int]) -> int:
     """What a batch takes, padded to its longest sequence."""
     return len(batch) * max(lengths[place] for place in batch)
-
-
-def arrivals(per_s: float, seconds: float, seed: int) -> Array:
-    """When the requests of a Poisson process are sent: float64 `[n]`, increasing, in seconds from 0 to `seconds`."""
-    dice = np.random.default_rng(seed)
-    times = np.cumsum(dice.exponential(1 / per_s, int(per_s * seconds + 6 * (per_s * seconds) ** 0.5) + 16))
-    return times[times < seconds]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sluice.cli.errors import FAILED, WRONG_USAGE, CommandError
 from sluice.cli.extras import DISTRIBUTION, NEEDS, installed, need, overview
-from sluice.signals import end_when_told, end_with_parent
+from sluice.signals import end_when_told, end_with_parent, exits_when_told
 from sluice.stderr import say
 
 _SERVERS = ("serve", "model-server", "evaluator")
@@ -54,7 +54,20 @@ def _run(arguments: Sequence[str]) -> int:
         asked = command in ("--help", "-h")
         print(overview(), file=sys.stdout if asked else sys.stderr, flush=True)
         return 0 if asked else WRONG_USAGE
-    from sluice.cli.main import app
+    return _typed(arguments)
 
-    app(arguments, prog_name="sluice")
-    return 0
+
+def _typed(arguments: Sequence[str]) -> int:
+    """Run one of the commands that typer reads."""
+    from typer import TyperException
+
+    from sluice.cli.main import app
+    from sluice.cli.usage import told
+
+    with exits_when_told():
+        try:
+            return app(arguments, prog_name="sluice", standalone_mode=False) or 0
+        except TyperException as error:
+            if reason := told(error, arguments):
+                raise CommandError(reason, WRONG_USAGE) from None
+            return WRONG_USAGE  # nothing was typed behind it, for which there is the help

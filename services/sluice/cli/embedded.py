@@ -4,7 +4,6 @@ It does not know what they are asked.
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -13,11 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from sluice.cli.errors import NOT_REACHABLE, CommandError
 from sluice.client import Client, SluiceError
-from sluice.signals import EXIT
 
 _LOOPBACK = "127.0.0.1"
 _READY_S, _PAUSE_S = 120.0, 0.1
@@ -61,32 +58,21 @@ def _trouble(client: Client) -> str:
 def embedded(models: Path, log: Path, *flags: str) -> Iterator[Embedded]:
     """Start one over a folder of models, with its output in the file `log`, and stop it at the end of the block.
 
-    It is stopped whatever ends the block: an error, Ctrl-C, or SIGTERM to this process.
-    If it does not stop in time it is killed; its model server then ends by itself.
+    It is stopped whatever ends the block. If it does not stop in time it is killed; its model server then ends by
+    itself.
     In the block nothing goes to it through a proxy, whatever the environment says of proxies.
     """
     http, grpc = (f"{_LOOPBACK}:{port}" for port in _free_ports())
     command = [sys.executable, "-m", "sluice.cli", "serve", "--models", str(models)]
     command += ["--http", http, "--grpc", grpc, *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    with exits_at_sigterm():
-        with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603 - ourselves
-        try:
-            with _no_proxy():
-                yield Embedded(f"http://{http}", f"grpc://{grpc}", process)
-        finally:
-            _stop(process)
-
-
-@contextmanager
-def exits_at_sigterm() -> Iterator[None]:
-    """In the block SIGTERM to this process is an exit with code 143, before which the block is left as at an error."""
-    before = signal.signal(signal.SIGTERM, _exit)
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603 - ourselves
     try:
-        yield
+        with _no_proxy():
+            yield Embedded(f"http://{http}", f"grpc://{grpc}", process)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        _stop(process)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -110,10 +96,6 @@ def _no_proxy() -> Iterator[None]:
         del os.environ["no_proxy"]
         if lower is not None:
             os.environ["no_proxy"] = lower
-
-
-def _exit(number: int, _: FrameType | None) -> None:
-    sys.exit(EXIT + number)
 
 
 def _free_ports() -> list[int]:

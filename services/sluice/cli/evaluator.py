@@ -14,15 +14,15 @@ def evaluator(arguments: Sequence[str]) -> int:
     """
     from pydantic import ValidationError
 
-    from sluice.evaluator.settings import SettingsError, load
-    from sluice.wrong_settings import told
+    from sluice.evaluator.settings import PREFIX, SettingsError, load
+    from sluice.wrong_settings import Given, told
 
     try:
         settings = load(arguments)
     except SettingsError as error:
         raise CommandError(str(error), WRONG_USAGE) from None
     except ValidationError as error:
-        raise CommandError(told(error), WRONG_USAGE) from None
+        raise CommandError(told(error, Given(arguments, PREFIX)), WRONG_USAGE) from None
     configure()
     from sluice.evaluator.jobs.database import CannotUse
     from sluice.evaluator.parts import parts_of

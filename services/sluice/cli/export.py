@@ -85,7 +85,12 @@ def how_to_ask(out: Path) -> str:
     contract = _contract(contract_file(version))
     lines = [f"sluice serve --models {shlex.quote(str(models))}"]
     lines += [each.line(str(contract_file(version).with_name(_REQUEST))) for each in requests(name, contract, GATEWAY)]
-    text = "\n".join(["Serve it, and ask it from another terminal:", *(indent(line, "    ") for line in lines)])
+    text = "\n".join(
+        [
+            f"Serve it, and ask it from another terminal at {GATEWAY}, where it listens by default:",
+            *(indent(line, "    ") for line in lines),
+        ]
+    )
     if not contract.recognition:
         return text
     calibrate = f"sluice calibrate {shlex.quote(name)} --known DATA --models {shlex.quote(str(models))}"

@@ -5,14 +5,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
+from sluice.cli.writable import check_writable
 
 _PICTURES = (".png", ".svg")
 
 
 def check_plot(file: Path | None) -> None:
-    """Raises: CommandError: the file's name is of another kind of picture."""
-    if file is not None and file.suffix.lower() not in _PICTURES:
+    """Raises: CommandError: the file's name is of another kind of picture, or it cannot be written."""
+    if file is None:
+        return
+    if file.suffix.lower() not in _PICTURES:
         raise CommandError(f"--plot: expected a file that ends in .png or .svg, got {file}", WRONG_USAGE)
+    check_writable("--plot", file)
 
 
 @contextmanager

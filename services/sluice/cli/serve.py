@@ -26,16 +26,16 @@ def serve(arguments: Sequence[str]) -> int:
     from pydantic import ValidationError
 
     from sluice.gateway.server import serve as run
-    from sluice.gateway.settings import SettingsError, load
+    from sluice.gateway.settings import PREFIX, SettingsError, load
     from sluice.listener import CannotListen
-    from sluice.wrong_settings import told
+    from sluice.wrong_settings import Given, told
 
     try:
         settings = load(arguments)
     except SettingsError as error:
         raise CommandError(str(error), WRONG_USAGE) from None
     except ValidationError as error:
-        raise CommandError(told(error), WRONG_USAGE) from None
+        raise CommandError(told(error, Given(arguments, PREFIX)), WRONG_USAGE) from None
     if settings.backend is None:
         need("serve --models", "model-server", otherwise=", or name a model server that runs: --backend HOST:PORT")
     configure()

@@ -1,9 +1,13 @@
 """Whether names, numbers and outputs that a caller gives beside the values are such; says so in Python's words."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
 from sluice.policy.errors import BadRequest
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a header's name: RFC 9110, section 5.6.2
+_ENDS = re.compile(r"[\r\n\0]")
 
 
 def check_name(what: str, name: object) -> None:
@@ -22,6 +26,17 @@ def check_whole(what: str, value: object) -> None:
     """Raises: BadRequest: `what` is given, and no whole number."""
     if value is not None and not isinstance(value, Integral):
         raise BadRequest(f"{what} is a whole number; got {value!r:.80}.")
+
+
+def check_headers(headers: object) -> None:
+    """Raises: ValueError: headers are given, and are no texts by their names."""
+    if headers is None:
+        return
+    pairs = headers.items() if isinstance(headers, Mapping) else [(headers, None)]
+    for name, value in pairs:
+        text = value.decode("latin-1") if isinstance(value, bytes) else value
+        if not (isinstance(name, str) and _TOKEN.fullmatch(name) and isinstance(text, str) and not _ENDS.search(text)):
+            raise ValueError(f"headers holds texts by their names, such as {{'x-tenant': 'a'}}; got {headers!r:.80}.")
 
 
 def names_of(outputs: Sequence[str] | None) -> Sequence[str]:

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, get_args
 
 from numpy.typing import ArrayLike
 
-from sluice.client.arguments import check_name, check_number, check_whole, names_of
+from sluice.client.arguments import check_headers, check_name, check_number, check_whole, names_of
 from sluice.client.generation import instances_of
 from sluice.client.many import StepMany, turns_of
 from sluice.client.overview import read_buckets, read_calibration_files, read_models
@@ -64,7 +64,8 @@ class AsyncClient:
     It belongs to one event loop, in which it must be made; `async with` closes its connections at the end.
 
     Raises:
-        ValueError: another kind of URL, a `timeout_s` that is no positive number, or less than one attempt.
+        ValueError: another kind of URL, a `timeout_s` that is no positive number, less than one attempt, or headers
+            that are no texts by their names.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_headers(headers)
         self._patience = Patience(attempts, timeout_s, total_s, sleep, clock)
         self._url = url
         self._transport = transport_to(url, headers or {})
@@ -113,6 +115,7 @@ class AsyncClient:
             ValueError: both a version and a label, or one of them that is none; or a `timeout_s` that is no
                 positive number.
         """
+        check_name("A signature", signature)
         asked = Asked(spec_of(model, version, label), signature, columns_of(values), names_of(outputs))
         return await persistently(partial(self._predictions.run, asked), self._patience_of(timeout_s))
 
@@ -334,13 +337,13 @@ class AsyncClient:
             NoAnswer: the gateway could not be reached.
             ValueError: another number of rows than of sessions, or something else than sessions.
         """
-        inputs, names = arrays_of(values), names_of(outputs)
+        turns, inputs, names = turns_of(sessions), arrays_of(values), names_of(outputs)
         for name, array in inputs.items():
             if array.shape[:1] != (len(sessions),):
                 raise ValueError(
                     f"{input_word(name)} takes [sessions={len(sessions)}, ...]; got shape {[*array.shape]}."
                 )
-        async with turn(turns_of(sessions)):
+        async with turn(turns):
             return await StepMany(self._transport, model, sessions, inputs, names).run(self._patience)
 
     def stream(self, model: str) -> AsyncStream:

@@ -1,12 +1,12 @@
 """One time step of many sessions in one call; sessions that were refused for the moment are asked again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sluice.client.retry import Patience, persistently, worth_repeating
-from sluice.client.session import AsyncSession
+from sluice.client.session import AsyncSession, no_session
 from sluice.client.transport import Transport
 from sluice.client.turns import Turns
 from sluice.client.values import Answer, Array, Columns, ManyCall
@@ -82,13 +82,12 @@ def turns_of(sessions: Sequence[AsyncSession]) -> list[Turns]:
     Raises:
         ValueError: they are something else, such as their ids.
     """
-    try:
-        return [session.turns for session in sessions]
-    except AttributeError:
-        other = next(each for each in sessions if not isinstance(each, AsyncSession))
-        raise ValueError(
-            f"step_many takes sessions, as client.open and client.session give them; got {other!r:.80}."
-        ) from None
+    if not isinstance(sessions, Collection) or isinstance(sessions, str):
+        raise no_session("step_many", sessions)
+    for session in sessions:
+        if not isinstance(session, AsyncSession):
+            raise no_session("step_many", session)
+    return [session.turns for session in sessions]
 
 
 def _columns(results: Sequence[Result]) -> Columns:

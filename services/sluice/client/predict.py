@@ -18,6 +18,7 @@ from sluice.policy.contract import Signature
 from sluice.policy.contract_document import ContractError, parse_contract
 from sluice.policy.errors import BackendError, BadRequest, MissingInput, SignatureNotFound
 from sluice.wire.rest import check_names
+from sluice.wire.signatures import named_as
 
 _CONTRACT = "contract"  # the signature that answers with a model's contract
 
@@ -69,22 +70,23 @@ class Predictions:
         return self._known[spec]
 
     async def _described(self, spec: ModelSpec, timeout_s: float) -> Signatures:
-        """The signatures by TensorFlow's metadata, which do not know sequences, and those of sequences by contract."""
+        """The signatures by TensorFlow's metadata, which does not know sequences nor the names of axes."""
         plain = await self._transport.signatures(spec, timeout_s)
         tells = plain.get(_CONTRACT)
         if tells is None or tells.inputs.keys() != {"probe"}:
             return plain
         probe = PredictCall(spec, tells, {"probe": np.zeros(1, np.int32)}, ())
-        return {**plain, **_sequences(await self._transport.predict(probe, timeout_s))}
+        return _told(plain, await self._transport.predict(probe, timeout_s))
 
 
-def _sequences(answer: Mapping[str, Array]) -> Signatures:
-    """The signatures of sequences in a contract, as clients call them; none if it is newer than this client."""
+def _told(plain: Signatures, answer: Mapping[str, Array]) -> Signatures:
+    """With what a contract says of axes and sequences, as clients call these; not if it is newer than this client."""
     try:
-        told = parse_contract(orjson.loads(next(iter(answer.values()))[0])).signatures
+        contract = parse_contract(orjson.loads(next(iter(answer.values()))[0]))
     except (ContractError, ValueError):
-        return {}
-    return {name: replace(each, name=name) for name, each in told.items() if each.kind == "sequences"}
+        return plain
+    sequences = {name: each for name, each in contract.signatures.items() if each.kind == "sequences"}
+    return named_as(contract, plain) | {name: replace(each, name=name) for name, each in sequences.items()}
 
 
 def _call(asked: Asked, signatures: Signatures) -> PredictCall:

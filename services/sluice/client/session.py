@@ -133,3 +133,8 @@ class AsyncSession:
     ) -> None:
         with suppress(SessionEnded):  # which is what was wanted, or what the block was told
             await self.close()
+
+
+def no_session(call: str, given: object) -> ValueError:
+    """What to say of something that is no session."""
+    return ValueError(f"{call} takes sessions, as client.open and client.session give them; got {given!r:.80}.")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from sluice.client.session import AsyncSession
+from sluice.client.session import AsyncSession, no_session
 from sluice.client.transport import Lane
 from sluice.client.values import Array, Values
 
@@ -25,8 +25,10 @@ class AsyncStream:
         """As `AsyncSession.step`; steps of different sessions run at the same time.
 
         Raises:
-            ValueError: the session is of another model.
+            ValueError: the session is of another model, or none.
         """
+        if not isinstance(session, AsyncSession):
+            raise no_session("A stream's step", session)
         if session.model != self._model:
             raise ValueError(f"This stream is for model {self._model!r}; {session.id!r} is of {session.model!r}.")
         return await session.run(self._lane.step, values, outputs)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
@@ -225,7 +225,7 @@ class Stream:
         self._inner = inner
 
     def step(self, session: Session, values: Values, outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        return self._loop.run(self._inner.step(session.inner, values, outputs))
+        return self._loop.run(self._inner.step(_inner(session), values, outputs))
 
     def close(self) -> None:
         self._loop.finish(self._inner.aclose())
@@ -243,9 +243,7 @@ class Client:
     """As `AsyncClient`, with the same options; threads may share it. `with` closes its connections at the end."""
 
     def __init__(self, url: str, **options: Unpack[ClientOptions]) -> None:
-        known = ClientOptions.__annotations__
-        if unknown := [name for name in options if name not in known]:
-            raise TypeError(f"Client has no option {', '.join(map(repr, unknown))}; it has {', '.join(known)}.")
+        _check("Client", options, ClientOptions)
         self._loop = Loop()
         try:
             self._inner = self._loop.run(_made(url, options))
@@ -257,20 +255,24 @@ class Client:
         self, model: str, values: Values, outputs: Sequence[str] | None = None, **options: Unpack[PredictOptions]
     ) -> dict[str, Array]:
         """As `AsyncClient.predict`, with the same options."""
+        _check("Client.predict", options, PredictOptions)
         return self._loop.run(self._inner.predict(model, values, outputs, **options))
 
     def recognize(self, model: str, rows: Values, **options: Unpack[RecognizeOptions]) -> Recognized:
         """As `AsyncClient.recognize`, with the same options."""
+        _check("Client.recognize", options, RecognizeOptions)
         return self._loop.run(self._inner.recognize(model, rows, **options))
 
     def generate(self, model: str, instances: Values, **options: Unpack[GenerateOptions]) -> Results:
         """As `AsyncClient.generate`, with the same options."""
+        _check("Client.generate", options, GenerateOptions)
         return self._loop.run(self._inner.generate(model, instances, **options))
 
     def generate_stream(
         self, model: str, instances: Values, **options: Unpack[GenerateOptions]
     ) -> Generator[Token | Ended]:
         """As `AsyncClient.generate_stream`, with the same options; leaving the iterator frees what still runs."""
+        _check("Client.generate_stream", options, GenerateOptions)
         return self._loop.each(self._inner.generate_stream(model, instances, **options))
 
     def models(self) -> list[ServedModel]:
@@ -298,6 +300,7 @@ class Client:
 
     def open(self, model: str, session: str | None = None, **options: Unpack[OpenOptions]) -> Session:
         """As `AsyncClient.open`, with the same options."""
+        _check("Client.open", options, OpenOptions)
         return Session(self._loop, self._loop.run(self._inner.open(model, session, **options)))
 
     def session(self, id: str, *, numbered: bool = True) -> Session:
@@ -312,7 +315,7 @@ class Client:
     def step_many(
         self, model: str, sessions: Sequence[Session], values: Values, outputs: Sequence[str] | None = None
     ) -> Columns:
-        inner = [session.inner if isinstance(session, Session) else session for session in sessions]
+        inner: Any = [*map(_inner, sessions)] if isinstance(sessions, Collection) else sessions
         return self._loop.run(self._inner.step_many(model, inner, values, outputs))
 
     def stream(self, model: str) -> Stream:
@@ -329,6 +332,18 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _inner(session: Any) -> Any:
+    """The asynchronous session; what is none is refused there."""
+    return session.inner if isinstance(session, Session) else session
+
+
+def _check(call: str, options: Mapping[str, Any], known: type[Any]) -> None:
+    """Raises: TypeError: an option is none of those that are `known`."""
+    if unknown := [name for name in options if name not in known.__annotations__]:
+        listed = ", ".join(known.__annotations__)
+        raise TypeError(f"{call} has no option {', '.join(map(repr, unknown))}; it has {listed}.")
 
 
 async def _next(values: AsyncGenerator[T], asked: set[asyncio.Task[Any]]) -> T | Any:

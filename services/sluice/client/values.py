@@ -302,9 +302,12 @@ def array_of(value: ArrayLike, what: str = "A value") -> Array:
 
     Raises:
         ShapeMismatch: lists of different lengths; it begins with `what`.
+        BadRequest: something that numpy makes no array of, such as a generator or a set.
     """
     try:
         array = np.array(value)
+        if array.dtype.hasobject and not array.ndim and not isinstance(value, int | bytes | None):
+            raise BadRequest(f"{what} takes an array, or lists; got {value!r:.80}. Give list(…) of it.")
     except UnicodeDecodeError:  # text beside bytes
         return np.array(value, object)
     except ValueError:

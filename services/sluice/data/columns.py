@@ -11,6 +11,7 @@ from sluice.policy.errors import BadRequest
 
 ONLY = "x"  # a name for the only input, whatever the model calls it
 _SHOWN = 20  # names in a sentence
+_OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,24 @@ def layout(found: Found, inputs: Mapping[str, Tensor], lengths: Mapping[str, str
     if unknown := next((name for name in columns.inputs if name not in {*inputs, *lengths.values()}), None):
         raise BadRequest(f"{found.file}: a column is named for the input {unknown!r:.80}; there is {', '.join(inputs)}")
     named = {columns.inputs.get(name, name) for name in inputs}
+    _check_separated(found, named)
     beside = dict(_beside(found, columns, named))
     measures = {axis: name for axis, name in lengths.items() if name in found.names and name not in named}
     others = {*measures.values(), *(name for source in beside.values() for name in source.columns)}
     rest = [name for name in found.names if name in found.flat and name not in others]
     return Layout({name: _input(found, inputs, name, columns, rest) for name in inputs}, measures, beside)
+
+
+def _check_separated(found: Found, named: Collection[str]) -> None:
+    """Raises: BadRequest: there is one column, whose name seems to be the names of several."""
+    if found.typed or len(found.names) != 1 or found.names[0] in named:
+        return
+    for sign, word in _OTHER_SIGNS.items():
+        if sign in found.names[0]:
+            raise BadRequest(
+                f"{found.file}: expected columns with commas between them; got {found.names[0]!r:.80}, which seems to "
+                f"be separated by {word}. Write commas there, and points in numbers"
+            )
 
 
 def _beside(found: Found, columns: Columns, named: Collection[str]) -> Iterator[tuple[str, Source]]:
@@ -124,5 +138,4 @@ def _numbered(found: Found, name: str) -> tuple[str, ...]:
 def listed(names: Sequence[str]) -> str:
     """Names of columns, for a sentence."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    commas = ". Separate columns by commas" if len(names) == 1 and {*names[0]} & {*";\t|"} else ""
-    return ", ".join(names[:_SHOWN]) + more + commas
+    return ", ".join(names[:_SHOWN]) + more

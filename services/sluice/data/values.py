@@ -3,7 +3,7 @@
 It does not know formats, nor what a row is called in them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,8 @@ def side_by_side(columns: Sequence[Values], sizes: Sequence[int], tensor: Tensor
 
 def _parsed(rows: Sequence[Sequence[str]], dtype: np.dtype[Any], what: str) -> Array:
     def numbers(rows: Sequence[Sequence[str]]) -> Array:
+        for row in rows:
+            check_digits(row)
         if dtype.kind == "b":
             return np.array([[_BITS[cell.strip().lower()] for cell in row] for row in rows])
         return np.array(rows, dtype if dtype.kind in "iu" else np.float64)
@@ -96,6 +98,12 @@ def _parsed(rows: Sequence[Sequence[str]], dtype: np.dtype[Any], what: str) -> A
         return np.concatenate(
             [at_row(row, f"expected numbers for {what}", numbers, [each]) for row, each in enumerate(rows)]
         )
+
+
+def check_digits(texts: Iterable[str]) -> None:
+    """Raises: ValueError: a text has an underscore, which Python lets stand among digits."""
+    if strange := next((text for text in texts if "_" in text), None):
+        raise ValueError(f"{strange!r:.40} has an underscore")
 
 
 def at_row(row: int, expected: str, make: Callable[..., Array], *given: Any) -> Array:
@@ -123,6 +131,8 @@ def weights_of(values: Values, column: str) -> NDArray[np.float64]:
 def _number(value: Any) -> Any:
     if isinstance(value, list | np.ndarray | None) or np.iscomplexobj(value):
         raise TypeError(f"got {word_of(value)}")
+    if isinstance(value, str):
+        check_digits([value])
     return float(value)
 
 

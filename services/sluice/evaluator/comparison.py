@@ -42,9 +42,7 @@ def compared(
             chosen.items(), zip(found.tolist(), low.tolist(), high.tolist(), strict=True), strict=True
         )
     }
-    counted, sessions = values["weight"] > 0, bootstrap.sessions
-    own, other = (each[task.tested][counted] for each in (values, others))
-    test, p_value = _tested(own, other, None if sessions is None else sessions[counted])
+    test, p_value = _tested(values[task.tested], others[task.tested], bootstrap.sessions)
     sections: Sequence[Section] = ()
     if groups is not None and chosen:
         sections = _worst(*next(iter(chosen.items())), values, others, groups)

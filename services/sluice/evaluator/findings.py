@@ -13,7 +13,7 @@ from sluice.evaluator.comparison import compared
 from sluice.evaluator.document import BatchSize, DataFacts, Document, Run, Section
 from sluice.evaluator.slices import slices
 from sluice.evaluator.spec import Spec
-from sluice.evaluator.statistics import Bootstrap, metrics_of
+from sluice.evaluator.statistics import Bootstrap, metrics_of, weighing
 from sluice.evaluator.tasks.task import Array, Measure, Subject, Task, Values
 from sluice.evaluator.work import GROUP, SESSION
 
@@ -39,7 +39,7 @@ def findings(
         BadRequest: the values of some rows do not fit those of others.
     """
     task, by_rows = tasks
-    main, measures = found.main, _chosen(spec, task)
+    main, measures = weighing(found.main), _chosen(spec, task)
     sessions = main.get(SESSION) if task.whole_sessions else None
     bootstrap = Bootstrap(spec.level, spec.options.resamples, spec.options.seed, sessions, stopped)
     metrics = metrics_of(measures, main, bootstrap)
@@ -48,7 +48,7 @@ def findings(
         sections.append(slices(measures, main, main[GROUP]))
     comparison = None
     if found.other is not None:
-        version, values = found.other
+        version, values = found.other[0], weighing(found.other[1])
         comparison = compared(task, version, main, values, bootstrap, main.get(GROUP), measures)
     conditions = gates.parse(spec.fail_if, task.measures)
     return Document(
@@ -61,7 +61,7 @@ def findings(
         metrics=metrics,
         sections=tuple(sections),
         batch_sizes=tuple(
-            _at(size, task, by_rows, set(measures), main, values) for size, values in found.batch_sizes.items()
+            _at(size, task, by_rows, set(measures), found.main, values) for size, values in found.batch_sizes.items()
         ),
         comparison=comparison,
         gates=tuple(each.judged(metrics, comparison) for each in conditions),
@@ -80,7 +80,8 @@ def _chosen(spec: Spec, task: Task) -> Mapping[str, Measure]:
 
 def _at(size: int, task: Task, by_rows: Task, wanted: set[str], main: Values, values: Values) -> BatchSize:
     """The metrics at a batch size, and how far the rows' outputs and answers are from those of the main run."""
-    found = {f"{task.stateless}{name}": float(measure.of(values)) for name, measure in by_rows.measures.items()}
+    counted = weighing(values)
+    found = {f"{task.stateless}{name}": float(measure.of(counted)) for name, measure in by_rows.measures.items()}
     changed = np.empty(0, np.int64)
     if task.answered:
         changed = np.flatnonzero(main[task.answered] != values[by_rows.answered])

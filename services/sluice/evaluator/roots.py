@@ -92,18 +92,18 @@ def roots_of(names: Sequence[str], protocols: Sequence[str]) -> Roots:
         ValueError: one cannot be used.
     """
     if unknown := sorted({*protocols} - {*PROTOCOLS}):
-        raise ValueError(f"protocols: expected some of {', '.join(PROTOCOLS)}; got {unknown[0]!r}")
+        raise ValueError(f"--protocols: expected some of {', '.join(PROTOCOLS)}; got {unknown[0]!r}")
     folders, stores = list[Path](), list[str]()
     for name in names:
         protocol, scheme, rest = name.partition(_SCHEME)
         if (protocol if scheme else _LOCAL) not in protocols:
-            raise ValueError(f"data roots: expected one of the protocols {', '.join(protocols)}; got {name!r}")
+            raise ValueError(f"--data-roots: expected one of the protocols {', '.join(protocols)}; got {name!r}")
         if scheme and protocol != _LOCAL:
             stores.append(_store(protocol, name))
             continue
         folder = Path(rest if scheme else name)
         if not folder.is_dir():
-            raise ValueError(f"data roots: expected a folder; {no_folder(folder)}")
+            raise ValueError(f"--data-roots: expected a folder; {no_folder(folder)}")
         folders.append(folder.resolve())
     return Roots(tuple(folders), tuple(stores), tuple(protocols))
 
@@ -113,11 +113,11 @@ def _store(protocol: str, name: str) -> str:
 
     url = name.rstrip("/")
     if "::" in url or not _is_plain(url):
-        raise ValueError(f"data roots: expected a URL such as {protocol}://bucket/folder; got {name!r}")
+        raise ValueError(f"--data-roots: expected a URL such as {protocol}://bucket/folder; got {name!r}")
     try:
         get_filesystem_class(protocol)
     except ImportError as error:
-        raise ValueError(f"data roots: {name} cannot be read; {error}") from None
+        raise ValueError(f"--data-roots: {name} cannot be read; {error}") from None
     return url
 
 

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as Unreadable
 
 from sluice.client.urls import check_url
-from sluice.listener import UNIX
+from sluice.listener import check_address
+from sluice.wrong_settings import Given, unreadable
 
 PREFIX = "SLUICE_EVALUATOR_"
 _GIGABYTE = 1024**3
@@ -24,15 +27,6 @@ def _split(listed: Any) -> Any:
     if not isinstance(listed, str):
         return listed
     return listed.split(",") if listed else ()
-
-
-def _address(text: str) -> str:
-    if text.startswith(UNIX) and len(text) > len(UNIX):
-        return text
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected HOST:PORT or {UNIX}PATH, got {text!r}")
-    return text
 
 
 def _gateway(text: str) -> str:
@@ -52,12 +46,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix=PREFIX, cli_kebab_case=True, cli_prog_name="sluice evaluator",
         cli_hide_none_type=True, cli_avoid_json=True, cli_implicit_flags=True,
+        cli_exit_on_error=False,
     )  # fmt: skip
 
     gateway: Annotated[str, AfterValidator(_gateway)] = Field(
         "http://127.0.0.1:8080", description="The gateway that serves the models, http://HOST:PORT."
     )
-    http: Annotated[str, AfterValidator(_address)] = Field(
+    http: Annotated[str, AfterValidator(partial(check_address, unix=True))] = Field(
         "127.0.0.1:8082", description="Where to listen, HOST:PORT or unix:PATH. Port 0: any free one."
     )
     database: str = Field(
@@ -86,13 +81,17 @@ def load(args: Sequence[str]) -> Settings:
     """The settings that flags `args` and the environment together make.
 
     Raises:
-        SettingsError: an environment variable is unknown.
+        SettingsError: a flag or an environment variable is unknown, or a flag lacks its value.
         pydantic.ValidationError: a value is of the wrong form.
-        SystemExit: `--help` (0), or flags that cannot be used (2).
+        SystemExit: `--help` (0).
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     if unknown := sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known):
         raise SettingsError(
             f"environment: there is no setting {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
-    return Settings(_cli_parse_args=[*args])
+    try:
+        return Settings(_cli_parse_args=[*args])
+    except Unreadable as error:
+        told = unreadable(str(error), Given(args, PREFIX), Settings.model_fields, "sluice evaluator")
+        raise SettingsError(told) from None

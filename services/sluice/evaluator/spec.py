@@ -4,13 +4,25 @@ It does not know what data or models there are.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
+from sluice.wire.shown import as_json
+
+WHOLE = "whole"  # batches of all rows
 TaskName = Literal["classification", "regression", "forecasting", "sequences", "open_set"]
 Version = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+def _batch_size(given: Any) -> Any:
+    if given != WHOLE and (type(given) is not int or given < 1):
+        raise ValueError(f'expected a whole number from 1, or "{WHOLE}"; got {as_json(given)}')
+    return given
+
+
+BatchSize = Annotated[PositiveInt | Literal["whole"], BeforeValidator(_batch_size)]
 
 
 class _Fields(BaseModel):
@@ -72,7 +84,7 @@ class Spec(_Fields):
     task: TaskName
     metrics: tuple[Name, ...] | None = Field(None, description="Those to report; without it all of the task.")
     batch_size: PositiveInt | None = Field(None, description="Rows of a request; without it the evaluator chooses.")
-    batch_sizes: tuple[PositiveInt | Literal["whole"], ...] = Field(
+    batch_sizes: tuple[BatchSize, ...] = Field(
         (), description="Everything is measured again at each of these batch sizes, exactly, and compared."
     )
     exact: bool = Field(False, description="Batches of one shape throughout, so that results are bit-identical.")

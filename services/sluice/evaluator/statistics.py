@@ -124,6 +124,12 @@ class Resampled(Mapping[str, Array]):
         return len(self._values)
 
 
+def weighing(values: Values) -> Values:
+    """Those of the rows that have a weight, as what the others have does not count, NaN among it; all if none has."""
+    places = np.flatnonzero(values["weight"])
+    return Resampled(values, places) if 0 < len(places) < len(values["weight"]) else values
+
+
 @dataclass(frozen=True, slots=True)
 class _Units:
     """What is resampled: rows, or sessions with the rows of each in `order`, from `starts` on."""

@@ -4,7 +4,6 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,25 +19,30 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as Unreadable
 
+from sluice.listener import check_address
 from sluice.missing import no_folder
 from sluice.model_folder import LAYOUT
 from sluice.policy.batching import BatchingOptions
 from sluice.policy.lengths import BucketOptions
 from sluice.policy.sessions import SessionOptions
+from sluice.wrong_settings import UNKNOWN_FLAG, Given, unreadable
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
-_PREFIX = "SLUICE_"
+PREFIX = "SLUICE_"
 _OTHERS = ("SLUICE_MODEL_SERVER_", "SLUICE_EVALUATOR_")  # the children's own settings
+_TARGET = re.compile("[a-z][a-z0-9+.-]*:///?")  # gRPC's own form, such as dns:///HOST:PORT
 _FOLDERS = {
     "--models": f"the folder of models, {LAYOUT}",
     "--calibrations": "the folder that `sluice calibrate` writes to, or an empty one (`mkdir -p DIR`)",
 }
-_UNKNOWN_FLAG = re.compile(r"unrecognized arguments: (\S+)")
 _ADDRESSES = "--http HOST:PORT, and --grpc HOST:PORT beside it"
 # What other servers call what is a setting here.
 _MEANT = dict.fromkeys(("port", "host", "bind", "address", "rest-api-port"), _ADDRESSES) | {
     "model-base-path": "--models DIR, the folder above it",
 }
+
+# What settings look like that are JSON.
+_JSON = {"scan_chunks": '{"MODEL": 64}', "bucket_bounds": '{"MODEL": {"time": [16, 64]}}'}
 
 
 class SettingsError(ValueError):
@@ -63,18 +67,12 @@ def _origin(text: str) -> str:
     return text
 
 
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected HOST:PORT, such as 127.0.0.1:8080, got {text!r}")
-    return text
+def _backend(text: str) -> str:
+    return text if _TARGET.match(text) else check_address(text, least=1, unix=True)
 
 
 def _evaluator(text: str) -> str:
-    address = text.removeprefix("http://").rstrip("/")
-    if not (len(text) > len("unix:") and text.startswith("unix:")):
-        _address(address)
-    return address
+    return check_address(text.removeprefix("http://").rstrip("/"), least=1, unix=True)
 
 
 def _increasing_bounds(bounds: tuple[int, ...]) -> tuple[int, ...]:
@@ -88,14 +86,14 @@ Sizes = Annotated[tuple[PositiveInt, ...], NoDecode, BeforeValidator(_split), Af
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Address = Annotated[str, AfterValidator(_address)]
+Address = Annotated[str, AfterValidator(check_address)]
 
 
 class Settings(BaseSettings):
     """Serve models: HTTP in front, a model server behind."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=_PREFIX, cli_kebab_case=True, cli_prog_name="sluice serve",
+        frozen=True, extra="forbid", env_prefix=PREFIX, cli_kebab_case=True, cli_prog_name="sluice serve",
         cli_hide_none_type=True, cli_avoid_json=True, cli_implicit_flags=True,
         cli_exit_on_error=False,
     )  # fmt: skip
@@ -112,7 +110,7 @@ class Settings(BaseSettings):
     )
     http: Address = Field("127.0.0.1:8080", description="Where to listen for HTTP, HOST:PORT. Port 0: any free one.")
     grpc: Address = Field("127.0.0.1:8081", description="Where to listen for gRPC, HOST:PORT. Port 0: any free one.")
-    backend: str | None = Field(
+    backend: Annotated[str, AfterValidator(_backend)] | None = Field(
         None,
         description="Model server to use, HOST:PORT or unix:PATH; those of a name with several addresses take turns. "
         "Without it the embedded one is started as a child.",
@@ -287,7 +285,7 @@ def load(args: Sequence[str]) -> Settings:
     """
     _refuse_unknown_environment()
     first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("--config", default=os.environ.get(f"{_PREFIX}CONFIG"))
+    first.add_argument("--config", default=os.environ.get(f"{PREFIX}CONFIG"))
     config = first.parse_known_args(args)[0].config
     if config is not None:
         _check_yaml(Path(config))
@@ -295,7 +293,7 @@ def load(args: Sequence[str]) -> Settings:
     try:
         settings = Settings(_cli_parse_args=[*args], **known)
     except Unreadable as error:
-        raise SettingsError(_unreadable(str(error))) from None
+        raise SettingsError(_unreadable(str(error), args)) from None
     if settings.models is None and settings.backend is None:
         raise SettingsError("expected --models DIR, --backend HOST:PORT, or both")
     for flag, folder in (("--models", settings.models), ("--calibrations", settings.calibrations)):
@@ -306,18 +304,11 @@ def load(args: Sequence[str]) -> Settings:
     return settings
 
 
-def _unreadable(error: str) -> str:
+def _unreadable(error: str, args: Sequence[str]) -> str:
     """What is wrong with flags, and for one that there is not, which may be meant."""
-    unknown = _UNKNOWN_FLAG.search(error)
-    if unknown is None:
-        return error.removeprefix("error parsing CLI: ")
-    given = unknown[1]
-    if not given.startswith("-"):
-        return f"expected flags, got {given!r}; did you mean --models {given}?"
-    name = given.lstrip("-").partition("=")[0].replace("_", "-")
-    close = get_close_matches(name, [each.replace("_", "-") for each in Settings.model_fields], 1)
-    meant = _MEANT.get(name) or (f"--{close[0]}" if close else "")
-    return f"there is no flag {given}; {f'did you mean {meant}? ' if meant else ''}`sluice serve --help` lists them"
+    if (unknown := UNKNOWN_FLAG.search(error)) and not unknown[1].startswith("-"):
+        return f"expected flags, got {unknown[1]!r}; did you mean --models {unknown[1]}?"
+    return unreadable(error, Given(args, PREFIX), Settings.model_fields, "sluice serve", _MEANT, _JSON)
 
 
 def _check_yaml(file: Path) -> None:
@@ -332,8 +323,8 @@ def _check_yaml(file: Path) -> None:
 
 
 def _refuse_unknown_environment() -> None:
-    known = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    ours = [name for name in os.environ if name.startswith(_PREFIX) and not name.startswith(_OTHERS)]
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    ours = [name for name in os.environ if name.startswith(PREFIX) and not name.startswith(_OTHERS)]
     unknown = sorted(name for name in ours if name not in known)
     if unknown:
         raise SettingsError(

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from sluice.model_server.flags import load
 from sluice.model_server.listening import Rest, check_ports
-from sluice.model_server.settings import ModelServerSettings
+from sluice.model_server.settings import PREFIX, ModelServerSettings
 from sluice.model_server.stopping import Stop
 from sluice.stderr import say
-from sluice.wrong_settings import told
+from sluice.wrong_settings import Given, told
 
 if TYPE_CHECKING:
     from sluice.model_server.batching import Batching
@@ -34,7 +34,7 @@ def main(args: Sequence[str]) -> int:
     try:
         settings = load(args)
     except ValidationError as error:
-        say(f"sluice model-server: {told(error)}\n")
+        say(f"sluice model-server: {told(error, Given(args, PREFIX, dash='_'))}\n")
         return 2
     return run(settings)
 

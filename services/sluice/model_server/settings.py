@@ -12,6 +12,7 @@ WHAT, WHERE, WHEN, HOW = "What is served", "Where it listens", "When it changes"
 NO_EFFECT = "Accepted, without effect"
 REFUSED = "Refused, because moving on without them would not do what they say"
 
+PREFIX = "SLUICE_MODEL_SERVER_"
 _OFF = (False, 0, 0.0, "", None)
 
 
@@ -22,9 +23,7 @@ def _flag(group: str, default: Any, help_: str, **constraints: Any) -> Any:
 class ModelServerSettings(BaseSettings):
     """A stand-in for TensorFlow Serving: the same wire, the same folder layout, the same flags."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="SLUICE_MODEL_SERVER_", protected_namespaces=()
-    )
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, protected_namespaces=())
 
     models: Path | None = _flag(
         WHAT,

@@ -20,9 +20,19 @@ _TAKES = {
     "model_attributes_type": "an object",
     "literal_error": "{expected}",
     "string_pattern_mismatch": "{words}",
+    "string_too_short": "text of {min_length} or more characters",
+    "too_short": "{min_length} values or more",
+    "too_long": "{max_length} values at most",
     "string_too_long": "text of up to {max_length} characters",
+    "greater_than": "a number above {gt}",
     "greater_than_equal": "a number from {ge}",
+    "less_than": "a number below {lt}",
     "less_than_equal": "a number up to {le}",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "int_from_float": "a whole number",
+    "path_type": "a path",
+    "tuple_type": "a list",
 }
 
 
@@ -51,10 +61,16 @@ def what_is_wrong(error: Mapping[str, Any], patterns: Mapping[str, str] | None =
         return f"{field} is missing"
     if kind == "value_error":
         return f"{field}: {error['ctx']['error']}"
-    if kind not in _TAKES:
+    takes = what_it_takes(error, patterns)
+    if takes is None:
         return f"{field}: {error['msg']}"
     quotes = ": put it in quotes" if kind == "string_type" and isinstance(error["input"], int | float) else ""
-    about = error.get("ctx", {})
-    pattern = about.get("pattern", "")
-    takes = _TAKES[kind].format(**about, words=(patterns or {}).get(pattern, f"text that matches {pattern}"))
     return f"{field} takes {takes}; {as_json(error['input'])} came{quotes}"
+
+
+def what_it_takes(error: Mapping[str, Any], patterns: Mapping[str, str] | None = None) -> str | None:
+    """What a field takes that has something else, as a part of a sentence; None: there are no words for it."""
+    about = {name: f"{each:g}" if isinstance(each, float) else each for name, each in error.get("ctx", {}).items()}
+    pattern = about.get("pattern", "")
+    words = (patterns or {}).get(pattern, "text of another form")
+    return _TAKES[error["type"]].format(**about, words=words) if error["type"] in _TAKES else None

@@ -202,7 +202,7 @@ def _from_message(tensor: Any, raw: bytes | None) -> Array:
 
 def _known(name: str, datatype: Any) -> str:
     if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise DtypeMismatch(f"Input {name!r}: a datatype is one of {', '.join(DTYPES)}; got {datatype!r:.80}.")
+        raise DtypeMismatch(f"Input {name!r}: a datatype is one of {', '.join(DTYPES)}; got {as_json(datatype)}.")
     return datatype
 
 
@@ -210,7 +210,7 @@ def _shape(name: str, shape: Any) -> tuple[int, ...]:
     few = isinstance(shape, list) and len(shape) <= _AXES_LIMIT
     if not (few and all(type(size) is int and 0 <= size < 1 << 63 for size in shape)):
         raise ShapeMismatch(
-            f"Input {name!r}: a shape is a list of up to {_AXES_LIMIT} sizes from 0; got {shape!r:.80}."
+            f"Input {name!r}: a shape is a list of up to {_AXES_LIMIT} sizes from 0; got {as_json(shape)}."
         )
     if math.prod(max(size, 1) for size in shape) >= _ELEMENTS_LIMIT:  # also of an empty one, as numpy wants it
         raise ShapeMismatch(f"Input {name!r}: a shape of {shape!r:.80} has more elements than fit into memory.")

@@ -1,9 +1,10 @@
 """Reads signatures out of TensorFlow's own metadata, from our messages and from the official ones alike."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from sluice.policy.contract import Axis, BatchAxis, Signature, Tensor
+from sluice.policy.contract import Axis, BatchAxis, Contract, Signature, Tensor
 from sluice.wire.tensors import DTYPE_NAMES
 
 INITIALIZER = "__saved_model_init_op"  # what TensorFlow lists of itself beside the signatures that can be called
@@ -15,6 +16,27 @@ def plain_signature(name: str, described: Any) -> Signature:
     batches = bool(described.inputs) and all(map(_may_batch, tensors))
     axis: BatchAxis = "assumed" if batches else "none"
     return Signature(name, "rows", _tensors(described.inputs), _tensors(described.outputs), batch_axis=axis)
+
+
+def named_as(contract: Contract, plain: Mapping[str, Signature]) -> dict[str, Signature]:
+    """Signatures that TensorFlow's metadata describes, with their axes called as the contract calls them."""
+    told = {each.name: each for each in contract.signatures.values()}
+    return {name: _named_as(told[name], each) if name in told else each for name, each in plain.items()}
+
+
+def _named_as(told: Signature, plain: Signature) -> Signature:
+    inputs, outputs = _renamed(plain.inputs, told.inputs), _renamed(plain.outputs, told.outputs)
+    return replace(plain, inputs=inputs, outputs=outputs)
+
+
+def _renamed(tensors: Mapping[str, Tensor], told: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    found = dict(tensors)
+    for name, tensor in tensors.items():
+        if name in told and len(told[name].axes) == len(tensor.axes):
+            names = (axis.name for axis in told[name].axes)
+            axes = tuple(replace(axis, name=name) for axis, name in zip(tensor.axes, names, strict=True))
+            found[name] = replace(tensor, axes=axes)
+    return found
 
 
 def _may_batch(info: Any) -> bool:

@@ -77,8 +77,11 @@ async def test_the_newest_are_listed_first_in_pages(here):
         (SPEC | {"version": 1, "label": "stable"}, "body: expected `version` or `label`, got both"),
         (SPEC | {"version": "x"}, "version takes a whole number"),
         (SPEC | {"options": {"horizon": 10**9}}, "options.horizon takes a number up to 1000"),
-        (SPEC | {"version": 2**63}, "version: Input should be less than 9223372036854775808"),
-        (SPEC | {"compare_to": 10**30}, "compare_to: Input should be less than 9223372036854775808"),
+        (SPEC | {"version": 2**63}, "version takes a number below 9223372036854775808; 9223372036854775808 came"),
+        (SPEC | {"compare_to": 10**30}, "compare_to takes a number below 9223372036854775808; 1000"),
+        (SPEC | {"label": ""}, 'label takes text of 1 or more characters; "" came'),
+        (SPEC | {"batch_sizes": [0]}, 'read: batch_sizes.0: expected a whole number from 1, or "whole"; got 0.'),
+        (SPEC | {"batch_sizes": ["hole"]}, 'expected a whole number from 1, or "whole"; got "hole".'),
         ({"model": "digits"}, "data is missing; task is missing"),
         (SPEC | {"fail_if": ["__import__('os')"]}, "A condition is METRIC < NUMBER; got"),
         (SPEC | {"data": {"path": "b.csv"}}, "There is no 'b.csv' below the data roots"),
@@ -95,6 +98,19 @@ async def test_what_is_wrong_with_what_is_asked_for_is_told_and_nothing_is_queue
     sentence = refused(await here.http.post("/v1/evaluations", content=content), 400, "bad_request")
     assert told in sentence
     assert (await here.http.get("/v1/evaluations")).json() == {"evaluations": []}
+
+
+async def test_a_place_in_the_list_that_is_none_is_told_without_a_pattern(here):
+    told = refused(await here.http.get("/v1/evaluations?after=x"), 400, "bad_request")
+    assert told.endswith('after takes the `next` of the list before, a whole number; "x" came.')
+
+
+async def test_head_of_events_ends_while_the_evaluation_goes_on(here):
+    asked = await here.http.post("/v1/evaluations", json=SPEC)
+    async with asyncio.timeout(10):
+        answer = await here.http.head(f"/v1/evaluations/{asked.json()['evaluation']}/events")
+    assert (answer.status_code, answer.headers["content-type"][:17]) == (200, "text/event-stream")
+    assert (await here.http.get(f"/v1/evaluations/{asked.json()['evaluation']}")).json()["status"] != "done"
 
 
 async def test_a_path_outside_the_roots_is_refused(here):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from sluice.data import bounds
 from sluice.evaluator.tasks import task_for
 from sluice.evaluator.tasks.values import joined
 from sluice.policy.contract import Axis
@@ -76,12 +77,26 @@ async def test_the_error_by_time_step_is_over_the_rows_that_have_it() -> None:
         ([[1.0], [1.0, 2.0]], r"Row 4: expected a label of the answer's shape, \[1\]; got \[2\]"),
         ([1.0, np.nan], "Row 4: expected a label of finite numbers; got NaN"),
         (np.array([1.0, np.inf]), "Row 4: expected a label of finite numbers"),
+        ([1.0, -1e300], r"Row 4: expected a label of finite numbers, up to 1e\+38; got -1e\+300"),
+        (np.array([1.0, 1e39]), r"Row 4: expected a label of finite numbers, up to 1e\+38; got 1e\+39"),
+        (["1", "1_0"], "Row 4: expected a label of numbers; got '1_0'"),
         ([b"1", b"\xff"], "Row 4: expected a label of numbers"),
     ],
 )
 async def test_labels_that_are_no_numbers_of_the_shape_are_refused(labels: Any, sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
         await task(1).values(rows_of(labels, places=3), puppet(np.zeros((2, 1))))
+
+
+async def test_a_label_of_several_numbers_is_told_by_its_columns() -> None:
+    with pytest.raises(BadRequest, match=r"\[3\]; got \[\]. In a CSV file these are columns, label.0 to label.2."):
+        await task(3).values(rows_of([1.0, 2.0]), puppet(np.zeros((2, 3))))
+
+
+async def test_the_largest_numbers_with_the_largest_weights_have_finite_metrics() -> None:
+    labels, weights = np.array([bounds.NUMBER, -bounds.NUMBER]), np.full(2, bounds.WEIGHT)
+    values = await values_of(task(1), rows_of(labels, weights), puppet(-labels[:, np.newaxis]))
+    assert all(np.isfinite(measure.of(values)) for measure in task(1).measures.values())
 
 
 async def test_labels_that_are_written_as_text_are_read() -> None:

@@ -22,6 +22,7 @@ from sluice.cli.labelled_rows import Data, check_data, places_of, read_data
 from sluice.cli.model_folders import MODELS
 from sluice.cli.own_gateway import own_gateway
 from sluice.cli.plot import check_plot, plotting
+from sluice.cli.writable import check_writable
 from sluice.policy.calibration_document import parse_calibration, write_calibration
 from sluice.policy.contract import Recognition
 from sluice.policy.errors import BadRequest, SluiceError
@@ -55,6 +56,7 @@ def run(model: str, url: str | None, models: Path | None, options: Options) -> N
     if not 0 < options.level < 1:
         raise CommandError(f"--level: expected a share of rows between 0 and 1, got {options.level:g}", WRONG_USAGE)
     check_plot(options.plot)
+    check_writable("--calibrations", options.calibrations / f"{model}.json")
     if url is not None and models is not None:
         raise CommandError("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
     for path in (options.known, options.unknown):

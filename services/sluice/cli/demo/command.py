@@ -4,12 +4,8 @@ Everything is real: the trained models, the gateway and the model server as proc
 """
 
 import asyncio
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +14,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from sluice.cli.demo import evaluation, judge, recognition, sequences, sessions
-from sluice.cli.embedded import Embedded, embedded, exits_at_sigterm
+from sluice.cli.embedded import Embedded, embedded
 from sluice.cli.errors import NOT_REACHABLE, CommandError
 from sluice.cli.evaluate.command import write
 from sluice.cli.evaluate.show import show
+from sluice.cli.example_models import build_missing
 from sluice.cli.keras_import import import_keras
 from sluice.client import AsyncClient, SluiceError
 
@@ -38,10 +35,8 @@ def run(models_dir: Path, out: Path, count: int) -> None:
     """
     console = Console()
     from sluice_models.temperature.data import month, temperatures
-    from sluice_models.train import is_built
 
-    if missing := [name for name in MODELS if not is_built([name], models_dir)]:
-        _build(models_dir, missing)
+    build_missing(models_dir, MODELS)
     clients, rows = sessions.plan(temperatures(), count), uneven(temperatures())
     calibrations = out / recognition.CALIBRATIONS
     calibrations.mkdir(parents=True, exist_ok=True)
@@ -93,34 +88,6 @@ def uneven(series: Series) -> list[Series]:
     dice = random.Random(sequences.SEED)  # noqa: S311 - a demo's dice
     starts = [(months, dice.randint(0, len(series) - months)) for months in sequences.lengths()]
     return [series[start : start + months] for months, start in starts]
-
-
-def _build(models_dir: Path, names: Sequence[str]) -> None:
-    """Train in processes of their own, as many at a time as there are cores: one alone does not keep them busy.
-
-    Raises:
-        CommandError: one of them failed.
-    """
-    trainings: list[subprocess.Popen[str]] = []
-
-    def train(name: str) -> int:
-        command = [sys.executable, "-u", "-m", "sluice.cli", "models", "build", name, "--out", str(models_dir)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as training:  # noqa: S603 - ourselves
-            trainings.append(training)
-            for line in training.stdout or ():  # no bars, which would overwrite each other
-                sys.stdout.write(line)
-        return training.returncode
-
-    with exits_at_sigterm(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            failed = [name for name, code in zip(names, pool.map(train, names), strict=True) if code]
-        except BaseException:  # told to stop, and so are those that train
-            pool.shutdown(wait=False, cancel_futures=True)
-            for each in trainings:
-                each.terminate()
-            raise
-    if failed:
-        raise CommandError(f"expected to train {', '.join(names)}; {', '.join(failed)} failed")
 
 
 async def _serve(

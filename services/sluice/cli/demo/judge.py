@@ -14,16 +14,16 @@ def difference(keras_file: Path, answers: Iterable[tuple[Series, Series]]) -> fl
     """The largest |served - Keras| / max(1, |Keras|) over pairs of a series and what was answered to it."""
     import keras
 
-    alone = _alone(keras.models.load_model(keras_file, compile=False))
+    single = alone(keras.models.load_model(keras_file, compile=False))
     largest = 0.0
     for series, served in answers:
-        expected = np.asarray(alone(series[np.newaxis, :, np.newaxis]))[0, :, 0]
+        expected = np.asarray(single(series[np.newaxis, :, np.newaxis]))[0, :, 0]
         error = np.abs(served - expected) / np.maximum(1.0, np.abs(expected))
         largest = max(largest, float(error.max()))
     return largest
 
 
-def _alone(trained: Any) -> Any:
+def alone(trained: Any) -> Any:
     """The trained network for one client at a time: the same layers' weights, not stateful, batch size 1."""
     import keras
     import tensorflow as tf

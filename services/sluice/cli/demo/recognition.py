@@ -1,7 +1,6 @@
 """The demo's third part: pictures that a network knows, and pictures of something else; one of letters, one of digits.
 
-The networks have learned from outliers besides. They are calibrated with the command that users have, through the
-gateway that the demo has started.
+The networks have learned from outliers besides. They are calibrated through the gateway that the demo has started.
 """
 
 import json
@@ -61,7 +60,14 @@ def ask(url: str, out: Path) -> list[Row]:
     ]
 
 
-def _asked(url: str, out: Path, model: str, every: Any, pictures: Sequence[tuple[str, Picture]]) -> list[Answer]:
+def calibrate(url: str, out: Path, model: str, every: Any) -> None:
+    """Calibrate a network on its calibration set and outliers, with the command that users have, into OUT/calibrations.
+
+    The gateway at `url` serves it, has that folder of calibrations, and uses what is in it from then on.
+
+    Raises:
+        CommandError, SluiceError: it was refused.
+    """
     known, unknown = out / f"{model}-known.npz", out / f"{model}-unknown.npz"
     labels = np.array(every.classes)[every.calibration.labels]
     np.savez(known, picture=every.calibration.pictures, label=labels)
@@ -73,6 +79,11 @@ def _asked(url: str, out: Path, model: str, every: Any, pictures: Sequence[tuple
         raise CommandError(done.stderr.strip().removeprefix("sluice: "), done.returncode)
     with Client(url, timeout_s=60.0) as client:
         client.reload_calibrations()
+
+
+def _asked(url: str, out: Path, model: str, every: Any, pictures: Sequence[tuple[str, Picture]]) -> list[Answer]:
+    calibrate(url, out, model, every)
+    with Client(url, timeout_s=60.0) as client:
         found = client.recognize(model, np.stack([picture for _, picture in pictures]), top_k=1).results
     return [
         Answer(shows, picture, row.label, row.closed_set_label, row.candidates[0][1])

@@ -12,6 +12,7 @@ from sluice.cli.doctor.checks import examine
 from sluice.cli.doctor.finding import Finding
 from sluice.cli.errors import FAILED, NOT_REACHABLE, WRONG_USAGE, CommandError
 from sluice.cli.model_folders import versions_of
+from sluice.listener import check_address
 from sluice.missing import no_folder
 from sluice.model_folder import LAYOUT, look
 from sluice.policy.errors import BackendUnavailable
@@ -23,6 +24,11 @@ def run(backend: str, models: Path | None, names: Sequence[str], rest: str | Non
     Raises:
         CommandError: it cannot be reached, or something must be mended.
     """
+    for flag, address in (("--backend", backend), ("--rest", rest)):
+        try:
+            check_address(address or "127.0.0.1:1", least=1, unix=flag == "--backend")
+        except ValueError as error:
+            raise CommandError(f"{flag}: {error}", WRONG_USAGE) from None
     if models is not None and not models.is_dir():
         raise CommandError(f"--models: expected the folder of models, {LAYOUT}; {no_folder(models)}", WRONG_USAGE)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

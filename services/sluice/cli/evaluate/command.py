@@ -18,6 +18,7 @@ from sluice.cli.evaluate.request import Flags, request_of
 from sluice.cli.evaluate.show import show
 from sluice.cli.model_folders import MODELS
 from sluice.cli.own_gateway import own_gateway
+from sluice.cli.writable import check_writable
 from sluice.data import files_of
 from sluice.evaluator import report
 from sluice.evaluator.document import Document
@@ -56,6 +57,7 @@ def run(model: str, flags: Flags, where: Where, reports: Sequence[Path]) -> None
     for file in reports:
         if file.suffix not in _WRITERS:
             raise CommandError(f"--report: expected a file that ends in {', '.join(_WRITERS)}, got {file}", WRONG_USAGE)
+        check_writable("--report", file)
     if where.url is not None and where.models is not None:
         raise CommandError("expected --url or --models, got both; --models is for a gateway of its own", WRONG_USAGE)
     if where.url is not None:

@@ -13,12 +13,11 @@ from pydantic import ValidationError
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
 from sluice.evaluator.parts import check
-from sluice.evaluator.spec import Spec, TaskName
+from sluice.evaluator.spec import WHOLE, Spec, TaskName
 from sluice.policy.errors import BadRequest
 
 SUFFIX = ".evaluation.json"
 DATA = Path("var/data")
-WHOLE = "whole"
 _BATCH_SIZES = (1, 7, 32, 100, WHOLE)
 _EXPECTED = {
     "data": "a path of at most 255 characters",

@@ -11,6 +11,8 @@ from fastapi.responses import StreamingResponse
 from starlette.convertors import Convertor, register_url_convertor
 
 from sluice.evaluator.http.events import events
+from sluice.evaluator.http.fields import NEXT
+from sluice.evaluator.http.front import HEAD
 from sluice.evaluator.http.views import Asked, EvaluationInfo, EvaluationList, shown
 from sluice.evaluator.jobs.life_cycle import Status
 from sluice.evaluator.jobs.tables import Evaluation
@@ -93,7 +95,7 @@ async def ask(service: Here, spec: Annotated[Spec, Body(openapi_examples=_EXAMPL
 async def newest(
     service: Here,
     limit: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 50,
-    after: Annotated[str | None, Query(pattern="^[0-9]{1,9}$", description="`next` of the list before.")] = None,
+    after: Annotated[str | None, Query(pattern=NEXT, description="`next` of the list before.")] = None,
     model: Annotated[str | None, Query(description="Those of this model only.")] = None,
 ) -> EvaluationList:
     """The newest first."""
@@ -111,10 +113,10 @@ async def get(service: Here, id: Id) -> EvaluationInfo:
 
 
 @router.get(_ONE + "/events", summary="Watch an evaluation", response_class=Response, responses={**_EVENTS})
-async def watch(service: Here, id: Id) -> StreamingResponse:
+async def watch(service: Here, request: Request, id: Id) -> StreamingResponse:
     """Server-sent events: `progress` whenever it changes, as `GET` shows it; `done` at the end."""
     await service.get(id)
-    told = events(id, partial(_view, service), service.runner.changes)
+    told = () if HEAD in request.scope else events(id, partial(_view, service), service.runner.changes)
     return StreamingResponse(told, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 

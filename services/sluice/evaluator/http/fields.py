@@ -9,11 +9,14 @@ from pydantic import BaseModel
 from sluice.evaluator.spec import Spec
 from sluice.wire.answers import what_is_wrong
 
+NEXT = "^[0-9]{1,9}$"
+_IN_WORDS = {NEXT: "the `next` of the list before, a whole number"}
+
 
 def what_is_wrong_with(error: Mapping[str, Any]) -> str:
     """A sentence, without its end, about one field; `error` is pydantic's."""
     if error["type"] != "extra_forbidden":
-        return what_is_wrong(error)
+        return what_is_wrong(error, _IN_WORDS)
     *above, name = error["loc"][1:]
     known = _fields_of(above)
     close = get_close_matches(str(name), known, 1)

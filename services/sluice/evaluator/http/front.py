@@ -15,6 +15,7 @@ log = structlog.get_logger()
 
 BODY_BYTES = 1024 * 1024
 UPLOADS = "/v1/evaluations/uploads"
+HEAD = "sluice.head"  # of a request's scope: its answer has no body, and need not wait for one
 _REQUEST_ID_LIMIT = 128
 _JSON = (b"content-type", b"application/json")
 
@@ -41,7 +42,7 @@ class Front:
             await send(message)
 
         if scope["method"] == "HEAD":
-            scope = {**scope, "method": "GET"}  # the server, which sees HEAD, leaves the body out
+            scope = {**scope, "method": "GET", HEAD: True}  # the server, which sees HEAD, leaves the body out
         try:
             if scope["path"] != UPLOADS:
                 scope, receive = await _read(scope, receive)

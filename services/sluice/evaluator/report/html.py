@@ -1,46 +1,27 @@
-"""A document as one HTML page: no network, no scripts, readable in the dark, in the light, and on paper."""
-
-from functools import cache
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+"""A document as one HTML page."""
 
 from sluice.evaluator.document import Document, Section, Table
 from sluice.evaluator.report import summary
-from sluice.evaluator.report.numbers import duration, value, words
+from sluice.evaluator.report.numbers import duration, value
+from sluice.evaluator.report.page import Picture, Shown, page
 from sluice.evaluator.report.plots import svg
 
 
 def html(document: Document) -> str:
-    page: str = _page().render(
-        document=document,
-        task=document.task.replace("_", " "),
+    data, run = document.data, document.run
+    return page(
+        f"{document.model} version {document.version}: {document.task.replace('_', ' ')}",
+        document.summary,
+        [_shown(each) for each in (summary.metrics(document), *summary.sections(document))],
         verdict=summary.verdict(document),
-        sections=[_shown(each) for each in (summary.metrics(document), *summary.sections(document))],
-        seconds=duration(document.run.seconds),
-        rate=value(document.run.rows_per_s),
+        failed=document.failed,
+        facts=(
+            f"{data.rows:,} rows of {data.source}, SHA-256 {data.sha256}.",
+            f"Measured {run.began_at} in {duration(run.seconds)}, {value(run.rows_per_s)} rows/s.",
+        ),
+        notes=document.notes,
     )
-    return page
 
 
-def _shown(section: Section) -> dict[str, Any]:
-    shown = {"title": section.title, "text": section.text}
-    if isinstance(section, Table):
-        rows = [[(value(cell), _is_number(cell)) for cell in row] for row in section.rows]
-        return {**shown, "columns": [*map(words, section.columns)], "rows": rows}
-    return {**shown, "picture": Markup(svg(section))}  # noqa: S704 - matplotlib has escaped its texts
-
-
-def _is_number(cell: object) -> bool:
-    """Whether it stands at the right of its column: a number, or one that has been written for people."""
-    return isinstance(cell, int | float) or (isinstance(cell, str) and cell.lstrip("+-")[:1].isdigit())
-
-
-@cache
-def _page() -> Any:
-    loader = PackageLoader("sluice.evaluator.report", "")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html.j2")
+def _shown(section: Section) -> Shown:
+    return section if isinstance(section, Table) else Picture(section.title, svg(section), section.text)

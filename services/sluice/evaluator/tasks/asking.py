@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sluice.data import Column, Rows
+from sluice.data import Column, Rows, bounds
+from sluice.data.values import check_digits
 from sluice.evaluator.spec import Options
 from sluice.evaluator.tasks.task import Array, Subject
 from sluice.policy.contract import Signature, Tensor
@@ -110,8 +111,7 @@ def answered_numbers(answers: Mapping[str, Column], name: str, rows: Rows) -> Co
         return column
     own = [np.asarray(row, np.float64) for row in column]
     for number, row in enumerate(own):
-        if not np.isfinite(row).all():
-            raise refused(rows, number, f"an answer of finite numbers as {name!r}", _NOT_FINITE)
+        _check_row(row, rows, number, f"an answer of finite numbers as {name!r}")
     return own
 
 
@@ -163,13 +163,16 @@ def _shown(came: object) -> str:
 
 def _numbers(rows: Rows, number: int, label: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
     try:
-        found = np.asarray(label.decode() if isinstance(label, bytes) else label).astype(np.float64)
+        written = np.asarray(label.decode() if isinstance(label, bytes) else label)
+        check_digits(written.ravel().tolist() if written.dtype.kind == "U" else ())
+        found = written.astype(np.float64)
     except (ValueError, TypeError, UnicodeDecodeError):
         raise refused(rows, number, "a label of numbers", label) from None
     if _without_ones(found.shape) != _without_ones(shape):
-        raise refused(rows, number, f"a label of the answer's shape, {list(shape)}", list(found.shape))
-    if not np.isfinite(found).all():
-        raise refused(rows, number, "a label of finite numbers", _NOT_FINITE)
+        several = len(shape) == 1 and shape[0] > 1
+        columns = f"In a CSV file these are columns, label.0 to label.{shape[0] - 1}." if several else ""
+        raise refused(rows, number, f"a label of the answer's shape, {list(shape)}", list(found.shape), columns)
+    _check_row(found, rows, number, "a label of finite numbers")
     return found.reshape(shape)
 
 
@@ -178,6 +181,21 @@ def _without_ones(shape: Sequence[int]) -> list[int]:
 
 
 def _check_finite(array: Array, rows: Rows, expected: str) -> None:
-    strange = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    strange = ~_are_usual(array).reshape(len(array), -1).all(axis=1)
     if strange.any():
-        raise refused(rows, int(strange.argmax()), expected, _NOT_FINITE)
+        number = int(strange.argmax())
+        _check_row(array[number], rows, number, expected)
+
+
+def _check_row(row: Array, rows: Rows, number: int, expected: str) -> None:
+    """Raises: BadRequest: a row has a number that is not finite, or too large for sums of squares to be."""
+    if (usual := _are_usual(row)).all():
+        return
+    came = row[~usual].flat[0]
+    if not np.isfinite(came):
+        raise refused(rows, number, expected, _NOT_FINITE)
+    raise refused(rows, number, f"{expected}, up to {bounds.NUMBER:g}", came)
+
+
+def _are_usual(array: Array) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(array) <= bounds.NUMBER)

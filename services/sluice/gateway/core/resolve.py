@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 from sluice.gateway.core.pending import Pending, awaited, in_task
 from sluice.gateway.upstream.catalog import Catalog
 from sluice.gateway.upstream.served import ServedVersion
-from sluice.policy.errors import DeadlineExceeded, ModelNotFound, SluiceError, VersionNotFound
+from sluice.policy.errors import DeadlineExceeded, InputRejected, ModelNotFound, SluiceError, VersionNotFound
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 
 # Calls whose requests do not name one model in their first field.
 _OTHERS = ("PredictionService/MultiInference", "ModelService/HandleReloadConfigRequest")
+# Calls with examples, by how REST calls them.
+_EXAMINES = {"PredictionService/Classify": "classify", "PredictionService/Regress": "regress"}
 
 Begin = Callable[[ServedVersion, Pending], None]  # may raise `SluiceError`: it is refused
 
@@ -68,11 +70,33 @@ class Resolver:
 
         Raises:
             ModelNotFound: it found no version because it has no such model; as it says so itself.
+            InputRejected: it does not take this; says which call does, where the model has none of this kind.
         """
         try:
             return await self._catalog.forward(method, request, timeout_s)
         except VersionNotFound as error:
             raise await self._what_is_missing(method, request, error) from None
+        except InputRejected as error:
+            if call := _EXAMINES.get(method):
+                raise await self._with_other_calls(call, request, timeout_s, error) from None
+            raise
+
+    async def _with_other_calls(
+        self, call: str, request: bytes, timeout_s: float, error: InputRejected
+    ) -> InputRejected:
+        """With what to call instead, where the model has nothing that classify or regress could call."""
+        spec = tfs.GetModelStatusRequest.FromString(request).model_spec  # which reads that field of them all
+        named = ModelSpec(spec.name, spec.version.value or None, spec.version_label or None)
+        try:
+            served = await self.find(named, asyncio.get_running_loop().time() + timeout_s)
+        except SluiceError:
+            return error
+        lacks, (status, text) = served.lacks_examples(call), error.origin or ("", "")
+        if not lacks:
+            return error
+        told = InputRejected(f"{lacks} The model server says: {text}")
+        told.origin = status, told.message
+        return told
 
     async def _what_is_missing(self, method: str, request: bytes, error: VersionNotFound) -> SluiceError:
         if method in _OTHERS:

@@ -5,7 +5,8 @@ It knows messages, windows, the deadline and the status; not the other calls, no
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Protocol
 
 import structlog
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 
 WINDOW_STEP = STREAM_WINDOW // 4  # windows are opened again by so much at a time
 STOPPED = CallFailed("UNAVAILABLE", "This gateway has stopped.", [("sluice-code", "draining")])
+_NAME_LIMIT = 100  # characters of a method's name of which another one may be meant
 _FIELD_BYTES = 32  # what HTTP/2 adds to the size of each header field
 _GRACE_S = 0.1  # who carries a call out knows its deadline, too, and can say more about it
 
@@ -232,7 +234,7 @@ class Call:
         path = headers[b":path"]
         handler = methods.get(path)
         if handler is None:
-            raise CallFailed("UNIMPLEMENTED", f"There is no method {path.decode('latin-1')!r:.200}.")
+            raise CallFailed("UNIMPLEMENTED", _no_method(path, methods))
         self._handler = handler(self)
 
     def _limit(self, timeout_s: float) -> None:
@@ -327,3 +329,10 @@ class Call:
 
 
 Methods = Mapping[bytes, Callable[[Call], Handler]]
+
+
+def _no_method(path: bytes, methods: Iterable[bytes]) -> str:
+    """What to say of a method that there is not; which one may be meant."""
+    name = path.decode("latin-1")
+    close = get_close_matches(name[:_NAME_LIMIT], (each.decode() for each in methods), 1)
+    return f"There is no method {name!r:.200}{f'; did you mean {close[0]!r}?' if close else '.'}"

@@ -22,7 +22,7 @@ from sluice.policy.errors import (
     SluiceError,
     VersionNotFound,
 )
-from sluice.wire.signatures import INITIALIZER, can_be_called, plain_signature, tells_contract
+from sluice.wire.signatures import INITIALIZER, can_be_called, named_as, plain_signature, tells_contract
 
 Array = NDArray[Any]
 log = structlog.get_logger()
@@ -361,6 +361,7 @@ class Catalog:
         hidden |= {each.name for each in told.values()} - told.keys()  # who says another name calls these
         callable_ = [name for name, each in described.items() if name not in hidden and can_be_called(each)]
         plain = {name: plain_signature(name, each) for name, each in described.items()}
+        plain = named_as(contract, plain) if contract else plain
         signatures = {**told, **{name: plain[name] for name in sorted(callable_) if name not in told}}
         rows = {name: {key: each.row() for key, each in sig.inputs.items()} for name, sig in signatures.items()}
         model.broken.pop(version, None)

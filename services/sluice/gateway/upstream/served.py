@@ -11,6 +11,8 @@ from sluice.policy.errors import SignatureNotFound, UnsupportedByModel
 _CALLS = {
     "session": "step", "sequences": "predict", "recognition": "recognize", "generation": "generate", "rows": "predict",
 }  # fmt: skip
+_OF_ROWS = ("recognition", "generation")  # kinds whose calls take whole rows, as predict does
+_EXAMINED = {"classify": {"classes", "scores"}, "regress": {"outputs"}}  # call → the outputs that its signatures have
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,18 @@ class ServedVersion:
     def entry(self, signature: Signature) -> str:
         """By which name clients call a signature of the contract."""
         return next(name for name, each in self.signatures.items() if each is signature)
+
+    def lacks_examples(self, call: str) -> str:
+        """Why none of its signatures can be called with examples, by classify or regress; empty if one can."""
+        gives = _EXAMINED[call]
+        for each in self.plain.values():
+            if each.inputs.keys() == {"inputs"} and each.outputs and each.outputs.keys() <= gives:
+                return ""
+        calls = dict.fromkeys([*(_CALLS[kind] for kind in self.kinds if kind in _OF_ROWS), "predict"])
+        return (
+            f"Model {self.model!r} has no signature for :{call}, which takes serialized examples as 'inputs' and gives "
+            f"{' or '.join(map(repr, sorted(gives)))}. Call {' or '.join(f':{name}' for name in calls)}."
+        )
 
     def recognition(self) -> Recognition:
         """How it recognizes.

@@ -1,0 +1,86 @@
+"""Judges what a gateway held under a soak: memory and file descriptors flat, its model server back after every kill.
+
+It does not know how it was seen, nor what the users saw; that is judged by the budgets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loadtests.soak.figures import Series, TooFew, change
+from loadtests.soak.killing import Kill
+from loadtests.soak.samples import Sample
+
+MEMORY_CHANGE = 0.02  # of the second quarter's mean
+DESCRIPTORS_MORE = 2  # in the last quarter's median, as clients come and go
+BACK_S = 120.0
+TELLING_S = 600.0  # a shorter load does not tell of memory, which in its first minutes grows to what traffic takes
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is asked, and what came of it. `holds` is None if the load does not tell."""
+
+    title: str
+    asked: str
+    found: str
+    holds: bool | None
+
+
+def memory(process: str, samples: Sequence[Sample], load_s: float) -> Finding:
+    """A process's resident memory, by the means of the second quarter and of the last."""
+    title = f"the {process}'s memory is flat"
+    series = Series([each.at_s for each in samples], [each.resident_bytes / MIB for each in samples], load_s)
+    asked = f"the last quarter's mean within {MEMORY_CHANGE:.0%} of the second's"
+    try:
+        second, last = series.means()
+    except TooFew as error:
+        return Finding(title, asked, str(error), None)
+    moved = change((second, last))
+    found = f"{last / second - 1:+.2%}, from {second:.1f} to {last:.1f} MiB"
+    if load_s < TELLING_S:
+        return Finding(title, asked, f"{found}; so short a load does not tell", None)
+    return Finding(title, asked, found, moved <= MEMORY_CHANGE)
+
+
+def descriptors(process: str, samples: Sequence[Sample], load_s: float) -> Finding:
+    """A process's open file descriptors, by the medians of the second quarter and of the last."""
+    title = f"the {process}'s file descriptors are flat"
+    series = Series([each.at_s for each in samples], [each.descriptors for each in samples], load_s)
+    asked = f"the last quarter's median at most {DESCRIPTORS_MORE} above the second's"
+    try:
+        second, last = series.medians()
+    except TooFew as error:
+        return Finding(title, asked, str(error), None)
+    return Finding(title, asked, f"from {second:g} to {last:g}", last <= second + DESCRIPTORS_MORE)
+
+
+def descriptors_left(before: Sample, after: Sample) -> Finding:
+    """Open file descriptors when the clients have gone, beside before they came."""
+    title, asked = "the gateway's file descriptors are closed", "no more after the load than before it"
+    found = f"open were {before.descriptors} before, and {after.descriptors} after"
+    return Finding(title, asked, found, after.descriptors <= before.descriptors)
+
+
+def model_server(kills: Sequence[Kill]) -> Finding:
+    """How long the gateway was not ready after its model server had been killed."""
+    title, asked = "a model server that is killed comes back", f"ready again within {BACK_S:g} s, every time"
+    if not kills:
+        return Finding(title, asked, "none was killed", None)
+    back = [kill.back_s for kill in kills if kill.back_s is not None]
+    found = f"of {len(kills)} came back {len(back)}"
+    if back:
+        found += f", after {min(back):.0f} to {max(back):.0f} s"
+    return Finding(title, asked, found, len(back) == len(kills) and max(back) <= BACK_S)
+
+
+def sentence(findings: Sequence[Finding]) -> str:
+    """In a sentence, what does not hold."""
+    if broken := [finding for finding in findings if finding.holds is False]:
+        return " ".join(f"It does not hold that {finding.title}: {finding.found}." for finding in broken)
+    return f"What is asked holds: {sum(finding.holds is True for finding in findings)} of {len(findings)}."
+
+
+def unknown(findings: Sequence[Finding]) -> Sequence[str]:
+    """What the load does not tell, a sentence each."""
+    return [f"Whether {each.title}, this run does not tell: {each.found}." for each in findings if each.holds is None]
