@@ -1,6 +1,7 @@
 """The Kubernetes manifests as kubectl renders them, once a run, and what is asked of them in several tests."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -72,7 +73,7 @@ def one(objects: list[Manifest], kind: str, name: str) -> Manifest:
 def plain(each: Manifest) -> str:
     """A name without the hash that kustomize puts behind those of ConfigMaps."""
     name: str = each["metadata"]["name"]
-    return name.rpartition("-")[0] if each["kind"] == "ConfigMap" else name
+    return re.sub("-[a-z0-9]{10}$", "", name) if each["kind"] == "ConfigMap" else name
 
 
 def pods(objects: list[Manifest]) -> dict[str, Manifest]:

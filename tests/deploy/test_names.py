@@ -153,6 +153,21 @@ def test_probes_ask_paths_and_ports_that_there_are(name: str) -> None:
         assert serving[probe]["grpc"] == {"port": port_of(objects, "tensorflow-serving", "grpc")}
 
 
+def test_prometheus_asks_the_same_jobs_with_its_operator_and_without() -> None:
+    """The operator calls a job NAMESPACE/NAME, which rules and dashboard go by."""
+    objects = rendered("production")
+    told = yaml.safe_load(text_of("deploy/prometheus/prometheus.yaml"))["scrape_configs"]
+    configured = {
+        each["job_name"]: (each.get("metrics_path", "/metrics"), each["static_configs"][0]["targets"]) for each in told
+    }
+    monitored = {}
+    for monitor in of(objects, "PodMonitor"):
+        [endpoint], name = monitor["spec"]["podMetricsEndpoints"], plain(monitor)
+        port = port_of(objects, name, endpoint["port"])
+        monitored[f"{monitor['metadata']['namespace']}/{name}"] = (endpoint["path"], [f"{name}:{port}"])
+    assert configured == monitored
+
+
 def test_prometheus_asks_paths_and_ports_that_there_are() -> None:
     objects = rendered("production")
     monitoring = text_format.Parse(
@@ -168,6 +183,7 @@ def test_prometheus_asks_paths_and_ports_that_there_are() -> None:
         [endpoint] = monitor["spec"]["podMetricsEndpoints"]
         assert (endpoint["port"], endpoint["path"]) == expected[plain(monitor)]
         port_of(objects, plain(monitor), endpoint["port"])
+    assert expected.keys() == {plain(monitor) for monitor in of(objects, "PodMonitor")}
     assert "/metrics" in paths(operation.router)
     assert "/metrics" in paths(evaluator_operation.router)
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 import yaml
 
-from tests.deploy.manifests import KUBERNETES, Manifest, config, of, one, plain, rendered
+from tests.deploy.manifests import Manifest, config, of, one, plain, rendered
 from tests.docs.pages import ROOT
 
 ABSENT = "absent"
@@ -162,11 +161,12 @@ def test_model_servers_go_away_more_slowly_than_they_come() -> None:
 def test_the_alert_rules_are_those_of_prometheus() -> None:
     rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yaml").read_text())
     [rule] = of(rendered("production"), "PrometheusRule")
-    assert rule["spec"] == rules, f"copy the groups of deploy/prometheus/rules.yaml to {KUBERNETES.name}/components"
+    assert rule["spec"] == rules, (
+        "components/monitoring/prometheus-rule.yaml: expected the groups of rules.yaml; copy them"
+    )
 
 
-@pytest.mark.skipif(not (ROOT / "deploy" / "grafana" / "dashboard.json").exists(), reason="there is no dashboard")
 def test_grafana_gets_the_dashboard() -> None:
-    dashboard = one(rendered("production"), "ConfigMap", "dashboard")
+    dashboard = one(rendered("production"), "ConfigMap", "sluice-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert dashboard["data"] == {"sluice.json": (ROOT / "deploy" / "grafana" / "dashboard.json").read_text()}
+    assert dashboard["data"] == {"dashboard.json": (ROOT / "deploy" / "grafana" / "dashboard.json").read_text()}
