@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy.manifests import Manifest, config, container, environment, rendered
+from tests.deploy.manifests import container, environment, rendered
 from tests.docs.pages import ROOT
 
 COMPOSE = ROOT / "deploy" / "compose"
@@ -38,9 +38,3 @@ def test_tensorflow_serving_has_the_same_image_and_flags(services: dict[str, Any
 @pytest.mark.parametrize("job", ["export", "calibrate"])
 def test_jobs_have_the_image_that_compose_has(services: dict[str, Any], job: str) -> None:
     assert services["export"]["image"] == container(rendered(job), job)["image"]
-
-
-def test_metrics_of_tensorflow_serving_are_asked_for_at_the_same_path() -> None:
-    objects: list[Manifest] = rendered("base")
-    told = config(objects, "tensorflow-serving-models")["monitoring.config"]
-    assert (COMPOSE / "tensorflow-serving" / "monitoring.config").read_text().split() == told.split()
