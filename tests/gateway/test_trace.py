@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+from functools import partial
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
+from sluice.gateway.core.pending import awaited
+from sluice.gateway.trace import within
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from tests.gateway.here import Gate, eventually, running
 from tests.gateway.stub import dialled, many
@@ -116,6 +119,15 @@ async def test_a_batch_has_the_trace_of_its_requests_if_they_have_one_between_th
 
 async def _wait(adders):
     return all([await each.waiting() for each in adders])
+
+
+async def test_a_batch_does_not_take_the_trace_of_who_had_it_formed(here, puppet):
+    adder = await here.open()
+    traced = within([(b"traceparent", PARENT.encode())], None)
+    traced.run(here.gateway.engine.changed)  # at the end of this turn batches are formed
+    step = partial(here.gateway.sessions.step, adder.id, [1, 2], None, None, here.gateway.terms())
+    assert (await awaited(step)).outputs
+    assert puppet.traces == []
 
 
 async def test_a_trace_that_cannot_be_read_is_ignored(here, puppet):
