@@ -65,7 +65,9 @@ def main(
 
 def table(found: Sequence[Found], sizes: Sequence[int], tolerance: float) -> Table:
     """A line for each signature and length."""
-    shown = Table("model", "signature", "length", "difference", *(f"{size} rows" for size in sizes), "allow")
+    shown = Table(
+        "model", "signature", "length", "difference", *(f"{size} row{'s' * (size > 1)}" for size in sizes), "allow"
+    )
     for each in found:
         lengths = ", ".join(map(str, each.bounds.values())) or "-"
         wrong = each.wrong(tolerance)

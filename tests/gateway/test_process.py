@@ -59,7 +59,7 @@ async def serving(backend: str, *flags: str, hangup: str = "default") -> AsyncIt
         async with asyncio.timeout(PATIENCE_S):
             while not (
                 found := re.search(
-                    r"http=(http://127\.0\.0\.1:\d+)", line := (await process.stderr.readline()).decode()
+                    r'"?http(?:=|": ")(http://127\.0\.0\.1:\d+)', line := (await process.stderr.readline()).decode()
                 )
             ):
                 assert line, "it ended before it listened"
@@ -122,7 +122,7 @@ async def test_a_gateway_that_is_told_to_stop_finishes_what_runs_and_ends_with_c
 async def test_a_gateway_that_is_told_to_stop_under_load_loses_no_answer(puppet):
     """What the model server has answered, its clients get, or they are told that their states have not moved."""
     clients, answered, told = 8, [], []
-    async with serving(puppet.address, "--drain-s", "0.5") as served:
+    async with serving(puppet.address, "--drain-s", "0.5", "--log-format", "json") as served:
 
         async def ask(adder):
             with suppress(httpx.TransportError):  # there is nobody any more: such a request has not run
@@ -138,6 +138,7 @@ async def test_a_gateway_that_is_told_to_stop_under_load_loses_no_answer(puppet)
         code, logged = await served.end()
         await asyncio.gather(*asking)
     assert code == 0
+    assert "stopping" in [json.loads(line)["event"] for line in logged.splitlines()]
     assert "Traceback" not in logged
     ran = sum(rows for _, rows in puppet.batches)  # so few at a time are without filler
     assert len(answered) <= ran <= len(answered) + len(told)

@@ -132,6 +132,7 @@ def test_what_is_set_reaches_the_rules():
         "--arrival-s=inf",
         "--half-closed-s=-1",
         "--idle-connections=0",
+        "--log-format=xml",
         "--cors-origins=example.com",
         "--cors-origins=http://a,https://b/",
         "--cors-origins=HTTP://example.com",

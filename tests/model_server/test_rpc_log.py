@@ -2,6 +2,7 @@
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from sluice.model_server import rpc
 
@@ -28,8 +29,8 @@ def broken(_):
 @pytest.mark.parametrize(
     ("told", "ids"), [((("traceparent", f"00-{ID}-00f067aa0ba902b7-01"), ("blob-bin", b"\xff")), [ID]), ((), [])]
 )
-def test_a_call_that_fails_is_logged_with_the_trace_that_it_belongs_to(logs, told, ids):
-    with pytest.raises(grpc.RpcError):
+def test_a_call_that_fails_is_logged_with_the_trace_that_it_belongs_to(told, ids):
+    with capture_logs() as logs, pytest.raises(grpc.RpcError):
         rpc._answer("Predict", broken, b"", Context(*told))
     (line,) = logs
     assert (line["event"], line["method"]) == ("call failed", "Predict")
