@@ -9,7 +9,7 @@ SOAK ?= 1h
 WORKERS ?= $(shell expr $$(nproc) + 1)# one more than cores, as tests wait for processes that start
 DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_buckets.py \
   tests/export/test_equality.py tests/models/test_clips.py tests/models/test_digits.py tests/models/test_glyphs.py \
-  tests/models/test_language.py tests/loadtests/test_soak.py
+  tests/models/test_language.py tests/loadtests/test_soak.py tests/data tests/evaluator/tasks tests/evaluator/test_gates.py
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
@@ -81,7 +81,9 @@ $(BIN)/uv: requirements/uv.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 	touch $@
 
+# Three workers of the tests would compile TensorFlow and the rest at the same time, each for itself.
+$(BIN)/.dev: COMPILED = --compile-bytecode
 $(BIN)/.%: requirements/%.txt pyproject.toml | $(BIN)/uv
-	uv pip install --python $(BIN)/python --require-hashes -r $<
+	uv pip install $(COMPILED) --python $(BIN)/python --require-hashes -r $<
 	uv pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation --editable .
 	touch $@

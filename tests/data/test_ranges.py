@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from sluice.data import Columns, DataSet, File, Rows, bounds, files_of, lines, look
+from sluice.data import Columns, DataSet, File, Rows, bounds, files_of, lines, look, tables
 from sluice.policy.contract import Axis, Tensor
 from sluice.policy.errors import BadRequest
 from tests.data import written
@@ -104,6 +104,26 @@ def test_any_rows_of_a_file_are_those_that_were_written(tmp_path: Path, name: st
                 place for place, row in enumerate(rows) if row["session"] == session.name
             ]
         check_everywhere(data_set, rows, random)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("chunk", [100, 1 << 18])
+def test_a_look_is_ended_by_what_it_calls_meanwhile(
+    tmp_path: Path, name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_CHUNK", chunk)  # of the file, before or while rows are read
+    suffix, write = FORMATS[name]
+    write(tmp_path / f"rows{suffix}", rows_of(Random(name), 60))
+    called = list[int]()
+
+    def go_on() -> None:
+        called.append(1)
+        if len(called) == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        look(files_of(tmp_path), INPUTS, go_on=go_on)
+    assert len(called) == 4
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,37 +1,15 @@
 """A gateway in this process, in front of a puppet model server, which evaluations meet on the wire."""
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
 
 from tests.evaluator.evaluations import Evaluations, made_up
-from tests.gateway.here import Here, running
-from tests.gateway.puppet import Puppet
+from tests.gateway.conftest import here, logs, puppet
+from tests.gateway.here import Here
 
-
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[list[Any]]:
-    """Logs are kept, not printed."""
-    with capture_logs() as captured:
-        yield captured
-
-
-@pytest.fixture
-async def puppet(tmp_path) -> AsyncIterator[Puppet]:
-    puppet = Puppet(tmp_path)
-    await puppet.start()
-    yield puppet
-    await puppet.stop()
-
-
-@pytest.fixture
-async def here(puppet) -> AsyncIterator[Here]:
-    async with running(puppet) as here:
-        yield here
+__all__ = ["here", "logs", "puppet", "run"]
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """An engine that does as many parts as the test tells it to, and an evaluator around it in this loop."""
 
 import asyncio
-import hashlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ import numpy as np
 from fastapi import FastAPI
 from sqlalchemy import Engine
 
-from sluice.data import File
 from sluice.evaluator.document import DataFacts, Document, Gate, Metric, Run
 from sluice.evaluator.http.app import create_app
 from sluice.evaluator.jobs.database import opened
 from sluice.evaluator.jobs.store import Store
 from sluice.evaluator.progress import Progress
+from sluice.evaluator.roots import Roots
 from sluice.evaluator.service import Parts, Service
 from sluice.evaluator.spec import Spec
+from sluice.evaluator.uploads import Uploads
 from sluice.policy.errors import BadRequest
 
 PATIENCE_S = 10.0
@@ -80,45 +81,6 @@ def document(id: str, spec: Any, mean: float) -> Document:
     )  # fmt: skip
 
 
-class Roots:
-    """One file may be read."""
-
-    def files(self, path: str) -> tuple[File, ...]:
-        if path != "a.csv":
-            raise BadRequest(f"There is no {path!r} below the data roots.")
-        return (File(path, f"/data/{path}"),)
-
-
-@dataclass
-class Received:
-    path: str
-    bytes: int
-    sha256: str
-
-
-class Uploads:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    async def receive(self, id: str, name: str, parts: AsyncIterator[bytes]) -> Received:
-        path, whole = self.folder / f"{id}-{name}", b""
-        async for part in parts:
-            whole += part
-        path.write_bytes(whole)
-        return Received(str(path), len(whole), hashlib.sha256(whole).hexdigest())
-
-    def files(self, path: str) -> tuple[File, ...]:
-        return (File(Path(path).name, path),)
-
-    def remove(self, path: str) -> None:
-        Path(path).unlink()
-
-    def expire(self, before: float, but: Collection[str]) -> None:
-        for file in self.folder.glob("old*"):
-            if str(file) not in but:
-                file.unlink()
-
-
 def check(spec: Spec) -> None:
     for text in spec.fail_if:
         if "<" not in text:
@@ -126,11 +88,16 @@ def check(spec: Spec) -> None:
 
 
 def parts_of(puppet: Puppet, folder: Path) -> Parts:
+    """Uploads go to the folder, and beside it there is a file that may be read."""
     reports: dict[str, Callable[[Document], str]] = {
         "md": lambda document: f"# {document.model}",
         "html": lambda document: f"<h1>{document.model}</h1>",
     }
-    return Parts(puppet.evaluate, check, reports, Roots(), Uploads(folder))
+    data = folder.parent / "data"
+    data.mkdir(exist_ok=True)
+    (data / "a.csv").write_text("x,label\n1,2\n")
+    uploads = Uploads(folder, upload_bytes=1 << 20, uploads_bytes=1 << 24)
+    return Parts(puppet.evaluate, check, reports, Roots((data,)), uploads)
 
 
 @dataclass
@@ -178,27 +145,39 @@ async def running(
     at_once: int = 1,
     parts: Parts | None = None,
     gateway: str = "http://gateway",
+    database: str = "",
 ) -> AsyncIterator[Here]:
-    """An evaluator on a database in a folder, until it is stopped as by SIGTERM; without `parts` a puppet's."""
+    """An evaluator, until it is stopped as by SIGTERM; on a database in the folder, and with a puppet's `parts`."""
     puppet = puppet or Puppet()
-    uploads = folder / "uploads"
-    uploads.mkdir(exist_ok=True)
 
     async def reach() -> None:
         if here.reached is not None:
             raise here.reached
 
-    with opened(f"sqlite:///{folder}/evaluations.db") as database:
+    with opened(database or f"sqlite:///{folder}/evaluations.db") as its:
         service = Service(
-            Store(database), parts or parts_of(puppet, uploads), gateway,
+            Store(its), parts or parts_of(puppet, folder / "uploads"), gateway,
             at_once=at_once, upload_kept_s=100.0, now=lambda: here.time,
         )  # fmt: skip
         app = create_app(service, gateway, reach)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://evaluator") as http:
-            here = Here(puppet, app, http, database)
-            async with app.router.lifespan_context(app):
-                yield here
+            here = Here(puppet, app, http, its.engine)
+            with threads_end():
+                async with app.router.lifespan_context(app):
+                    yield here
+
+
+@contextmanager
+def threads_end() -> Iterator[None]:
+    """Threads that a loop has begun meanwhile are waited for, as `asyncio.run` does at its end."""
+    loop = asyncio.get_running_loop()
+    try:
+        with ThreadPoolExecutor() as executor:
+            loop.set_default_executor(executor)
+            yield
+    finally:
+        loop.set_default_executor(ThreadPoolExecutor())
 
 
 def refused(answer: httpx.Response, status: int, code: str) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sluice.cli.__main__ import main
@@ -31,8 +30,7 @@ class Told(Puppet):
 
 def serve(arguments: Sequence[str]) -> None:
     def with_puppet(settings: Any) -> Any:
-        settings.uploads.mkdir(parents=True, exist_ok=True)
-        return parts_of(Told(), Path(settings.uploads))
+        return parts_of(Told(), settings.uploads)
 
     parts.parts_of = with_puppet
     main(["evaluator", *arguments])

@@ -1,7 +1,10 @@
 """An evaluation from its data set to its document, through a gateway that runs."""
 
 import asyncio
+import hashlib
 import os
+import tracemalloc
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -10,8 +13,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import mean_absolute_error, mean_squared_error
 
+from sluice.client import AsyncClient
 from sluice.evaluator import evaluation, plan
-from sluice.evaluator.progress import Progress
+from sluice.evaluator.evaluation import here
+from sluice.evaluator.progress import InMemory, Progress
+from sluice.evaluator.tasks.task import Values
+from sluice.evaluator.work import Work
 from sluice.policy.errors import BadRequest, ModelNotFound, VersionNotFound
 from tests.evaluator.evaluations import ROWS, Evaluations, Kept, Killed, but_for_the_run, made_up
 from tests.gateway.here import running
@@ -87,19 +94,22 @@ async def test_data_that_changes_meanwhile_is_not_reported_under_its_old_checksu
         await run(None, change)
 
 
+@pytest.mark.parametrize("where", ["look", "findings"])
 async def test_a_cancelled_evaluation_leaves_no_thread_at_work(
-    run: Evaluations, monkeypatch: pytest.MonkeyPatch
+    run: Evaluations, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     begun, ended = Event(), Event()
 
     def endless(*given: Any) -> None:
-        *_, stopped = given
+        *_, go_on = given
         begun.set()
-        while not stopped():
-            pass
-        ended.set()
+        try:
+            while True:
+                go_on()
+        finally:
+            ended.set()
 
-    monkeypatch.setattr(evaluation, "findings", endless)
+    monkeypatch.setattr(evaluation, where, endless)
     asked = asyncio.create_task(run())
     await asyncio.to_thread(begun.wait)
     asked.cancel()
@@ -145,10 +155,16 @@ async def test_a_version_is_compared_with_another_row_by_row(run: Evaluations, p
     [
         ({"model": "plane"}, ModelNotFound, "no model .plane.; the gateway serves"),
         ({"version": 9}, VersionNotFound, "no version 9; it has version 1"),
+        ({"compare_to": 9}, VersionNotFound, "version 9"),
         ({"label": "stable"}, VersionNotFound, "no label 'stable'"),
         ({"options": {"signature": "nothing"}}, BadRequest, "no signature 'nothing'; it has .*serving_default"),
         ({"fail_if": ["maes > 1"]}, BadRequest, "did you mean 'mae'"),
         ({"metrics": ["accuracy"]}, BadRequest, "accuracy"),
+        (
+            {"data": {"path": "rows.npz", "sha256": "A" * 64}},
+            BadRequest,
+            r"data\.sha256: expected data of the SHA-256 a{64}; that of .*rows\.npz is [0-9a-f]{64}\. It is damaged or",
+        ),
         ({"columns": {"label": "truth"}}, BadRequest, "expected the column truth for the label; got .*x"),
         (
             {"columns": {"inputs": {"x": "label"}}},
@@ -226,3 +242,45 @@ async def test_a_batch_size_that_the_gateway_does_not_take_is_left_out_and_told(
     assert [each.batch_size for each in document.batch_sizes] == [25]
     assert any(note.startswith("Batches of 100 rows were not measured: ") for note in document.notes)
     assert told[-1].rows_done == 2 * ROWS
+
+
+async def test_the_model_is_described_once_however_many_parts_there_are(
+    run: Evaluations, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puppet.versions["plain"] = [1, 2]
+    described, signatures = list[int](), AsyncClient.signatures
+
+    async def counted(client: AsyncClient, model: str, *, version: int) -> Any:
+        described.append(version)
+        return await signatures(client, model, version=version)
+
+    monkeypatch.setattr(AsyncClient, "signatures", counted)
+    await run(version=2, compare_to=1, batch_sizes=[100, 500])
+    assert described == [2, 1]
+
+
+async def test_memory_does_not_grow_with_the_number_of_batch_sizes(
+    run: Evaluations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def doubled(client: AsyncClient, model: str, rows: Any, *_: Any, **which: Any) -> Any:
+        return {"y": 2 * rows["x"]}
+
+    async def wide(work: Work, numbers: Sequence[int]) -> AsyncGenerator[tuple[int, Values]]:
+        async for number, values in here(work, numbers):
+            yield number, {**values, "wide": np.zeros((len(values["place"]), 1000))}
+
+    async def peak_of(*sizes: int) -> int:
+        tracemalloc.start()
+        await run(InMemory(), batch_size=500, batch_sizes=sizes, engine=wide)
+        try:
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    monkeypatch.setattr(AsyncClient, "predict", doubled)
+    assert await peak_of(500, 501, 502, 503) < 1.1 * await peak_of(500)
+
+
+async def test_data_may_be_named_with_its_checksum(run: Evaluations, tmp_path: Path) -> None:
+    sha256 = hashlib.sha256((tmp_path / "rows.npz").read_bytes()).hexdigest()
+    assert (await run(data={"path": "rows.npz", "sha256": sha256.upper()})).data.sha256 == sha256

@@ -10,7 +10,7 @@ import pytest
 
 from sluice.data import File
 from sluice.evaluator.roots import Roots, roots_of
-from sluice.policy.errors import BadRequest
+from sluice.policy.errors import BackendUnavailable, BadRequest, SluiceError
 
 NONE = "below the data roots; there is none"
 
@@ -144,6 +144,24 @@ def test_a_store_is_read_below_its_root(store: Roots) -> None:
 def test_a_store_is_not_read_beside_its_root(store: Roots, path: str) -> None:
     with pytest.raises(BadRequest, match=NONE):
         store.files(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "sentence"),
+    [
+        (ConnectionResetError("reset"), BackendUnavailable, r"^a\.csv cannot be read now: reset\. Try again"),
+        (PermissionError("Access Denied"), BadRequest, r"^a\.csv: expected a file of rows; Access Denied"),
+    ],
+)
+def test_a_store_that_does_not_answer_is_no_bad_request(
+    store: Roots, monkeypatch: pytest.MonkeyPatch, error: Exception, told: type[SluiceError], sentence: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", refuse)
+    with pytest.raises(told, match=sentence):
+        store.files("a.csv")
 
 
 @pytest.mark.parametrize(

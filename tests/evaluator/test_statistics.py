@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sluice.evaluator.statistics import Bootstrap, Resampled, Stopped, metrics_of
+from sluice.evaluator.statistics import Bootstrap, Resampled, metrics_of
 from sluice.evaluator.tasks.task import Measure
 from sluice.evaluator.tasks.values import weighted_mean
 
@@ -127,8 +127,10 @@ def test_a_bootstrap_that_is_stopped_ends_within_a_few_resamples() -> None:
         asked.append(len(values["weight"]))
         return mean("b", values)
 
-    with pytest.raises(Stopped):
-        metrics_of(
-            {"b": Measure(of, "lower")}, values_of(20), Bootstrap(0.95, 100_000, 1, None, lambda: len(asked) > 50)
-        )
+    def go_on() -> None:
+        if len(asked) > 50:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        metrics_of({"b": Measure(of, "lower")}, values_of(20), Bootstrap(0.95, 100_000, 1, None, go_on))
     assert len(asked) < 100

@@ -191,7 +191,7 @@ def test_what_cannot_run_ends_at_once_with_a_sentence_and_a_code(
 
 
 def asked(gateway: Embedded) -> float:
-    """How many requests the gateway has answered so far."""
+    """How many rows the gateway has run so far."""
     with urllib.request.urlopen(f"{gateway.http}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("sluice_requests_total{"))
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("sluice_rows_total{"))

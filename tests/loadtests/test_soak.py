@@ -324,6 +324,7 @@ def test_a_short_load_does_not_tell_of_memory_but_of_descriptors():
     assert findings.memory(GATEWAY, grown, 60).holds is None
     assert findings.descriptors(GATEWAY, grown, 60).holds is False
     assert findings.descriptors(GATEWAY, held(60), 60).holds is True
+    assert findings.descriptors(GATEWAY, grown, 59).holds is None
     assert findings.memory(GATEWAY, [], 60).holds is None
 
 

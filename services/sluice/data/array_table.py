@@ -11,14 +11,14 @@ from zipfile import ZipFile
 from sluice.data import bounds
 from sluice.data.columns import Found
 from sluice.data.member import Array, Member
-from sluice.policy.errors import BadRequest
+from sluice.policy.errors import BadRequest, SluiceError
 
 
 class ArrayTable:
-    """The arrays of one file by name. `first` is the reading in which each is compared with its checksum."""
+    """The arrays of one file by name; unless they were `found` before, each is compared with its checksum."""
 
-    def __init__(self, file: str, stream: BinaryIO, *, first: bool) -> None:
-        self._file, self._stream, self._first = file, stream, first
+    def __init__(self, file: str, stream: BinaryIO, found: Found | None) -> None:
+        self._file, self._stream, self._first = file, stream, found is None
         self._size = stream.seek(0, io.SEEK_END)
         try:
             self._archive = ZipFile(_Bounded(stream))
@@ -38,8 +38,6 @@ class ArrayTable:
             row_bytes = sum(member.row_bytes for member in members.values())
             stop = min(stop, *counts.values(), start + max(1, bounds.AT_ONCE_BYTES // max(1, row_bytes)))
             return {name: member.read(start, stop) for name, member in members.items()}
-        except BadRequest:
-            raise
         except Exception as error:  # what a damaged archive makes numpy, zipfile and zlib raise is not said anywhere
             raise self._damaged(error) from None
 
@@ -64,7 +62,9 @@ class ArrayTable:
                 )
         return self._members[name]
 
-    def _damaged(self, error: Exception) -> BadRequest:
+    def _damaged(self, error: Exception) -> SluiceError:
+        if isinstance(error, SluiceError):
+            return error
         told = str(error) or type(error).__name__
         return BadRequest(f"{self._file}: expected arrays, as `numpy.savez` writes them; {told}")
 

@@ -8,6 +8,7 @@ AT_ONCE_ROWS = 1024
 DIRECTORY_BYTES = 1 << 20  # of the list of arrays in an .npz file
 WEIGHT = 1e100  # sums of more of them than there can be rows are finite, and of their products with what metrics have
 NUMBER = 1e38  # of a label or an answer: float32 holds it, and sums of its squares with weights are finite
+ROW_GROUP_BYTES = 1 << 30  # of a Parquet file, in memory: a row of it can be as large
 COLUMN_ORDER_BYTES = 64 << 20  # of a compressed array in Fortran order, which can only be read whole
 
 # Pictures on a plain ground come to 50, arrays that are mostly padding to 200; nothing but one value over and over, to

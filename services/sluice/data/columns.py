@@ -29,12 +29,16 @@ class Columns:
 
 
 class Found(NamedTuple):
-    """The columns of a file. `flat` ones hold one value a row; `typed`: these are what they are, and not all text."""
+    """The columns of a file. `flat` ones hold one value a row; `typed`: these are what they are, and not all text.
+
+    `bytes` is how many they have in memory, about, where that is not plain from the values.
+    """
 
     file: str
     names: Sequence[str]
     flat: Collection[str]
     typed: bool
+    bytes: int = 0
 
 
 class Source(NamedTuple):

@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from threading import RLock
@@ -152,19 +152,21 @@ def look(
     inputs: Mapping[str, Tensor],
     lengths: Mapping[str, str] | None = None,
     columns: Columns = Columns(),  # noqa: B008 - a value
+    go_on: Callable[[], object] = bool,
 ) -> DataSet:
     """Read all rows of some files once, in order, in bounded memory: what is wrong with them is told now.
 
     `lengths` are, by ragged axis, the inputs that hold rows' lengths along it (`Signature.length_inputs`): columns of
-    these names cut what is padded.
+    these names cut what is padded. `go_on` is called time and again; what it raises ends the look.
 
     Raises:
         BadRequest: a file cannot be read, or does not hold what the inputs take; the sentence says where.
+        BackendUnavailable: its store does not answer.
     """
     if not files:
         raise BadRequest("expected files of rows; got none")
     wanted = Inputs(inputs, lengths or {})
-    checksum, seen, parts = Checksum(), _Seen(wanted), list[_Part]()
+    checksum, seen, parts = Checksum(go_on), _Seen(wanted), list[_Part]()
     for file in files:
         fingerprint, begin = fingerprint_of(file), seen.rows
         table, index = first_look(file, checksum)
@@ -172,6 +174,7 @@ def look(
             plan = layout(table.found, inputs, wanted.lengths, columns)
             for rows in _all_rows(table, plan, wanted, begin):
                 seen.see(file, rows)
+                go_on()
         parts.append(_Part(file, fingerprint, table.found, index, plan, begin, seen.rows - begin))
     _check_beside(parts)
     if not seen.rows:

@@ -1,13 +1,19 @@
 """The files of a data set: how each is called, and where it is opened. It does not know what they hold."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sluice.policy.errors import BadRequest
+from sluice.policy.errors import BackendUnavailable, BadRequest, SluiceError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 SUFFIXES = (".npz", ".csv", ".jsonl", ".parquet")
+_LASTING = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ImportError, ValueError)
+_BUSY = (408, 429)  # statuses of HTTP below 500 with which a store asks for patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,7 @@ class File:
         if self._is_local:
             return Path(self.url).open("rb")
         system, path = self._stored()
-        return cast("BinaryIO", system.open(path, "rb"))
+        return io.BufferedReader(_Stored(self, system.open(path, "rb")))
 
     def fingerprint(self) -> str:
         """What is another after the file has changed: its size and time, or what its store has for that."""
@@ -50,6 +56,54 @@ class File:
 
         system, path = url_to_fs(self.url)
         return system, path
+
+
+def refused(name: str, error: Exception) -> SluiceError:
+    """What to say of an error that a file system or a store raised.
+
+    Which these are is not said anywhere. Of a file that is not there, or not for us, it is BadRequest; anything else,
+    such as a connection that breaks, may pass, and is BackendUnavailable.
+    """
+    told = f"{str(error) or type(error).__name__:.500}"
+    status = getattr(error, "code", None)  # as gcsfs has it
+    not_ours = told.startswith("Forbidden") or (isinstance(status, int) and 400 <= status < 500 and status not in _BUSY)
+    if not_ours or isinstance(error, _LASTING):
+        return BadRequest(f"{name:.200}: expected a file of rows; {told}")
+    return BackendUnavailable(f"{name:.200} cannot be read now: {told}. Try again when it can.")
+
+
+class _Stored(io.RawIOBase):
+    """A file of a store, whose errors are ours."""
+
+    def __init__(self, file: File, stream: Any) -> None:
+        self._file, self._stream = file, stream
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        view = memoryview(buffer)
+        try:
+            data = self._stream.read(len(view))
+        except Exception as error:
+            raise refused(self._file.name, error) from None
+        view[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        place: int = self._stream.seek(offset, whence)
+        return place
+
+    def tell(self) -> int:
+        place: int = self._stream.tell()
+        return place
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 def files_of(path: Path) -> Sequence[File]:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 from sluice.data.array_table import ArrayTable
 from sluice.data.columns import Found
-from sluice.data.files import File
+from sluice.data.files import File, refused
 from sluice.data.lines import Index, Lines
 from sluice.data.parquet_table import ParquetTable
 from sluice.data.text_table import FORMS, TextTable
-from sluice.policy.errors import BadRequest
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -44,13 +43,15 @@ class Table(Protocol):
 
 
 class Checksum:
-    """Of the bytes of files, one after the other."""
+    """Of the bytes of files, one after the other; `go_on` is called as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, go_on: Callable[[], object]) -> None:
+        self._go_on = go_on
         self._digest = hashlib.sha256()
         self.bytes = 0
 
     def update(self, data: "bytes | memoryview[int]") -> None:
+        self._go_on()
         self._digest.update(data)
         self.bytes += len(data)
 
@@ -64,7 +65,7 @@ def first_look(file: File, checksum: Checksum) -> tuple[Table, Index | None]:
     The index of a file of text is there by then, too.
 
     Raises:
-        BadRequest: it cannot be opened or read.
+        BadRequest, BackendUnavailable: it cannot be opened or read, ever or now.
     """
     if form := FORMS.get(file.suffix):
         with closing(Lines(file.name, opened(file), form.ends)) as lines:
@@ -74,7 +75,7 @@ def first_look(file: File, checksum: Checksum) -> tuple[Table, Index | None]:
     with opened(file) as stream:
         while chunk := stream.read(_CHUNK):
             checksum.update(chunk)
-    return _table(file, first=True), None
+    return _table(file, None), None
 
 
 def table_of(file: File, found: Found, index: Index | None) -> Table:
@@ -85,13 +86,13 @@ def table_of(file: File, found: Found, index: Index | None) -> Table:
     """
     if index is not None:
         return TextTable(FORMS[file.suffix], found, opened(file), index)
-    return _table(file, first=False)
+    return _table(file, found)
 
 
-def _table(file: File, *, first: bool) -> Table:
+def _table(file: File, found: Found | None) -> Table:
     stream = opened(file)
     try:
-        return _TABLES[file.suffix](file.name, stream, first=first)
+        return _TABLES[file.suffix](file.name, stream, found)
     except BaseException:
         stream.close()
         raise
@@ -102,15 +103,15 @@ def opened(file: File) -> BinaryIO:
 
 
 def fingerprint_of(file: File) -> str:
-    """As `File.fingerprint`, or a BadRequest."""
+    """As `File.fingerprint`, with our errors."""
     return _told(file, file.fingerprint)
 
 
 def _told(file: File, call: Callable[[], T]) -> T:
     try:
         return call()
-    except Exception as error:  # what a store raises is not said anywhere
-        raise BadRequest(f"{file.name}: expected a file of rows; {str(error) or type(error).__name__}") from None
+    except Exception as error:
+        raise refused(file.name, error) from None
 
 
 class _Summed(io.RawIOBase):

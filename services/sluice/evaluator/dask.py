@@ -42,5 +42,9 @@ def _alone(work: Work, number: int) -> Work:
 
 
 def _part(work: Work) -> Values:
+    async def values() -> Values:
+        async with work.client() as client:
+            return await work.values(0, client)
+
     with work.data_set:
-        return asyncio.run(work.values(0))
+        return asyncio.run(values())

@@ -21,36 +21,28 @@ _CHANGED = 100  # rows that are named, at most
 
 
 class Found(NamedTuple):
-    """The values of all rows, in data-set order: as asked for, by batch size, and of another version."""
+    """The values of all rows, in data-set order, as asked for and of another version; and what batch sizes gave."""
 
     main: Values
-    batch_sizes: Mapping[int, Values]
-    other: tuple[int, Values] | None = None
+    batch_sizes: Sequence[BatchSize] = ()
+    other: Values | None = None
 
 
 def findings(
-    spec: Spec, subject: Subject, tasks: tuple[Task, Task], data: DataFacts, found: Found, notes: Sequence[str],
-    run: Run, stopped: Callable[[], bool] = bool,
+    spec: Spec, subject: Subject, task: Task, data: DataFacts, found: Found, notes: Sequence[str], run: Run,
+    go_on: Callable[[], object] = bool,
 ) -> Document:  # fmt: skip
-    """The document of an evaluation; `tasks` are the one of the main run, and the one of batch sizes.
-
-    Raises:
-        Stopped: `stopped` says that nobody waits for it.
-        BadRequest: the values of some rows do not fit those of others.
-    """
-    task, by_rows = tasks
+    """The document of an evaluation; `go_on` is called time and again, and what it raises ends it."""
     main, measures = weighing(found.main), _chosen(spec, task)
     sessions = main.get(SESSION) if task.whole_sessions else None
-    bootstrap = Bootstrap(spec.level, spec.options.resamples, spec.options.seed, sessions, stopped)
+    bootstrap = Bootstrap(spec.level, spec.options.resamples, spec.options.seed, sessions, go_on)
     metrics = metrics_of(measures, main, bootstrap)
     sections: list[Section] = [*task.sections(main, metrics)]
     if GROUP in main:
         sections.append(slices(measures, main, main[GROUP]))
-    comparison = None
-    if found.other is not None:
-        version, values = found.other[0], weighing(found.other[1])
-        comparison = compared(task, version, main, values, bootstrap, main.get(GROUP), measures)
-    conditions = gates.parse(spec.fail_if, task.measures)
+    conditions, comparison = gates.parse(spec.fail_if, task.measures), None
+    if found.other is not None and (version := gates.version_compared(conditions, spec.compare_to)) is not None:
+        comparison = compared(task, version, main, weighing(found.other), bootstrap, main.get(GROUP), measures)
     return Document(
         model=subject.model,
         version=subject.version,
@@ -60,9 +52,7 @@ def findings(
         spec=spec.model_dump(mode="json", exclude_none=True),
         metrics=metrics,
         sections=tuple(sections),
-        batch_sizes=tuple(
-            _at(size, task, by_rows, set(measures), found.main, values) for size, values in found.batch_sizes.items()
-        ),
+        batch_sizes=tuple(found.batch_sizes),
         comparison=comparison,
         gates=tuple(each.judged(metrics, comparison) for each in conditions),
         notes=(*task.notes(main), *notes),
@@ -78,8 +68,9 @@ def _chosen(spec: Spec, task: Task) -> Mapping[str, Measure]:
     return {name: measure for name, measure in task.measures.items() if name in wanted}
 
 
-def _at(size: int, task: Task, by_rows: Task, wanted: set[str], main: Values, values: Values) -> BatchSize:
+def at_batch_size(spec: Spec, task: Task, main: Values, size: int, by_rows: Task, values: Values) -> BatchSize:
     """The metrics at a batch size, and how far the rows' outputs and answers are from those of the main run."""
+    wanted = _chosen(spec, task)
     counted = weighing(values)
     found = {f"{task.stateless}{name}": float(measure.of(counted)) for name, measure in by_rows.measures.items()}
     changed = np.empty(0, np.int64)

@@ -8,13 +8,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from sluice.evaluator import gates
 from sluice.evaluator.document import Document
+from sluice.evaluator.plan import version_compared
 from sluice.evaluator.roots import roots_of
 from sluice.evaluator.service import Parts
 from sluice.evaluator.settings import Settings, SettingsError
-from sluice.evaluator.spec import Spec
-from sluice.evaluator.tasks import metric_names
 from sluice.evaluator.uploads import Uploads
 
 _ENGINE, _REPORTS = "sluice.evaluator.evaluation", "sluice.evaluator.report"
@@ -27,7 +25,7 @@ def parts_of(settings: Settings) -> Parts:
     except ValueError as error:
         raise SettingsError(str(error)) from None
     uploads = Uploads(settings.uploads, upload_bytes=settings.upload_bytes, uploads_bytes=settings.uploads_bytes)
-    return Parts(evaluate, check, {"md": _report("markdown"), "html": _report("html")}, roots, uploads)
+    return Parts(evaluate, version_compared, {"md": _report("markdown"), "html": _report("html")}, roots, uploads)
 
 
 async def evaluate(*args: Any, **options: Any) -> Document:
@@ -35,14 +33,6 @@ async def evaluate(*args: Any, **options: Any) -> Document:
     engine = await asyncio.to_thread(import_module, _ENGINE)
     document: Document = await engine.evaluate(*args, **options)
     return document
-
-
-def check(spec: Spec) -> None:
-    """Raises: BadRequest: the task has no such metric for any model, a condition cannot be read, or versions differ."""
-    known = metric_names(spec.task, spec.options)
-    for name in spec.metrics or ():
-        gates.check_metric(name, known)
-    gates.version_compared(gates.parse(spec.fail_if, known), spec.compare_to)
 
 
 def _report(name: str) -> Callable[[Document], str]:

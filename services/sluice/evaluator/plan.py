@@ -3,7 +3,7 @@
 For the same data set and spec it is always the same plan, so that what a killed evaluator has left fits in.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -12,24 +12,20 @@ import numpy as np
 from sluice.data import DataSet
 from sluice.evaluator import gates
 from sluice.evaluator.spec import Spec
-from sluice.evaluator.tasks.task import Subject, Task
-from sluice.evaluator.work import Cut, Places, Work, task_of
+from sluice.evaluator.tasks import metric_names, task_for
+from sluice.evaluator.tasks.task import Subject
+from sluice.evaluator.work import LOOKED_AT, SESSION, Cut, Places, Work
 from sluice.policy.errors import BadRequest
 
 _LARGEST_BATCH = 100
 _NUMBERS_IN_REQUEST = 80_000  # about a megabyte of JSON
 _ROWS_IN_PART, _NUMBERS_IN_PART = 1000, 4_000_000
 _NUMBERS_IN_BATCH = 8 << 20  # which are read at once; of one digit each, as many as a gateway takes by default
-_LOOKED_AT = 100  # rows
 
 
 class Plan(NamedTuple):
-    """The runs: the main one, of another version, by batch size; `tasks` are the main one's and that of batch sizes.
+    """The runs: the main one, of another version, by batch size; `notes` say which batch sizes are left out."""
 
-    `notes` say which batch sizes are left out.
-    """
-
-    tasks: tuple[Task, Task]
     main: Work
     other: Work | None
     sizes: Mapping[int, Work]
@@ -40,31 +36,38 @@ class Plan(NamedTuple):
         return 1 + (self.other is not None) + len(self.sizes)
 
 
-def plan_of(spec: Spec, subject: Subject, data_set: DataSet, gateway: str) -> Plan:
-    """The plan; what the spec asks of metrics is judged, too.
+def version_compared(spec: Spec) -> int | None:
+    """The version to compare with; what the spec asks of metrics is judged, for any model.
 
     Raises:
-        BadRequest: the model is not one for the task, or the task has no such metric, or a condition cannot be read, or
-            the batch size is too large.
+        BadRequest: the task has no such metric, or a condition cannot be read, or versions differ.
     """
-    task = task_of(spec, subject, data_set)
-    version = _other_version(spec, task)
-    by_rows = bool(task.stateless)
-    alone = task_of(spec, subject, data_set, by_rows=by_rows)
+    return _judged(spec, metric_names(spec.task, spec.options))
+
+
+def plan_of(spec: Spec, subject: Subject, other: Subject | None, data_set: DataSet, gateway: str) -> Plan:
+    """The plan; `other` is the version to compare with.
+
+    Raises:
+        BadRequest: the model is not one for the task, or has no such metric, or the batch size is too large.
+    """
+    sessions = SESSION in data_set.given
+    task = task_for(spec.task, subject, spec.options, sessions=sessions)
+    _judged(spec, task.measures)
+    alone = task_for(spec.task, subject, spec.options, sessions=False) if task.stateless else task
     numbers = _numbers_of_row(data_set)
     largest = max(1, int(_NUMBERS_IN_BATCH // numbers))
     if spec.batch_size is not None and min(spec.batch_size, data_set.rows) > largest:
         raise BadRequest(f"`batch_size`: {_too_large(spec.batch_size, largest)}")
     cut = _cut(data_set, numbers, spec.batch_size, whole_sessions=task.whole_sessions)
-    main = Work(spec, data_set, gateway, subject.version, cut, exact=spec.exact, filled=spec.exact)
-    at = replace(main, exact=True, filled=False, by_rows=by_rows)
+    main = Work(subject, task, data_set, gateway, cut, exact=spec.exact, filled=spec.exact)
+    at = replace(main, task=alone, exact=True, filled=False)
     sizes = _sizes(spec, data_set)
     whole = alone.whole_sessions
     cuts = {size: _cut(data_set, numbers, size, whole_sessions=whole) for size in sizes if size <= largest}
     return Plan(
-        tasks=(task, alone),
         main=main,
-        other=None if version is None else replace(main, version=version),
+        other=other and replace(main, subject=other, task=task_for(spec.task, other, spec.options, sessions=sessions)),
         sizes={size: replace(at, cut=cut) for size, cut in cuts.items()},
         notes=[_too_large(size, largest) for size in sizes if size > largest],
     )
@@ -74,10 +77,10 @@ def _too_large(size: int, largest: int) -> str:
     return f"Batches of {size} rows cannot be measured: rows like these are read {largest:,} at a time at most."
 
 
-def _other_version(spec: Spec, task: Task) -> int | None:
+def _judged(spec: Spec, metrics: Collection[str]) -> int | None:
     for name in spec.metrics or ():
-        gates.check_metric(name, task.measures)
-    return gates.version_compared(gates.parse(spec.fail_if, task.measures), spec.compare_to)
+        gates.check_metric(name, metrics)
+    return gates.version_compared(gates.parse(spec.fail_if, metrics), spec.compare_to)
 
 
 def _sizes(spec: Spec, data_set: DataSet) -> Sequence[int]:
@@ -101,7 +104,7 @@ def _cut(data_set: DataSet, numbers: float, batch_size: int | None, *, whole_ses
 
 def _numbers_of_row(data_set: DataSet) -> float:
     """How many numbers, or bytes of text, the inputs of a row have, about: those of the first ones."""
-    rows = data_set.read(0, min(data_set.rows, _LOOKED_AT))
+    rows = data_set.read(0, min(data_set.rows, LOOKED_AT))
     return max(1.0, sum(_numbers_in(row) for column in rows.inputs.values() for row in column) / len(rows))
 
 

@@ -26,12 +26,12 @@ class Kept(Protocol):
         """Keep the values of a part's rows, all or nothing."""
 
     def read(self, run: str, number: int) -> Values:
-        """What was kept."""
+        """What was kept; it is asked for once, when the run is done."""
 
 
 @dataclass(slots=True)
 class InMemory:
-    """`Kept` for as long as the process runs."""
+    """`Kept` until it is read."""
 
     parts: dict[tuple[str, int], Values] = field(default_factory=dict)
 
@@ -42,4 +42,4 @@ class InMemory:
         self.parts[run, number] = values
 
     def read(self, run: str, number: int) -> Values:
-        return self.parts[run, number]
+        return self.parts.pop((run, number))

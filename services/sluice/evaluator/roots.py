@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sluice.data import File
-from sluice.data.files import SUFFIXES, check_kind
+from sluice.data.files import SUFFIXES, check_kind, refused
 from sluice.missing import no_folder
 from sluice.policy.errors import BadRequest
 
@@ -32,6 +32,7 @@ class Roots:
 
         Raises:
             BadRequest: there is none, or it is not of a kind that is read.
+            BackendUnavailable: the store does not answer.
         """
         if not self.folders and not self.stores:
             raise BadRequest(
@@ -140,7 +141,7 @@ def _in_store(url: str, path: str) -> Iterator[Sequence[File]]:
         )
     except FileNotFoundError:
         return
-    except Exception as error:  # what a store raises is not said anywhere
-        raise BadRequest(f"{path:.200}: cannot be read now; {str(error) or type(error).__name__:.500}") from None
+    except Exception as error:
+        raise refused(path, error) from None
     kept = [name for name in names if PurePosixPath(name).suffix.lower() in SUFFIXES]
     yield [File(f"{path}/{name}", f"{url}/{name}") for name in kept]

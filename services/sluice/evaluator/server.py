@@ -38,6 +38,9 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         log.info("listening", http=self._address)
 
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._service.runner.refused is not None
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
             self.force_exit = True
@@ -53,7 +56,7 @@ def serve(settings: Settings, parts: Parts) -> int:
 
     Raises:
         CannotListen: the address cannot be had.
-        CannotUse: the database cannot be used.
+        CannotUse: the database cannot be used, or another evaluator has taken it.
     """
     path = Path(settings.http.removeprefix(UNIX)) if settings.http.startswith(UNIX) else None
     listener = listen(settings.http, "--http") if path is None else listen_at(path, "--http")
@@ -69,6 +72,8 @@ def serve(settings: Settings, parts: Parts) -> int:
                 proxy_headers=False, timeout_graceful_shutdown=_LAST_WORDS_S,
             )  # fmt: skip
             Server(config, service, _shown(listener, path)).run([listener])
+            if service.runner.refused is not None:
+                raise service.runner.refused
     finally:
         listener.close()
         if path is not None:

@@ -2,54 +2,26 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from sluice.data import File
 from sluice.evaluator.document import Document
-from sluice.evaluator.jobs.engine import Evaluate
 from sluice.evaluator.jobs.life_cycle import Status
-from sluice.evaluator.jobs.runner import Runner
+from sluice.evaluator.jobs.runner import Evaluate, Runner
 from sluice.evaluator.jobs.store import Store
 from sluice.evaluator.jobs.tables import Evaluation, Upload
+from sluice.evaluator.roots import Roots
 from sluice.evaluator.spec import Spec
+from sluice.evaluator.uploads import Uploads
 from sluice.policy.errors import BadRequest
 
 log = structlog.get_logger()
 
 EXPIRE_EVERY_S = 600.0
-
-
-class Received(Protocol):
-    """A file that a client has sent."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def bytes(self) -> int: ...
-    @property
-    def sha256(self) -> str: ...
-
-
-class Roots(Protocol):
-    """Where data may be named."""
-
-    def files(self, path: str) -> Sequence[File]:
-        """Raises: BadRequest: nothing is there, or it may not be read."""
-
-
-class Uploads(Protocol):
-    """Where files lie that clients have sent."""
-
-    async def receive(self, id: str, name: str, parts: AsyncIterator[bytes]) -> Received:
-        """Raises: BadRequest, BodyTooLarge: what is wrong with it; nothing is left of it."""
-
-    def files(self, path: str) -> Sequence[File]: ...
-    def remove(self, path: str) -> None: ...
-    def expire(self, before: float, but: Collection[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +33,7 @@ class Parts:
     """
 
     evaluate: Evaluate
-    check: Callable[[Spec], None]
+    check: Callable[[Spec], object]
     reports: Mapping[str, Callable[[Document], str]]
     roots: Roots
     uploads: Uploads

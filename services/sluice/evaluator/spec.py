@@ -13,6 +13,7 @@ from sluice.wire.shown import as_json
 WHOLE = "whole"  # batches of all rows
 TaskName = Literal["classification", "regression", "forecasting", "sequences", "open_set"]
 Version = Annotated[int, Field(ge=0, lt=2**63)]
+SHA256 = "^[0-9a-fA-F]{64}$"
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -34,6 +35,9 @@ class DataSource(_Fields):
 
     path: Name | None = Field(None, description="Name under a data root, or URL of an allowed protocol.")
     upload: Name | None = Field(None, description="Id that `POST /v1/evaluations/uploads` gave.")
+    sha256: Annotated[str, Field(pattern=SHA256)] | None = Field(
+        None, description="SHA-256 that the files' bytes must have, in order; hexadecimal. Any other fails it."
+    )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:

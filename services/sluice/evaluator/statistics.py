@@ -26,29 +26,21 @@ _BATCH = 16  # resamples that are drawn at a time
 Metrics = Callable[[NDArray[np.int64]], Array]  # places of rows, some of them several times → float64 `[metric]`
 
 
-class Stopped(Exception):
-    """Nobody waits for the intervals any more."""
-
-
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
     """How intervals are found: `level` is their coverage; `sessions` are those of the rows, by name, `[rows]`.
 
-    `stopped` is asked between resamples, so that a thread which is at it can be ended.
+    `go_on` is called between resamples; what it raises ends them.
     """
 
     level: float
     resamples: int
     seed: int
     sessions: NDArray[Any] | None = None
-    stopped: Callable[[], bool] = bool
+    go_on: Callable[[], object] = bool
 
     def intervals(self, metrics: Metrics, rows: int) -> tuple[Array, Array, str]:
-        """Low and high of each metric, NaN where there are none, and why there are none for any.
-
-        Raises:
-            Stopped.
-        """
+        """Low and high of each metric, NaN where there are none, and why there are none for any."""
         units = _Units.of(rows, self.sessions)
         if len(units) < 2:
             return *np.full((2, len(metrics(np.arange(rows)))), np.nan), f"no interval: {units.name} alone"
@@ -58,8 +50,7 @@ class Bootstrap:
             drawn = np.sort(rng.choice(len(units), _MOST, replace=False))
 
         def of_resamples(resamples: NDArray[np.int64], axis: int) -> Array:  # noqa: ARG001 - scipy names the last one
-            if self.stopped():
-                raise Stopped
+            self.go_on()
             found = np.stack([metrics(units.rows(each)) for each in resamples], axis=-1)
             return np.where(np.isfinite(found), found, np.nan)
 

@@ -284,7 +284,7 @@ class Unavailable(SluiceError):
 
 
 class BackendUnavailable(Unavailable):
-    """The model server or the evaluator cannot be reached, or no version of the model can be called now."""
+    """The model server, the evaluator or its data's store cannot be reached, or no version can be called now."""
 
     code = "backend_unavailable"
 

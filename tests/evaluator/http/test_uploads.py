@@ -1,6 +1,7 @@
 """Files come in a form or as the body, part by part, and are deleted with what they are for."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -85,13 +86,13 @@ async def test_a_form_may_be_cut_anywhere(here, size):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_what_is_no_file_is_refused_and_nothing_is_left(here, how, told):
+async def test_what_is_no_file_is_refused_and_nothing_is_left(here, tmp_path, how, told):
     sentence = refused(await here.http.post("/v1/evaluations/uploads", **how), 400, "bad_request")
     assert any(each in sentence for each in told.split("|")), sentence
-    assert [*here.service._parts.uploads.folder.iterdir()] == []
+    assert [*(tmp_path / "uploads").iterdir()] == []
 
 
-async def test_an_upload_is_evaluated_and_deleted_with_its_evaluation(here):
+async def test_an_upload_is_evaluated_and_deleted_with_its_evaluation(here, tmp_path):
     made = await upload(here, files={"file": ("a.csv", DATA)})
     path = here.service.store.upload(made["upload"]).path
     id = await here.ask(data={"upload": made["upload"]})
@@ -99,20 +100,22 @@ async def test_an_upload_is_evaluated_and_deleted_with_its_evaluation(here):
     await here.until(id, status="done")
     assert here.puppet.given == [[File("a.csv", path)]]
     await here.http.delete(f"/v1/evaluations/{id}")
-    assert [*here.service._parts.uploads.folder.iterdir()] == []
+    assert [*(tmp_path / "uploads").iterdir()] == []
     answer = await here.http.post(
         "/v1/evaluations", json={"model": "m", "task": "regression", "data": {"upload": made["upload"]}}
     )
     assert "Send the file again" in refused(answer, 400, "bad_request")
 
 
-async def test_an_upload_that_nobody_evaluates_is_deleted_after_its_time(here):
+async def test_an_upload_that_nobody_evaluates_is_deleted_after_its_time(here, tmp_path):
     first = await upload(here, files={"file": ("a.csv", DATA)})
     here.time += 60
     second = await upload(here, files={"file": ("a.csv", DATA)})
     here.time += 60
-    (here.service._parts.uploads.folder / "old, of a killed process").write_text("x")
+    left = tmp_path / "uploads" / "of a killed process"
+    left.write_text("x")
+    os.utime(left, (0, 0))
     await here.service.expire()
     assert here.service.store.upload(first["upload"]) is None
-    (kept,) = here.service._parts.uploads.folder.iterdir()
+    (kept,) = (tmp_path / "uploads").iterdir()
     assert str(kept) == here.service.store.upload(second["upload"]).path

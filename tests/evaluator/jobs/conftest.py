@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, text
 
-from sluice.evaluator.jobs.database import opened, read_url
+from sluice.evaluator.jobs.database import Database, opened, read_url
 from sluice.evaluator.jobs.store import Store
 from tests.evaluator import postgresql
 from tests.evaluator.puppet import Here, running
@@ -32,9 +32,9 @@ def address(request: pytest.FixtureRequest, tmp_path) -> str:
 
 
 @pytest.fixture
-def database(address) -> Iterator[Engine]:
-    with opened(address) as engine:
-        yield engine
+def database(address) -> Iterator[Database]:
+    with opened(address) as database:
+        yield database
 
 
 @pytest.fixture

@@ -15,16 +15,16 @@ from tests.evaluator.jobs.test_store import spec
 
 
 def test_migrations_make_the_tables_that_the_code_has(database):
-    with database.begin() as connection:
+    with database.engine.begin() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
 
 
 def test_what_is_kept_is_there_at_the_next_start(address):
-    with opened(address) as engine:
-        Store(engine).add("a", spec(), 1.0)
-    with opened(address) as engine:
-        assert Store(engine).get("a").created_at == 1.0
+    with opened(address) as database:
+        Store(database).add("a", spec(), 1.0)
+    with opened(address) as database:
+        assert Store(database).get("a").created_at == 1.0
 
 
 def test_a_second_evaluator_is_refused_until_the_first_has_ended(address, monkeypatch):
@@ -50,7 +50,7 @@ def test_an_evaluator_that_is_killed_leaves_the_database_free(address):
 
 
 def test_a_database_of_a_newer_version_is_refused(address):
-    with opened(address) as engine, engine.begin() as connection:
+    with opened(address) as database, database.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '999'"))
     with pytest.raises(CannotUse, match=r"another version of Sluice.*999"):
         with opened(address):

@@ -10,6 +10,9 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
 from sluice.client import NoAnswer
+from sluice.evaluator.document import Document
+from sluice.evaluator.jobs import runner
+from sluice.evaluator.jobs.store import Store
 from sluice.evaluator.jobs.tables import Part
 from sluice.policy.errors import (
     BackendUnavailable,
@@ -133,6 +136,53 @@ async def test_what_would_be_refused_again_fails_it_and_the_next_one_runs(here, 
     assert any("exc_info" in each for each in logs) == isinstance(error, ZeroDivisionError)
 
 
+@pytest.mark.parametrize(
+    "error", [ModelNotFound("There is no model 'digits'."), VersionNotFound("It has no version 3.")]
+)
+async def test_a_model_that_was_never_there_fails_it(here, error):
+    id = await here.ask()
+    here.puppet.fail(error)
+    assert (await here.until(id, status="failed"))["reason"] == error.message
+
+
+async def test_a_model_that_is_away_at_a_restart_pauses_what_has_rows(tmp_path):
+    puppet = Puppet()
+    async with running(tmp_path, puppet) as here:
+        id = await here.ask()
+        puppet.do(1)
+        await here.until(id, rows_done=10)
+    puppet.fail(ModelNotFound("There is no model 'digits'."))
+    async with running(tmp_path, puppet) as here:
+        await here.until(id, status="paused")
+
+
+async def test_a_bug_behind_the_engine_fails_it_and_the_next_one_runs(here, monkeypatch):
+    def refuse(*_, **options):
+        raise TypeError("a bug")
+
+    id, other = await here.ask(), await here.ask(model="other")
+    with monkeypatch.context() as patch:
+        patch.setattr(Document, "model_dump", refuse)
+        here.puppet.do()
+        assert "a bug in the evaluator" in (await here.until(id, status="failed"))["reason"]
+    await here.until(other, status="running")
+
+
+async def test_what_keeps_an_evaluator_from_going_on_is_told_and_tried_again(tmp_path, monkeypatch, logs):
+    faults, restart = iter([RuntimeError("a bug")]), Store.restart
+
+    def refuse(store, now):
+        if fault := next(faults, None):
+            raise fault
+        return restart(store, now)
+
+    monkeypatch.setattr(runner, "RETRY_S", 0.0)
+    monkeypatch.setattr(Store, "restart", refuse)
+    async with running(tmp_path) as here:
+        await here.until(await here.ask(), status="running")
+    assert ["exc_info" in each for each in logs if each["event"] == "cannot start evaluations"] == [True]
+
+
 async def test_a_disk_that_is_really_full_pauses_it_and_it_goes_on_when_there_is_room(here):
     id = await here.ask()
     here.puppet.do(1)
@@ -159,8 +209,8 @@ async def test_a_disk_that_is_really_full_pauses_it_and_it_goes_on_when_there_is
     assert (await here.until(id, status="done"))["metrics"]["mean"]["value"] == 19.5
 
 
-async def test_a_database_that_is_away_when_it_ends_is_told_when_it_is_back(here, logs):
-    here.service.runner._retry_s = 0.0
+async def test_a_database_that_is_away_when_it_ends_is_told_when_it_is_back(here, logs, monkeypatch):
+    monkeypatch.setattr(runner, "RETRY_S", 0.0)
     id = await here.ask()
     here.puppet.do(3)
     await here.until(id, rows_done=30)
@@ -233,8 +283,8 @@ async def test_cancelling_all_at_once_while_they_start_leaves_none_running(tmp_p
         await here.until(again, status="done")
 
 
-async def test_whatever_keeps_one_from_starting_the_next_look_starts_it(here, logs):
-    here.service.runner._retry_s = 0.0
+async def test_whatever_keeps_one_from_starting_the_next_look_starts_it(here, logs, monkeypatch):
+    monkeypatch.setattr(runner, "RETRY_S", 0.0)
     faults = iter([OperationalError("SELECT", {}, Exception("gone")), RuntimeError("a bug")])
 
     def refuse(connection, cursor, statement, *_):

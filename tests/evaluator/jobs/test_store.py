@@ -142,10 +142,10 @@ def test_a_part_that_cannot_be_written_is_not_there_and_does_not_count(store, da
         if statement.startswith("UPDATE evaluations"):
             raise OperationalError(statement, {}, Exception("disk full"))
 
-    events.listen(database, "before_cursor_execute", refuse)
+    events.listen(database.engine, "before_cursor_execute", refuse)
     with pytest.raises(OperationalError, match="disk full"):
         kept.keep("main", 0, 10, {"y": np.zeros(10)})
-    events.remove(database, "before_cursor_execute", refuse)
+    events.remove(database.engine, "before_cursor_execute", refuse)
     assert (kept.numbers("main"), store.get("a").rows_done) == (set(), 0)
 
 
@@ -193,7 +193,7 @@ def test_what_is_deleted_is_gone_with_its_values(store, database):
     for call in (store.get, store.document, store.remove):
         with pytest.raises(EvaluationNotFound, match="no evaluation 'a'"):
             call("a")
-    with database.begin() as connection:
+    with database.engine.begin() as connection:
         assert connection.scalar(text("SELECT count(*) FROM parts")) == 0
 
 

@@ -108,7 +108,8 @@ class PuppetSession:
 
 
 async def values_of(task: Task, rows: Rows, asked: Any) -> dict[str, Any]:
-    """The values of all rows, with their weights, as metrics take them."""
+    """The values of all rows, with their weights, as metrics take them; by what a look at all of them tells."""
+    await task.prepare(rows, asked)
     return {**await task.values(rows, asked), "weight": rows.weights}
 
 

@@ -1,5 +1,6 @@
 """Classification: metrics are scikit-learn's, whatever the model answers with and labels are written as."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -117,15 +118,19 @@ async def test_a_mixture_of_logits_and_probabilities_is_refused() -> None:
     answers = softmax(LOGITS)
     answers[5] = LOGITS[5] * 3
     own = task()
-    await own.values(rows_of(PLACES[:5]), puppet(answers))
+    await own.prepare(rows_of(PLACES[:5]), puppet(answers))
     with pytest.raises(BadRequest, match=r"Row 5: expected probabilities, as other rows have them, in 'y'"):
         await own.values(rows_of(PLACES[5:6], places=5), puppet(answers))
     with pytest.raises(BadRequest, match="expected logits"):
-        await task().values(rows_of(PLACES[:10]), puppet(answers))
-    parts = [await values_of(task(), rows_of(PLACES[:2]), puppet(each)) for each in (softmax(LOGITS), LOGITS)]
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    with pytest.raises(BadRequest, match="probabilities in some parts of the data and logits in others"):
-        task().sections(joined, {})
+        await values_of(task(), rows_of(PLACES[:10]), puppet(answers))
+
+
+async def test_the_first_rows_decide_for_all_that_come_later_here_or_elsewhere() -> None:
+    own, answers = task(), softmax(LOGITS)
+    await own.prepare(rows_of(PLACES[:2]), puppet(LOGITS))
+    elsewhere = pickle.loads(pickle.dumps(own))
+    with pytest.raises(BadRequest, match="expected logits"):
+        await elsewhere.values(rows_of(PLACES), puppet(answers))
 
 
 async def test_logits_that_look_like_probabilities_by_chance_are_logits() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from sluice.client import RecognizedRow
+from sluice.client import NotCalibrated, RecognizedRow
 from sluice.evaluator.tasks import task_for
 from sluice.policy.contract import Recognition
 from sluice.policy.errors import BadRequest
@@ -163,3 +163,14 @@ async def test_the_histogram_shows_each_kind_in_percent() -> None:
     (bars,) = own.sections(await values_of(own, rows_of(LABELS, groups=GROUPS), puppet()), {})
     assert list(bars.series) == ["known", "near unknown", "far unknown"]
     assert [sum(each) for each in bars.series.values()] == pytest.approx([100] * 3)
+
+
+async def test_whether_there_is_a_calibration_is_decided_once_for_all_rows() -> None:
+    own, asked = task(), puppet()
+    asked.recognized = None
+    await own.prepare(rows_of(LABELS[:5]), asked)
+    calibrated_meanwhile = await own.values(rows_of(LABELS, groups=GROUPS), puppet())
+    assert np.isnan(calibrated_meanwhile["p_value"]).all()
+    await own.prepare(rows_of(LABELS[:5]), puppet())
+    with pytest.raises(NotCalibrated):
+        await own.values(rows_of(LABELS, groups=GROUPS), asked)

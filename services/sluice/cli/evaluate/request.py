@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from sluice.cli.errors import WRONG_USAGE, CommandError
-from sluice.evaluator.parts import check
+from sluice.evaluator.plan import version_compared
 from sluice.evaluator.spec import WHOLE, Spec, TaskName
 from sluice.policy.errors import BadRequest
 
@@ -77,7 +77,7 @@ def request_of(model: str, flags: Flags) -> tuple[Spec, Path]:
             f"{where}{'.'.join(map(str, first['loc']))}: {first['msg']}; got {first['input']!r:.80}", WRONG_USAGE
         ) from None
     try:
-        check(spec)  # what is no condition must not end as one that holds
+        version_compared(spec)  # what is no condition must not end as one that holds
     except BadRequest as error:
         raise CommandError(error.message, WRONG_USAGE) from None
     return spec, data

@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from sluice.evaluator.spec import Spec
+from sluice.evaluator.spec import SHA256, Spec
 from sluice.wire.answers import what_is_wrong
 
 NEXT = "^[0-9]{1,9}$"
-_IN_WORDS = {NEXT: "the `next` of the list before, a whole number"}
+_IN_WORDS = {NEXT: "the `next` of the list before, a whole number", SHA256: "64 hexadecimal digits"}
 
 
 def what_is_wrong_with(error: Mapping[str, Any]) -> str:

@@ -7,18 +7,21 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, NamedTuple, Protocol
 
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import URL, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 
 UNREACHABLE = (OperationalError, InterfaceError)  # what a database raises that may be mended: gone, locked, full
 _BUSY_MS = 10_000  # how long SQLite waits for another program that looks into the file
 LEFT_MS = 3000  # how long PostgreSQL may take to notice that an evaluator which had the database was killed
 _LOCK = 0x51C1CE  # of PostgreSQL's advisory locks, ours
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code for a lock that another has
+_SILENT_MS = 10_000  # after which a PostgreSQL server that acknowledges nothing counts as gone
 _HOW = "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 
 
@@ -26,9 +29,31 @@ class CannotUse(Exception):
     """The database cannot be used; the sentence says why, and what to do."""
 
 
+class Hold(Protocol):
+    """Keeps other evaluators out of the database."""
+
+    def take(self) -> None:
+        """Make sure of it, again if it was lost.
+
+        Raises:
+            CannotUse: another evaluator uses the database.
+            OSError, DBAPIError: it cannot be used now.
+        """
+
+    def is_held(self) -> bool:
+        """Whether nobody else can have used the database since it was taken."""
+
+    def close(self) -> None: ...
+
+
+class Database(NamedTuple):
+    engine: Engine
+    hold: Hold
+
+
 @contextmanager
-def opened(address: str) -> Iterator[Engine]:
-    """The database at a URL for as long as this process has it to itself.
+def opened(address: str) -> Iterator[Database]:
+    """The database at a URL, which this process has to itself.
 
     Raises:
         CannotUse: it cannot be reached or written, another evaluator has it, or a newer version made it.
@@ -36,19 +61,22 @@ def opened(address: str) -> Iterator[Engine]:
     url = read_url(address)
     shown = url.set(drivername=url.get_backend_name()).render_as_string(hide_password=True)
     try:
-        engine = _sqlite(url) if url.get_backend_name() == "sqlite" else create_engine(url, pool_pre_ping=True)
+        engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
     except ImportError:
         raise CannotUse(f"--database {shown}: PostgreSQL needs psycopg: pip install 'psycopg[binary]'") from None
+    taken = f"--database {shown}: another evaluator uses it. End that one, or give this one a database of its own"
     with ExitStack() as stack:
         stack.callback(engine.dispose)
         try:
-            stack.enter_context(_alone(engine, url, shown))
+            hold = _File(url, taken) if url.get_backend_name() == "sqlite" else _Session(engine, taken)
+            stack.callback(hold.close)
+            hold.take()
             migrate(engine)
         except CommandError as error:
             raise CannotUse(f"--database {shown}: it is of another version of Sluice: {error}") from None
         except (OSError, DBAPIError) as error:
             raise CannotUse(f"--database {shown}: {reason_of(error)}") from None
-        yield engine
+        yield Database(engine, hold)
 
 
 def read_url(address: str) -> URL:
@@ -99,25 +127,65 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-@contextmanager
-def _alone(engine: Engine, url: URL, shown: str) -> Iterator[None]:
-    """Meanwhile no other evaluator uses the database; the lock ends with the process, however that ends."""
-    taken = CannotUse(
-        f"--database {shown}: another evaluator uses it. End that one, or give this one a database of its own"
-    )
-    if url.get_backend_name() == "sqlite":
+def _postgresql(url: URL) -> Engine:
+    return create_engine(url, pool_pre_ping=True, connect_args={"tcp_user_timeout": _SILENT_MS})
+
+
+class _File:
+    """A lock of a file beside SQLite's, which ends with the process, however that ends."""
+
+    def __init__(self, url: URL, taken: str) -> None:
+        self._taken = taken
         Path(f"{url.database}").parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{url.database}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise taken from None
-            yield
-        return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"SET lock_timeout = {LEFT_MS}"))
+        self._file = Path(f"{url.database}.lock").open("w")  # noqa: SIM115 - closed by `close`
+
+    def take(self) -> None:
         try:
-            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
-        except OperationalError:
-            raise taken from None
-        yield
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotUse(self._taken) from None
+
+    def is_held(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Session:
+    """A lock of PostgreSQL's, which ends with its connection: also when the server is restarted."""
+
+    def __init__(self, engine: Engine, taken: str) -> None:
+        self._engine, self._taken = engine, taken
+        self._connection: Connection | None = None
+        self._lock = RLock()  # one thread at a time has the connection
+
+    def take(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                return
+            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                self._connection.execute(text(f"SET lock_timeout = {LEFT_MS}"))
+                self._connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+            except DBAPIError as error:
+                self.close()
+                if getattr(error.orig, "sqlstate", "") == _LOCK_NOT_AVAILABLE:
+                    raise CannotUse(self._taken) from None
+                raise
+
+    def is_held(self) -> bool:
+        with self._lock:
+            try:
+                if self._connection is not None:
+                    self._connection.execute(text("SELECT 1"))
+            except DBAPIError:
+                self.close()
+            return self._connection is not None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.invalidate()  # or the pool would lend it, lock and all
+                self._connection.close()
+                self._connection = None

@@ -12,9 +12,9 @@ from typing import Any
 import structlog
 
 from sluice.data import File
+from sluice.evaluator.document import Document
 from sluice.evaluator.jobs.changes import Changes
-from sluice.evaluator.jobs.database import UNREACHABLE
-from sluice.evaluator.jobs.engine import Evaluate
+from sluice.evaluator.jobs.database import UNREACHABLE, CannotUse
 from sluice.evaluator.jobs.kept import KeptParts, NoLongerRuns
 from sluice.evaluator.jobs.life_cycle import Event
 from sluice.evaluator.jobs.outcome import outcome_of
@@ -26,11 +26,18 @@ from sluice.policy.errors import EvaluationConflict, EvaluationNotFound
 
 log = structlog.get_logger()
 
-RETRY_S = 2.0
+RETRY_S = 2.0  # after what the database refused, or a bug
+HELD_S = 5.0  # how often it is made sure that no other evaluator uses the database
+
+
+Evaluate = Callable[..., Awaitable[Document]]  # `sluice.evaluator.evaluation.evaluate`
 
 
 class Runner:
-    """`files_of` finds the data of an evaluation. `progress` is how far those are that run, by id."""
+    """`files_of` finds the data of an evaluation; `evaluate` calls what it is told with in the event loop.
+
+    `progress` is how far those are that run, by id. `refused` says that another evaluator has taken the database.
+    """
 
     def __init__(
         self,
@@ -41,36 +48,42 @@ class Runner:
         *,
         at_once: int,
         now: Callable[[], float],
-        retry_s: float = RETRY_S,
     ) -> None:
         self.changes = Changes()
         self.progress: dict[str, Progress] = {}
         self.rows = 0  # evaluated since the start
+        self.refused: CannotUse | None = None
         self._store = store
         self._evaluate = evaluate
         self._files_of = files_of
         self._gateway = gateway
         self._at_once = at_once
         self._now = now
-        self._retry_s = retry_s
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._held = False  # what runs was started since the database was taken
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()  # who starts or cancels one has it, so that none is in between
 
     async def run(self) -> None:
-        """Start what is queued, until cancelled; first of all what was running when the evaluator ended."""
-        await self._insist(lambda: self._store.restart(self._now()))
+        """Start what is queued, until cancelled; first of all what was running when the evaluator ended.
+
+        It ends by itself where another evaluator has taken the database, whose connection had been lost.
+        """
         try:
             while True:
                 self._wake.clear()
                 try:
+                    await self._hold()
                     await self._start()
+                    await self._woken()
+                except CannotUse as error:
+                    self.refused = error
+                    self.changes.end()
+                    return
                 except Exception as error:
                     bug = {} if isinstance(error, UNREACHABLE) else {"exc_info": error}
-                    log.warning("cannot start evaluations", reason=str(error), again_in_s=self._retry_s, **bug)
-                    await asyncio.sleep(self._retry_s)
-                else:
-                    await self._wake.wait()
+                    log.warning("cannot start evaluations", reason=str(error), again_in_s=RETRY_S, **bug)
+                    await asyncio.sleep(RETRY_S)
         finally:
             await self._stop([*self._tasks])
 
@@ -109,6 +122,27 @@ class Runner:
         self.changes.tell(id)
         return upload
 
+    async def _hold(self) -> None:
+        """Keep other evaluators out; what may have run beside another one is stopped, and begins where it was."""
+        if self._held and await asyncio.to_thread(self._store.hold.is_held):
+            return
+        if self._held:
+            self._held = False
+            log.warning("database lost", evaluations=len(self._tasks), then="they go on when it is there again")
+        async with self._lock:
+            await self._stop([*self._tasks])
+            await asyncio.to_thread(self._store.hold.take)
+            await asyncio.to_thread(self._store.restart, self._now())
+        self._held = True
+
+    async def _woken(self) -> None:
+        """Wait until there may be one to start, or the database is no longer this evaluator's own."""
+        while await asyncio.to_thread(self._store.hold.is_held):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HELD_S):
+                    await self._wake.wait()
+                    return
+
     async def _start(self) -> None:
         async with self._lock:
             while len(self._tasks) < self._at_once:
@@ -128,14 +162,14 @@ class Runner:
     async def _run(self, evaluation: Evaluation) -> None:
         """Run one until it ends; where this is cancelled, whoever did it has written down why, or it stays running."""
         kept = self._store.kept(evaluation)
-        event, facts = await self._outcome(evaluation, kept)
-        if kept.latest is not None:
-            told = kept.latest
-            facts = {"rows_done": told.rows_done, "rows": told.rows, "rows_per_s": told.rows_per_s, **facts}
         try:
+            event, facts = await self._outcome(evaluation, kept)
+            if kept.latest is not None:
+                told = kept.latest
+                facts = {"rows_done": told.rows_done, "rows": told.rows, "rows_per_s": told.rows_per_s, **facts}
             await self._settle(evaluation, event, facts)
         except Exception as error:  # what came of it cannot be written down
-            event, reason = outcome_of(error, evaluation.id)
+            event, reason = outcome_of(error, evaluation.id, begun=True)
             await self._settle(evaluation, event, {"reason": reason})
 
     async def _settle(self, evaluation: Evaluation, event: Event, facts: Mapping[str, Any]) -> None:
@@ -169,7 +203,7 @@ class Runner:
         except NoLongerRuns:
             return Event.CANCEL, {}
         except Exception as error:
-            event, reason = outcome_of(error, id)
+            event, reason = outcome_of(error, id, begun=kept.latest is not None or evaluation.rows_done > 0)
             return event, {"reason": reason}
         return Event.FINISH, {"document": document.model_dump(mode="json")}
 
@@ -179,5 +213,5 @@ class Runner:
             try:
                 return await asyncio.to_thread(call)
             except UNREACHABLE as error:
-                log.warning("database", reason=str(error.orig), again_in_s=self._retry_s)
-                await asyncio.sleep(self._retry_s)
+                log.warning("database", reason=str(error.orig), again_in_s=RETRY_S)
+                await asyncio.sleep(RETRY_S)

@@ -6,9 +6,10 @@ It does not know what runs. Times are seconds since 1970, and given.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session, sessionmaker
 
+from sluice.evaluator.jobs.database import Database
 from sluice.evaluator.jobs.kept import KeptParts
 from sluice.evaluator.jobs.life_cycle import ENDED, LIFE_CYCLE, Event, Status
 from sluice.evaluator.jobs.tables import Evaluation, Part, Upload
@@ -19,8 +20,9 @@ from sluice.policy.errors import BadRequest, EvaluationConflict, EvaluationNotFo
 class Store:
     """What it gives are rows that no transaction holds any more; only `Evaluation.document` is not among them."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._begin = sessionmaker(engine, expire_on_commit=False).begin
+    def __init__(self, database: Database) -> None:
+        self.hold = database.hold
+        self._begin = sessionmaker(database.engine, expire_on_commit=False).begin
 
     def add(self, id: str, spec: Spec, now: float) -> Evaluation:
         """Queue an evaluation.
@@ -32,8 +34,8 @@ class Store:
             upload = spec.data.upload
             if upload is not None and session.get(Upload, upload, with_for_update=True) is None:
                 raise BadRequest(
-                    f"There is no upload {upload!r:.80}: one goes with the evaluation of it, or after a day. Send the "
-                    "file again to POST /v1/evaluations/uploads."
+                    f"There is no upload {upload!r:.80}: one goes with its last evaluation, or after upload_kept_s "
+                    "without any. Send the file again to POST /v1/evaluations/uploads."
                 )
             made = Evaluation(id=id, model=spec.model, spec=spec.model_dump(mode="json"), upload=upload, created_at=now)
             session.add(made)

@@ -37,18 +37,24 @@ def recognition_of(subject: Subject, signature: str, output: str | None) -> Reco
 
 @dataclass(slots=True)
 class Classes:
-    """The classes of the judged output, and whether that holds logits or probabilities, which the first rows tell."""
+    """The classes of the judged output, and whether that holds probabilities or logits, which its first rows tell."""
 
     signature: str
     output: Tensor
     named: Sequence[str] | None
     recognition: Recognition | None = None
-    probabilities: bool | None = field(default=None, init=False)
+    probabilities: bool = field(default=False, init=False)
+
+    def see(self, answers: Array) -> None:
+        """Take rows as probabilities if all of these, the first ones, are: 0 or more, with a sum of 1.
+
+        Raises:
+            BadRequest: they are no rows of classes.
+        """
+        self.probabilities = bool(self._look_like_probabilities(answers).all())
 
     def of(self, answers: Array, rows: Rows) -> tuple[Array, Array]:
         """Probabilities and their logarithms, float64 `[rows, class]`, of answers float64 `[rows, class or unit]`.
-
-        Rows are taken as probabilities if all of those that came first are: 0 or more, with a sum of 1.
 
         Raises:
             BadRequest: they are no rows of classes, or some are probabilities and some are not.
@@ -56,14 +62,7 @@ class Classes:
         if self.recognition is not None:
             check_logits(self.recognition, answers)
             return _of_logits(class_logits(self.recognition, answers))
-        if answers.ndim != 2 or answers.shape[1] < 2:
-            raise BadRequest(
-                f"Classification takes an output [rows, class] with a number for each class; {self.output.name!r} came "
-                f"as {list(answers.shape)}. Name another in `options.output`, or is the task regression?"
-            )
-        looks = (answers >= 0).all(axis=1) & (np.abs(answers.sum(axis=1) - 1) <= _SUMS_TO_1)
-        if self.probabilities is None:
-            self.probabilities = bool(looks.all())
+        looks = self._look_like_probabilities(answers)
         # One row of logits or another may look like probabilities by chance, more than half of them do not.
         odd = ~looks if self.probabilities else looks if looks.mean() > 1 / 2 and len(looks) > 2 else np.zeros(0, bool)
         if odd.any():
@@ -88,6 +87,15 @@ class Classes:
                 "them all in `options.classes`."
             )
         return self.named
+
+    def _look_like_probabilities(self, answers: Array) -> NDArray[np.bool_]:
+        if answers.ndim != 2 or answers.shape[1] < 2:
+            raise BadRequest(
+                f"Classification takes an output [rows, class] with a number for each class; {self.output.name!r} came "
+                f"as {list(answers.shape)}. Name another in `options.output`, or is the task regression?"
+            )
+        found: NDArray[np.bool_] = (answers >= 0).all(axis=1) & (np.abs(answers.sum(axis=1) - 1) <= _SUMS_TO_1)
+        return found
 
 
 def classes_of(subject: Subject, options: Options) -> Classes:

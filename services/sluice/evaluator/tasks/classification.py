@@ -14,7 +14,6 @@ from sluice.evaluator.tasks.classes import classes_of, places_of
 from sluice.evaluator.tasks.classification_sections import bin_of, confusion_matrix, per_class, reliability
 from sluice.evaluator.tasks.task import Array, Asked, Measure, Subject, Values
 from sluice.evaluator.tasks.values import weighted_mean
-from sluice.policy.errors import BadRequest
 
 _NO_WEIGHT = "no row has a weight"
 
@@ -30,15 +29,18 @@ class Classification:
         self._bins = options.bins
         self.measures: Mapping[str, Measure] = classification_measures(options)
 
+    async def prepare(self, rows: Rows, asked: Asked) -> None:
+        """Whether answers are probabilities or logits, where the contract does not say."""
+        if self._classes.recognition is None:
+            self._classes.see(await self._answers(rows, asked))
+
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """label, predicted and rank (of the label, from 0) as places of classes; nll in nats, brier, confidence.
 
         Raises:
             BadRequest: a label is no class, or the answers are not those of a classifier.
         """
-        name = self._classes.output.name
-        column = answered_numbers(await asked.predict(rows.inputs, [name], self._classes.signature), name, rows)
-        answers = np.stack(column) if isinstance(column, list) else column
+        answers = await self._answers(rows, asked)
         probabilities, logarithms = self._classes.of(answers, rows)
         labels = places_of(rows, self._classes.names(probabilities.shape[1]))
         every = np.arange(len(rows))
@@ -53,21 +55,11 @@ class Classification:
             "nll": 0.0 - own,
             "brier": squares.sum(axis=1),
             "confidence": probabilities[every, predicted],
-            "probabilities": np.full(len(rows), bool(self._classes.probabilities)),
             "outputs": answers.astype(np.float32),
         }
 
     def sections(self, values: Values, metrics: Mapping[str, Metric]) -> Sequence[Section]:
-        """Each class by itself, which class is taken for which, and whether confidence is what it promises.
-
-        Raises:
-            BadRequest: some rows' answers are probabilities and others' are logits.
-        """
-        if len(set(values["probabilities"].tolist())) > 1:
-            raise BadRequest(
-                f"{self._classes.output.name!r} holds probabilities in some parts of the data and logits in others; "
-                "one of these is expected throughout."
-            )
+        """Each class by itself, which class is taken for which, and whether confidence is what it promises."""
         recognition = self._classes.recognition
         width = values["outputs"].shape[1] if recognition is None else len(recognition.classes)
         names = self._classes.names(width)
@@ -76,6 +68,11 @@ class Classification:
 
     def notes(self, values: Values) -> Sequence[str]:
         return ()
+
+    async def _answers(self, rows: Rows, asked: Asked) -> Array:
+        name = self._classes.output.name
+        column = answered_numbers(await asked.predict(rows.inputs, [name], self._classes.signature), name, rows)
+        return np.stack(column) if isinstance(column, list) else column
 
 
 def classification_measures(options: Options) -> Mapping[str, Measure]:

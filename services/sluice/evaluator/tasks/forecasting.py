@@ -49,6 +49,9 @@ class Forecasting:
             self._unit, free=self._horizon is not None, stateless=self._stateful and self._output is not None
         )
 
+    async def prepare(self, rows: Rows, asked: Asked) -> None:
+        """Nothing: what is judged is known without answers."""
+
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """What `row_values` gives, of the sessions and with `stateless_` of single rows; scaled and free errors."""
         stateless: dict[str, Array] = {}

@@ -57,7 +57,16 @@ class OpenSet:
             name for name, each in subject.contract.signatures.items() if each is recognition.signature
         )
         self._method, self._level = options.method, options.recognition_level
+        self._calibrated = True
         self.measures: Mapping[str, Measure] = MEASURES
+
+    async def prepare(self, rows: Rows, asked: Asked) -> None:
+        """Whether the gateway has a calibration."""
+        try:
+            await asked.recognize(rows.inputs, self._method, self._level)
+            self._calibrated = True
+        except NotCalibrated:
+            self._calibrated = False
 
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """kind, label and class as places, -1 for none; score, larger = stranger, and what the calibration says of it.
@@ -65,10 +74,7 @@ class OpenSet:
         Without a calibration, p_value, threshold, rejected and covered are NaN.
         """
         labels = places_of(rows, self._recognition.classes, none=True)
-        try:
-            found = await self._recognized(rows, asked, labels)
-        except NotCalibrated:
-            found = await self._by_logits(rows, asked)
+        found = await (self._recognized(rows, asked, labels) if self._calibrated else self._by_logits(rows, asked))
         known = labels >= 0
         rejected = found["rejected"] == 1
         return {

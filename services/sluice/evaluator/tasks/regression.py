@@ -27,6 +27,9 @@ class Regression:
         self._output = output_of(signature_of(subject, options.signature), options, is_float, "floats")
         self.measures: Mapping[str, Measure] = error_measures(self._output.unit)
 
+    async def prepare(self, rows: Rows, asked: Asked) -> None:
+        """Nothing: what is judged is known without answers."""
+
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """What `error_values` gives; outputs; where rows have time steps, each one's error."""
         predicted = await predictions(rows, asked, self._signature, self._output)

@@ -36,6 +36,9 @@ class Sequences:
         self.judged = "nll_outputs" if self._score else ""
         self.measures: Mapping[str, Measure] = sequence_measures(no_score)
 
+    async def prepare(self, rows: Rows, asked: Asked) -> None:
+        """Nothing: what is judged is known without answers."""
+
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """answer, as text; correct; tokens that are right and positions of all; nll in nats of so many target tokens.
 

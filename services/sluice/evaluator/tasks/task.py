@@ -71,6 +71,13 @@ class Task(Protocol):
     answered: str  # which of the values, `[rows]`, says what was answered, so that flips are found; "" if none
     tested: str  # which of the values, `[rows]`, versions are compared in: bool, right or not, or float, an error
 
+    async def prepare(self, rows: Rows, asked: Asked) -> None:
+        """Find out by the first rows what only answers tell; once, ahead of all values.
+
+        Raises:
+            BadRequest: the answers are not as the task takes them.
+        """
+
     async def values(self, rows: Rows, asked: Asked) -> Values:
         """The rows' values, `weight` not among them.
 
@@ -79,11 +86,7 @@ class Task(Protocol):
         """
 
     def sections(self, values: Values, metrics: Mapping[str, Metric]) -> Sequence[Section]:
-        """Tables and plots of the task's own, from the values of all rows, with `weight`, and `group` as text.
-
-        Raises:
-            BadRequest: the values of some rows do not fit those of others.
-        """
+        """Tables and plots of the task's own, from the values of all rows, with `weight`, and `group` as text."""
 
     def notes(self, values: Values) -> Sequence[str]:
         """What a reader of the metrics must know besides, in sentences."""
