@@ -227,7 +227,7 @@ async def test_the_evaluator_is_started_once_when_it_is_first_asked_for_and_rest
         return len([each for each in logs if each["event"] == "started"])
 
     roots = "/data/a,s3://bucket/b"
-    settings = {"evaluations_database": "postgresql://db/e", "evaluations_data_roots": roots}
+    settings = {"evaluations_database": "postgresql://db/e", "evaluations_data_roots": roots, "log_format": "json"}
     async with running(puppet, evaluator=None, **settings) as here:
         assert here.app.state.evaluator._own is None
         answers = await asyncio.gather(*(here.http.get("/v1/evaluations") for _ in range(5)))
@@ -237,7 +237,7 @@ async def test_the_evaluator_is_started_once_when_it_is_first_asked_for_and_rest
         assert started() == 1
         assert told == [
             "-m", "sluice.cli", "--end-with-parent", "evaluator", "--gateway", f"http://127.0.0.1:{here.port}",
-            "--http", f"unix:{kept.socket}", "--data-roots", roots,
+            "--http", f"unix:{kept.socket}", "--log-format", "json", "--data-roots", roots,
         ]  # fmt: skip
         assert kept._environment == {"SLUICE_EVALUATOR_DATABASE": "postgresql://db/e"}
         kept._process.kill()

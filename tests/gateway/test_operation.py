@@ -114,6 +114,17 @@ async def test_metrics_have_known_names_and_labels_and_tell_of_no_session(here):
     assert seen == METRICS
 
 
+async def test_metrics_have_as_many_lines_with_many_sessions_as_with_one(here):
+    await (await here.open()).goes_on()
+    await here.metrics()  # which counts itself from now on
+    one = await here.metrics()
+    adders = await here.adders(200)
+    await asyncio.gather(*(adder.goes_on() for adder in adders))
+    many = await here.metrics()
+    assert many.keys() == one.keys()
+    assert many['sluice_sessions_active{model="sum"}'] == 201
+
+
 async def test_rows_batches_and_filler_add_up(puppet):
     async with running(puppet, allowed_batch_sizes="4,8") as here:
         gate = Gate(puppet)
