@@ -112,7 +112,8 @@ class Settings(BaseSettings):
     grpc: Address = Field("127.0.0.1:8081", description="Where to listen for gRPC, HOST:PORT. Port 0: any free one.")
     backend: Annotated[str, AfterValidator(_backend)] | None = Field(
         None,
-        description="Model server to use, HOST:PORT or unix:PATH. Without it the embedded one is started as a child.",
+        description="Model server to use, HOST:PORT or unix:PATH; those of a name with several addresses take turns. "
+        "Without it the embedded one is started as a child.",
     )
     calibrations: Path | None = Field(
         None,

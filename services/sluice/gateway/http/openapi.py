@@ -58,7 +58,7 @@ TAGS = [
         "description": "A model measured on a data set, through this gateway. A process of its own answers, the "
         "evaluator, whose page says what bodies hold.",
     },
-    {"name": "operation", "description": "Health, readiness, metrics (docs/operation.md)."},
+    {"name": "operation", "description": "Health, readiness, metrics (docs/operations.md)."},
     {
         "name": FOLDED,
         "description": "The same calls, of another version than the newest: by its number, or by a label that it has.",

@@ -42,6 +42,8 @@ _CHANNEL_OPTIONS = [
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.default_authority", "localhost"),
+    # Of a name with several addresses, as of a headless service, each is a model server, and they take turns.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
 ]
 
 # What the model server says when the values of a batch, not the server, are at fault.
@@ -76,7 +78,7 @@ class VersionStatus:
 
 
 class Backend:
-    """One model server. `address` is HOST:PORT or unix:PATH."""
+    """One model server, or several that serve the same. `address` is HOST:PORT or unix:PATH."""
 
     def __init__(self, address: str) -> None:
         self.address = address
