@@ -13,7 +13,7 @@ DEEP := tests/policy tests/wire tests/contract tests/simulation tests/cli/test_b
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # or every process compiles TensorFlow again, which takes longer than all else in its start
 
-.PHONY: help demo serve test test-deep bench loadtest soak openset check fix protos lock system-packages clean
+.PHONY: help demo serve test test-deep bench loadtest soak openset gpu-check check fix protos lock system-packages clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ soak: $(BIN)/.dev ## Load a gateway for an hour, killing its model server now an
 
 openset: $(BIN)/.dev ## Measure every method that says "none of these", five seeds, about 15 minutes; OPENSET="--docs"
 	python -m loadtests.openset $(OPENSET)
+
+gpu-check: $(BIN)/.dev ## Compare a model server's answers with the CPU's, choose batch sizes; GPU_CHECK="--backend gpu:8500"
+	python -m loadtests.gpu_check $(GPU_CHECK)
 
 check: $(BIN)/.dev ## Lint, types, layers, generated files
 	ruff check .

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import gevent
 import psutil
+from gevent.lock import RLock
 from locust import log as locust_log
 from locust.env import Environment
 from locust.runners import STATE_RUNNING, STATE_SPAWNING
@@ -37,6 +38,7 @@ class Lead:
         self._finding: Finding | None = None
         self._every = sorted(environment.available_user_classes or ())
         self._progress: gevent.Greenlet | None = None
+        self._ending = RLock()
         try:
             self._budgets = read_budgets(Path(self._given.budgets), self._section, SCENARIOS)
             read_history(Path(self._given.out) / FILE)
@@ -106,10 +108,11 @@ class Lead:
 
     def _end(self, **_: Any) -> None:
         runner = self._environment.runner
-        if runner.state in (STATE_SPAWNING, STATE_RUNNING):  # somebody stops Locust in the middle
-            self._environment.stop_timeout = 0.0
-            runner.quit()
-        self._finish()
+        with self._ending:  # Locust ends twice at SIGTERM, which must wait for the page
+            if runner.state in (STATE_SPAWNING, STATE_RUNNING):  # somebody stops Locust in the middle
+                self._environment.stop_timeout = 0.0
+                runner.stop()
+            self._finish()
 
     def _finish(self) -> None:
         trial, self._trial = self._trial, None

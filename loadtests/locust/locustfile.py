@@ -35,6 +35,8 @@ def begin(environment: Environment, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):
         Lead(environment, wrong)
     gevent.signal_handler(signal.SIGINT, _interrupt, greenlet.getcurrent())
+    if environment.shape_class:  # until its end, Locust does not handle SIGTERM
+        gevent.signal_handler(signal.SIGTERM, _interrupt, greenlet.getcurrent())
 
 
 def _interrupt(main: greenlet.greenlet) -> None:

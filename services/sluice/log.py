@@ -6,10 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import structlog
 
 from sluice import stderr
+
+LogFormat = Literal["text", "json"]
+LOG_FORMAT = (
+    "How lines of the log are written to standard error: `text` for people, or `json`, an object a line with `event`, "
+    "`level`, `timestamp` and what else there is to say, for programs."
+)
 
 
 class _Others(logging.Handler):
@@ -21,17 +28,22 @@ class _Others(logging.Handler):
         tell(record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
-def configure() -> None:
-    """Log at INFO to standard error, in colour on a terminal."""
+def configure(log_format: LogFormat = "text") -> None:
+    """Log at INFO to standard error: text, in colour on a terminal, or a JSON object a line. It may be called again."""
     logging.basicConfig(handlers=[_Others(logging.WARNING)])
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S"),
+    form: tuple[structlog.typing.Processor, ...] = (
+        structlog.processors.TimeStamper(fmt="%H:%M:%S"),
+        structlog.processors.format_exc_info,
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24),
+    )
+    if log_format == "json":
+        form = (
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24),
-        ],
+            structlog.processors.JSONRenderer(),
+        )
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, *form],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(stderr),  # type: ignore[arg-type]  # as a file that is printed to
     )

@@ -74,6 +74,12 @@ def unreadable(
     return error.removeprefix("error parsing CLI: ")
 
 
+def no_setting(name: str, known: Collection[str]) -> str:
+    """What to say of a setting that there is not; which one may be meant."""
+    close = get_close_matches(name.lower().replace("-", "_"), known, 1)
+    return f"there is no setting {name!r:.80}{f'; did you mean {close[0]}?' if close else ''}"
+
+
 def _reason(error: Any) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])

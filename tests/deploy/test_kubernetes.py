@@ -235,6 +235,15 @@ def test_only_those_connect_who_have_business_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
+def test_no_policy_opens_a_port_that_nobody_behind_it_has(name: str) -> None:
+    objects = rendered(name)
+    for policy in of(objects, "NetworkPolicy"):
+        behind = selected(policy["spec"]["podSelector"], objects)
+        for port in [port["port"] for rule in policy["spec"].get("ingress", ()) for port in rule["ports"]]:
+            assert [to for to in behind if has(objects, to, port)], f"{plain(policy)}: {port}"
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_every_pod_of_the_namespace_is_closed_to_begin_with(name: str) -> None:
     closed = one(rendered(name), "NetworkPolicy", "nobody")["spec"]
     assert closed == {"podSelector": {}, "policyTypes": ["Ingress"]}

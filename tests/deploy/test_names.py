@@ -52,7 +52,6 @@ def gateway_settings(name: str) -> Settings:
 @cache
 def evaluator_settings(name: str) -> EvaluatorSettings:
     variables = environment(rendered(name), "evaluator")
-    assert variables.pop("HOME") == "/tmp"
     given = {key.removeprefix(EVALUATOR_PREFIX).lower(): value for key, value in variables.items()}
     return EvaluatorSettings(**given)
 
@@ -73,7 +72,7 @@ def service_ports(objects: list[Manifest], name: str) -> set[int]:
 
 def reached(objects: list[Manifest], address: str) -> bool:
     """Whether an address is that of a Service and one of its ports."""
-    host, _, port = address.removeprefix("http://").partition(":")
+    host, _, port = address.partition(":")
     return int(port) in service_ports(objects, host)
 
 
@@ -97,7 +96,7 @@ def test_the_gateway_listens_where_its_ports_are_and_asks_services_that_there_ar
 def test_the_evaluator_listens_where_its_port_is_and_keeps_things_on_its_volume(name: str) -> None:
     objects, settings = rendered(name), evaluator_settings(name)
     assert settings.http == f"0.0.0.0:{port_of(objects, 'evaluator', 'http')}"
-    assert reached(objects, settings.gateway)
+    assert settings.gateway == f"http://gateway:{port_of(objects, 'gateway', 'http')}"
     kept = mounts(objects, "evaluator")["evaluations"]
     assert str(settings.uploads).startswith(f"{kept}/")
     if name == "production":
@@ -114,7 +113,7 @@ def test_every_variable_is_a_setting(name: str) -> None:
         ("gateway", PREFIX, Settings), ("evaluator", EVALUATOR_PREFIX, EvaluatorSettings)
     ):  # fmt: skip
         known = {f"{prefix}{field.upper()}" for field in settings.model_fields}
-        assert {each["name"] for each in container(objects, pod)["env"]} <= known | {"HOME"}
+        assert {each["name"] for each in container(objects, pod)["env"]} <= known
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
@@ -250,7 +249,7 @@ def test_jobs_run_commands_that_there_are() -> None:
 
 def test_the_calibration_asks_the_gateway_and_writes_where_it_reads() -> None:
     args = container(rendered("calibrate"), "calibrate")["args"]
-    assert reached(rendered("cpu"), args[args.index("--url") + 1])
+    assert args[args.index("--url") + 1] == f"http://gateway:{port_of(rendered('cpu'), 'gateway', 'http')}"
     assert args[args.index("--calibrations") + 1] == mounts(rendered("cpu"), "gateway")["calibrations"]
     claims = [
         next(each["persistentVolumeClaim"] for each in pod["spec"]["volumes"] if each["name"] == "calibrations")

@@ -283,7 +283,7 @@ class Puppet:
     """`before` runs ahead of every answer and may wait or raise; `twist` may change the answer's outputs.
 
     Versions in `ended` are those that it had once. Where `forwarded` is set, it answers every call but those about its
-    models' states with these bytes, and `asked` are the messages that came.
+    models' states with these bytes, and `asked` are the messages that came. `traces` are what metadata told of a trace.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -298,6 +298,7 @@ class Puppet:
         self.twist: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]] | None = None
         self.forwarded: bytes | None = None
         self.asked: list[tuple[str, bytes]] = []
+        self.traces: list[dict[str, str]] = []
         self._server: grpc.aio.Server | None = None
         self._changed = asyncio.Condition()
 
@@ -340,6 +341,8 @@ class Puppet:
 
     def _raw(self, path: str, call: Any, kind: Any) -> Callable[[bytes, Any], Any]:
         async def answer(message: bytes, context: Any) -> bytes:
+            if told := {name: text for name, text in context.invocation_metadata() if name.startswith("trace")}:
+                self.traces.append(told)
             if self.forwarded is not None and call != self._status:
                 self.asked.append((path, message))
                 if self.before is not None:

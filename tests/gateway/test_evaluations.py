@@ -149,6 +149,24 @@ async def test_a_client_that_leaves_in_the_middle_of_its_upload_is_gone_for_the_
     await eventually(lambda: outcome(here, "client_gone"))
 
 
+async def test_an_evaluator_at_a_host_and_a_port_is_asked_there(puppet):
+    asked = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nthere!")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, running(puppet, evaluator=address) as here:
+        found = await here.http.get("/v1/evaluations?limit=3")
+        assert (found.status_code, found.text) == (200, "there!")
+    first, *headers = asked[0].decode().split("\r\n")
+    assert first == "GET /v1/evaluations?limit=3 HTTP/1.1"
+    assert f"Host: {address}" in headers
+
+
 async def test_an_answer_that_does_not_begin_in_time_is_no_answer(here, stand_in):
     answer = await here.http.get("/v1/evaluations/silent", headers={"Sluice-Timeout-Ms": "30"})
     told = refused(answer, 504, "deadline_exceeded")["error"]
@@ -209,7 +227,7 @@ async def test_the_evaluator_is_started_once_when_it_is_first_asked_for_and_rest
         return len([each for each in logs if each["event"] == "started"])
 
     roots = "/data/a,s3://bucket/b"
-    settings = {"evaluations_database": "postgresql://db/e", "evaluations_data_roots": roots}
+    settings = {"evaluations_database": "postgresql://db/e", "evaluations_data_roots": roots, "log_format": "json"}
     async with running(puppet, evaluator=None, **settings) as here:
         assert here.app.state.evaluator._own is None
         answers = await asyncio.gather(*(here.http.get("/v1/evaluations") for _ in range(5)))
@@ -219,7 +237,7 @@ async def test_the_evaluator_is_started_once_when_it_is_first_asked_for_and_rest
         assert started() == 1
         assert told == [
             "-m", "sluice.cli", "--end-with-parent", "evaluator", "--gateway", f"http://127.0.0.1:{here.port}",
-            "--http", f"unix:{kept.socket}", "--data-roots", roots,
+            "--http", f"unix:{kept.socket}", "--log-format", "json", "--data-roots", roots,
         ]  # fmt: skip
         assert kept._environment == {"SLUICE_EVALUATOR_DATABASE": "postgresql://db/e"}
         kept._process.kill()

@@ -114,6 +114,17 @@ async def test_metrics_have_known_names_and_labels_and_tell_of_no_session(here):
     assert seen == METRICS
 
 
+async def test_metrics_have_as_many_lines_with_many_sessions_as_with_one(here):
+    await (await here.open()).goes_on()
+    await here.metrics()  # which counts itself from now on
+    one = await here.metrics()
+    adders = await here.adders(200)
+    await asyncio.gather(*(adder.goes_on() for adder in adders))
+    many = await here.metrics()
+    assert many.keys() == one.keys()
+    assert many['sluice_sessions_active{model="sum"}'] == 201
+
+
 async def test_rows_batches_and_filler_add_up(puppet):
     async with running(puppet, allowed_batch_sizes="4,8") as here:
         gate = Gate(puppet)
@@ -163,6 +174,14 @@ async def test_outcomes_are_counted_by_code(here):
     for outcome in ("ok", "shape_mismatch", "step_mismatch", "backend_error"):
         assert metrics[f'sluice_requests_total{{call="step",model="sum",outcome="{outcome}"}}'] == 1
     assert metrics['sluice_backend_errors_total{model="sum",reason="backend_error"}'] == 1
+
+
+async def test_refusals_are_counted_with_their_model_if_there_is_one(here):
+    for model, body, status in (("sum", {"ttl_s": -1}, 400), ("made-up", {}, 404)):
+        assert (await here.http.post(f"/v1/models/{model}/sessions", json=body)).status_code == status
+    metrics = await here.metrics()
+    assert metrics['sluice_requests_total{call="open_session",model="sum",outcome="bad_request"}'] == 1
+    assert metrics['sluice_requests_total{call="open_session",model="",outcome="model_not_found"}'] == 1
 
 
 async def test_sessions_that_end_are_counted_by_reason(puppet):

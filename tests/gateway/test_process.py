@@ -12,7 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -59,7 +59,7 @@ async def serving(backend: str, *flags: str, hangup: str = "default") -> AsyncIt
         async with asyncio.timeout(PATIENCE_S):
             while not (
                 found := re.search(
-                    r"http=(http://127\.0\.0\.1:\d+)", line := (await process.stderr.readline()).decode()
+                    r'"?http(?:=|": ")(http://127\.0\.0\.1:\d+)', line := (await process.stderr.readline()).decode()
                 )
             ):
                 assert line, "it ended before it listened"
@@ -117,6 +117,31 @@ async def test_a_gateway_that_is_told_to_stop_finishes_what_runs_and_ends_with_c
         code, logged = await served.end()
         assert code == 0
         assert "Traceback" not in logged
+
+
+async def test_a_gateway_that_is_told_to_stop_under_load_loses_no_answer(puppet):
+    """What the model server has answered, its clients get, or they are told that their states have not moved."""
+    clients, answered, told = 8, [], []
+    async with serving(puppet.address, "--drain-s", "0.5", "--log-format", "json") as served:
+
+        async def ask(adder):
+            with suppress(httpx.TransportError):  # there is nobody any more: such a request has not run
+                while (response := await adder.step((3, 5))).status_code == 200:
+                    assert response.json() == adder.added((3, 5))
+                    answered.append(adder.id)
+                told.append(refused(response, 503, "draining"))
+
+        adders = [await served.open() for _ in range(clients)]
+        asking = [asyncio.create_task(ask(adder)) for adder in adders]
+        await eventually(lambda: len(answered) > 5 * clients)
+        served.process.send_signal(signal.SIGTERM)
+        code, logged = await served.end()
+        await asyncio.gather(*asking)
+    assert code == 0
+    assert "stopping" in [json.loads(line)["event"] for line in logged.splitlines()]
+    assert "Traceback" not in logged
+    ran = sum(rows for _, rows in puppet.batches)  # so few at a time are without filler
+    assert len(answered) <= ran <= len(answered) + len(told)
 
 
 async def _not_ready(served):

@@ -78,7 +78,7 @@ class World:
         self.metrics = Metrics()
         self.engine = Engine(self.scheduler, runner, self.metrics)
         self.gateway = Gateway(self.settings, FixedCatalog(), self.engine, self.metrics)  # type: ignore[arg-type]
-        calls = Calls(self.metrics)
+        calls = Calls(self.metrics, RequestIds())
         calls.open(self.gateway)
         self.state = SimpleNamespace(
             gateway=self.gateway, metrics=self.metrics, calls=calls, ids=RequestIds(), cors=None

@@ -23,7 +23,7 @@ def evaluator(arguments: Sequence[str]) -> int:
         raise CommandError(str(error), WRONG_USAGE) from None
     except ValidationError as error:
         raise CommandError(told(error, Given(arguments, PREFIX)), WRONG_USAGE) from None
-    configure()
+    configure(settings.log_format)
     from sluice.evaluator.jobs.database import CannotUse
     from sluice.evaluator.parts import parts_of
     from sluice.evaluator.server import serve

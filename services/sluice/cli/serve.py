@@ -38,7 +38,7 @@ def serve(arguments: Sequence[str]) -> int:
         raise CommandError(told(error, Given(arguments, PREFIX)), WRONG_USAGE) from None
     if settings.backend is None:
         need("serve --models", "model-server", otherwise=", or name a model server that runs: --backend HOST:PORT")
-    configure()
+    configure(settings.log_format)
     keep_freed_memory()
     try:
         return run(settings)

@@ -1,7 +1,7 @@
 """`sluice serve --help` in the form of the other commands: the settings as options. It does not read them."""
 
 from inspect import Parameter, Signature
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -56,8 +56,12 @@ def _option(name: str, field: FieldInfo, panel: str | None) -> Any:
     flag = f"--{name.replace('_', '-')}"
     if field.annotation is bool:
         return Annotated[bool, typer.Option(flag, help=field.description, rich_help_panel=panel)]
-    word = next(word for kind, word in _WORDS.items() if kind in str(field.annotation))
+    word = "|".join(get_args(field.annotation)) if get_origin(field.annotation) is Literal else _word(field)
     return Annotated[str | None, typer.Option(flag, metavar=word, help=field.description, rich_help_panel=panel)]
+
+
+def _word(field: FieldInfo) -> str:
+    return next(word for kind, word in _WORDS.items() if kind in str(field.annotation))
 
 
 def _written(default: Any) -> Any:

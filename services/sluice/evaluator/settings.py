@@ -12,6 +12,7 @@ from pydantic_settings import SettingsError as Unreadable
 
 from sluice.client.urls import check_url
 from sluice.listener import check_address
+from sluice.log import LOG_FORMAT, LogFormat
 from sluice.wrong_settings import Given, unreadable
 
 PREFIX = "SLUICE_EVALUATOR_"
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
         24 * 3600.0, description="How long an upload is kept that no evaluation is of, in seconds."
     )
     at_once: PositiveInt = Field(1, description="Evaluations that run at the same time; the others are queued.")
+    log_format: LogFormat = Field("text", description=LOG_FORMAT)
 
 
 def load(args: Sequence[str]) -> Settings:

@@ -17,7 +17,7 @@ from starlette.routing import Match
 from sluice.gateway.core.engine import Engine
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.grpc.server import GrpcServer
-from sluice.gateway.http import calibrations, evaluations, events, generate, oip, operation, rest
+from sluice.gateway.http import calibrations, evaluations, events, generate, home, oip, operation, rest
 from sluice.gateway.http.answers import is_tf_serving, plain_body
 from sluice.gateway.http.body import IN_WORDS
 from sluice.gateway.http.cors import Cors
@@ -74,13 +74,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = metrics
     for part in (rest, operation, events, generate, calibrations, oip):
         app.include_router(part.router)
-    app.router.routes.extend(evaluations.routes())
+    app.router.routes.extend([*evaluations.routes(), *home.routes()])
     app.add_api_websocket_route("/{path:path}", refuse_socket)
     app.add_exception_handler(SluiceError, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, _refuse_fields)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, _refuse_path)  # type: ignore[arg-type]
     app.state.ids = RequestIds()
-    app.state.calls = Calls(metrics)
+    app.state.calls = Calls(metrics, app.state.ids)
     app.state.cors = Cors(settings.cors_origins) if settings.cors_origins else None
     front = {"gateway": lambda: app.state.gateway, "metrics": metrics, "ids": app.state.ids, "cors": app.state.cors}
     app.add_middleware(Front, **front)
@@ -95,7 +95,13 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
         if address is None and settings.models is not None:
             child = Child(
                 "embedded model server",
-                partial(model_server_arguments, settings.models, settings.intra_op_threads, settings.inter_op_threads),
+                partial(
+                    model_server_arguments,
+                    settings.models,
+                    settings.intra_op_threads,
+                    settings.inter_op_threads,
+                    settings.log_format,
+                ),
                 reached=lambda: catalog.reached,
                 died=lambda reason: catalog.lose(reason),  # noqa: PLW0108 - it is made below
                 hopeless=app.state.give_up,
@@ -105,7 +111,9 @@ async def _lifespan(app: FastAPI, settings: Settings, metrics: Metrics) -> Async
             address, expected = child.address, "the embedded model server is starting"
         evaluator = app.state.evaluator = Evaluator(
             settings.evaluator,
-            lambda socket: evaluator_arguments(app.state.url, settings.evaluations_data_roots, socket),
+            lambda socket: evaluator_arguments(
+                app.state.url, settings.evaluations_data_roots, settings.log_format, socket
+            ),
             evaluator_environment(settings.evaluations_database),
         )
         stack.push_async_callback(evaluator.close)

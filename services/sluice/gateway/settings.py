@@ -20,12 +20,13 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as Unreadable
 
 from sluice.listener import check_address
+from sluice.log import LOG_FORMAT, LogFormat
 from sluice.missing import no_folder
 from sluice.model_folder import LAYOUT
 from sluice.policy.batching import BatchingOptions
 from sluice.policy.lengths import BucketOptions
 from sluice.policy.sessions import SessionOptions
-from sluice.wrong_settings import UNKNOWN_FLAG, Given, unreadable
+from sluice.wrong_settings import UNKNOWN_FLAG, Given, no_setting, unreadable
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\sA-Z]+")
 PREFIX = "SLUICE_"
@@ -240,6 +241,8 @@ class Settings(BaseSettings):
         1, ge=0, description="Embedded model server: operations side by side; 0: TensorFlow's choice."
     )
 
+    log_format: LogFormat = Field("text", description=LOG_FORMAT + " Children that are started here follow it.")
+
     @property
     def batching(self) -> BatchingOptions:
         linger_s, share = self.linger_ms / 1000, self.low_priority_share
@@ -279,8 +282,8 @@ def load(args: Sequence[str]) -> Settings:
     """The settings that flags `args`, the environment and a YAML file together make.
 
     Raises:
-        SettingsError: the file or a folder is missing, or a flag or an environment variable is unknown.
-        pydantic.ValidationError: a value is of the wrong form, or a key of the file is unknown.
+        SettingsError: the file or a folder is missing, or a flag, a variable or a key of the file is unknown.
+        pydantic.ValidationError: a value is of the wrong form.
         SystemExit: `--help` (0).
     """
     _refuse_unknown_environment()
@@ -320,6 +323,9 @@ def _check_yaml(file: Path) -> None:
         raise SettingsError(f"config: {file} is not YAML: {error}") from None
     if not isinstance(content, dict | None) or not all(isinstance(key, str) for key in content or ()):
         raise SettingsError(f"config: {file} must hold one `setting: value` a line; got {type(content).__name__}")
+    unknown = [no_setting(key, Settings.model_fields) for key in content or () if key not in Settings.model_fields]
+    if unknown:
+        raise SettingsError(f"config: {file}: {'; '.join(unknown)}")
 
 
 def _refuse_unknown_environment() -> None:

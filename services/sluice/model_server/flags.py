@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from sluice.model_server.settings import HOW, NO_EFFECT, REFUSED, WHAT, WHEN, WHERE, ModelServerSettings, flags_of
 
@@ -57,7 +57,9 @@ def _tensorflow() -> str:
 def _add(section: Any, name: str) -> None:
     field, default = ModelServerSettings.model_fields[name], default_of(name)
     said = f"{field.description} [{default}]" if default else field.description
-    if field.annotation is bool:
+    if get_origin(field.annotation) is Literal:
+        section.add_argument(f"--{name}", metavar="|".join(get_args(field.annotation)), help=said)
+    elif field.annotation is bool:
         section.add_argument(f"--{name}", nargs="?", const="true", metavar="BOOL", help=said)
     else:
         word = next(word for kind, word in _WORDS.items() if kind.__name__ in str(field.annotation))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 from pydantic import ValidationError
 
+from sluice.log import configure
 from sluice.model_server.flags import load
 from sluice.model_server.listening import Rest, check_ports
 from sluice.model_server.settings import PREFIX, ModelServerSettings
@@ -44,6 +45,7 @@ def run(settings: ModelServerSettings) -> int:
 
     Until it listens it ends at once, with code 0.
     """
+    configure(settings.log_format)
     stop = Stop(with_parent=settings.stop_with_parent)
     try:
         # TensorFlow takes seconds to import: say at once that it would be in vain

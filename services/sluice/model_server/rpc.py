@@ -11,6 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from sluice.model_server.calls import Calls
 from sluice.model_server.errors import ServingError
+from sluice.wire.trace_context import read_trace
 
 log = structlog.get_logger()
 
@@ -55,6 +56,13 @@ def _service(name: str, methods: Mapping[str, Callable[[bytes], Any]]) -> "grpc.
     return grpc.method_handlers_generic_handler(name, handlers)
 
 
+def _trace(context: grpc.ServicerContext) -> dict[str, str]:
+    """What a line in the log says of the trace that a call belongs to, if it tells of one."""
+    told = context.invocation_metadata()
+    trace = read_trace((name.encode(), value.encode()) for name, value in told if isinstance(value, str))
+    return {} if trace is None else {"trace_id": trace.id}
+
+
 def _answer(method: str, call: Callable[[bytes], Any], message: bytes, context: grpc.ServicerContext) -> Any:
     """What a call answers, or its error as a gRPC status."""
     try:
@@ -63,5 +71,5 @@ def _answer(method: str, call: Callable[[bytes], Any], message: bytes, context: 
         sentence = error.message.encode(errors="replace")[:_SENTENCE_BYTES].decode(errors="ignore")
         context.abort(grpc.StatusCode[error.status], sentence)
     except Exception:
-        log.exception("call failed", method=method)
+        log.exception("call failed", method=method, **_trace(context))
         context.abort(grpc.StatusCode.INTERNAL, "something went wrong inside the model server")

@@ -8,6 +8,8 @@ from typing import Any, Self
 from pydantic import Field, NonNegativeFloat, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from sluice.log import LOG_FORMAT, LogFormat
+
 WHAT, WHERE, WHEN, HOW = "What is served", "Where it listens", "When it changes", "How it runs"
 NO_EFFECT = "Accepted, without effect"
 REFUSED = "Refused, because moving on without them would not do what they say"
@@ -52,6 +54,8 @@ class ModelServerSettings(BaseSettings):
     monitoring_config_file: Path | None = _flag(
         WHERE, None, "A MonitoringConfig in text format, which switches the Prometheus page on, at the REST port."
     )
+
+    log_format: LogFormat = _flag(WHERE, "text", f"{LOG_FORMAT} Not a flag of TensorFlow Serving.")
 
     file_system_poll_wait_seconds: NonNegativeFloat = _flag(
         WHEN, 1.0, "How often the folders are looked at for new versions, in seconds; 0: at the start only."

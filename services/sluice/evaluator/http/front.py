@@ -7,9 +7,11 @@ import orjson
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from sluice.policy.errors import BodyTooLarge, Internal, SluiceError
 from sluice.wire.answers import error_body, error_headers
+from sluice.wire.trace_context import read_trace
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ class Front:
             return
         headers: Mapping[bytes, bytes] = dict(scope["headers"])
         request_id = headers.get(b"x-request-id", secrets.token_hex(8).encode())[:_REQUEST_ID_LIMIT]
+        _name(scope, request_id)
         answering = False
 
         async def naming_send(message: Message) -> None:
@@ -56,6 +59,12 @@ class Front:
                 log.exception("request failed", path=scope["path"], request_id=request_id.decode("latin-1"))
                 error = Internal("This is a bug in the evaluator. Its log says more, by the request id.")
             await _refuse(naming_send, error)
+
+
+def _name(scope: Scope, request_id: bytes) -> None:
+    """From here on lines in the log say which request they belong to, and which trace it."""
+    trace = read_trace(scope["headers"])
+    bind_contextvars(request_id=request_id.decode("latin-1"), **({} if trace is None else {"trace_id": trace.id}))
 
 
 async def _read(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:

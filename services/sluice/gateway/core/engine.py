@@ -5,6 +5,7 @@ It decides nothing. It tells the scheduler what has happened and does what the s
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -14,10 +15,12 @@ import structlog
 from numpy.typing import NDArray
 
 from sluice.gateway.core.pending import BUG, Pending, awaited
+from sluice.gateway.trace import TRACE, enter
 from sluice.policy.batch import Batch, Ticket
 from sluice.policy.errors import Internal, SluiceError
 from sluice.policy.scheduler import DELIVERED, Cancelled, Scheduler, feeds
 from sluice.policy.session import Event, Session
+from sluice.wire.trace_context import Trace
 
 Array = NDArray[Any]
 log = structlog.get_logger()
@@ -70,6 +73,8 @@ class Engine:
         self._timer_at = inf
         self._pumping = False
         self._idle = asyncio.Event()
+        self._traces: dict[Ticket, Trace] = {}  # of tickets whose clients gave one
+        self._context = copy_context()  # batches run in none of their requests'
 
     def submit(self, ticket: Ticket, pending: Pending) -> None:
         """Run `ticket`; the call's outcome is its outputs of rows, `Answers` of a step, or a `SluiceError`."""
@@ -81,6 +86,9 @@ class Engine:
             self.scheduler.offer(ticket, self.now())
         except SluiceError as error:
             self._loop.call_soon(pending.settle, error)
+        else:
+            if (trace := TRACE.get()) is not None:
+                self._traces[ticket] = trace
         self._soon()
 
     def submit_all(self, tickets: Sequence[Ticket], pending: Pending, *, each: bool = False) -> None:
@@ -128,7 +136,7 @@ class Engine:
         """Pump at the end of this turn of the loop, so that all requests read in it can share a batch."""
         if not self._pumping:
             self._pumping = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump, context=self._context)
 
     def _pump(self) -> None:
         self._pumping = False
@@ -152,6 +160,8 @@ class Engine:
             return Internal(BUG)
 
     async def _run(self, batch: Batch, inputs: dict[str, Array] | SluiceError) -> None:
+        if self._traces and (trace := self._trace_of(batch)) is not None:
+            enter(trace)
         result = inputs if isinstance(inputs, SluiceError) else await self._call(batch, inputs)
         now = self.now()
         try:
@@ -159,6 +169,11 @@ class Engine:
             self._observer.batch_ended(BatchEnded(batch, failure, now - batch.started_at))
         finally:
             self._soon()
+
+    def _trace_of(self, batch: Batch) -> Trace | None:
+        """The one trace that a batch's requests tell of; None: of none, or of several, and a call has one parent."""
+        told = {self._traces[ticket] for ticket in batch.tickets if ticket in self._traces}
+        return told.pop() if len(told) == 1 else None
 
     async def _call(self, batch: Batch, inputs: dict[str, Array]) -> dict[str, Array] | SluiceError:
         lane, timeout_s = batch.lane, max(ticket.deadline for ticket in batch.tickets) - self.now()
@@ -175,6 +190,8 @@ class Engine:
         for ticket in settled:
             pending, outcome = ticket.reply, ticket.outcome
             ticket.inputs, ticket.outcome, ticket.reply, ticket.course = {}, DELIVERED, None, None
+            if self._traces:
+                self._traces.pop(ticket, None)
             if isinstance(outcome, Internal) and outcome.__cause__ is not None:
                 log.error("course failed", model=ticket.lane.model, exc_info=outcome.__cause__)
             if not isinstance(outcome, Cancelled):
@@ -191,7 +208,7 @@ class Engine:
             if self._timer_at <= when:
                 return
             self._timer.cancel()
-        self._timer = None if when == inf else self._loop.call_at(when, self._ring)
+        self._timer = None if when == inf else self._loop.call_at(when, self._ring, context=self._context)
         self._timer_at = when
 
     def _ring(self) -> None:

@@ -15,6 +15,7 @@ from h2.errors import ErrorCodes
 from sluice.gateway.core.pending import BUG
 from sluice.gateway.grpc.http2 import HEADER_BYTES, STREAM_WINDOW, ServerSide
 from sluice.gateway.grpc.life_cycle import LIFE_CYCLE, Event, Phase
+from sluice.gateway.trace import Within, names, within
 from sluice.wire.grpc_frames import (
     BAD_REQUEST,
     ENCODINGS,
@@ -123,6 +124,8 @@ class Call:
     def begin(self, fields: Sequence[Header], methods: "Methods") -> None:
         """Find who carries the call out."""
         self.metadata = headers = dict(fields)
+        if len(headers) < len(fields) and b"tracestate" in headers:  # which may come in parts
+            headers[b"tracestate"] = b",".join(value for name, value in fields if name == b"tracestate")
         if wrong := malformed(fields):
             self.fail(CallFailed("INTERNAL", wrong, BAD_REQUEST))
         elif headers[b":method"] != b"POST":
@@ -136,6 +139,11 @@ class Call:
     def time_left(self) -> float | None:
         """Seconds until the client's deadline; None: it has said none."""
         return None if self._deadline is None else self._deadline - asyncio.get_running_loop().time()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What a line in the log says of it."""
+        return names(self.metadata.items(), self.metadata.get(b"x-request-id"))
 
     def open(self) -> None:
         """Tell the client that the call is carried out, before there is an answer."""
@@ -235,7 +243,11 @@ class Call:
         handler = methods.get(path)
         if handler is None:
             raise CallFailed("UNIMPLEMENTED", _no_method(path, methods))
-        self._handler = handler(self)
+        found = handler(self)
+        context = None
+        if b"traceparent" in headers:
+            context = within(headers.items(), headers.get(b"x-request-id"))
+        self._handler = found if context is None else Within(context, found)
 
     def _limit(self, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -277,7 +289,7 @@ class Call:
         except CallFailed as failure:
             self.fail(failure)
         except Exception:
-            log.exception("call failed")
+            log.exception("call failed", **self.names)
             self.fail(CallFailed("INTERNAL", BUG, [("sluice-code", "internal")]))
 
     def _refuse(self, fields: list[Header]) -> None:

@@ -95,7 +95,7 @@ class Door:
             request = method.read(data)
         except BadRequest as error:
             refused = error
-        pending = Pending(partial(self._answer, method, request, done))
+        pending = Pending(partial(self._answer, method, request, call, done))
         pending.begin(self._run, method, request, refused, call)
         return pending.cancel
 
@@ -104,9 +104,13 @@ class Door:
             raise refused
         method.begin(request, self.terms(call), pending)
 
-    def _answer(self, method: Method, request: Any, done: Answered, outcome: Message | bytes | SluiceError) -> None:
+    def _answer(
+        self, method: Method, request: Any, call: Call, done: Answered, outcome: Message | bytes | SluiceError
+    ) -> None:
         answer: bytes | CallFailed
         if isinstance(outcome, SluiceError):
+            if isinstance(outcome, Internal):
+                log.error("answered that there is a bug", call=method.call, **call.names)
             answer = method.fail(outcome)
         else:
             answer = outcome if isinstance(outcome, bytes) else outcome.SerializeToString()
@@ -130,7 +134,7 @@ class Door:
         except SluiceError as error:
             refused = error
         except Exception:
-            log.exception("request failed", call=name)
+            log.exception("request failed", call=name, **call.names)
             refused = Internal(BUG)
         else:
             self.count(name, request, failed)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import orjson
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from sluice.gateway.core.gateway import Gateway
 from sluice.gateway.core.pending import BUG
@@ -18,9 +19,11 @@ from sluice.gateway.http.cors import Cors
 from sluice.gateway.http.evaluations import is_evaluation
 from sluice.gateway.http.headers import Header, RequestIds
 from sluice.gateway.metrics.metrics import Metrics
+from sluice.gateway.trace import enter
 from sluice.policy.errors import BodyTooLarge, Draining, Internal, SluiceError
 from sluice.wire.answers import error_headers
 from sluice.wire.content import check_plain, inflate
+from sluice.wire.trace_context import read_trace
 
 log = structlog.get_logger()
 
@@ -46,10 +49,16 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; one about evaluations as it comes."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        if (trace := read_trace(scope["headers"])) is not None:
+            enter(trace)
+        if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
         request_id = self._ids(scope["headers"])
+        bind_contextvars(request_id=request_id.decode("latin-1"))
         if self._cors is not None:
             send = _saying(self._cors.headers(scope["headers"]), send)
             if said := self._cors.preflight(scope["method"].encode(), scope["headers"]):
@@ -142,7 +151,7 @@ class Front:
         """Count a request that FastAPI answered, by the name of its route and by how its answer ended."""
         route = scope.get("route")
         code = dict(start["headers"]).get(b"sluice-code", b"ok" if start["status"] < 400 else b"refused").decode()
-        model = scope.get("path_params", {}).get("model", "") if start["status"] < 400 else ""
+        model = self._gateway().known(scope.get("path_params", {}).get("model", ""))
         self._metrics.request(getattr(route, "name", "unknown"), model, scope.get(OUTCOME, code))
 
 

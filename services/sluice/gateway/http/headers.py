@@ -16,7 +16,7 @@ from sluice.policy.errors import BadRequest
 Header = tuple[bytes, bytes]
 
 INFERENCE_HEADER = b"inference-header-content-length"
-_EVENTS = b"text/event-stream"
+EVENTS = b"text/event-stream"
 _COVER_JSON = (b"application/json", b"application/*", b"*/*")  # the more exact goes before the less
 _WEIGHT = re.compile(rb"[01](\.[0-9]{0,3})?")
 _DIGITS = 9
@@ -31,6 +31,7 @@ class CallOptions(NamedTuple):
     encoding: str = ""
     priority_s: float = PRIORITIES["normal"]
     exact: bool = False
+    traced: bool = False  # there is a `traceparent`, which may be of no use
 
 
 class RequestIds:
@@ -47,6 +48,12 @@ class RequestIds:
                 return bytes(value[:_REQUEST_ID_LIMIT])
         return f"{self._prefix}-{next(self._count):x}".encode()
 
+    def name(self, headers: list[Header]) -> bytes:
+        """As called, and from now on the headers have it: a line in the log and the answer say the same."""
+        request_id = self(headers)
+        headers.append((b"x-request-id", request_id))
+        return request_id
+
 
 def read_headers(headers: Iterable[Header], session: str | None = None) -> CallOptions:
     """What the headers say; `session` is the one that the path names.
@@ -54,7 +61,7 @@ def read_headers(headers: Iterable[Header], session: str | None = None) -> CallO
     Raises:
         BadRequest: one cannot be read, or names another session than the path.
     """
-    timeout_s, encoding, priority_s, exact = CallOptions()
+    timeout_s, encoding, priority_s, exact, traced = CallOptions()
     for name, value in headers:
         if name == b"sluice-timeout-ms":
             timeout_s = read_timeout(value)
@@ -66,7 +73,9 @@ def read_headers(headers: Iterable[Header], session: str | None = None) -> CallO
             check_session_header(value.decode("latin-1"), session)
         elif name == b"content-encoding":
             encoding = value.decode("latin-1")
-    return CallOptions(timeout_s, encoding, priority_s, exact)
+        elif name == b"traceparent":
+            traced = True
+    return CallOptions(timeout_s, encoding, priority_s, exact, traced)
 
 
 def read_timeout(value: bytes) -> float:
@@ -83,17 +92,17 @@ def check_session_header(header: str | None, id: str) -> None:
         raise BadRequest(f"The header Sluice-Session must name the session of the path, {id!r}; it names {header!r}.")
 
 
-def accepts_events(headers: Iterable[Header]) -> bool:
-    """Whether `Accept` names `text/event-stream`, with a weight of more than 0 and no less than that of JSON.
+def accepts(kind: bytes, headers: Iterable[Header]) -> bool:
+    """Whether `Accept` names a media type, with a weight of more than 0 and no less than that of JSON.
 
     See RFC 9110, section 12.5.1.
     """
     given = [value.lower() for name, value in headers if name == b"accept"]
-    if not any(_EVENTS in value for value in given):
+    if not any(kind in value for value in given):
         return False
     weights = dict(_weighed(each) for value in given for each in value.split(b","))
     of_json = next((weights[each] for each in _COVER_JSON if each in weights), 0.0)
-    return 0 < weights.get(_EVENTS, 0.0) >= of_json
+    return 0 < weights.get(kind, 0.0) >= of_json
 
 
 def _weighed(range_: bytes) -> tuple[bytes, float]:

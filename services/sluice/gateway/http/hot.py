@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 import httptools
 import orjson
+import structlog
 
 from sluice.gateway.core.decisions import Verdicts
 from sluice.gateway.core.gateway import Gateway
@@ -21,12 +22,21 @@ from sluice.gateway.core.recognition import Options
 from sluice.gateway.core.resolve import ModelSpec
 from sluice.gateway.http.answers import many_body, step_body
 from sluice.gateway.http.fields import read_many, read_step
-from sluice.gateway.http.headers import INFERENCE_HEADER, Header, accepts_events, header_length, read_headers
+from sluice.gateway.http.headers import (
+    EVENTS,
+    INFERENCE_HEADER,
+    Header,
+    RequestIds,
+    accepts,
+    header_length,
+    read_headers,
+)
 from sluice.gateway.http.tf_serving import FORWARDED
 from sluice.gateway.metrics.metrics import Metrics
+from sluice.gateway.trace import names, within
 from sluice.gateway.upstream.served import ServedVersion
 from sluice.policy.contract import Signature
-from sluice.policy.errors import BadRequest, ModelNotFound, SluiceError
+from sluice.policy.errors import BadRequest, Internal, ModelNotFound, SluiceError
 from sluice.policy.session import Answers
 from sluice.wire.answers import error_body, error_headers
 from sluice.wire.content import inflate
@@ -35,6 +45,8 @@ from sluice.wire.recognition import encode_recognized, parse_recognize
 from sluice.wire.rest import PredictBody, encode_predict, parse_predict
 from sluice.wire.rest_paths import rest_call
 from sluice.wire.statuses import as_tf_serving
+
+log = structlog.get_logger()
 
 _NO_MODEL = ModelSpec("")
 _LARGE_BODY = 64 * 1024  # bytes whose parsing other clients would notice
@@ -85,7 +97,7 @@ class MethodNotAllowed(BadRequest):
 
 def wants_events(target: Target, headers: Iterable[Header]) -> bool:
     """Whether the answer of a predict call is to be a stream of events, which is no hot call."""
-    return target.route is _PREDICT and accepts_events(headers)
+    return target.route is _PREDICT and accepts(EVENTS, headers)
 
 
 def target_of(method: bytes, url: bytes) -> Target | None:
@@ -123,8 +135,9 @@ class Calls:
     gateway: Gateway  # from `open` on, as is `inference`
     inference: Inference
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, ids: RequestIds) -> None:
         self._metrics = metrics
+        self._ids = ids
 
     def open(self, gateway: Gateway) -> Inference:
         """From now on calls are `gateway`'s."""
@@ -137,13 +150,13 @@ class Calls:
 
     def begin(self, target: Target, headers: list[Header], body: bytes, done: Callable[[Reply], None]) -> Pending:
         """Begin a call. `done` is called from the loop, never from within this call."""
-        pending = Pending(partial(self._answer, target, done))
+        pending = Pending(partial(self._answer, target, headers, done))
         pending.begin(self._begin, target, headers, body)
         return pending
 
     def refuse(self, target: Target, error: SluiceError, done: Callable[[Reply], None]) -> Pending:
         """Answer a call with an error, soon."""
-        pending = Pending(partial(self._answer, target, done))
+        pending = Pending(partial(self._answer, target, [], done))
         pending.begin(_raise, error)
         return pending
 
@@ -155,10 +168,20 @@ class Calls:
         said = read_headers(headers, target.session)
         terms = self.gateway.terms(said.timeout_s, said.priority_s, said.exact)
         body = inflate(body, said.encoding, self.body_limit)
-        target.route.begin(self, Request(target, headers, body, terms), pending)
+        request = Request(target, headers, body, terms)
+        context = within(headers, self._ids.name(headers)) if said.traced else None
+        if context is None:
+            target.route.begin(self, request, pending)
+        else:
+            context.run(target.route.begin, self, request, pending)
 
-    def _answer(self, target: Target, done: Callable[[Reply], None], outcome: Reply | SluiceError) -> None:
+    def _answer(
+        self, target: Target, headers: list[Header], done: Callable[[Reply], None], outcome: Reply | SluiceError
+    ) -> None:
         if isinstance(outcome, SluiceError):
+            if isinstance(outcome, Internal):
+                said = names(headers, self._ids.name(headers))
+                log.error("answered that there is a bug", call=target.route.call, **said)
             outcome = self._refusal(target, outcome)
         else:
             self._count(target, "ok")

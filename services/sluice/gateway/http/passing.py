@@ -85,9 +85,10 @@ class _Exchange:
         """The answer as it begins; `stack` closes its connection."""
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                connection = _connection(await self._evaluator.address())
+                host, origin, socket = _way(await self._evaluator.address())
+                connection = httpcore.AsyncHTTPConnection(origin, uds=socket)
                 stack.push_async_callback(connection.aclose)
-                return await connection.handle_async_request(self._request(limit))
+                return await connection.handle_async_request(self._request(host, origin, limit))
         except TimeoutError:
             name, why = self._evaluator.name, self._evaluator.trouble and f": {self._evaluator.trouble}"
             raise DeadlineExceeded(
@@ -102,10 +103,10 @@ class _Exchange:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    def _request(self, limit: asyncio.Timeout) -> httpcore.Request:
+    def _request(self, host: bytes, origin: httpcore.Origin, limit: asyncio.Timeout) -> httpcore.Request:
         scope = self._scope
         query = scope["query_string"]
-        headers = [*_passed(scope["headers"], _OURS), (b"Host", b"evaluator")]
+        headers = [*_passed(scope["headers"], _OURS), (b"Host", host)]
         target = scope["raw_path"] + (b"?" + query if query else b"")
         content: AsyncIterator[bytes] | None = None
         sizes = dict(scope["headers"])
@@ -115,7 +116,7 @@ class _Exchange:
             content = self._body(limit)
         else:
             self._whole.set()
-        url = httpcore.URL(scheme=b"http", host=b"evaluator", target=target)
+        url = httpcore.URL(scheme=origin.scheme, host=origin.host, port=origin.port, target=target)
         return httpcore.Request(scope["method"], url, headers=headers, content=content)
 
     async def _body(self, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
@@ -161,9 +162,9 @@ def _passed(headers: Iterable[Header], ours: frozenset[bytes]) -> Iterator[Heade
             yield name, value
 
 
-def _connection(address: str) -> httpcore.AsyncHTTPConnection:
+def _way(address: str) -> tuple[bytes, httpcore.Origin, str | None]:
+    """The header `Host`, whom to connect to, and the socket if it is there."""
     if address.startswith("unix:"):
-        origin = httpcore.Origin(b"http", b"evaluator", _HTTP_PORT)
-        return httpcore.AsyncHTTPConnection(origin, uds=address.removeprefix("unix:"))
+        return b"evaluator", httpcore.Origin(b"http", b"evaluator", _HTTP_PORT), address.removeprefix("unix:")
     host, _, port = address.rpartition(":")
-    return httpcore.AsyncHTTPConnection(httpcore.Origin(b"http", host.strip("[]").encode(), int(port)))
+    return address.encode(), httpcore.Origin(b"http", host.strip("[]").encode(), int(port)), None

@@ -9,6 +9,7 @@ from asyncio import StreamReader
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from pathlib import Path
 
 import structlog
@@ -58,7 +59,7 @@ class Child:
 
     def start(self) -> None:
         """Start the child and keep it running until `stop`."""
-        self._keeper = asyncio.create_task(self._keep())
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(), context=Context())  # not who asks first's
 
     async def stop(self) -> None:
         """End it at once: nobody waits for what it may still be doing."""
@@ -106,7 +107,9 @@ class Child:
         return f"ended with code {code}" + (f": {said}" if said else "")
 
 
-def model_server_arguments(models: Path, intra_op_threads: int, inter_op_threads: int, socket: Path) -> Sequence[str]:
+def model_server_arguments(
+    models: Path, intra_op_threads: int, inter_op_threads: int, log_format: str, socket: Path
+) -> Sequence[str]:
     """Those of the embedded model server."""
     return [
         "-m", "sluice.model_server",
@@ -114,6 +117,7 @@ def model_server_arguments(models: Path, intra_op_threads: int, inter_op_threads
         f"--grpc_socket_path={socket}", "--stop_with_parent=true",
         f"--tensorflow_intra_op_parallelism={intra_op_threads}",
         f"--tensorflow_inter_op_parallelism={inter_op_threads}",
+        f"--log_format={log_format}",
     ]  # fmt: skip
 
 

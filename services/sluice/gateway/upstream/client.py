@@ -13,6 +13,7 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
+from sluice.gateway.trace import TRACE
 from sluice.policy.errors import (
     BackendError,
     BackendUnavailable,
@@ -157,7 +158,8 @@ class Backend:
 
     async def _call(self, method: Any, request: Any, model: str, version: int, timeout_s: float) -> Any:
         try:
-            return await method(request, timeout=timeout_s)
+            trace = TRACE.get()
+            return await method(request, timeout=timeout_s, metadata=trace and trace.metadata)
         except grpc.aio.AioRpcError as error:
             self._notice(error.details() or "", model)
             raise _translate(error, model, version) from None

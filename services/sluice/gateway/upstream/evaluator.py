@@ -25,9 +25,10 @@ def evaluator_environment(database: str | None) -> Mapping[str, str]:
     return {} if database is None else {_DATABASE: database}
 
 
-def evaluator_arguments(url: str, data_roots: Sequence[str], socket: Path) -> Sequence[str]:
+def evaluator_arguments(url: str, data_roots: Sequence[str], log_format: str, socket: Path) -> Sequence[str]:
     """Those of an evaluator for the gateway at `url`, which ends with its parent."""
     arguments = ["-m", "sluice.cli", "--end-with-parent", "evaluator", "--gateway", url, "--http", f"unix:{socket}"]
+    arguments += ["--log-format", log_format]
     if data_roots:
         arguments += ["--data-roots", ",".join(data_roots)]
     return arguments
