@@ -10,5 +10,15 @@ compile() {
 
 compile pyproject.toml --extra all --group dev --group build --output-file requirements/dev.txt
 compile pyproject.toml --extra all --group build --constraint requirements/dev.txt --output-file requirements/demo.txt
-compile pyproject.toml --extra gateway --group build --constraint requirements/dev.txt --output-file requirements/gateway.txt
+# What is in each image, and what makes the wheel that all of them install.
+image() {
+  local name=$1
+  shift
+  compile "$@" --constraint requirements/dev.txt --output-file "requirements/$name.txt"
+}
+
+image gateway pyproject.toml --extra gateway
+image evaluator pyproject.toml <(echo 'psycopg[binary]') --extra evaluator
+image export pyproject.toml --extra export --extra cli
+image build --group build
 compile <(echo uv) --output-file requirements/uv.txt
