@@ -20,8 +20,7 @@ from loadtests.locust.scenarios import SCENARIOS
 from loadtests.locust.shapes import SHAPES
 from loadtests.locust.trial import Finding, Plan, Trial
 from loadtests.report.budgets import BudgetsRefused, read_budgets
-from loadtests.report.history import FILE, HistoryRefused
-from loadtests.report.history import read as read_history
+from loadtests.report.history import FILE, HistoryRefused, ready
 from loadtests.traffic.library import NoTraffic
 
 FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
@@ -41,7 +40,7 @@ class Lead:
         self._ending = RLock()
         try:
             self._budgets = read_budgets(Path(self._given.budgets), self._section, SCENARIOS)
-            read_history(Path(self._given.out) / FILE)
+            ready(Path(self._given.out) / FILE)
             self._set_load()
             self._left_out = leave_out(environment)
         except (BudgetsRefused, HistoryRefused, NoTraffic) as error:

@@ -71,7 +71,7 @@ def main(
     plan = _plan(limit, seconds, Bounds(start, _LEAST / seconds, probes=probes), sessions)
     results, code = Results(plan, url.rstrip("/")), 0
     try:
-        history.read(out / history.FILE)
+        history.ready(out / history.FILE)
         with exits_when_told(), _gateway(results, models, out / _FOLDER):
             served = Served(results.url, "")
             _measure(results, _able(results, chosen, served, _traffic(models, traffic), missing))
