@@ -328,6 +328,14 @@ def test_a_short_load_does_not_tell_of_memory_but_of_descriptors():
     assert findings.memory(GATEWAY, [], 60).holds is None
 
 
+@pytest.mark.parametrize("judged", [findings.memory, findings.descriptors])
+def test_a_process_that_was_gone_for_a_quarter_or_started_again_does_not_hold(judged):
+    seen = held(HOUR)
+    half = len(seen) // 2
+    again = [*seen[:half], *(each._replace(pid=2) for each in seen[half:])]
+    assert [judged("evaluator", each, HOUR).holds for each in (seen, seen[:half], again)] == [True, False, False]
+
+
 def test_descriptors_that_are_left_do_not_hold():
     before, after = held(10, descriptors=lambda t: 50 + t // 5)
     assert findings.descriptors_left(before, after).holds is False
