@@ -38,6 +38,7 @@ class Lead:
         self._every = sorted(environment.available_user_classes or ())
         self._progress: gevent.Greenlet | None = None
         self._ending = RLock()
+        self.interrupted = False  # by Ctrl-C, which ends workers, too
         try:
             self._budgets = read_budgets(Path(self._given.budgets), self._section, SCENARIOS)
             ready(Path(self._given.out) / FILE)
@@ -101,6 +102,8 @@ class Lead:
         return ", ".join(words)
 
     def _stop(self, **_: Any) -> None:
+        if self._trial:
+            self._trial.over()
         if self._environment.web_ui:  # otherwise the last answers of workers are still to come
             self._finish()
             self._tell()
@@ -119,7 +122,7 @@ class Lead:
             return
         if self._progress:
             self._progress.kill()
-        self._finding = trial.finish()
+        self._finding = trial.finish(interrupted=self.interrupted)
         if self._finding.failed or self._environment.runner.exceptions:
             self._environment.process_exit_code = FAILED
         elif not locust_log.unhandled_greenlet_exception:
