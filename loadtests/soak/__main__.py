@@ -22,6 +22,7 @@ from loadtests.soak.samples import EVALUATOR, GATEWAY
 from loadtests.soak.watching import Watch, Watched
 from sluice.cli.embedded import Embedded
 from sluice.cli.errors import CommandError
+from sluice.cli.model_folders import MODELS
 from sluice.client import SluiceError
 
 FAILED = 1
@@ -48,7 +49,7 @@ def main(
         float, typer.Option("--wait", min=0, help="Seconds between a user's requests, on average.")
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the times at which the model server is killed.")] = 1,
-    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("var/models"),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = MODELS,
     out: Annotated[Path, typer.Option(help="Folder for the page and all that was seen.")] = Path("var/loadtest/soak"),
 ) -> None:
     """Load a gateway with all of Locust's users, kill its model server now and then, and judge what it held meanwhile.
