@@ -20,7 +20,7 @@ from loadtests.locust.scenarios import SCENARIOS
 from loadtests.locust.shapes import SHAPES
 from loadtests.locust.trial import Finding, Plan, Trial
 from loadtests.report.budgets import BudgetsRefused, read_budgets
-from loadtests.report.history import FILE, HistoryRefused, ready
+from loadtests.report.history import FILE, HistoryRefused, elsewhere, ready
 from loadtests.traffic.library import NoTraffic
 
 FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
@@ -99,7 +99,7 @@ class Lead:
             words.append(f"only {', '.join(running)}" if few else f"without {', '.join(others)}")
         words += [f"tagged {' or '.join(given.tags)}"] if given.tags else []
         words += [f"not tagged {' or '.join(given.exclude_tags)}"] if given.exclude_tags else []
-        return ", ".join(words)
+        return ", ".join(filter(None, [*words, elsewhere(environment.host or "")]))
 
     def _stop(self, **_: Any) -> None:
         if self._trial:

@@ -86,7 +86,10 @@ class Trial:
         whole = in_time and not lost
         there = [name for name, users in self._runner.final_user_classes_count.items() if users and whole]
         verdicts = budgets.judge(plan.budgets, run.figures, set(SCENARIOS) - run.figures.keys() - asked(there))
-        earlier = [each for each in history.read(plan.out / history.FILE) if each.program == PROGRAM]
+        cpus = history.cpus()
+        earlier = [
+            each for each in history.read(plan.out / history.FILE) if (each.program, each.cpus) == (PROGRAM, cpus)
+        ]
         told = summary.Told(
             plan.load,
             self._url,

@@ -4,12 +4,15 @@ import csv
 import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryFile
 from typing import Any
+from urllib.parse import urlsplit
 
 from loadtests.processes import ROOT
 
@@ -116,6 +119,14 @@ def commit() -> str:
 
 def cpus() -> int:
     return os.cpu_count() or 1
+
+
+def elsewhere(url: str) -> str:
+    """For a setting, where the gateway is; empty if it is on this machine, at whatever port."""
+    host = urlsplit(url).hostname or ""
+    with suppress(ValueError):
+        return "" if host == "localhost" or ip_address(host).is_loopback else f"at {url}"
+    return f"at {url}"
 
 
 def _lines(file: Path) -> list[str]:

@@ -11,7 +11,7 @@ from loadtests.locust import trial
 from loadtests.locust.scenarios import CLOSE, ROWS, STEP
 from loadtests.locust.trial import Finding, Plan, Trial
 from loadtests.report.budgets import ALL, Budget
-from loadtests.report.history import FILE, read
+from loadtests.report.history import FILE, append, read
 from tests.loadtests.test_locust_summary import BRIEF, figures
 
 BUDGETS = [Budget(ALL, "errors", 0.1), Budget(STEP, "p99", 0.05), Budget(CLOSE, "p99", 0.05)]
@@ -72,3 +72,12 @@ def test_a_run_that_was_interrupted_is_judged_by_what_was_counted(tmp_path: Path
     assert not found.failed
     assert "stopped before its time" in found.page.read_text()
     assert not read(tmp_path / FILE)
+
+
+def test_a_run_is_compared_with_those_on_as_many_processors(tmp_path: Path, clock: Any) -> None:
+    finished(tmp_path, clock, {"RowsUser": 3})
+    [entry] = [each for each in read(tmp_path / FILE) if each.scenario == ALL]
+    append(tmp_path / FILE, [replace(entry, cpus=entry.cpus + 1, commit="of-another")])
+    page = finished(tmp_path, clock, {"RowsUser": 3}).page.read_text()
+    assert "Earlier runs of this kind" in page
+    assert "of-another" not in page

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.report.history import Entry, HistoryRefused, append, read, ready
+from loadtests.report.history import Entry, HistoryRefused, append, elsewhere, read, ready
 
 ENTRY = Entry(
     program="loadtest", setting='20 users, "mixed"\nfor 60 s', scenario="step over HTTP", requests=1200, failures=3,
@@ -80,3 +80,14 @@ def test_an_empty_file_is_begun(tmp_path: Path) -> None:
     file.touch()
     append(file, [ENTRY])
     assert read(file) == [ENTRY]
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("http://127.0.0.1:50691", ""), ("http://localhost", ""), ("http://[::1]:8080", ""),
+        ("http://10.0.0.7:8080", "at http://10.0.0.7:8080"), ("http://gateway", "at http://gateway"),
+    ],
+)  # fmt: skip
+def test_runs_against_a_gateway_of_another_machine_have_a_setting_of_their_own(url: str, where: str) -> None:
+    assert elsewhere(url) == where
