@@ -1,7 +1,6 @@
 """Which users take part in a load test: those that are asked for, whose model is served, and who know what is right."""
 
 import logging
-import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,7 @@ from locust.env import Environment
 
 from loadtests.locust.options import FAIL, grpc_address
 from loadtests.locust.readiness import NotReady, Served
-from loadtests.processes import python
-from loadtests.traffic.library import NoTraffic, file_of
+from loadtests.traffic.library import file_of, make
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +24,7 @@ def leave_out(environment: Environment) -> Mapping[str, str]:
     given: Any = environment.parsed_options
     assert environment.host is not None
     served = Served(environment.host, grpc_address(environment.host, given.grpc))
-    _make_traffic(given)
+    make(given.models, given.traffic)
     asked = {user: tags for user in environment.user_classes if (tags := _tags(user, given))}
     lacks = {user: served.lack(user.models, tags) or _unknown(user.models, given) for user, tags in asked.items()}
     left_out = {user.__name__: lack for user, lack in lacks.items() if lack}
@@ -51,11 +49,3 @@ def _tags(user: Any, given: Any) -> set[str]:
 def _unknown(models: Iterable[str], given: Any) -> str:
     missing = [model for model in models if not file_of(Path(given.traffic), model).is_file()]
     return f"nobody knows what {missing[0]} should answer, which is not in {given.models}" if missing else ""
-
-
-def _make_traffic(given: Any) -> None:
-    """Have Keras answer the load where it has not; in a process of its own, as TensorFlow is large."""
-    command = python("loadtests.traffic", "--models", given.models, "--out", given.traffic)
-    done = subprocess.run(command, check=False)  # noqa: S603 - ourselves
-    if done.returncode:
-        raise NoTraffic(f"what Keras answers to the load could not be written to {given.traffic}")

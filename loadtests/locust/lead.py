@@ -20,8 +20,7 @@ from loadtests.locust.scenarios import SCENARIOS
 from loadtests.locust.shapes import SHAPES
 from loadtests.locust.trial import Finding, Plan, Trial
 from loadtests.report.budgets import BudgetsRefused, read_budgets
-from loadtests.report.history import FILE, HistoryRefused
-from loadtests.report.history import read as read_history
+from loadtests.report.history import FILE, HistoryRefused, elsewhere, ready
 from loadtests.traffic.library import NoTraffic
 
 FAILED, WRONG_USAGE, NOT_REACHABLE = 1, 2, 3
@@ -39,9 +38,10 @@ class Lead:
         self._every = sorted(environment.available_user_classes or ())
         self._progress: gevent.Greenlet | None = None
         self._ending = RLock()
+        self.interrupted = False  # by Ctrl-C, which ends workers, too
         try:
             self._budgets = read_budgets(Path(self._given.budgets), self._section, SCENARIOS)
-            read_history(Path(self._given.out) / FILE)
+            ready(Path(self._given.out) / FILE)
             self._set_load()
             self._left_out = leave_out(environment)
         except (BudgetsRefused, HistoryRefused, NoTraffic) as error:
@@ -99,9 +99,11 @@ class Lead:
             words.append(f"only {', '.join(running)}" if few else f"without {', '.join(others)}")
         words += [f"tagged {' or '.join(given.tags)}"] if given.tags else []
         words += [f"not tagged {' or '.join(given.exclude_tags)}"] if given.exclude_tags else []
-        return ", ".join(words)
+        return ", ".join(filter(None, [*words, elsewhere(environment.host or "")]))
 
     def _stop(self, **_: Any) -> None:
+        if self._trial:
+            self._trial.over()
         if self._environment.web_ui:  # otherwise the last answers of workers are still to come
             self._finish()
             self._tell()
@@ -120,7 +122,7 @@ class Lead:
             return
         if self._progress:
             self._progress.kill()
-        self._finding = trial.finish()
+        self._finding = trial.finish(interrupted=self.interrupted)
         if self._finding.failed or self._environment.runner.exceptions:
             self._environment.process_exit_code = FAILED
         elif not locust_log.unhandled_greenlet_exception:

@@ -32,15 +32,16 @@ def begin(environment: Environment, **_: Any) -> None:
     wrong = WrongAnswers(environment)
     if not isinstance(environment.runner, MasterRunner):
         init_gevent()  # after the fork of --processes, whose children could not use gRPC otherwise
-    if not isinstance(environment.runner, WorkerRunner):
-        Lead(environment, wrong)
-    gevent.signal_handler(signal.SIGINT, _interrupt, greenlet.getcurrent())
+    lead = None if isinstance(environment.runner, WorkerRunner) else Lead(environment, wrong)
+    gevent.signal_handler(signal.SIGINT, _interrupt, greenlet.getcurrent(), lead)
     if environment.shape_class:  # until its end, Locust does not handle SIGTERM
-        gevent.signal_handler(signal.SIGTERM, _interrupt, greenlet.getcurrent())
+        gevent.signal_handler(signal.SIGTERM, _interrupt, greenlet.getcurrent(), lead)
 
 
-def _interrupt(main: greenlet.greenlet) -> None:
+def _interrupt(main: greenlet.greenlet, lead: Lead | None) -> None:
     """Ctrl-C ends Locust's own greenlet; left to Python, it would end whichever user runs just then."""
+    if lead:
+        lead.interrupted = True
     gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
 
 

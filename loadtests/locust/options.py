@@ -5,6 +5,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from loadtests.locust.shapes import SHAPES
+from loadtests.traffic.library import FOLDER
+from sluice.cli.model_folders import MODELS
 
 HOST = "http://127.0.0.1:8080"  # where `make serve` listens
 USERS, SPAWN_RATE = 20, 10.0
@@ -51,8 +53,8 @@ def add(parser: Any) -> None:
         include_in_web_ui=False,
     )
     for name, default, text in (
-        ("models", "var/models", "The models as Keras saved them, which say what is right"),
-        ("traffic", "var/loadtest/traffic", "Where what Keras answers is kept; made if it is missing or stale"),
+        ("models", str(MODELS), "The models as Keras saved them, which say what is right"),
+        ("traffic", str(FOLDER), "Where what Keras answers is kept; made if it is missing or stale"),
         ("out", "var/loadtest", "Folder that gets the page of each run, and HISTORY.csv"),
         ("budgets", BUDGETS, "What the run must keep to, in YAML"),
     ):

@@ -1,6 +1,5 @@
 """`python -m loadtests.open_loop`: the highest rate that a gateway bears, scenario by scenario, and a page of it."""
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -17,14 +16,14 @@ from loadtests.open_loop.measuring import OPEN_SESSIONS, SESSIONS, Failed, Found
 from loadtests.open_loop.probe import Probe
 from loadtests.open_loop.results import Results, curves, entries, table, write
 from loadtests.open_loop.search import PROBES, Bounds
-from loadtests.processes import python
 from loadtests.report import history
 from loadtests.report.history import HistoryRefused
 from loadtests.report.quantities import quantity
 from loadtests.serving import serving
-from loadtests.traffic.library import Traffic, load
+from loadtests.traffic.library import FOLDER, NoTraffic, Traffic, load, make
 from loadtests.traffic.models import DATES, DIGITS, TEMPERATURE
 from sluice.cli.errors import CommandError
+from sluice.cli.model_folders import MODELS as MODELS_FOLDER
 from sluice.client import SluiceError
 from sluice.evaluator.report.picture import alone
 from sluice.signals import exits_when_told
@@ -55,8 +54,8 @@ def main(
     missing: Annotated[
         Missing, typer.Option(help="What to do with scenarios whose model is not served, or not calibrated.")
     ] = Missing.LEAVE_OUT,
-    models: Annotated[Path, typer.Option(help="The trained models, which say what is right.")] = Path("var/models"),
-    traffic: Annotated[Path, typer.Option(help="Where what they answer is kept.")] = Path("var/loadtest/traffic"),
+    models: Annotated[Path, typer.Option(help="The trained models, which say what is right.")] = MODELS_FOLDER,
+    traffic: Annotated[Path, typer.Option(help="Where what they answer is kept.")] = FOLDER,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("var/loadtest"),
     drawn: Annotated[
         Path | None, typer.Option("--picture", help="Also draw the p99 by offered load.", metavar="FILE.svg")
@@ -71,11 +70,12 @@ def main(
     plan = _plan(limit, seconds, Bounds(start, _LEAST / seconds, probes=probes), sessions)
     results, code = Results(plan, url.rstrip("/")), 0
     try:
-        history.read(out / history.FILE)
+        history.ready(out / history.FILE)
         with exits_when_told(), _gateway(results, models, out / _FOLDER):
             served = Served(results.url, "")
-            _measure(results, _able(results, chosen, served, _traffic(models, traffic), missing))
-    except HistoryRefused as error:
+            make(models, traffic)
+            _measure(results, _able(results, chosen, served, load(traffic), missing))
+    except (HistoryRefused, NoTraffic) as error:
         _exit(error, _WRONG_USAGE)
     except (NotReady, CommandError, SluiceError) as error:
         _exit(error, error.code if isinstance(error, CommandError) else _NOT_REACHABLE)
@@ -123,14 +123,6 @@ def _gateway(results: Results, models: Path, out: Path) -> Iterator[None]:
     with serving(models, out) as own:
         results.url = own.http
         yield
-
-
-def _traffic(models: Path, folder: Path) -> Traffic:
-    """What is sent; Keras answers it first where it has not, in a process of its own, as TensorFlow is large."""
-    command = python("loadtests.traffic", "--models", models, "--out", folder)
-    if subprocess.run(command, check=False).returncode:  # noqa: S603 - ourselves
-        raise typer.Exit(_WRONG_USAGE)  # it has said why
-    return load(folder)
 
 
 def _able(

@@ -30,13 +30,13 @@ from loadtests.processes import python
 from loadtests.report.gateway import read, scrape
 from loadtests.report.plots import in_milliseconds
 from loadtests.serving import serving
-from loadtests.traffic.library import load
+from loadtests.traffic.library import FOLDER, load, make
 from loadtests.traffic.models import DIGITS
+from sluice.cli.model_folders import MODELS
 from sluice.evaluator.report.picture import alone, legend, picture
 
 USERS, WAIT_S = 10, 0.1
 SECONDS, STALL_S = 30.0, 1.0
-TRAFFIC = Path("var/loadtest/traffic")
 _SEED = 21
 _CONFIG = Path(__file__).parents[1] / "locust" / "locust.conf"
 _UNDER_WAY = 50  # rows after which Locust's users are all there
@@ -57,14 +57,14 @@ class Seen:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for what Locust writes, and the logs.")] = Path("var/loadtest"),
-    models: Annotated[Path, typer.Option(help="The trained models.")] = Path("var/models"),
+    models: Annotated[Path, typer.Option(help="The trained models.")] = MODELS,
     drawn: Annotated[Path | None, typer.Option("--picture", help="Also draw it.", metavar="FILE.svg")] = None,
 ) -> None:
     """Stop a gateway for a second, once under Locust and once under an open loop at the same rate."""
     folder = out / "omission"
     folder.mkdir(parents=True, exist_ok=True)
     with serving(models, folder) as own:
-        subprocess.run(python("loadtests.traffic", "--models", models, "--out", TRAFFIC), check=True)  # noqa: S603
+        make(models, FOLDER)
         closed = _closed_loop(own.http, own.process.pid, folder)
         open_ = _open_loop(own.http, own.process.pid, closed.per_s)
     print(table((closed, open_)))  # noqa: T201 - the answer
@@ -90,7 +90,7 @@ def _closed_loop(url: str, pid: int, folder: Path) -> Seen:
     """What Locust counts."""
     options = {
         "config": _CONFIG, "host": url, "users": USERS, "spawn-rate": USERS, "wait": WAIT_S,
-        "run-time": f"{SECONDS:g}s", "traffic": TRAFFIC, "out": folder,
+        "run-time": f"{SECONDS:g}s", "traffic": FOLDER, "out": folder,
         "csv": folder / "locust", "html": folder / "locust.html",
     }  # fmt: skip
     command = python("locust", "--headless", "--only-summary", *(f"--{name}={each}" for name, each in options.items()))
@@ -128,7 +128,7 @@ def _rows(url: str) -> float:
 
 
 def _open_loop(url: str, pid: int, per_s: float) -> Seen:
-    source, due = Cycle(load(TRAFFIC).rows), arrivals(per_s, SECONDS, _SEED)
+    source, due = Cycle(load().rows), arrivals(per_s, SECONDS, _SEED)
     with stalling(pid, SECONDS / 2):
         found = uvloop.run(offered(url.rpartition("//")[2], due, source))
     return seen_by_open_loop(judged(found, per_s, SECONDS, 0.0))

@@ -86,7 +86,8 @@ def curves(results: Results) -> Picture:
 def entries(results: Results) -> Iterator[Entry]:
     """For the history: each scenario at its highest rate."""
     plan, commit, cpus = results.plan, history.commit(), history.cpus()
-    setting = f"p99 of at most {results.limit}, probes of {plan.seconds:g} s, {plan.sessions} sessions"
+    words = (f"p99 of at most {results.limit}", f"probes of {plan.seconds:g} s", f"{plan.sessions} sessions")
+    setting = ", ".join(filter(None, [*words, history.elsewhere(results.url)]))
     for found in results.found:
         if best := found.best:
             yield Entry(

@@ -4,11 +4,15 @@ import csv
 import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 from shutil import which
+from tempfile import TemporaryFile
 from typing import Any
+from urllib.parse import urlsplit
 
 from loadtests.processes import ROOT
 
@@ -16,7 +20,7 @@ FILE = "HISTORY.csv"
 
 
 class HistoryRefused(ValueError):
-    """The file is no history; the sentence says what to do."""
+    """The file is no history, or none can be written; the sentence says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,21 @@ _READ: dict[Any, Any] = {
 }  # fmt: skip
 
 
+def ready(file: Path) -> None:
+    """See, before a run begins, that its entries can be added.
+
+    Raises:
+        HistoryRefused: nothing can be written into the folder, or the file is something else.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise HistoryRefused(f"{file.parent}: expected a folder that can be written to ({error.strerror})") from None
+    read(file)
+
+
 def append(file: Path, entries: Sequence[Entry]) -> None:
     """Add the entries of a run.
 
@@ -81,12 +100,11 @@ def read(file: Path) -> list[Entry]:
     if not file.exists():
         return []
     kinds = {field.name: _READ[field.type] for field in fields(Entry)}
+    rows = csv.DictReader(_lines(file))
     try:
-        return [
-            Entry(**{name: kinds[name](text) for name, text in row.items()}) for row in csv.DictReader(_lines(file))
-        ]
-    except (ValueError, TypeError) as error:
-        raise _refused(file, str(error)) from None
+        return [Entry(**{name: kinds[name](text) for name, text in row.items()}) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _refused(file, f"line {rows.line_num}: {error}") from None
 
 
 def commit() -> str:
@@ -103,8 +121,19 @@ def cpus() -> int:
     return os.cpu_count() or 1
 
 
+def elsewhere(url: str) -> str:
+    """For a setting, where the gateway is; empty if it is on this machine, at whatever port."""
+    host = urlsplit(url).hostname or ""
+    with suppress(ValueError):
+        return "" if host == "localhost" or ip_address(host).is_loopback else f"at {url}"
+    return f"at {url}"
+
+
 def _lines(file: Path) -> list[str]:
-    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise _refused(file, str(error)) from None
     if lines and lines[0].rstrip() != ",".join(_COLUMNS):
         raise _refused(file, f"expected the columns {', '.join(_COLUMNS)}; got {lines[0].rstrip()!r:.200}")
     return lines

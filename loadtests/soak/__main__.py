@@ -21,10 +21,10 @@ from loadtests.soak.killing import kill_times
 from loadtests.soak.samples import EVALUATOR, GATEWAY
 from loadtests.soak.watching import Watch, Watched
 from sluice.cli.embedded import Embedded
-from sluice.cli.errors import CommandError
+from sluice.cli.errors import FAILED, NOT_REACHABLE, CommandError
+from sluice.cli.model_folders import MODELS
 from sluice.client import SluiceError
 
-FAILED = 1
 # What a gateway remembers by its settings is as much as it gets before the first quarter of an hour is over.
 _FLAGS = ("--session-idle-s", "120", "--sessions-remembered-s", "300")
 _EVALUATOR_S = 60.0
@@ -36,9 +36,12 @@ console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 def _duration(text: str) -> float:
     try:
-        return quantity(text, "duration")
+        seconds = quantity(text, "duration")
     except ValueError as error:
         raise typer.BadParameter(f"--length: {error}") from None
+    if seconds < 1:
+        raise typer.BadParameter(f"--length: expected a second at least, got {text!r}")
+    return seconds
 
 
 def main(
@@ -48,7 +51,7 @@ def main(
         float, typer.Option("--wait", min=0, help="Seconds between a user's requests, on average.")
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the times at which the model server is killed.")] = 1,
-    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = Path("var/models"),
+    models: Annotated[Path, typer.Option(help="Folder of the trained models.")] = MODELS,
     out: Annotated[Path, typer.Option(help="Folder for the page and all that was seen.")] = Path("var/loadtest/soak"),
 ) -> None:
     """Load a gateway with all of Locust's users, kill its model server now and then, and judge what it held meanwhile.
@@ -73,7 +76,7 @@ def main(
             watch.rest()
     except (CommandError, SluiceError) as error:
         console.print(f"soak: {error}")
-        sys.exit(getattr(error, "code", FAILED) if isinstance(error, CommandError) else FAILED)
+        sys.exit(error.code if isinstance(error, CommandError) else NOT_REACHABLE)
     except Failed as error:
         console.print(f"soak: {error}; its log is {out / 'serve.log'}")
         sys.exit(FAILED)

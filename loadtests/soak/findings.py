@@ -35,13 +35,11 @@ def memory(process: str, samples: Sequence[Sample], load_s: float) -> Finding:
     asked = f"the last quarter's mean within {MEMORY_CHANGE:.0%} of the second's"
     try:
         second, last = series.means()
+        found = f"{last / second - 1:+.2%}, from {second:.1f} to {last:.1f} MiB"
+        holds = change((second, last)) <= MEMORY_CHANGE
     except TooFew as error:
-        return Finding(title, asked, str(error), None)
-    moved = change((second, last))
-    found = f"{last / second - 1:+.2%}, from {second:.1f} to {last:.1f} MiB"
-    if load_s < MEMORY_TELLS_S:
-        return Finding(title, asked, f"{found}; so short a load does not tell", None)
-    return Finding(title, asked, found, moved <= MEMORY_CHANGE)
+        found, holds = str(error), False
+    return _told(title, asked, found, holds, samples, load_s, MEMORY_TELLS_S)
 
 
 def descriptors(process: str, samples: Sequence[Sample], load_s: float) -> Finding:
@@ -51,12 +49,21 @@ def descriptors(process: str, samples: Sequence[Sample], load_s: float) -> Findi
     asked = f"the last quarter's median at most {DESCRIPTORS_MORE} above the second's"
     try:
         second, last = series.medians()
+        found, holds = f"from {second:g} to {last:g}", last <= second + DESCRIPTORS_MORE
     except TooFew as error:
-        return Finding(title, asked, str(error), None)
-    found = f"from {second:g} to {last:g}"
-    if load_s < DESCRIPTORS_TELL_S:
+        found, holds = str(error), False
+    return _told(title, asked, found, holds, samples, load_s, DESCRIPTORS_TELL_S)
+
+
+def _told(
+    title: str, asked: str, found: str, holds: bool, samples: Sequence[Sample], load_s: float, tells_s: float
+) -> Finding:
+    """Of what has to be one process all the time, under a load that tells from `tells_s` on."""
+    if load_s < tells_s:
         return Finding(title, asked, f"{found}; so short a load does not tell", None)
-    return Finding(title, asked, found, last <= second + DESCRIPTORS_MORE)
+    if (processes := len({each.pid for each in samples})) > 1:
+        return Finding(title, asked, f"{processes} processes, one after the other", False)
+    return Finding(title, asked, found, holds)
 
 
 def descriptors_left(before: Sample, after: Sample) -> Finding:

@@ -48,7 +48,7 @@ class Watch:
         self.seen = Watched(before=self._look(0.0))
 
     def follow(self, load: Child, kill_at_s: Sequence[float], tell: Callable[[Watched], None]) -> None:
-        """Watch until the load ends, or until Ctrl-C ends it; `tell` hears of every look.
+        """Watch until the load ends, or until Ctrl-C or SIGTERM ends it; `tell` hears of every look.
 
         Raises:
             Failed: the gateway has ended.
@@ -66,7 +66,7 @@ class Watch:
                         self._look_back(client)
                     tell(seen)
                     time.sleep(_EVERY_S)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 seen.interrupted = True
                 load.interrupt(_STOP_S)
 

@@ -3,6 +3,7 @@
 Everything is drawn from seeds that stand here, so every run sends the same in the same order. TensorFlow is not needed.
 """
 
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from loadtests.bench.workloads.lengths import log_normal, whole
+from loadtests.processes import python
 from loadtests.traffic.checks import Recognizable, check_generated, check_predictions, check_recognized
 from loadtests.traffic.evaluations import Evaluated
 from loadtests.traffic.exchange import Exchange
@@ -33,7 +35,7 @@ Arrays = Mapping[str, Array]
 
 
 class NoTraffic(Exception):
-    """What Keras answers is not there; the sentence says how to make it."""
+    """What Keras answers is not there, or could not be made; the sentence says what to do."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,6 +64,17 @@ class Traffic:
     blocks: Sequence[Rows] = ()
     series: Sequence[Series] = ()
     evaluation: Evaluated | None = None
+
+
+def make(models: Path, folder: Path) -> None:
+    """Have Keras answer the load where it has not; in a process of its own, as TensorFlow is large.
+
+    Raises:
+        NoTraffic: it could not be done; the process has said why.
+    """
+    command = python("loadtests.traffic", "--models", models, "--out", folder)
+    if subprocess.run(command, check=False).returncode:  # noqa: S603 - ourselves
+        raise NoTraffic(f"what Keras answers to the load could not be written to {folder}")
 
 
 def load(folder: Path = FOLDER) -> Traffic:

@@ -139,7 +139,7 @@ def test_a_master_and_two_workers_share_the_load_as_the_readme_has_it(
     port = free_address().rpartition(":")[2]
     master, *workers = (shlex.split(line) for line in lines)
     files = [f"--{name}={tmp_path / 'locust'}{suffix}" for name, suffix in (("html", ".html"), ("csv", ""))]
-    lead = start(*master, *files, "--only-summary", "-u", "12", "-t", "5s", "--master-bind-port", port)
+    lead = start(*master, *files, "--only-summary", "-u", "12", "-t", "5s", "--wait", "0.2", "--master-bind-port", port)
     others = [Load(tmp_path, [*worker, "--master-port", port]) for worker in workers]
     code, said = lead.end()
     assert code == 0, said
@@ -158,7 +158,8 @@ def test_one_command_serves_and_loads_and_writes_everything_into_one_folder(
 ) -> None:
     monkeypatch.setattr(command, "serving", lambda models, out: nullcontext(gateway))
     shutil.copytree(traffic, tmp_path / "traffic")
-    arguments = ["--models", MODELS, "--out", tmp_path, "--budgets", loose, "-u", "12", "-t", "4s", "--processes", "2"]
+    arguments = ["--models", MODELS, "--out", tmp_path, "--budgets", loose, "-u", "12", "-t", "4s"]
+    arguments += ["--wait", "0.2", "--processes", "2"]
     assert command.main([*map(str, arguments)]) == 0
     said = capfd.readouterr().out
     assert said.endswith(f"All 2 budgets kept.\nThe page of it: {tmp_path / 'summary.html'}\n")
@@ -173,7 +174,12 @@ def test_one_command_serves_and_loads_and_writes_everything_into_one_folder(
     ("options", "code", "said"),
     [
         ({"host": "http://127.0.0.1:1"}, 3, "expected a gateway at http://127.0.0.1:1; it cannot be reached"),
-        ({"grpc": "127.0.0.1:1", "missing": "fail"}, 3, "RowsGrpcUser cannot run: nothing listens for gRPC"),
+        pytest.param(
+            {"grpc": "127.0.0.1:1", "missing": "fail"},
+            3,
+            "RowsGrpcUser cannot run: nothing listens for gRPC",
+            marks=pytest.mark.deep,
+        ),
         ({"budgets": "{unknown}"}, 2, "no figure is called 'p42'; there are p50, p90"),
     ],
 )

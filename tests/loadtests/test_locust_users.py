@@ -5,13 +5,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import pytest
 
@@ -33,6 +32,7 @@ from loadtests.locust.scenarios import (
     ROWS_GRPC,
     SCAN,
     SEQUENCES,
+    SLOW,
     STEP,
     STEP_STREAM,
     STEP_WEBSOCKET,
@@ -42,12 +42,12 @@ from loadtests.traffic.library import LABELLED, file_of
 from loadtests.traffic.models import DATES, DIGITS, METHODS, MODELS, TEMPERATURE
 from tests.conftest import ROOT
 
-USERS, MOST_S = 12, 60
+MOST_S = 60
 CUT_EVERY = 9  # answers
 RIGHT, WRONG, LOST, CUT = "None", "WrongAnswer", "SessionLost: session_closed", "Unreachable: the connection broke"
 # What is answered with numbers of Keras; then all else that every run has.
 OF_KERAS = (
-    GENERATION, LOOK, RECOGNITION, RETURN, ROWS, ROWS_GRPC, SCAN, SEQUENCES, STEP, STEP_STREAM, STEP_WEBSOCKET,
+    GENERATION, LOOK, RECOGNITION, RETURN, ROWS, ROWS_GRPC, SCAN, SEQUENCES, SLOW, STEP, STEP_STREAM, STEP_WEBSOCKET,
 )  # fmt: skip
 OTHERS = (
     CONNECT_WEBSOCKET, EVALUATE, FORGET, OPEN, OPEN_GRPC, UPLOAD,
@@ -55,17 +55,34 @@ OTHERS = (
 )  # fmt: skip
 LOCUSTFILE = """
 import json
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import gevent
 from grpc.experimental.gevent import init_gevent
 from locust import events
 
-from loadtests.locust.users import *
+from loadtests.locust import users
 from loadtests.locust.users.asking import LoadUser
 
-LoadUser.folder, LoadUser.grpc, LoadUser.think_s = Path({folder!r}), {grpc!r}, 0.02
-wanted, told, running = set({wanted!r}), set(), []
+END_EVERY = 7  # right answers to steps of sessions that are ended meanwhile
+here = json.loads(Path({here!r}).read_text())
+wanted, told, running, steps = set(map(tuple, here["wanted"])), set(), [], []
+LoadUser.grpc = here["grpc"]
+
+def taking_part(name, run, url, traffic):
+    class User(getattr(users, name)):
+        weight, host, folder = 1, url, Path(traffic)
+        think_s = 0.1 if run == "cut" or name == "HangUpUser" else 0.3  # who waits for luck asks more often
+
+        def context(self):
+            return dict(run=run, user=self)
+
+    User.__name__ = f"{{run}}{{name}}"
+    return User
+
+globals().update((user.__name__, user) for user in (taking_part(*each) for each in here["users"]))
 
 @events.init.add_listener
 def begin(environment, **_):
@@ -73,47 +90,33 @@ def begin(environment, **_):
     running.append(environment.runner)
 
 @events.request.add_listener
-def tell(name, exception, **_):
-    told.add((name, repr(exception)))
+def tell(name, exception, context, **_):
+    told.add((context["run"], name, repr(exception)))
+    if context["run"] == "cut" and name.startswith("step ") and exception is None:
+        steps.append(name)
+        if not len(steps) % END_EVERY:
+            gevent.spawn(end_session, context["user"]._walk.session)
     if running and wanted <= told:
         gevent.spawn(running.pop().quit)  # not by the user that is quit
 
+def end_session(session):
+    with suppress(OSError):
+        urlopen(Request(f"{{here['url']}}/v1/sessions/{{session}}", method="DELETE")).close()
+
 @events.user_error.add_listener
 def fail(user_instance, exception, **_):
-    told.add((type(user_instance).__name__, repr(exception)))
+    told.add((user_instance.context()["run"], type(user_instance).__name__, repr(exception)))
 
 @events.quitting.add_listener
 def end(**_):
-    Path({out!r}).write_text(json.dumps(sorted(told)))
+    Path(here["out"]).write_text(json.dumps(sorted(told)))
 """
 
-Told = set[tuple[str, str]]  # scenarios, and what Locust shows of a failure, or `RIGHT`
-
-
-class Run:
-    """Locust with some users, until all that is wanted was told."""
-
-    def __init__(
-        self, out: Path, gateway: tuple[str, str], folder: Path, wanted: Told, users: Sequence[str] = ()
-    ) -> None:
-        out.mkdir()
-        self._told, self._wanted, file = out / "told.json", wanted, out / "locustfile.py"
-        (http, grpc), here = gateway, {"folder": str(folder), "out": str(self._told)}
-        file.write_text(LOCUSTFILE.format(grpc=grpc.removeprefix("grpc://"), wanted=wanted, **here), encoding="utf-8")
-        command = [sys.executable, "-m", "locust", "-f", str(file), "--headless", "--only-summary", "--host", http]
-        command += ["-u", str(USERS), "-r", "100", "-t", f"{MOST_S}s", *users]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def goes_on(self) -> bool:
-        return self._process.poll() is None
-
-    def failed(self) -> Told:
-        """All failures, each once, when it has ended; what was wanted must have been told."""
-        said, _ = self._process.communicate(timeout=2 * MOST_S)
-        told = {(name, outcome) for name, outcome in json.loads(self._told.read_bytes())}
-        missing = self._wanted - told
-        assert not missing, said
-        return {(name, outcome) for name, outcome in told if outcome != RIGHT}
+EVERY = (
+    "EvaluationUser", "GenerationUser", "HangUpUser", "RecognitionUser", "RowsGrpcUser", "RowsUser", "SequencesUser",
+    "SessionStreamUser", "SessionUser", "SessionWebSocketUser", "SlowUser",
+)  # fmt: skip
+Told = set[tuple[str, str]]  # scenarios, and what Locust shows of a failure
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +134,29 @@ def planted(traffic: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def failed(gateway: Any, traffic: Path, planted: Path, tmp_path_factory) -> Mapping[str, Told]:
-    """What failed in two runs at the same time: one expects what Keras says, and one does not."""
-    out, address = tmp_path_factory.mktemp("runs"), (gateway.http, gateway.grpc)
-    right = Run(out / "right", address, traffic, {(name, RIGHT) for name in (*OF_KERAS, *OTHERS)})
-    wrong = Run(out / "wrong", address, planted, {(name, WRONG) for name in OF_KERAS})
-    return {"right": right.failed(), "wrong": wrong.failed()}
+    """What failed in three runs, which one Locust makes at the same time until all that is wanted was told.
+
+    One expects what Keras says, and one does not; in the third connections are cut, and sessions ended.
+    """
+    out = tmp_path_factory.mktemp("runs")
+    wanted = {("right", name, RIGHT) for name in (*OF_KERAS, *OTHERS)} | {("wrong", name, WRONG) for name in OF_KERAS}
+    wanted |= {("cut", name, outcome) for name in (STEP, STEP_WEBSOCKET) for outcome in (CUT, LOST)}
+    with CuttingProxy(gateway.http) as cutting:
+        users = [(name, "right", gateway.http, str(traffic)) for name in EVERY]
+        users += [(name, "wrong", gateway.http, str(planted)) for name in EVERY]
+        users += [(name, "cut", cutting, str(traffic)) for name in ("SessionUser", "SessionWebSocketUser")]
+        here = {"wanted": [*wanted], "users": users, "url": gateway.http, "out": str(out / "told.json")}
+        here["grpc"] = gateway.grpc.removeprefix("grpc://")
+        (out / "here.json").write_text(json.dumps(here))
+        (out / "locustfile.py").write_text(LOCUSTFILE.format(here=str(out / "here.json")))
+        command = [sys.executable, "-m", "locust", "-f", str(out / "locustfile.py"), "--headless", "--only-summary"]
+        command += ["-u", str(len(users)), "-r", "100", "-t", f"{MOST_S}s"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=2 * MOST_S)
+    told = {(run, name, outcome) for run, name, outcome in json.loads((out / "told.json").read_bytes())}
+    assert not wanted - told, done.stderr
+    return {
+        run: {each[1:] for each in told if each[0] == run and each[2] != RIGHT} for run in ("right", "wrong", "cut")
+    }
 
 
 def test_every_user_is_answered_as_keras_answers(failed: Mapping[str, Told]) -> None:
@@ -147,22 +168,9 @@ def test_a_planted_wrong_answer_is_caught_in_every_scenario(failed: Mapping[str,
 
 
 def test_sessions_go_on_through_answers_that_are_lost_and_one_that_ended_is_no_wrong_answer(
-    gateway: Any, traffic: Path, tmp_path: Path
+    failed: Mapping[str, Told],
 ) -> None:
-    wanted = {(STEP, CUT), (STEP, LOST), (STEP_WEBSOCKET, CUT), (STEP_WEBSOCKET, LOST)}
-    with CuttingProxy(gateway.http) as url:
-        run = Run(tmp_path / "run", (url, gateway.grpc), traffic, wanted, ("SessionUser", "SessionWebSocketUser"))
-        with httpx.Client(base_url=gateway.http) as client:
-            while run.goes_on():
-                _end_sessions(client)
-        assert {error for _, error in run.failed()} == {CUT, LOST}
-
-
-def _end_sessions(client: httpx.Client) -> None:
-    """End all sessions, of whomever, that have been stepped."""
-    for each in client.get(f"/v1/models/{TEMPERATURE}/sessions", params={"limit": 1000}).json()["sessions"]:
-        if each["step"]:
-            client.delete(f"/v1/sessions/{each['session']}")
+    assert {error for _, error in failed["cut"]} == {CUT, LOST}
 
 
 class CuttingProxy:

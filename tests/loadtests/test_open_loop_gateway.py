@@ -139,9 +139,9 @@ def test_what_cannot_be_done_is_told_in_a_line(run: Run, arguments: list[str], c
 def test_ctrl_c_writes_what_was_found_by_then(gateway: Any, traffic: Path, tmp_path: Path) -> None:
     arguments = ["rows", "--url", gateway.http, "--limit", "60 s", "--seconds", "1", "--probes", "50"]
     folders = ["--traffic", traffic, "--out", tmp_path]
-    with subprocess.Popen(
-        python("loadtests.open_loop", *arguments, *folders), stdout=subprocess.PIPE, text=True
-    ) as child:
+    # Who runs the tests in the background may have SIGINT ignored, and children inherit that.
+    command = ["env", "--default-signal=INT", *python("loadtests.open_loop", *arguments, *folders)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         first = child.stdout.readline()
         child.send_signal(signal.SIGINT)

@@ -213,7 +213,8 @@ def test_a_watch_sees_the_load_through_and_a_killed_model_server_come_back(tmp_p
     assert findings.model_server(seen.kills).holds is True
 
 
-def test_ctrl_c_ends_the_load_which_writes_what_it_has(tmp_path):
+@pytest.mark.parametrize("told", [KeyboardInterrupt, SystemExit])
+def test_a_soak_that_is_told_to_stop_ends_the_load_which_writes_what_it_has(tmp_path, told):
     waits = (
         "import time\ntry:\n print('there', flush=True); time.sleep(60)\nexcept KeyboardInterrupt:\n print('written')"
     )
@@ -221,11 +222,11 @@ def test_ctrl_c_ends_the_load_which_writes_what_it_has(tmp_path):
         watch, log = Watch(own), tmp_path / "load.log"
         load = Child([sys.executable, "-c", waits], log, apart=True)
 
-        def ctrl_c(_):
+        def stop(_):
             if log.read_text():
-                raise KeyboardInterrupt
+                raise told
 
-        watch.follow(load, [], ctrl_c)
+        watch.follow(load, [], stop)
     assert watch.seen.interrupted
     assert load.code == 0
     assert load.last_words() == "written"
@@ -267,6 +268,8 @@ def test_what_users_saw_is_told_as_locust_counted_it(tmp_path, failures, code, t
 def test_a_length_that_is_none_is_wrong_usage(capsys):
     with pytest.raises(typer.BadParameter, match="--length: expected a duration such as 50 ms or 2 s, got '1 year'"):
         main("1 year")
+    with pytest.raises(typer.BadParameter, match="--length: expected a second at least, got '10 ms'"):
+        main("10 ms")
 
 
 @pytest.mark.deep
@@ -326,6 +329,14 @@ def test_a_short_load_does_not_tell_of_memory_but_of_descriptors():
     assert findings.descriptors(GATEWAY, held(60), 60).holds is True
     assert findings.descriptors(GATEWAY, grown, 59).holds is None
     assert findings.memory(GATEWAY, [], 60).holds is None
+
+
+@pytest.mark.parametrize("judged", [findings.memory, findings.descriptors])
+def test_a_process_that_was_gone_for_a_quarter_or_started_again_does_not_hold(judged):
+    seen = held(HOUR)
+    half = len(seen) // 2
+    again = [*seen[:half], *(each._replace(pid=2) for each in seen[half:])]
+    assert [judged("evaluator", each, HOUR).holds for each in (seen, seen[:half], again)] == [True, False, False]
 
 
 def test_descriptors_that_are_left_do_not_hold():
