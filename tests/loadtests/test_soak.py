@@ -220,7 +220,8 @@ def test_a_soak_that_is_told_to_stop_ends_the_load_which_writes_what_it_has(tmp_
     )
     with gateway_of_ours() as (own, _):
         watch, log = Watch(own), tmp_path / "load.log"
-        load = Child([sys.executable, "-c", waits], log, apart=True)
+        # Who runs the tests in the background may have SIGINT ignored, and children inherit that.
+        load = Child(["env", "--default-signal=INT", sys.executable, "-c", waits], log, apart=True)
 
         def stop(_):
             if log.read_text():
