@@ -29,13 +29,20 @@ class Finding:
 
 
 def memory(process: str, samples: Sequence[Sample], load_s: float) -> Finding:
-    """A process's resident memory, by the means of the second quarter and of the last."""
-    title = f"the {process}'s memory is flat"
-    series = Series([each.at_s for each in samples], [each.resident_bytes / MIB for each in samples], load_s)
+    """A process's own memory, by the means of the second quarter and of the last; what is resident is told with it.
+
+    Pages of libraries' files are resident as the kernel likes: it takes them back when others need memory.
+    """
+    title = f"the {process}'s own memory is flat"
     asked = f"the last quarter's mean within {MEMORY_CHANGE:.0%} of the second's"
+    at = [each.at_s for each in samples]
     try:
-        second, last = series.means()
-        found = f"{last / second - 1:+.2%}, from {second:.1f} to {last:.1f} MiB"
+        second, last = Series(at, [each.unique_bytes / MIB for each in samples], load_s).means()
+        resident = Series(at, [each.resident_bytes / MIB for each in samples], load_s).means()
+        found = (
+            f"{last / second - 1:+.2%}, from {second:.1f} to {last:.1f} MiB; "
+            f"resident were {resident[0]:.1f}, then {resident[1]:.1f}"
+        )
         holds = change((second, last)) <= MEMORY_CHANGE
     except TooFew as error:
         found, holds = str(error), False

@@ -49,15 +49,15 @@ def write_memory(file: Path, seen: Watched) -> None:
 def _memory(seen: Watched, *, zero: bool) -> Picture:
     """The gateway's, with the means that are compared; from 0, or as near as it can be seen."""
     samples = seen.of(GATEWAY)
-    series = {"resident": _line(samples, "resident_bytes", MIB)}
+    series = {"its own": _line(samples, "unique_bytes", MIB)}
     if zero:
-        series["shared with nobody"] = _line(samples, "unique_bytes", MIB)
+        series["resident, with what is shared"] = _line(samples, "resident_bytes", MIB)
     with suppress(TooFew):
-        held = Series([each.at_s for each in samples], [each.resident_bytes / MIB for each in samples], seen.load_s)
+        held = Series([each.at_s for each in samples], [each.unique_bytes / MIB for each in samples], seen.load_s)
         (second, last), quarter = held.means(), seen.load_s / 4
         series["mean of the second quarter"] = [(quarter, second), (2 * quarter, second)]
         series["mean of the last"] = [(3 * quarter, last), (4 * quarter, last)]
-    title = "Gateway: memory" if zero else "Gateway: memory, from nearby"
+    title = "Gateway: memory" if zero else "Gateway: its own memory, from nearby"
     return over_time(title, "MiB", series, seen.load_s, marks=_kill_marks(seen), zero=zero)
 
 
@@ -70,7 +70,7 @@ def _pictures(seen: Watched) -> list[Picture]:
         _memory(seen, zero=False),
         _over_time(seen, "Gateway: open file descriptors", "", {"": _line(seen.of(GATEWAY), "descriptors")}),
         *(
-            _over_time(seen, f"{name[0].upper()}{name[1:]}: memory", "MiB", {"": _line(samples, "resident_bytes", MIB)})
+            _over_time(seen, f"{name.capitalize()}: own memory", "MiB", {"": _line(samples, "unique_bytes", MIB)})
             for name, samples in others.items()
         ),
         _over_time(seen, "Processor", "cores", {name: _cores(samples) for name, samples in running.items()}),
