@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "object-store": {"resources": ["overlays/gpu"], "components": ["components/object-store"]},
     "export": {"resources": ["jobs/export"]},
     "calibrate": {"resources": ["jobs/calibrate"]},
+    "files": {"resources": ["jobs/files"]},
 }  # fmt: skip
 ROUTES = ("envoy-gateway", "istio")
 EVERY = (*OVERLAYS, *VARIANTS, *ROUTES)
