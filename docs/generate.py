@@ -233,8 +233,8 @@ def _room_of(module: str) -> str:
 BESIDE = (
     "tensorflow-serving --- models[(models)]",
     "gateway --- calibrations[(calibrations)]",
-    "evaluator --- evaluations[(evaluations: SQLite or PostgreSQL, uploads)]",
-    "grafana --> prometheus -. /metrics .-> gateway & evaluator & tensorflow-serving",
+    "evaluator --- evaluations[(evaluations)]",
+    "grafana --> prometheus -. metrics .-> gateway & evaluator & tensorflow-serving",
 )
 
 
