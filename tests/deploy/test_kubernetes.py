@@ -30,7 +30,7 @@ OLDEST = "1.30"  # the first with a preStop that sleeps without being told to
 OURS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "schemas.yaml").read_text())
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
-JOBS = ("export", "calibrate")
+JOBS = ("export", "calibrate", "files")
 STARTED = (*OVERLAYS, *VARIANTS)
 
 
