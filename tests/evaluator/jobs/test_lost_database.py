@@ -26,7 +26,10 @@ class Server:
 
     def locks(self, **which: bool) -> list[Any]:
         """The processes that hold the evaluators' lock, or wait for it."""
-        asked = text("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted = :granted")
+        asked = text(
+            "SELECT pid FROM pg_locks JOIN pg_database ON database = oid "
+            "WHERE locktype = 'advisory' AND granted = :granted AND datname = current_database()"
+        )
         return [*self._connection.scalars(asked, which)]
 
     def break_connection(self) -> None:
@@ -43,7 +46,7 @@ class Server:
 def servers(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, Server]]:
     """Two connections to one."""
     monkeypatch.setattr(runner, "HELD_S", 0.01)
-    monkeypatch.setattr(database, "LEFT_MS", 1)
+    monkeypatch.setattr(database, "LEFT_MS", 200)  # one that is ended tells its client so before it lets the lock go
     engine = create_engine(read_url(address), isolation_level="AUTOCOMMIT")
     with engine.connect() as one, engine.connect() as other:
         yield Server(one), Server(other)
