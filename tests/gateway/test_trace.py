@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 
 from sluice.gateway.core.pending import awaited
 from sluice.gateway.grpc.connection import GrpcProtocol
-from sluice.gateway.trace import TRACE, within
+from sluice.gateway.trace import TRACE, names, within
 from sluice.wire.grpc_frames import framed
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
 from tests.gateway.echo import Pipe
@@ -203,3 +203,9 @@ async def test_a_line_about_a_request_has_its_id_and_its_trace(here, puppet, mon
     assert [each["request_id"] for each in answered] == [own.headers["x-request-id"], made.headers["x-request-id"]]
     assert [each.get("trace_id") for each in answered] == [ID, None]
     assert own.headers["x-request-id"] == "mine"
+
+
+def test_an_id_cannot_forge_lines_or_speak_to_terminals_and_is_short():
+    assert names([], b"a\n\x1b[2J\x9b" + b"b" * 1000) == {"request_id": "a??[2J?" + "b" * 121}
+    context = within([(b"traceparent", PARENT.encode())], b"a\n")
+    assert context.run(structlog.contextvars.get_contextvars) == {"trace_id": ID, "request_id": "a?"}
