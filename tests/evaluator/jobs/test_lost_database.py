@@ -26,10 +26,7 @@ class Server:
 
     def locks(self, **which: bool) -> list[Any]:
         """The processes that hold the evaluators' lock, or wait for it."""
-        asked = text(
-            "SELECT pid FROM pg_locks JOIN pg_database ON database = oid "
-            "WHERE locktype = 'advisory' AND granted = :granted AND datname = current_database()"
-        )
+        asked = text("SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted = :granted")
         return [*self._connection.scalars(asked, which)]
 
     def break_connection(self) -> None:
