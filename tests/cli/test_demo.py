@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sluice.cli.demo.command import MODELS, _build
+from sluice.cli.demo.command import MODELS
 from sluice.cli.demo.recognition import Answer, Row, write
+from sluice.cli.example_models import build_missing
 from sluice.policy.contract import Axis, Tensor
 from sluice.signals import exits_when_told
 from sluice.wire.recognition import parse_recognize
@@ -65,7 +66,7 @@ def test_a_demo_that_is_told_to_stop_stops_those_that_train(
     stopper.start()
     try:
         with exits_when_told(), pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt):
-            _build(tmp_path, ["dates"])
+            build_missing(tmp_path, ["dates"])
     finally:
         signal.signal(signal.SIGINT, before)
         stopper.join()

@@ -119,3 +119,8 @@ def test_lists_of_different_lengths_are_no_array(value: Any) -> None:
         arrays_of({"x": value})
     with pytest.raises(ShapeMismatch, match=r"^The input takes lists of one length; "):
         arrays_of(value)
+
+
+@pytest.mark.parametrize("word", ["hi", b"hi"])
+def test_an_array_of_one_text_is_an_array(word):
+    assert array_of(np.array(word, object)).tolist() == word

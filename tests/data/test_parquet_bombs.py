@@ -105,3 +105,13 @@ def test_what_pages_expand_to_is_what_pyarrow_says_of_an_honest_file(tmp_path: P
         found = expanded(stream)
     for own, count, group in zip(found, values, groups, strict=True):
         assert 4 * count <= own <= 4 * count + group.total_byte_size
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_file_without_rows_among_others_is_read_as_none(tmp_path: Path, *, dictionary: bool) -> None:
+    for name, texts in (("a", []), ("b", ["one", "two"])):
+        parquet.write_table(
+            pa.table({"x": pa.array(texts, pa.string())}), tmp_path / f"{name}.parquet", use_dictionary=dictionary
+        )
+    with look(files_of(tmp_path), TEXT) as data_set:
+        assert [*data_set.read(0, data_set.rows).inputs["x"]] == [b"one", b"two"]

@@ -28,13 +28,25 @@ class HttpError(Exception):
         self.code = code
 
 
+class ClientResponseError(Exception):
+    """As aiohttp has it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+
+    @property
+    def code(self) -> int:
+        raise DeprecationWarning("code property is deprecated, use status instead")
+
+
 AWAY = [
     ConnectionResetError("reset"), TimeoutError(), FSTimeoutError(), OSError(5, "Input/output error"), HttpError(503),
-    EndpointConnectionError("no route"), HttpError(429),
+    EndpointConnectionError("no route"), HttpError(429), ClientResponseError(502),
 ]  # fmt: skip
 REFUSED = [
     FileNotFoundError("rows"), PermissionError("Access Denied"), OSError("Forbidden: rows"), HttpError(401),
-    IsADirectoryError("rows"),
+    IsADirectoryError("rows"), ClientResponseError(403),
 ]  # fmt: skip
 CASES = [*((error, BackendUnavailable) for error in AWAY), *((error, BadRequest) for error in REFUSED)]
 

@@ -29,7 +29,7 @@ from tests.gateway.puppet import Puppet
 from tests.gateway.sides import LEFT, STRANGE, document, put
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
-PATIENCE_S = 25.0
+PATIENCE_S = 60.0
 
 
 class Faults:

@@ -10,9 +10,13 @@ from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 
 from sluice.gateway.core.pending import awaited
-from sluice.gateway.trace import within
+from sluice.gateway.grpc.connection import GrpcProtocol
+from sluice.gateway.trace import TRACE, names, within
+from sluice.wire.grpc_frames import framed
 from sluice.wire.messages.tfs.v1 import serving_pb2 as tfs
-from tests.gateway.here import Gate, eventually, running
+from tests.gateway.echo import Pipe
+from tests.gateway.here import PATIENCE_S, Gate, eventually, running
+from tests.gateway.http2 import RawClient
 from tests.gateway.stub import dialled, many
 
 ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -117,6 +121,54 @@ async def test_a_batch_has_the_trace_of_its_requests_if_they_have_one_between_th
     assert here.gateway.engine._traces == {}
 
 
+async def test_a_request_that_is_sent_ahead_does_not_take_the_trace_of_the_one_before(here, puppet):
+    adder = await here.open()
+    own = f"traceparent: {PARENT}\r\n"
+    classify = _request("/v1/models/plain:classify", EXAMPLES, own)
+    listed = f"GET /v1/models HTTP/1.1\r\nHost: here\r\n{own}\r\n".encode()
+    step = _request(f"/v1/sessions/{adder.id}:step", {"inputs": [1, 2]})
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    writer.write(classify + step + listed + step.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    async with asyncio.timeout(PATIENCE_S):
+        answers = await reader.read()
+    writer.close()
+    assert answers.count(b"HTTP/1.1 200 OK") == 4
+    assert puppet.traces == [{"traceparent": PARENT}]
+
+
+class _Notes:
+    """Who carries a call out, and notes of which trace its messages are."""
+
+    full = True
+
+    def __init__(self, seen, _):
+        self._seen = seen
+
+    def receive(self, _):
+        self._seen.append(TRACE.get())
+
+    def leave(self): ...
+
+
+async def test_a_call_does_not_take_the_trace_of_the_one_that_had_its_connection_written(monkeypatch):
+    seen, client = [], RawClient(None, None)
+    connection = GrpcProtocol({b"/test/Notes": partial(_Notes, seen)}, 1000, set())
+    connection.connection_made(Pipe())
+    client.send(client.call("/test/Notes"), framed(b"abc"))
+    connection.data_received(client.h2.data_to_send())
+    await asyncio.sleep(0)  # in which what there is to send is written
+    monkeypatch.setattr(_Notes, "full", False)
+    (call,) = connection._calls.values()
+    within([(b"traceparent", PARENT.encode())], None).run(connection.wants, call)
+    await eventually(lambda: seen)
+    assert seen == [None]
+
+
+def _request(path, body, headers=""):
+    told = json.dumps(body)
+    return f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(told)}\r\n{headers}\r\n{told}".encode()
+
+
 async def _wait(adders):
     return all([await each.waiting() for each in adders])
 
@@ -151,3 +203,9 @@ async def test_a_line_about_a_request_has_its_id_and_its_trace(here, puppet, mon
     assert [each["request_id"] for each in answered] == [own.headers["x-request-id"], made.headers["x-request-id"]]
     assert [each.get("trace_id") for each in answered] == [ID, None]
     assert own.headers["x-request-id"] == "mine"
+
+
+def test_an_id_cannot_forge_lines_or_speak_to_terminals_and_is_short():
+    assert names([], b"a\n\x1b[2J\x9b" + b"b" * 1000) == {"request_id": "a??[2J?" + "b" * 121}
+    context = within([(b"traceparent", PARENT.encode())], b"a\n")
+    assert context.run(structlog.contextvars.get_contextvars) == {"trace_id": ID, "request_id": "a?"}

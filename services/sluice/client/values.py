@@ -306,7 +306,7 @@ def array_of(value: ArrayLike, what: str = "A value") -> Array:
     """
     try:
         array = np.array(value)
-        if array.dtype.hasobject and not array.ndim and not isinstance(value, int | bytes | None):
+        if array.dtype.hasobject and not array.ndim and not isinstance(value, int | bytes | np.ndarray | None):
             raise BadRequest(f"{what} takes an array, or lists; got {value!r:.80}. Give list(…) of it.")
     except UnicodeDecodeError:  # text beside bytes
         return np.array(value, object)

@@ -65,7 +65,7 @@ def refused(name: str, error: Exception) -> SluiceError:
     such as a connection that breaks, may pass, and is BackendUnavailable.
     """
     told = f"{str(error) or type(error).__name__:.500}"
-    status = getattr(error, "code", None)  # as gcsfs has it
+    status = getattr(error, "status" if hasattr(error, "status") else "code", None)  # as aiohttp and gcsfs have it
     not_ours = told.startswith("Forbidden") or (isinstance(status, int) and 400 <= status < 500 and status not in _BUSY)
     if not_ours or isinstance(error, _LASTING):
         return BadRequest(f"{name:.200}: expected a file of rows; {told}")

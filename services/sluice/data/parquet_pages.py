@@ -52,7 +52,8 @@ def _row_groups(stream: BinaryIO) -> Any:
 
 def _pages(stream: BinaryIO, column: Mapping[int, Any]) -> Iterator[tuple[int, int]]:
     """Of each page, the bytes when it is decompressed, and how many values it then gives; a dictionary gives none."""
-    at = min(column[_DATA_OFFSET], column.get(_DICTIONARY_OFFSET) or column[_DATA_OFFSET])
+    offsets = column[_DATA_OFFSET], column.get(_DICTIONARY_OFFSET, 0)
+    at = min(filter(None, offsets), default=0)  # 0 is none: an empty column has no data pages
     end = at + column[_COMPRESSED]
     while at < end:
         header, length = _header(stream, at)

@@ -3,6 +3,7 @@
 It is a context variable, as it concerns neither the rules nor the calls that lie between a door and the model server.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from structlog.contextvars import bind_contextvars
 
 from sluice.wire.trace_context import Trace, read_trace
+
+_ID_LIMIT = 128
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 TRACE: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
@@ -28,15 +32,20 @@ def within(headers: Iterable[tuple[bytes, bytes]], request_id: bytes | None) -> 
     context = copy_context()
     context.run(enter, trace)
     if request_id is not None:
-        context.run(bind_contextvars, request_id=request_id.decode("latin-1"))
+        context.run(bind_contextvars, request_id=_text(request_id))
     return context
 
 
 def names(headers: Iterable[tuple[bytes, bytes]], request_id: bytes | None) -> dict[str, str]:
     """What a line in the log says of the request that it belongs to."""
     trace = read_trace(headers)
-    said = {} if request_id is None else {"request_id": request_id.decode("latin-1")}
+    said = {} if request_id is None else {"request_id": _text(request_id)}
     return said if trace is None else {**said, "trace_id": trace.id}
+
+
+def _text(request_id: bytes) -> str:
+    """An id as a line says it: gRPC's clients may put anything into one, which is not to reach a terminal."""
+    return _CONTROL.sub("?", request_id[:_ID_LIMIT].decode("latin-1"))
 
 
 class Within:

@@ -43,7 +43,7 @@ class Server:
 def servers(address: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Server, Server]]:
     """Two connections to one."""
     monkeypatch.setattr(runner, "HELD_S", 0.01)
-    monkeypatch.setattr(database, "LEFT_MS", 1)
+    monkeypatch.setattr(database, "LEFT_MS", 200)  # one that is ended tells its client so before it lets the lock go
     engine = create_engine(read_url(address), isolation_level="AUTOCOMMIT")
     with engine.connect() as one, engine.connect() as other:
         yield Server(one), Server(other)

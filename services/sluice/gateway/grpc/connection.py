@@ -5,6 +5,7 @@ It knows windows, floods, and what its calls may hold together; what one call is
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextvars import copy_context
 from typing import Any
 
 import h2.events
@@ -46,6 +47,7 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
         self._unread = 0  # bytes of the connection's window that are not given back
         self._written: list[bytes] = []  # what is sent when this turn's calls have had theirs
         self._flushing = False
+        self._context = copy_context()  # no call's own, whose trace others do not have
         self._writable = True
         self._parting: asyncio.TimerHandle | None = None  # the client has said goodbye
         self._leaving = False  # the connection ends with its last call
@@ -171,7 +173,7 @@ class GrpcProtocol(Sliced, asyncio.Protocol):
     def _soon(self) -> None:
         if not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush, context=self._context)
 
     def _flush(self) -> None:
         self._flushing = False

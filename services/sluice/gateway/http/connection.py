@@ -3,6 +3,7 @@
 It takes a hot call over from uvicorn's protocol between the request's head and its answer (docs/adr/0007).
 """
 
+from contextvars import copy_context
 from typing import Any
 
 import httptools
@@ -81,6 +82,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(PartingTransport(transport, self, self._clocks.lingering))  # type: ignore[arg-type]
         self._clocks.idle.begin(self)
+        self._context = copy_context()  # no request's own, whose trace the next one does not have
 
     @property
     def held(self) -> bool:
@@ -136,8 +138,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._arriving = True
-        self._field_bytes = 0
+        self._arriving, self._field_bytes = True, 0
         self._clocks.idle.stop(self)
 
     def on_headers_complete(self) -> None:
@@ -147,9 +148,8 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
             self.expect_100_continue = False  # that version does not know it
         method = self.parser.get_method()
         target = None if self.parser.should_upgrade() else target_of(method, self.url)
-        if self.cors is not None and self.cors.preflight(method, self.headers):
-            target = None
-        if target is None or wants_events(target, self.headers):
+        preflight = self.cors is not None and self.cors.preflight(method, self.headers)
+        if preflight or target is None or wants_events(target, self.headers):
             self._passed_on = is_evaluation(self.url.partition(b"?")[0].decode("latin-1"))
             super().on_headers_complete()
             return
@@ -202,7 +202,7 @@ class GatewayProtocol(Sliced, HttpToolsProtocol):
             self._clocks.arriving.stop(self)
             self._clocks.arriving.begin(self)
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
+            self._context.run(self._start_asgi_task, *self.pipeline.pop())
         elif not self._arriving:
             self._clocks.idle.begin(self)
 
