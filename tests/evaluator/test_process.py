@@ -136,7 +136,7 @@ async def test_a_killed_evaluator_goes_on_where_it_was_and_reports_the_same_and_
     ],
 )
 def test_what_it_cannot_start_with_is_told_with_a_code(tmp_path, monkeypatch, arguments, code, told):
-    monkeypatch.setattr("sluice.cli.evaluator.configure", lambda: None)
+    monkeypatch.setattr("sluice.cli.evaluator.configure", lambda log_format: None)
     with socket.create_server(("127.0.0.1", 0)) as taken, opened(f"sqlite:///{tmp_path}/evaluations.db"):
         port = f"127.0.0.1:{taken.getsockname()[1]}"
         given = [port if each == "taken" else each for each in arguments]

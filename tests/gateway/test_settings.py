@@ -22,10 +22,10 @@ def no_environment(monkeypatch):
             monkeypatch.delenv(name)
 
 
-def sluice(*args):
+def sluice(*args, env=None):
     return subprocess.run(
         [sys.executable, "-m", "sluice.cli", *args],
-        cwd=ROOT, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, timeout=60,
+        cwd=ROOT, env={**os.environ, "COLUMNS": "200", **(env or {})}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def test_an_unknown_key_ends_with_code_2_and_its_name(tmp_path):
 
 def test_an_unknown_key_with_keys_of_its_own_is_refused_by_name(tmp_path):
     (tmp_path / "settings.yaml").write_text("queue_rosw:\n  deep: 1\nqueue_rows: 3\n")
-    with pytest.raises(ValidationError, match="queue_rosw"):
+    with pytest.raises(SettingsError, match="queue_rosw"):
         load([NEEDED, "--config", str(tmp_path / "settings.yaml")])
 
 

@@ -127,7 +127,7 @@ def test_what_would_change_answers_and_cannot_be_done_is_refused_with_a_reason(
         (["--models=a", "--file_system_poll_wait_seconds=-1"], "file_system_poll_wait_seconds"),
         (["--models=a", "--max_num_load_retries=-1"], "max_num_load_retries"),
         (["--models=a", "--port=70000"], "port"),
-        (["--models=a", "--port=http"], "parse string as an integer (got 'http')"),
+        (["--models=a", "--port=http"], "--port: expected a whole number, got 'http'"),
         (["--models=a", "--port"], "port"),
         (["--models=a", "--port=0"], "somewhere to listen"),
         (["--models=a", "--rest_api_port=8500"], "two ports"),
