@@ -189,7 +189,8 @@ def test_the_model_server_of_another_gateway_is_not_killed():
     with gateway_of_ours() as (own, pid), gateway_of_ours() as (_, other):
         assert kill_model_server(psutil.Process(own.process.pid)) == pid
         assert psutil.Process(other).is_running()
-        assert kill_model_server(psutil.Process()) is None
+        assert kill_model_server(psutil.Process(other)) is None  # which has no children
+        assert psutil.Process(other).is_running()
 
 
 def test_a_watch_sees_the_load_through_and_a_killed_model_server_come_back(tmp_path):
